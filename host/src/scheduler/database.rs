@@ -1,0 +1,313 @@
+//! What the scheduler needs of a database. The drivers in `database` implement these traits, and one suite of tests
+//! holds them all to the same promises.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+use crate::update::sql::{Dialect, Sql, SqlError};
+
+/// A database whose queue is worked on.
+///
+/// Every method reconnects by itself where its connection is gone, once; where that fails too it returns an error of
+/// class [`Connection`](crate::update::ErrorClass::Connection), and the scheduler calls again after a while.
+#[async_trait]
+pub trait Database: Send + Sync {
+    /// The dialect that it speaks.
+    fn dialect(&self) -> Arc<dyn Dialect>;
+
+    /// Makes the queue table where it is missing (never touching one that is there), and makes or migrates
+    /// tidegate's own tables. Any number of hosts and commands may do so at once.
+    ///
+    /// # Errors
+    /// Among others: tables of a newer tidegate, missing rights, a network filesystem under SQLite.
+    async fn prepare(&self) -> Result<(), SqlError>;
+
+    /// Tries to become the one runner of this database; never blocks on another's lease. Once it is held, whatever
+    /// a killed predecessor left running on the server has ended before this returns.
+    ///
+    /// # Errors
+    /// Whatever the database says.
+    async fn try_lease(&self, holder: &Holder) -> Result<LeaseAttempt, SqlError>;
+
+    /// Who holds the lease, if anybody: for `status`.
+    ///
+    /// # Errors
+    /// Whatever the database says.
+    async fn lease_holder(&self) -> Result<Option<Holder>, SqlError>;
+
+    /// The queue as it is now. Forgets, on the way, the failures of rows that are gone or were queued anew.
+    ///
+    /// # Errors
+    /// Whatever the database says.
+    async fn queue(&self) -> Result<Queue, SqlError>;
+
+    /// Opens the transaction of a batch: locks the update's row and compares its progress with `progress`, the text
+    /// that the batch was planned from.
+    ///
+    /// # Errors
+    /// Whatever the database says.
+    async fn begin(&self, update_name: &str, progress: &str) -> Result<Begin, SqlError>;
+
+    /// A session for statements that no transaction can hold, without a statement timeout. While it is in use none
+    /// of this host's other connections keeps a transaction open.
+    ///
+    /// # Errors
+    /// Whatever the database says.
+    async fn session(&self) -> Result<Box<dyn Session>, SqlError>;
+
+    /// The progress of an update as it is committed now; `None` where its row is gone.
+    ///
+    /// # Errors
+    /// Whatever the database says.
+    async fn progress(&self, update_name: &str) -> Result<Option<String>, SqlError>;
+
+    /// Queues an update, forgetting failures of an earlier row of that name. False where it is queued already, which
+    /// changes nothing.
+    ///
+    /// # Errors
+    /// Whatever the database says.
+    async fn enqueue(&self, row: &NewRow) -> Result<bool, SqlError>;
+
+    /// Removes an update and those in `others` (its dependents) from the queue, in one transaction. The names that
+    /// were there come back.
+    ///
+    /// # Errors
+    /// Whatever the database says.
+    async fn cancel(&self, update_names: &[String]) -> Result<Vec<String>, SqlError>;
+
+    /// Records a failure of an update, with the progress that its row had.
+    ///
+    /// # Errors
+    /// Whatever the database says.
+    async fn record_failure(&self, update_name: &str, progress: &str, failure: &Failure) -> Result<(), SqlError>;
+
+    /// Forgets the failures of an update, quarantine included. False where there were none.
+    ///
+    /// # Errors
+    /// Whatever the database says.
+    async fn forget_failures(&self, update_name: &str) -> Result<bool, SqlError>;
+
+    /// Stores or lifts the pause that outlasts restarts.
+    ///
+    /// # Errors
+    /// Whatever the database says.
+    async fn set_pause(&self, pause: Option<&Pause>) -> Result<(), SqlError>;
+
+    /// Stores what the running host does now, for `status`; `None` when it stops.
+    ///
+    /// # Errors
+    /// Whatever the database says.
+    async fn set_activity(&self, activity: Option<&Activity>) -> Result<(), SqlError>;
+
+    /// Adds iterations to the history, and drops those older than seven days.
+    ///
+    /// # Errors
+    /// Whatever the database says.
+    async fn add_history(&self, records: &[Record]) -> Result<(), SqlError>;
+
+    /// The last `limit` iterations of an update (of all, where `None`), the newest first.
+    ///
+    /// # Errors
+    /// Whatever the database says.
+    async fn history(&self, update_name: Option<&str>, limit: u32) -> Result<Vec<Record>, SqlError>;
+
+    /// Closes its connections; what comes later opens them anew.
+    async fn close(&self);
+}
+
+/// Whether the lease was to be had.
+pub enum LeaseAttempt {
+    /// It is ours.
+    Held(Box<dyn Lease>),
+    /// Another host has it.
+    Taken(Option<Holder>),
+}
+
+/// The right to be a database's one runner.
+#[async_trait]
+pub trait Lease: Send {
+    /// Resolves when the lease is lost, with the reason; pending for as long as it is held.
+    async fn lost(&mut self) -> String;
+
+    /// Gives the lease up.
+    async fn release(self: Box<Self>);
+}
+
+/// Who holds a lease.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holder {
+    /// The machine's name.
+    pub host: String,
+    /// The process's number there.
+    pub pid: u32,
+}
+
+/// Whether a batch can go on from the progress that it was planned from.
+pub enum Begin {
+    /// It can, in this transaction.
+    Ready(Box<dyn Transaction>),
+    /// Somebody moved on: the row's progress is another now, or the row is gone (`None`). Nothing is open.
+    Moved(Option<String>),
+}
+
+/// The open transaction of a batch. Dropped, it is rolled back.
+#[async_trait]
+pub trait Transaction: Sql {
+    /// Writes the row's new progress, or deletes the row (`None`), and commits.
+    ///
+    /// # Errors
+    /// Whatever the database says. With class [`Connection`](crate::update::ErrorClass::Connection) it is not known
+    /// whether the commit happened; with any other it did not.
+    async fn commit(self: Box<Self>, progress: Option<&str>) -> Result<(), SqlError>;
+
+    /// Rolls everything back.
+    ///
+    /// # Errors
+    /// Whatever the database says; the server rolls back all the same, once it has noticed.
+    async fn rollback(self: Box<Self>) -> Result<(), SqlError>;
+
+    /// A handle that interrupts the statement in hand from elsewhere; it fails with class
+    /// [`Interrupted`](crate::update::ErrorClass::Interrupted).
+    fn interrupter(&self) -> Arc<dyn Interrupt>;
+
+    /// This transaction as something that takes SQL.
+    fn as_sql(&mut self) -> &mut dyn Sql;
+}
+
+/// A session outside any transaction.
+#[async_trait]
+pub trait Session: Sql {
+    /// A handle that interrupts the statement in hand from elsewhere.
+    fn interrupter(&self) -> Arc<dyn Interrupt>;
+
+    /// This session as something that takes SQL.
+    fn as_sql(&mut self) -> &mut dyn Sql;
+}
+
+/// Interrupts a statement that runs.
+#[async_trait]
+pub trait Interrupt: Send + Sync {
+    /// Asks the database to give the statement up; harmless where none runs.
+    async fn interrupt(&self);
+}
+
+/// The queue of a database at one moment.
+#[derive(Debug, Clone, Default)]
+pub struct Queue {
+    /// Its rows, in order of (ordering, update_name).
+    pub rows: Vec<QueueRow>,
+    /// The stored pause, where there is one.
+    pub pause: Option<Pause>,
+    /// What the running host last said of itself.
+    pub activity: Option<Activity>,
+}
+
+/// A row of the queue, and what tidegate remembers of it.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct QueueRow {
+    /// `update_name`.
+    pub update_name: String,
+    /// `progress_json`, as it stands there.
+    pub progress: String,
+    /// `depends_on`; an empty text counts as none.
+    pub depends_on: Option<String>,
+    /// `ordering`.
+    pub ordering: i64,
+    /// Its failures since the last success.
+    pub failure: Option<Failure>,
+}
+
+/// A row to be queued.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewRow {
+    /// `update_name`.
+    pub update_name: String,
+    /// `progress_json`.
+    pub progress: String,
+    /// `depends_on`.
+    pub depends_on: Option<String>,
+    /// `ordering`.
+    pub ordering: i64,
+}
+
+/// What went wrong with an update.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// Failures in a row that count; transient ones do not.
+    pub attempts: u32,
+    /// The last error, transient or not.
+    pub error: String,
+    /// When, in milliseconds since the Unix epoch.
+    pub at_ms: i64,
+    /// True once the queue goes on without it.
+    pub quarantined: bool,
+}
+
+/// A pause that is stored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pause {
+    /// Since when, in milliseconds since the Unix epoch.
+    pub since_ms: i64,
+    /// Why, as whoever paused it said.
+    pub reason: Option<String>,
+}
+
+/// What a running host does, as it writes it down for others to read.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Activity {
+    /// Who.
+    pub holder: Holder,
+    /// The update in hand.
+    pub update_name: Option<String>,
+    /// What it does with it: "running", "held", "backing off", "paused", "idle", "stopping".
+    pub state: String,
+    /// Why, where it waits.
+    pub reason: Option<String>,
+    /// The controller that sets the pace, and where it is a fallback, what it stands in for.
+    pub controller: String,
+    /// The controller's last fault with its hint.
+    pub fault: Option<String>,
+    /// Synapse's average_items_per_ms of the update in hand.
+    pub items_per_ms: Option<f64>,
+    /// When this was written, in milliseconds since the Unix epoch.
+    pub at_ms: i64,
+}
+
+/// One iteration, as the history keeps it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// The update.
+    pub update_name: String,
+    /// When its batch began, in milliseconds since the Unix epoch.
+    pub started_ms: i64,
+    /// True where the update happened in one go.
+    pub one_shot: bool,
+    /// The controller that set the pace.
+    pub controller: String,
+    /// The target duration in milliseconds, where a batch ran.
+    pub target_ms: Option<u64>,
+    /// Items asked for.
+    pub batch_size: u64,
+    /// Items processed; 0 where the batch was rolled back.
+    pub items: u64,
+    /// How long the batch took in milliseconds, its commit included, waiting not.
+    pub duration_ms: f64,
+    /// How long the controller made it wait before, in milliseconds.
+    pub waited_ms: f64,
+    /// The reason that the controller last gave for waiting.
+    pub wait_reason: Option<String>,
+    /// "completed", "finished", "failed" or "cancelled".
+    pub outcome: String,
+    /// The error, where it failed.
+    pub error: Option<String>,
+    /// Fuel that the controller used in the iteration, where it is measured.
+    pub fuel: Option<u64>,
+}
+
+/// The wall clock as stored: milliseconds since the Unix epoch.
+pub fn unix_ms(time: SystemTime) -> i64 {
+    time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_millis().try_into().unwrap_or(i64::MAX))
+}

@@ -1,0 +1,179 @@
+//! Everything that happens, as one stream of typed events per host. The log, the history, the progress bars and
+//! whatever else wants to know are fed from here and from nowhere else.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::broadcast;
+
+use super::database::{Holder, Record};
+use crate::controller::Fault;
+
+/// Something that happened.
+#[derive(Debug, Clone)]
+pub struct Event {
+    /// When.
+    pub at: SystemTime,
+    /// The database it happened to.
+    pub database: String,
+    /// What.
+    pub kind: EventKind,
+}
+
+/// What can happen.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum EventKind {
+    /// This host is the database's runner now.
+    LeaseAcquired,
+    /// Another host runs this database; this one stands by.
+    StandingBy {
+        /// Who runs it, where that is known.
+        holder: Option<Holder>,
+    },
+    /// The lease is lost; what ran was rolled back.
+    LeaseLost {
+        /// Why.
+        reason: String,
+    },
+    /// The database does not answer.
+    Unavailable {
+        /// What it, or the network, said.
+        error: String,
+        /// When it will be tried again.
+        retry_in: Duration,
+    },
+    /// The database answers again.
+    Available,
+    /// An update was chosen.
+    UpdateStarted {
+        /// The update.
+        update_name: String,
+        /// True where it happens in one go.
+        one_shot: bool,
+    },
+    /// The controller answered that the update waits.
+    Held {
+        /// The update.
+        update_name: String,
+        /// For how long.
+        duration: Duration,
+        /// Why.
+        reason: String,
+    },
+    /// A batch begins.
+    BatchStarted {
+        /// The update.
+        update_name: String,
+        /// Items asked for.
+        batch_size: u64,
+        /// The target duration; `None` for a one-shot.
+        target: Option<Duration>,
+        /// True where the update happens in one go.
+        one_shot: bool,
+    },
+    /// An iteration is over, whatever came of it.
+    IterationEnded {
+        /// All about it.
+        record: Record,
+        /// Where a batch was committed: Synapse's average_items_per_ms from now on.
+        items_per_ms: Option<f64>,
+    },
+    /// A batch failed in a way that trying again may mend; it is tried again.
+    TransientFailure {
+        /// The update.
+        update_name: String,
+        /// The error.
+        error: String,
+        /// When it is tried again.
+        retry_in: Duration,
+    },
+    /// A batch failed in a way that counts.
+    Failure {
+        /// The update.
+        update_name: String,
+        /// The error.
+        error: String,
+        /// Failures in a row so far.
+        attempts: u32,
+        /// When it is tried again; `None` where it is quarantined now.
+        retry_in: Option<Duration>,
+    },
+    /// An update is done and its row gone.
+    UpdateFinished {
+        /// The update.
+        update_name: String,
+    },
+    /// An update's row was withdrawn or changed by somebody else.
+    UpdateMoved {
+        /// The update.
+        update_name: String,
+        /// True where the row is gone.
+        gone: bool,
+    },
+    /// The controller is at fault.
+    ControllerFault {
+        /// The controller.
+        controller: String,
+        /// What.
+        fault: Fault,
+        /// Faults in a row so far.
+        in_a_row: u32,
+    },
+    /// The fallback took over from the controller.
+    Fallback {
+        /// The controller that it stands in for.
+        controller: String,
+        /// "default" or "hold".
+        fallback: String,
+        /// Why.
+        reason: String,
+    },
+    /// Rows that cannot run, and why: told once each time that the set changes.
+    Blocked {
+        /// Each row and the reason in words.
+        rows: Vec<(String, String)>,
+    },
+    /// Updates are paused.
+    Paused {
+        /// Why, where whoever paused said so.
+        reason: Option<String>,
+    },
+    /// Updates run again.
+    Resumed,
+    /// Nothing is left that can run.
+    Idle {
+        /// Rows that remain in the queue.
+        remaining: usize,
+    },
+    /// The host stops work on this database.
+    Stopped,
+}
+
+/// Where events go, and where they are had.
+#[derive(Debug, Clone)]
+pub struct Events {
+    sender: broadcast::Sender<Arc<Event>>,
+}
+
+impl Default for Events {
+    fn default() -> Self {
+        /// Events that a subscriber may lag behind before it loses the oldest: some seconds of the fastest iterations.
+        const CAPACITY: usize = 65_536;
+        Self { sender: broadcast::channel(CAPACITY).0 }
+    }
+}
+
+impl Events {
+    /// Every event from now on. A subscriber that does not keep up is told how many it lost.
+    pub fn subscribe(&self) -> broadcast::Receiver<Arc<Event>> {
+        self.sender.subscribe()
+    }
+
+    /// Tells everybody.
+    pub(crate) fn emit(&self, database: &str, kind: EventKind) {
+        let event = Event { at: SystemTime::now(), database: database.to_owned(), kind };
+        // An error only says that nobody listens.
+        let _ = self.sender.send(Arc::new(event));
+    }
+}

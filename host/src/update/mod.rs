@@ -1,0 +1,176 @@
+//! Background updates: what a handler is, and one file for each kind that a configuration can define.
+//!
+//! A handler is given a position, a budget and a transaction, does a part of its update, and says how far it came. It
+//! knows neither the driver behind the transaction nor the controller that set the budget.
+
+pub mod sql;
+
+use async_trait::async_trait;
+use serde_json::{Map, Value as Json};
+
+pub use sql::{Dialect, ErrorClass, Sql, SqlError};
+
+/// How an update stands between two batches: the object in its row's `progress_json`.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Progress(pub Map<String, Json>);
+
+impl Progress {
+    /// Reads the text of `progress_json`.
+    ///
+    /// # Errors
+    /// [`UpdateError::Progress`] where it is not a JSON object.
+    pub fn parse(text: &str) -> Result<Self, UpdateError> {
+        let unreadable = |problem: String| UpdateError::Progress { text: shorten(text), problem };
+        match serde_json::from_str(text) {
+            Ok(Json::Object(object)) => Ok(Self(object)),
+            Ok(_) => Err(unreadable("it is JSON, but not an object".to_owned())),
+            Err(error) => Err(unreadable(format!("it is not JSON: {error}"))),
+        }
+    }
+
+    /// The text for `progress_json`.
+    pub fn to_json(&self) -> String {
+        Json::Object(self.0.clone()).to_string()
+    }
+}
+
+/// A text short enough for a message.
+fn shorten(text: &str) -> String {
+    const LONGEST: usize = 200;
+    if text.chars().count() <= LONGEST {
+        return text.to_owned();
+    }
+    text.chars().take(LONGEST).chain("…".chars()).collect()
+}
+
+/// How the next iteration of an update is to be run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// In batches, each in a transaction together with the progress that it makes.
+    Batched,
+    /// In one go, in a transaction together with its progress.
+    OneShot,
+    /// In one go, in statements that no transaction can hold (CREATE INDEX CONCURRENTLY): at least once, so
+    /// idempotent, its progress written afterwards.
+    OneShotOutside,
+}
+
+impl Mode {
+    /// True where the update happens in one go and may take long: what a controller is told.
+    pub fn is_one_shot(self) -> bool {
+        self != Mode::Batched
+    }
+}
+
+/// How much a handler may do in one call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Budget {
+    /// Items to process at most (rows that tie with the last one may come on top). 1 or more.
+    pub items: u64,
+}
+
+/// What a handler did in one call.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Step {
+    /// Items processed.
+    pub items: u64,
+    /// Where the update stands now.
+    pub next: Next,
+}
+
+/// Where an update stands after a step.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Next {
+    /// More is to be done, from here on. Equal to where the step began, it is an error: nothing may loop for ever.
+    Continue(Progress),
+    /// The update is done; its row leaves the queue.
+    Finished,
+}
+
+/// One background update's work, on one database. Its own memory must not matter: all that it knows of earlier
+/// batches is their progress.
+#[async_trait]
+pub trait Handler: Send + Sync {
+    /// How the iteration that starts at `progress` is to be run.
+    ///
+    /// # Errors
+    /// [`UpdateError::Progress`] where the progress has a shape that this handler never wrote.
+    fn mode(&self, progress: &Progress) -> Result<Mode, UpdateError>;
+
+    /// Does a slice of a batch, or the whole of a one-shot, inside the batch's transaction. The host may call it
+    /// several times for one batch, each time with the progress that the last call returned.
+    ///
+    /// # Errors
+    /// Any error rolls the whole batch back.
+    async fn run(&self, sql: &mut dyn Sql, progress: &Progress, budget: Budget) -> Result<Step, UpdateError>;
+
+    /// Does a one-shot outside any transaction; called where [`Handler::mode`] says [`Mode::OneShotOutside`].
+    ///
+    /// # Errors
+    /// Any error counts as a failed iteration. What was done until then stays, and the next call meets it.
+    async fn run_outside(&self, sql: &mut dyn Sql, progress: &Progress) -> Result<Step, UpdateError> {
+        let _ = (sql, progress);
+        Err(UpdateError::Failed("this handler has nothing to run outside a transaction".to_owned()))
+    }
+
+    /// How far the update has come, cheaply; `None` where that cannot be told.
+    ///
+    /// # Errors
+    /// Whatever the database says.
+    async fn estimate(&self, sql: &mut dyn Sql, progress: &Progress) -> Result<Option<sql::Estimate>, UpdateError> {
+        let _ = (sql, progress);
+        Ok(None)
+    }
+
+    /// What is wrong with this update's definition, seen from the database; empty where nothing is.
+    ///
+    /// # Errors
+    /// Whatever the database says.
+    async fn check(&self, sql: &mut dyn Sql) -> Result<Vec<Problem>, UpdateError> {
+        let _ = sql;
+        Ok(Vec::new())
+    }
+}
+
+/// Something wrong with a definition, and what to do about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// The definition's key that is wrong: "table", "key", ….
+    pub field: &'static str,
+    /// What is wrong.
+    pub message: String,
+    /// What to do.
+    pub hint: String,
+}
+
+/// Why a step failed.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum UpdateError {
+    /// The database refused.
+    #[error(transparent)]
+    Sql(#[from] SqlError),
+    /// The stored progress is not something that the handler can go on from. It is never taken for a fresh start.
+    #[error("progress \"{text}\" cannot be understood: {problem}")]
+    Progress {
+        /// The progress, shortened.
+        text: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The step returned the progress that it began with.
+    #[error("the batch made no progress: it ended where it began")]
+    NoProgress,
+    /// The handler's own words.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl UpdateError {
+    /// What can be done about it.
+    pub fn class(&self) -> ErrorClass {
+        match self {
+            UpdateError::Sql(error) => error.class,
+            _ => ErrorClass::Permanent,
+        }
+    }
+}

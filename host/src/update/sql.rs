@@ -1,0 +1,249 @@
+//! What a handler needs of a database, and no more: statements with values, and a dialect that writes the SQL on
+//! which SQLite and PostgreSQL differ. The drivers in `database` implement these traits.
+
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+/// A value bound to a statement or read from a row.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Value {
+    /// SQL's NULL.
+    Null,
+    /// A whole number; bound as the integer type that the statement asks for.
+    Integer(i64),
+    /// A floating point number.
+    Real(f64),
+    /// A text. Any type of key travels as text and is cast by the server.
+    Text(String),
+    /// Bytes.
+    Blob(Vec<u8>),
+}
+
+impl Value {
+    /// The whole number in it, if it is one.
+    pub fn as_integer(&self) -> Option<i64> {
+        match self {
+            Value::Integer(number) => Some(*number),
+            _ => None,
+        }
+    }
+
+    /// The text in it, if it is one.
+    pub fn as_text(&self) -> Option<&str> {
+        match self {
+            Value::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+}
+
+impl From<i64> for Value {
+    fn from(number: i64) -> Self {
+        Value::Integer(number)
+    }
+}
+
+impl From<&str> for Value {
+    fn from(text: &str) -> Self {
+        Value::Text(text.to_owned())
+    }
+}
+
+impl From<String> for Value {
+    fn from(text: String) -> Self {
+        Value::Text(text)
+    }
+}
+
+/// A row of a query's result: its columns in order.
+pub type Row = Vec<Value>;
+
+/// Something that takes SQL: the transaction of a batch, or a session outside any transaction.
+#[async_trait]
+pub trait Sql: Send {
+    /// The dialect that this database speaks.
+    fn dialect(&self) -> Arc<dyn Dialect>;
+
+    /// Executes one statement and returns the number of rows it changed.
+    ///
+    /// # Errors
+    /// Whatever the database says, classified.
+    async fn execute(&mut self, sql: &str, parameters: &[Value]) -> Result<u64, SqlError>;
+
+    /// Executes one statement and returns all of its rows.
+    ///
+    /// # Errors
+    /// Whatever the database says, classified.
+    async fn query(&mut self, sql: &str, parameters: &[Value]) -> Result<Vec<Row>, SqlError>;
+
+    /// Executes a script of several statements without parameters.
+    ///
+    /// # Errors
+    /// Whatever the database says, classified.
+    async fn script(&mut self, sql: &str) -> Result<(), SqlError>;
+}
+
+/// How a database writes what the databases write differently, and how it is asked about itself.
+#[async_trait]
+pub trait Dialect: Send + Sync {
+    /// Which database this is, for messages and for kinds that one database alone has.
+    fn system(&self) -> System;
+
+    /// An identifier, quoted.
+    fn quote(&self, identifier: &str) -> String {
+        format!("\"{}\"", identifier.replace('"', "\"\""))
+    }
+
+    /// A table's name, quoted, with its schema where it has one.
+    fn table(&self, table: &TableName) -> String {
+        match &table.schema {
+            Some(schema) => format!("{}.{}", self.quote(schema), self.quote(&table.name)),
+            None => self.quote(&table.name),
+        }
+    }
+
+    /// The placeholder of parameter `number` (from 1), bound as it is.
+    fn parameter(&self, number: usize) -> String;
+
+    /// An expression that gives a key column (already quoted) as text, losing nothing.
+    fn key_as_text(&self, column: &str) -> String;
+
+    /// An expression that casts the text bound as parameter `number` to the type of a key column.
+    fn key_from_text(&self, number: usize, column: &Column) -> String;
+
+    /// What is known of a table; `None` where there is no such table.
+    ///
+    /// # Errors
+    /// Whatever the database says.
+    async fn describe(&self, sql: &mut dyn Sql, table: &TableName) -> Result<Option<Table>, SqlError>;
+
+    /// How far a walk along `key` has come, from statistics alone and never by counting: the part of the table's
+    /// rows, 0.0 to 1.0, whose key is at or before `after` (the walk's last key, as text), and the number of rows in
+    /// all. `None` where the database has no idea.
+    ///
+    /// # Errors
+    /// Whatever the database says.
+    async fn estimate(
+        &self,
+        sql: &mut dyn Sql,
+        table: &TableName,
+        key: &[Column],
+        after: Option<&[String]>,
+    ) -> Result<Option<Estimate>, SqlError>;
+}
+
+/// The database systems there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum System {
+    /// SQLite.
+    Sqlite,
+    /// PostgreSQL.
+    Postgres,
+}
+
+impl fmt::Display for System {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            System::Sqlite => "SQLite",
+            System::Postgres => "PostgreSQL",
+        })
+    }
+}
+
+/// A table's name, and its schema where the configuration gives one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TableName {
+    /// The schema; where it is `None` the database's search path decides.
+    pub schema: Option<String>,
+    /// The name, unquoted.
+    pub name: String,
+}
+
+impl fmt::Display for TableName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.schema {
+            Some(schema) => write!(f, "{schema}.{}", self.name),
+            None => f.write_str(&self.name),
+        }
+    }
+}
+
+/// What the database says of a table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Table {
+    /// Its columns, in order.
+    pub columns: Vec<Column>,
+    /// Its indexes, the primary key's among them (SQLite's rowid key as a unique index of one column).
+    pub indexes: Vec<Index>,
+}
+
+/// A column of a table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Column {
+    /// Its name, unquoted.
+    pub name: String,
+    /// Its type as the database writes it, ready for a cast.
+    pub sql_type: String,
+    /// True where it cannot be NULL.
+    pub not_null: bool,
+}
+
+/// An index of a table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Index {
+    /// Its name, unquoted.
+    pub name: String,
+    /// What it indexes, in order: a column's name, or `None` for an expression.
+    pub columns: Vec<Option<String>>,
+    /// True where no two rows may have equal keys.
+    pub unique: bool,
+    /// True where it has a WHERE clause.
+    pub partial: bool,
+    /// False for the leftover of a concurrent build that failed (PostgreSQL's `indisvalid`).
+    pub valid: bool,
+    /// The statement that makes it, as the database writes it; `None` for an implicit one.
+    pub definition: Option<String>,
+}
+
+/// How far a walk has come.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Estimate {
+    /// The part that is done, 0.0 to 1.0.
+    pub done: f64,
+    /// Rows in all.
+    pub rows: f64,
+}
+
+/// An error from a database, with what can be done about it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct SqlError {
+    /// What may help.
+    pub class: ErrorClass,
+    /// The database's own code: PostgreSQL's SQLSTATE, SQLite's name of the extended result code.
+    pub code: Option<String>,
+    /// The database's own words, with its detail and hint where it gives them.
+    pub message: String,
+}
+
+impl SqlError {
+    /// An error that trying again will not help.
+    pub fn permanent(message: impl Into<String>) -> Self {
+        Self { class: ErrorClass::Permanent, code: None, message: message.into() }
+    }
+}
+
+/// The classes of errors, by what can be done about them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorClass {
+    /// The same again may succeed: a serialization failure, a deadlock, a lock or statement timeout, SQLITE_BUSY.
+    Transient,
+    /// The connection is gone or cannot be made; another may succeed.
+    Connection,
+    /// This host interrupted the statement itself.
+    Interrupted,
+    /// Nothing helps but a change to the statement, the data or the rights.
+    Permanent,
+}
