@@ -1,8 +1,10 @@
 //! One batch: its transaction opened, its slices run, its progress committed, and what came of it.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::control::Control;
@@ -104,7 +106,7 @@ impl Attempt<'_> {
         let mut session = self.database.session().await?;
         let interrupt = session.interrupter();
         let (handler, start) = (self.handler, self.progress.clone());
-        let step = self.guarded(interrupt, handler.run_outside(session.as_sql(), &start)).await?;
+        let step = self.guarded(interrupt, unwound(handler.run_outside(session.as_sql(), &start))).await?;
         drop(session);
         let step = moved_on(&self.progress, step)?;
         let transaction = self.begin().await?;
@@ -173,8 +175,17 @@ impl Attempt<'_> {
 /// Runs a batch of `items`, slice after slice. For now a batch is one slice: a smaller one belongs here, with a look
 /// at the clock between two.
 async fn slices(handler: &dyn Handler, sql: &mut dyn Sql, start: Progress, items: u64) -> Result<Step, UpdateError> {
-    let step = handler.run(sql, &start, Budget { items }).await?;
+    let step = unwound(handler.run(sql, &start, Budget { items })).await?;
     moved_on(&start, step)
+}
+
+/// Turns a handler's panic into its failure: one bad handler must not end the host.
+async fn unwound<T>(work: impl Future<Output = Result<T, UpdateError>>) -> Result<T, UpdateError> {
+    AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|panic| {
+        let message = panic.downcast_ref::<&str>().map(ToString::to_string);
+        let message = message.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+        Err(UpdateError::Failed(format!("the handler panicked: {message}")))
+    })
 }
 
 /// Refuses a step that would be done again and again.

@@ -16,8 +16,9 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::join_all;
+use futures_util::FutureExt;
 use tokio::sync::oneshot;
+use tokio::task::{Id, JoinSet};
 
 pub use control::Control;
 use database::{Database, Holder};
@@ -124,32 +125,48 @@ impl Host {
 
     /// Works until `shutdown` resolves, [`Control::stop`] is called or, where the settings say so, nothing can run.
     /// Batches in hand are ended in good order, leases given up and the history written before it returns.
+    ///
+    /// Dropped before it returns, it leaves off at once: what ran is rolled back.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Vec<Summary> {
         let Self { workloads, settings, events, control } = self;
-        let workers = workloads.into_iter().map(|workload| {
-            let task = tokio::spawn(work(workload, settings.clone(), events.clone(), control.clone()));
-            async { task.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic())) }
-        });
-        let mut working = pin!(join_all(workers));
-        tokio::select! {
-            summaries = &mut working => return summaries,
-            () = shutdown => control.stop(),
+        let names: Vec<String> = workloads.iter().map(|workload| workload.name.clone()).collect();
+        // A set of tasks, and not the tasks themselves, so that dropping this future ends them.
+        let mut tasks = JoinSet::new();
+        let started: Vec<Id> = workloads
+            .into_iter()
+            .map(|workload| tasks.spawn(work(workload, settings.clone(), events.clone(), control.clone())).id())
+            .collect();
+        let mut ends = HashMap::new();
+        let mut shutdown = pin!(shutdown.fuse());
+        while !tasks.is_empty() {
+            tokio::select! {
+                Some(ended) = tasks.join_next_with_id() => match ended {
+                    Ok((id, end)) => ends.insert(id, end),
+                    Err(error) => ends.insert(error.id(), End::Failed(SqlError::permanent(error.to_string()))),
+                },
+                () = &mut shutdown => {
+                    control.stop();
+                    continue;
+                }
+            };
         }
-        working.await
+        let ends = started.iter().map(|id| ends.remove(id).unwrap_or(End::Stopped));
+        names.into_iter().zip(ends).map(|(database, end)| Summary { database, end }).collect()
     }
 }
 
 /// Works on one database, with its history written beside.
-async fn work(workload: Workload, settings: Settings, events: Events, control: Control) -> Summary {
+async fn work(workload: Workload, settings: Settings, events: Events, control: Control) -> End {
     let (done, when_done) = oneshot::channel();
     let (name, database) = (workload.name.clone(), workload.database.clone());
-    let history = tokio::spawn(history::write_down(name.clone(), database.clone(), events.subscribe(), when_done));
+    let mut history = JoinSet::new();
+    history.spawn(history::write_down(name.clone(), database.clone(), events.subscribe(), when_done));
     let end = Worker::new(workload, settings, events, control).run().await;
     // The receiver is gone only if the writer is.
     let _ = done.send(());
-    if history.await.is_err() {
+    if history.join_next().await.is_some_and(|ended| ended.is_err()) {
         tracing::error!(database = name, "the writer of the history failed");
     }
     database.close().await;
-    Summary { database: name, end }
+    end
 }

@@ -99,6 +99,8 @@ impl Worker {
         let name = &plan.row.update_name;
         if self.current.as_ref() != Some(name) {
             self.current = Some(name.clone());
+            self.estimated = None;
+            (self.activity.done, self.activity.eta_ms) = (None, None);
             let one_shot = plan.subject.one_shot;
             self.emit(EventKind::UpdateStarted { update_name: name.clone(), one_shot });
         }
@@ -106,7 +108,7 @@ impl Worker {
         self.activity.items_per_ms = self.pace(name).estimator.average_items_per_ms();
     }
 
-    fn pace(&mut self, update_name: &str) -> &mut Pace {
+    pub(super) fn pace(&mut self, update_name: &str) -> &mut Pace {
         self.paces.entry(update_name.to_owned()).or_default()
     }
 
@@ -232,7 +234,9 @@ impl Worker {
     ) -> Result<(), Interruption> {
         let name = plan.row.update_name.clone();
         if let Ok(committed) = &result {
-            self.pace(&name).estimator.record(committed.items, duration);
+            let pace = self.pace(&name);
+            pace.estimator.record(committed.items, duration);
+            pace.items = pace.items.saturating_add(committed.items);
         }
         let items_per_ms = self.pace(&name).estimator.average_items_per_ms();
         self.emit(EventKind::IterationEnded { record, items_per_ms });

@@ -28,6 +28,9 @@ const LONGEST_REFRESH: Duration = Duration::from_secs(1);
 const FIRST_BACKOFF: Duration = Duration::from_millis(250);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(30);
 
+/// How often it is estimated how far the update in hand has come.
+const ESTIMATE_INTERVAL: Duration = Duration::from_secs(2);
+
 /// What a rest ended with.
 #[derive(PartialEq)]
 enum Rest {
@@ -42,6 +45,10 @@ struct Pace {
     estimator: Box<dyn Estimator>,
     shrink: Shrink,
     backoff: Backoff,
+    /// When this host took the update in hand.
+    since: Instant,
+    /// Items committed since then.
+    items: u64,
 }
 
 impl Default for Pace {
@@ -50,6 +57,8 @@ impl Default for Pace {
             estimator: Box::new(Synapse::default()),
             shrink: Shrink::default(),
             backoff: Backoff::new(FIRST_BACKOFF, LONGEST_BACKOFF),
+            since: Instant::now(),
+            items: 0,
         }
     }
 }
@@ -66,6 +75,8 @@ pub(super) struct Worker {
     queue: Queue,
     /// When the queue was last read; `None` forces a look before the next choice.
     refreshed: Option<Instant>,
+    /// When it was last estimated how far the update in hand has come.
+    estimated: Option<Instant>,
     /// The update in hand: it stays until it ends, is withdrawn or is quarantined.
     current: Option<String>,
     database_backoff: Backoff,
@@ -90,6 +101,8 @@ impl Worker {
             controller: supervisor.describe(),
             fault: None,
             items_per_ms: None,
+            done: None,
+            eta_ms: None,
             at_ms: 0,
         };
         Self {
@@ -102,6 +115,7 @@ impl Worker {
             paces: HashMap::new(),
             queue: Queue::default(),
             refreshed: None,
+            estimated: None,
             current: None,
             database_backoff: Backoff::new(FIRST_BACKOFF, LONGEST_BACKOFF),
             fault_backoff: Backoff::new(FIRST_BACKOFF, LONGEST_BACKOFF),
@@ -245,8 +259,8 @@ impl Worker {
         if !std::mem::replace(&mut self.idle_told, true) {
             self.emit(EventKind::Idle { remaining: self.queue.rows.len() });
         }
-        self.activity.update_name = None;
-        self.activity.items_per_ms = None;
+        self.activity =
+            Activity { update_name: None, items_per_ms: None, done: None, eta_ms: None, ..self.activity.clone() };
         self.set_state("idle", None);
         if self.settings.until_done
             && let Some(remaining) = self.nothing_can_run()
@@ -349,6 +363,7 @@ impl Worker {
         self.note_available();
         self.note_pause();
         self.note_blocked();
+        self.estimate().await;
         self.write_activity().await;
         Ok(())
     }

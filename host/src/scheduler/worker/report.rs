@@ -2,13 +2,17 @@
 
 use std::time::{Duration, SystemTime};
 
+use tokio::time::Instant;
+
 use super::super::choice::Standing;
 use super::super::database::{Activity, unix_ms};
 use super::super::event::EventKind;
-use super::Worker;
+use super::{ESTIMATE_INTERVAL, Worker};
 use crate::controller::Fallback;
 use crate::controller::supervisor::Notice;
-use crate::update::SqlError;
+use crate::pace::eta;
+use crate::update::sql::Estimate;
+use crate::update::{Progress, SqlError, UpdateError};
 
 impl Worker {
     pub(super) fn emit(&self, kind: EventKind) {
@@ -56,6 +60,36 @@ impl Worker {
     pub(super) fn set_state(&mut self, state: &str, reason: Option<String>) {
         state.clone_into(&mut self.activity.state);
         self.activity.reason = reason;
+    }
+
+    /// Estimates, now and then, how far the update in hand has come.
+    pub(super) async fn estimate(&mut self) {
+        if self.estimated.is_some_and(|at| at.elapsed() < ESTIMATE_INTERVAL) {
+            return;
+        }
+        let Some(update_name) = self.current.clone() else { return };
+        self.estimated = Some(Instant::now());
+        match self.estimate_of(&update_name).await {
+            Ok(Some(Estimate { done, rows })) => {
+                let pace = self.pace(&update_name);
+                let rate = pace.items as f64 / (pace.since.elapsed().as_secs_f64() * 1e3);
+                let eta = eta((1.0 - done) * rows, rate);
+                self.activity.done = Some(done);
+                self.activity.eta_ms = eta.map(|eta| eta.as_millis().try_into().unwrap_or(u64::MAX));
+                self.emit(EventKind::Progress { update_name, done, eta });
+            }
+            Ok(None) => {}
+            Err(error) => tracing::debug!(update = update_name, %error, "its progress could not be estimated"),
+        }
+    }
+
+    async fn estimate_of(&mut self, update_name: &str) -> Result<Option<Estimate>, UpdateError> {
+        let row = self.queue.rows.iter().find(|row| row.update_name == update_name);
+        let handler = self.workload.handlers.get(update_name);
+        let (Some(row), Some(handler)) = (row, handler) else { return Ok(None) };
+        let progress = Progress::parse(&row.progress)?;
+        let mut session = self.workload.database.session().await?;
+        handler.estimate(session.as_sql(), &progress).await
     }
 
     /// Writes what this host does, where it is not what was last written.
