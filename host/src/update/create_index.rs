@@ -17,20 +17,51 @@ pub struct CreateIndexDefinition {
     pub table: TableName,
     /// The index's name; it lives in the table's schema.
     pub index: String,
-    /// The columns, in order.
-    pub columns: Vec<String>,
+    /// What is indexed.
+    pub parts: IndexParts,
     /// True where no two rows may have equal columns.
     pub unique: bool,
     /// The condition of a partial index.
     pub filter: Option<String>,
 }
 
+/// What an index indexes, in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum IndexParts {
+    /// Columns, by name.
+    Columns(Vec<String>),
+    /// What stands between the commas of CREATE INDEX, as SQL: expressions, columns with an order or a collation.
+    Expressions(Vec<String>),
+}
+
+impl IndexParts {
+    fn list(&self, dialect: &dyn Dialect) -> String {
+        match self {
+            IndexParts::Columns(names) => names.iter().map(|name| dialect.quote(name)).collect::<Vec<_>>().join(", "),
+            // A comment at the end of one cannot swallow what follows.
+            IndexParts::Expressions(expressions) => format!("{}\n", expressions.join("\n, ")),
+        }
+    }
+
+    /// Whether an index has these parts, as far as its description tells.
+    fn resemble(&self, found: &Index, names: Names) -> bool {
+        match self {
+            IndexParts::Columns(columns) => {
+                let same = |(found, wanted): (&Option<String>, &String)| {
+                    found.as_ref().is_some_and(|found| names.equal(found, wanted))
+                };
+                found.columns.len() == columns.len() && found.columns.iter().zip(columns).all(same)
+            }
+            IndexParts::Expressions(expressions) => found.columns.len() == expressions.len(),
+        }
+    }
+}
+
 impl CreateIndexDefinition {
     /// What the statement that makes the index says after `CREATE [UNIQUE] INDEX`, with names as given.
     fn tail(&self, dialect: &dyn Dialect, index: &str, table: &str) -> String {
-        let columns: Vec<String> = self.columns.iter().map(|column| dialect.quote(column)).collect();
         let filter = self.filter.as_deref().map(filter_clause).unwrap_or_default();
-        format!("{index} ON {table} ({}){filter}", columns.join(", "))
+        format!("{index} ON {table} ({}){filter}", self.parts.list(dialect))
     }
 
     fn head(&self) -> &'static str {
@@ -120,15 +151,9 @@ impl Handler for CreateIndex {
 
 impl CreateIndex {
     fn check_columns(&self, table: &Table, names: Names) -> Vec<Problem> {
-        if self.definition.columns.is_empty() {
-            return vec![Problem {
-                field: "columns",
-                message: "the index has no columns".to_owned(),
-                hint: "name the columns to index, in order".to_owned(),
-            }];
-        }
+        let IndexParts::Columns(columns) = &self.definition.parts else { return Vec::new() };
         let known: Vec<&str> = table.columns.iter().map(|column| column.name.as_str()).collect();
-        let unknown = self.definition.columns.iter().filter(|name| names.column(table, name).is_none());
+        let unknown = columns.iter().filter(|name| names.column(table, name).is_none());
         unknown
             .map(|name| Problem {
                 field: "columns",
@@ -164,12 +189,6 @@ impl CreateIndex {
     /// Whether an index is the one wanted, as far as its description tells: its condition is not compared.
     fn resembles(&self, found: &Index, names: Names) -> bool {
         let wanted = &self.definition;
-        let same = |(found, wanted): (&Option<String>, &String)| {
-            found.as_ref().is_some_and(|found| names.equal(found, wanted))
-        };
-        found.unique == wanted.unique
-            && found.partial == wanted.filter.is_some()
-            && found.columns.len() == wanted.columns.len()
-            && found.columns.iter().zip(&wanted.columns).all(same)
+        found.unique == wanted.unique && found.partial == wanted.filter.is_some() && wanted.parts.resemble(found, names)
     }
 }

@@ -16,7 +16,7 @@ use async_trait::async_trait;
 use serde_json::{Map, Value as Json};
 
 pub use backfill::{Backfill, BackfillDefinition};
-pub use create_index::{CreateIndex, CreateIndexDefinition};
+pub use create_index::{CreateIndex, CreateIndexDefinition, IndexParts};
 pub use delete::{Delete, DeleteDefinition};
 pub use noop::Noop;
 pub use sql::{Dialect, ErrorClass, Sql, SqlError};
