@@ -3,11 +3,22 @@
 //! A handler is given a position, a budget and a transaction, does a part of its update, and says how far it came. It
 //! knows neither the driver behind the transaction nor the controller that set the budget.
 
+pub mod backfill;
+pub mod create_index;
+pub mod delete;
+pub mod noop;
 pub mod sql;
+mod walk;
+
+use std::fmt;
 
 use async_trait::async_trait;
 use serde_json::{Map, Value as Json};
 
+pub use backfill::{Backfill, BackfillDefinition};
+pub use create_index::{CreateIndex, CreateIndexDefinition, IndexParts};
+pub use delete::{Delete, DeleteDefinition};
+pub use noop::Noop;
 pub use sql::{Dialect, ErrorClass, Sql, SqlError};
 
 /// How an update stands between two batches: the object in its row's `progress_json`.
@@ -26,6 +37,11 @@ impl Progress {
             Ok(_) => Err(unreadable("it is JSON, but not an object".to_owned())),
             Err(error) => Err(unreadable(format!("it is not JSON: {error}"))),
         }
+    }
+
+    /// The error of a handler that cannot go on from here.
+    pub fn refuse(&self, problem: impl fmt::Display) -> UpdateError {
+        UpdateError::Progress { text: shorten(&self.to_json()), problem: problem.to_string() }
     }
 
     /// The text for `progress_json`.

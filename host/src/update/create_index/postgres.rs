@@ -1,0 +1,146 @@
+//! An index on PostgreSQL: CREATE INDEX CONCURRENTLY, and the comparison with an index that is there already.
+
+use super::CreateIndexDefinition;
+use crate::update::UpdateError;
+use crate::update::sql::{ErrorClass, Row, Sql, SqlError, Value};
+
+/// The bytes that PostgreSQL keeps of a name.
+pub(super) const LONGEST_NAME: usize = 63;
+
+/// Finds an index by its name ($1) in the schema of a table ($2, quoted): whether it is of that table, is valid, is
+/// being built at this moment, its name with its schema, its definition, and its identity.
+///
+/// The identity is all that makes an index what it is, but for its name and its table: two indexes that agree in it
+/// are the same.
+const FIND: &str = "\
+SELECT (i.indrelid = wanted.oid)::int,
+       i.indisvalid::int,
+       EXISTS (SELECT FROM pg_stat_progress_create_index p WHERE p.index_relid = c.oid)::int,
+       format('%I.%I', n.nspname, c.relname),
+       pg_get_indexdef(c.oid),
+       jsonb_build_array(
+           m.amname, i.indisunique, to_jsonb(i) -> 'indnullsnotdistinct', i.indnkeyatts, i.indoption::text,
+           i.indcollation::text, i.indclass::text,
+           ARRAY (SELECT pg_get_indexdef(c.oid, k, false) FROM generate_series(1, i.indnatts) AS k),
+           pg_get_expr(i.indpred, i.indrelid)
+       )::text
+FROM pg_class AS wanted
+JOIN pg_class AS c ON c.relnamespace = wanted.relnamespace AND c.relname = $1::text
+JOIN pg_namespace AS n ON n.oid = c.relnamespace
+JOIN pg_index AS i ON i.indexrelid = c.oid
+JOIN pg_am AS m ON m.oid = c.relam
+WHERE wanted.oid = to_regclass($2::text)";
+
+/// An index as it was found.
+struct Found {
+    of_this_table: bool,
+    valid: bool,
+    being_built: bool,
+    /// Quoted, with its schema.
+    name: String,
+    definition: String,
+    identity: String,
+}
+
+/// Builds the index, unless it is there.
+pub(super) async fn build(sql: &mut dyn Sql, wanted: &CreateIndexDefinition) -> Result<(), UpdateError> {
+    if wanted.index.len() > LONGEST_NAME {
+        return Err(UpdateError::Failed(format!("the name \"{}\" is longer than {LONGEST_NAME} bytes", wanted.index)));
+    }
+    let dialect = sql.dialect();
+    let table = dialect.table(&wanted.table);
+    let (name, head) = (dialect.quote(&wanted.index), wanted.head());
+    let statement = format!("{head} CONCURRENTLY {}", wanted.tail(&*dialect, &name, &table));
+    if let Some(found) = find(sql, &wanted.index, &table).await? {
+        if !found.of_this_table {
+            return Err(wanted.differs(&found.definition, &statement));
+        }
+        if found.valid {
+            return compare(sql, wanted, &found, &statement).await;
+        }
+        drop_leftover(sql, &found).await?;
+    }
+    match sql.execute(&statement, &[]).await {
+        Ok(_) => Ok(()),
+        Err(error) => {
+            // Duplicates under a unique index, say. What is left would slow every write down, and an invalid unique
+            // index even refuses some; where it cannot be dropped now, the next call meets it.
+            if error.class == ErrorClass::Permanent
+                && let Ok(Some(leftover)) = find(sql, &wanted.index, &table).await
+                && leftover.of_this_table
+                && !leftover.valid
+            {
+                let _ = drop_leftover(sql, &leftover).await;
+            }
+            Err(error.into())
+        }
+    }
+}
+
+async fn find(sql: &mut dyn Sql, index: &str, table: &str) -> Result<Option<Found>, UpdateError> {
+    let rows = sql.query(FIND, &[Value::from(index), Value::from(table)]).await?;
+    rows.into_iter().next().map(found).transpose()
+}
+
+fn found(row: Row) -> Result<Found, UpdateError> {
+    match <[Value; 6]>::try_from(row) {
+        Ok(
+            [
+                Value::Integer(of_this_table),
+                Value::Integer(valid),
+                Value::Integer(being_built),
+                Value::Text(name),
+                Value::Text(definition),
+                Value::Text(identity),
+            ],
+        ) => Ok(Found {
+            of_this_table: of_this_table != 0,
+            valid: valid != 0,
+            being_built: being_built != 0,
+            name,
+            definition,
+            identity,
+        }),
+        other => Err(UpdateError::Failed(format!("the catalog described an index in another shape: {other:?}"))),
+    }
+}
+
+/// Drops what a build that failed has left behind.
+async fn drop_leftover(sql: &mut dyn Sql, leftover: &Found) -> Result<(), UpdateError> {
+    if leftover.being_built {
+        let message = format!("index {} is being built by another session at this moment", leftover.name);
+        return Err(SqlError { class: ErrorClass::Transient, code: None, message }.into());
+    }
+    sql.execute(&format!("DROP INDEX CONCURRENTLY {}", leftover.name), &[]).await?;
+    Ok(())
+}
+
+/// Compares the index found with the one wanted, as PostgreSQL itself understands it: the same is made on an empty
+/// copy of the table, in a transaction that is rolled back.
+async fn compare(
+    sql: &mut dyn Sql,
+    wanted: &CreateIndexDefinition,
+    found: &Found,
+    statement: &str,
+) -> Result<(), UpdateError> {
+    let copied = copy(sql, wanted).await;
+    // Whatever came of it, nothing of it stays, and no transaction stays open.
+    sql.script("ROLLBACK").await?;
+    if copied?.identity == found.identity { Ok(()) } else { Err(wanted.differs(&found.definition, statement)) }
+}
+
+/// Makes the index wanted on a copy, which bears the table's name because the condition may speak of it.
+async fn copy(sql: &mut dyn Sql, wanted: &CreateIndexDefinition) -> Result<Found, UpdateError> {
+    let dialect = sql.dialect();
+    let copy = format!("pg_temp.{}", dialect.quote(&wanted.table.name));
+    let tail = wanted.tail(&*dialect, &dialect.quote(&wanted.index), &copy);
+    let table = dialect.table(&wanted.table);
+    sql.script(&format!(
+        "BEGIN; CREATE TEMPORARY TABLE {} (LIKE {table}); {} {tail}",
+        dialect.quote(&wanted.table.name),
+        wanted.head()
+    ))
+    .await?;
+    let made = find(sql, &wanted.index, &copy).await?;
+    made.ok_or_else(|| UpdateError::Failed(format!("the copy of index \"{}\" cannot be found", wanted.index)))
+}

@@ -1,0 +1,371 @@
+//! The walk along a table's key, which several kinds share: from the last key done to the one that ends the batch,
+//! never by OFFSET from the start, so that the last batch costs what the first does.
+//!
+//! A walk's progress is `{"after": ["<key part as text>", …], "items": N}`: the last key done and the items walked so
+//! far. It starts from `{}`. Rows that come in behind the walk are not met; the application writes those as they are
+//! to be from the start.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value as Json;
+use tokio::sync::OnceCell;
+
+use super::sql::{Column, Dialect, ErrorClass, Estimate, Index, Row, Sql, System, Table, TableName, Value};
+use super::{Budget, Next, Problem, Progress, UpdateError};
+
+/// The table and the key that an update walks along.
+pub(super) struct Walk {
+    table: TableName,
+    key: Vec<String>,
+    /// The key's columns as this process first met them. A stored key is text that a cast turns into a key again: with
+    /// another type it may mean another place, so a change of type must end in an error.
+    first_met: OnceCell<Vec<Column>>,
+}
+
+/// The rows of one batch, and where the walk stands after them.
+pub(super) struct Batch {
+    range: Range,
+    /// Keys walked.
+    pub(super) items: u64,
+    /// Where the update stands once the rows are done.
+    pub(super) next: Next,
+}
+
+/// A condition on the key, with the values bound in it.
+struct Range {
+    /// `None` where the batch is the whole table.
+    condition: Option<String>,
+    parameters: Vec<Value>,
+}
+
+/// How far a walk has come, as its progress says.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Position {
+    after: Vec<String>,
+    items: u64,
+}
+
+impl Walk {
+    /// A walk along `key`, whose columns together order the table's rows.
+    pub(super) fn new(table: TableName, key: Vec<String>) -> Self {
+        Self { table, key, first_met: OnceCell::new() }
+    }
+
+    /// Refuses progress that no walk along this key wrote.
+    pub(super) fn accept(&self, progress: &Progress) -> Result<(), UpdateError> {
+        self.position(progress).map(drop)
+    }
+
+    /// Finds the rows of the batch that starts at `progress`. It must be asked before any of them is changed.
+    pub(super) async fn batch(
+        &self,
+        sql: &mut dyn Sql,
+        progress: &Progress,
+        budget: Budget,
+    ) -> Result<Batch, UpdateError> {
+        let position = self.position(progress)?;
+        let (after, walked) = position.map_or((None, 0), |position| (Some(position.after), position.items));
+        let (key, unique) = self.key(sql).await?;
+        let dialect = sql.dialect();
+
+        let upto = self.bound(sql, &key, after.as_deref(), budget).await?;
+        if upto.is_some() && upto == after {
+            return Err(UpdateError::NoProgress);
+        }
+        let range = Range::new(&*dialect, &key, after.as_deref(), upto.as_deref());
+        let items = match &upto {
+            Some(_) if unique => budget.items,
+            _ => self.count(sql, &range).await?,
+        };
+        let next = match upto {
+            Some(after) => Next::Continue(Position { after, items: walked.saturating_add(items) }.into_progress()),
+            None => Next::Finished,
+        };
+        Ok(Batch { range, items, next })
+    }
+
+    /// How far the walk has come, from statistics.
+    pub(super) async fn estimate(
+        &self,
+        sql: &mut dyn Sql,
+        progress: &Progress,
+    ) -> Result<Option<Estimate>, UpdateError> {
+        let after = self.position(progress)?.map(|position| position.after);
+        let (key, _) = self.key(sql).await?;
+        let dialect = sql.dialect();
+        Ok(dialect.estimate(sql, &self.table, &key, after.as_deref()).await?)
+    }
+
+    fn position(&self, progress: &Progress) -> Result<Option<Position>, UpdateError> {
+        if progress.0.is_empty() {
+            return Ok(None);
+        }
+        let position: Position =
+            serde_json::from_value(Json::Object(progress.0.clone())).map_err(|error| progress.refuse(error))?;
+        let (found, wanted) = (position.after.len(), self.key.len());
+        if found != wanted {
+            return Err(progress.refuse(format!("\"after\" has {found} parts, and the key has {wanted}")));
+        }
+        Ok(Some(position))
+    }
+
+    /// The key's columns as they are now, and whether no two rows have the same key.
+    async fn key(&self, sql: &mut dyn Sql) -> Result<(Vec<Column>, bool), UpdateError> {
+        let dialect = sql.dialect();
+        let table = dialect
+            .describe(sql, &self.table)
+            .await?
+            .ok_or_else(|| UpdateError::Failed(format!("there is no table \"{}\"", self.table)))?;
+        let names = Names(dialect.system());
+        let key = self.key.iter().map(|name| self.key_column(&table, names, name)).collect::<Result<Vec<_>, _>>()?;
+
+        let first_met = self.first_met.get_or_init(async || key.clone()).await;
+        for (was, is) in first_met.iter().zip(&key).filter(|(was, is)| was.sql_type != is.sql_type) {
+            return Err(UpdateError::Failed(format!(
+                "the type of key column \"{}\" changed from {} to {} during the walk; restart the host if the keys \
+                 walked so far mean the same in both",
+                is.name, was.sql_type, is.sql_type
+            )));
+        }
+        let unique = table.indexes.iter().any(|index| names.makes_unique(index, &key));
+        Ok((key, unique))
+    }
+
+    fn key_column(&self, table: &Table, names: Names, name: &str) -> Result<Column, UpdateError> {
+        let column = names
+            .column(table, name)
+            .ok_or_else(|| UpdateError::Failed(format!("table \"{}\" has no column \"{name}\"", self.table)))?;
+        if !column.not_null {
+            // A comparison with NULL holds for no row: the walk would leave such rows out without a word.
+            return Err(UpdateError::Failed(format!("key column \"{name}\" may be NULL")));
+        }
+        Ok(column.clone())
+    }
+
+    /// The key of the budget-th row after `after`; `None` where fewer are left.
+    async fn bound(
+        &self,
+        sql: &mut dyn Sql,
+        key: &[Column],
+        after: Option<&[String]>,
+        budget: Budget,
+    ) -> Result<Option<Vec<String>>, UpdateError> {
+        let dialect = sql.dialect();
+        let statement = bound_statement(&*dialect, &self.table, key, after.is_some());
+        let offset = i64::try_from(budget.items.saturating_sub(1)).unwrap_or(i64::MAX);
+        let parameters: Vec<Value> = texts(after).chain([Value::Integer(offset)]).collect();
+        let rows = sql.query(&statement, &parameters).await?;
+        rows.into_iter().next().map(key_of).transpose()
+    }
+
+    async fn count(&self, sql: &mut dyn Sql, range: &Range) -> Result<u64, UpdateError> {
+        let statement = format!("SELECT count(*) FROM {}{}", sql.dialect().table(&self.table), range.clause(None));
+        let rows = sql.query(&statement, &range.parameters).await?;
+        let count = rows.first().and_then(|row| row.first()).and_then(Value::as_integer);
+        count
+            .and_then(|count| u64::try_from(count).ok())
+            .ok_or_else(|| UpdateError::Failed("the database did not count the rows of the batch".to_owned()))
+    }
+}
+
+impl Batch {
+    /// The WHERE clause for a statement that changes the batch's rows, of those that meet `filter`.
+    pub(super) fn clause(&self, filter: Option<&str>) -> String {
+        self.range.clause(filter)
+    }
+
+    /// The values bound in the clause.
+    pub(super) fn parameters(&self) -> &[Value] {
+        &self.range.parameters
+    }
+}
+
+impl Position {
+    fn into_progress(self) -> Progress {
+        let after = self.after.into_iter().map(Json::String).collect();
+        let members = [("after".to_owned(), Json::Array(after)), ("items".to_owned(), Json::from(self.items))];
+        Progress(members.into_iter().collect())
+    }
+}
+
+impl Range {
+    /// The keys in (`after`, `upto`]. Its text depends on which ends there are and on nothing else: from the second
+    /// batch to the last but one a statement is prepared once.
+    fn new(dialect: &dyn Dialect, key: &[Column], after: Option<&[String]>, upto: Option<&[String]>) -> Self {
+        let lower = after.map(|_| comparison(dialect, key, None, ">", 1));
+        let upper_from = if after.is_some() { key.len() + 1 } else { 1 };
+        let upper = upto.map(|_| comparison(dialect, key, None, "<=", upper_from));
+        let parts: Vec<String> = lower.into_iter().chain(upper).collect();
+        let condition = (!parts.is_empty()).then(|| parts.join(" AND "));
+        Self { condition, parameters: texts(after).chain(texts(upto)).collect() }
+    }
+
+    fn clause(&self, filter: Option<&str>) -> String {
+        let parts: Vec<String> = self.condition.iter().cloned().chain(filter.map(parenthesised)).collect();
+        if parts.is_empty() { String::new() } else { format!("\nWHERE {}", parts.join("\nAND ")) }
+    }
+}
+
+/// The WHERE clause of a condition alone.
+pub(super) fn filter_clause(filter: &str) -> String {
+    format!("\nWHERE {}", parenthesised(filter))
+}
+
+/// A condition that somebody wrote, kept apart from what stands around it: a comment at its end cannot swallow the
+/// parenthesis.
+fn parenthesised(filter: &str) -> String {
+    format!("({filter}\n)")
+}
+
+/// The statement that finds the key of the budget-th row.
+///
+/// The table has an alias because ORDER BY with a bare name would mean the output column of that name, which is text.
+fn bound_statement(dialect: &dyn Dialect, table: &TableName, key: &[Column], resumed: bool) -> String {
+    let columns = quoted(dialect, key, Some("walked"));
+    let texts: Vec<String> = columns.iter().map(|column| dialect.key_as_text(column)).collect();
+    let condition =
+        if resumed { format!("\nWHERE {}", comparison(dialect, key, Some("walked"), ">", 1)) } else { String::new() };
+    let offset = dialect.parameter(if resumed { key.len() + 1 } else { 1 });
+    format!(
+        "SELECT {} FROM {} AS walked{condition}\nORDER BY {} LIMIT 1 OFFSET {offset}",
+        texts.join(", "),
+        dialect.table(table),
+        columns.join(", "),
+    )
+}
+
+/// Compares the key with the one bound from parameter `first` on: row by row where it has several columns.
+fn comparison(dialect: &dyn Dialect, key: &[Column], qualifier: Option<&str>, operator: &str, first: usize) -> String {
+    let columns = quoted(dialect, key, qualifier);
+    let values: Vec<String> =
+        key.iter().enumerate().map(|(index, column)| dialect.key_from_text(first + index, column)).collect();
+    match (columns.as_slice(), values.as_slice()) {
+        ([column], [value]) => format!("{column} {operator} {value}"),
+        _ => format!("({}) {operator} ({})", columns.join(", "), values.join(", ")),
+    }
+}
+
+fn quoted(dialect: &dyn Dialect, key: &[Column], qualifier: Option<&str>) -> Vec<String> {
+    let qualifier = qualifier.map(|qualifier| format!("{qualifier}.")).unwrap_or_default();
+    key.iter().map(|column| format!("{qualifier}{}", dialect.quote(&column.name))).collect()
+}
+
+fn texts(key: Option<&[String]>) -> impl Iterator<Item = Value> {
+    key.unwrap_or_default().iter().map(|part| Value::from(part.as_str()))
+}
+
+fn key_of(row: Row) -> Result<Vec<String>, UpdateError> {
+    row.into_iter()
+        .map(|value| match value {
+            Value::Text(text) => Ok(text),
+            other => Err(UpdateError::Failed(format!("the database gave {other:?} where a key as text was asked for"))),
+        })
+        .collect()
+}
+
+/// How a system tells names apart: SQLite does not look at the case of ASCII letters.
+#[derive(Clone, Copy)]
+pub(super) struct Names(pub(super) System);
+
+impl Names {
+    pub(super) fn equal(self, one: &str, other: &str) -> bool {
+        match self.0 {
+            System::Sqlite => one.eq_ignore_ascii_case(other),
+            System::Postgres => one == other,
+        }
+    }
+
+    pub(super) fn column<'a>(self, table: &'a Table, name: &str) -> Option<&'a Column> {
+        table.columns.iter().find(|column| self.equal(&column.name, name))
+    }
+
+    /// True where the index lets no two rows have the same key: its columns are among the key's.
+    fn makes_unique(self, index: &Index, key: &[Column]) -> bool {
+        let among = |name: &String| key.iter().any(|column| self.equal(&column.name, name));
+        index.unique
+            && index.valid
+            && !index.partial
+            && index.columns.iter().all(|name| name.as_ref().is_some_and(among))
+    }
+
+    /// True where the index yields the rows in the key's order.
+    fn orders_by(self, index: &Index, key: &[String]) -> bool {
+        let leading = index.columns.get(..key.len()).unwrap_or_default();
+        let same = |(name, part): (&Option<String>, &String)| name.as_ref().is_some_and(|name| self.equal(name, part));
+        index.valid && !index.partial && leading.len() == key.len() && leading.iter().zip(key).all(same)
+    }
+}
+
+/// What is wrong with the table and the key of a walk.
+impl Walk {
+    /// Empty where the walk can be made, and made without a sort.
+    pub(super) async fn check(&self, sql: &mut dyn Sql) -> Result<Vec<Problem>, UpdateError> {
+        let dialect = sql.dialect();
+        let Some(table) = dialect.describe(sql, &self.table).await? else {
+            return Ok(vec![no_table(&self.table)]);
+        };
+        let names = Names(dialect.system());
+        let mut problems: Vec<Problem> =
+            self.key.iter().filter_map(|name| self.check_key_column(&table, names, name)).collect();
+        if self.key.is_empty() {
+            problems.push(key_problem("the key has no columns", "name the columns of the table's primary key"));
+        } else if problems.is_empty() && !table.indexes.iter().any(|index| names.orders_by(index, &self.key)) {
+            let columns = self.key.join(", ");
+            problems.push(key_problem(
+                &format!("no index of table \"{}\" begins with the key ({columns})", self.table),
+                &format!("take the primary key's columns in its order, or make an index on ({columns})"),
+            ));
+        }
+        Ok(problems)
+    }
+
+    fn check_key_column(&self, table: &Table, names: Names, name: &str) -> Option<Problem> {
+        let Some(column) = names.column(table, name) else {
+            let known: Vec<&str> = table.columns.iter().map(|column| column.name.as_str()).collect();
+            return Some(key_problem(
+                &format!("table \"{}\" has no column \"{name}\"", self.table),
+                &format!("its columns are {}", known.join(", ")),
+            ));
+        };
+        if self.key.iter().filter(|other| names.equal(other, name)).count() > 1 {
+            return Some(key_problem(&format!("column \"{name}\" stands in the key twice"), "name it once"));
+        }
+        (!column.not_null).then(|| {
+            key_problem(
+                &format!("key column \"{name}\" may be NULL, and rows where it is would be left out"),
+                "walk along columns that are NOT NULL, such as the primary key's",
+            )
+        })
+    }
+}
+
+/// The problem of a table that is not there.
+pub(super) fn no_table(table: &TableName) -> Problem {
+    Problem {
+        field: "table",
+        message: format!("there is no table \"{table}\""),
+        hint: "mend the name, or name its schema with the key \"schema\"".to_owned(),
+    }
+}
+
+fn key_problem(message: &str, hint: &str) -> Problem {
+    Problem { field: "key", message: message.to_owned(), hint: hint.to_owned() }
+}
+
+/// Has the database plan a statement without running it. What it refuses is a problem of `field`; that it cannot be
+/// asked is an error.
+pub(super) async fn explain(
+    sql: &mut dyn Sql,
+    field: &'static str,
+    statement: &str,
+) -> Result<Option<Problem>, UpdateError> {
+    match sql.query(&format!("EXPLAIN {statement}"), &[]).await {
+        Ok(_) => Ok(None),
+        Err(error) if error.class == ErrorClass::Permanent => Ok(Some(Problem {
+            field,
+            message: error.message,
+            hint: format!("the statement that it was to be part of: {}", statement.replace('\n', " ")),
+        })),
+        Err(error) => Err(error.into()),
+    }
+}
