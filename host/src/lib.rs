@@ -2,5 +2,6 @@
 //! a pace that a *controller* sets.
 
 pub mod controller;
+pub mod sandbox;
 pub mod scheduler;
 pub mod update;
