@@ -20,8 +20,8 @@ use crate::controller::{Callback, Fault, FaultKind};
 /// How a component is to be loaded.
 #[derive(Debug, Clone, Default)]
 pub struct LoadOptions {
-    /// The SHA-256 digest that the file must have, in hexadecimal.
-    pub sha256: Option<String>,
+    /// The SHA-256 digest that the file must have.
+    pub sha256: Option<[u8; 32]>,
     /// What its instances may use.
     pub limits: Limits,
     /// Where compiled components are kept from one start of the host to the next. What lies there is run as it is: only
@@ -67,8 +67,8 @@ impl Artifact {
     /// # Errors
     /// As [`Artifact::load`].
     pub async fn from_bytes(bytes: Vec<u8>, options: &LoadOptions) -> Result<Arc<Artifact>, Fault> {
-        let digest = hex(&Sha256::digest(&bytes));
-        check_digest(&digest, options.sha256.as_deref())?;
+        let digest = Sha256::digest(&bytes).into();
+        check_digest(&digest, options.sha256.as_ref())?;
         check_preamble(&bytes)?;
         let size = bytes.len();
         let started = Instant::now();
@@ -77,7 +77,7 @@ impl Artifact {
         let names = contract::Names::of(&component);
         let contract_version = names.check()?;
         let artifact = Artifact {
-            digest,
+            digest: hex(&digest),
             size,
             compile_time,
             contract_version,
@@ -185,12 +185,12 @@ fn if_exported<I>(
     pre.component().get_export_index(None, name).map(|_| find(pre)).transpose()
 }
 
-fn check_digest(digest: &str, pinned: Option<&str>) -> Result<(), Fault> {
+fn check_digest(digest: &[u8; 32], pinned: Option<&[u8; 32]>) -> Result<(), Fault> {
     match pinned {
-        Some(pinned) if !pinned.trim().eq_ignore_ascii_case(digest) => Err(Fault {
+        Some(pinned) if pinned != digest => Err(Fault {
             kind: FaultKind::WrongDigest,
             callback: Callback::Load,
-            message: format!("the file's SHA-256 digest is {digest}, the configuration pins {}", pinned.trim()),
+            message: format!("the file's SHA-256 digest is {}, the configuration pins {}", hex(digest), hex(pinned)),
         }),
         _ => Ok(()),
     }

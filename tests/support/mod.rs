@@ -1,0 +1,3 @@
+//! What tests of several topics use.
+
+pub mod components;
