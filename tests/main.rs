@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
 
 mod database;
+mod guests;
+mod sandbox;
 mod scheduler;
 mod supervisor;
 mod support;

@@ -4,5 +4,6 @@
 pub mod controller;
 pub mod database;
 pub mod pace;
+pub mod sandbox;
 pub mod scheduler;
 pub mod update;
