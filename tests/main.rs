@@ -1,5 +1,6 @@
-//! How tidegate behaves, through its public surface, by topic.
-
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+//! Behaviour through the public surface, by topic.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
+#![allow(missing_docs)]
 
 mod config;
+mod supervisor;

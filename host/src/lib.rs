@@ -3,5 +3,6 @@
 
 pub mod config;
 pub mod controller;
+pub mod pace;
 pub mod scheduler;
 pub mod update;

@@ -1,0 +1,348 @@
+//! What happens on a fault: which instance is called, when it is replaced, when the fallback takes over.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Admission, BuiltIn, Callback, Controller, Fault, FaultKind, Iteration, Outcome, Source, Subject, Usage};
+
+/// Numbers at or above this are wrong in some guests' languages: what a controller returns is cut to one below.
+const NUMBERS_END: u32 = 1 << 31;
+
+/// Who sets the pace of a database, as configured.
+#[derive(Clone)]
+pub enum Policy {
+    /// The built-in policy.
+    BuiltIn,
+    /// A controller.
+    Controller(Arc<dyn Source>),
+    /// A controller that could not be loaded: the fallback takes over from the start.
+    Broken {
+        /// Its name.
+        name: String,
+        /// Why.
+        fault: Fault,
+    },
+}
+
+/// Who takes over from a controller that fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Fallback {
+    /// The built-in policy.
+    #[default]
+    Default,
+    /// Nobody: updates are held until the controller is mended.
+    Hold,
+}
+
+/// What bounds a controller's answers, and when patience with it ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SupervisorSettings {
+    /// The built-in policy, where it is the one, or the fallback.
+    pub builtin: BuiltIn,
+    /// Who takes over.
+    pub fallback: Fallback,
+    /// Faults in a row after which the fallback takes over. 1 or more.
+    pub max_faults: u32,
+    /// The longest target duration; longer ones are cut to it.
+    pub max_target: Duration,
+    /// Items of an update's first batch, where the controller does not say.
+    pub default_batch_size: u32,
+    /// The least number of items of later batches, where the controller does not say.
+    pub min_batch_size: u32,
+}
+
+impl Default for SupervisorSettings {
+    fn default() -> Self {
+        Self {
+            builtin: BuiltIn::default(),
+            fallback: Fallback::default(),
+            max_faults: 3,
+            max_target: Duration::from_millis(60_000),
+            default_batch_size: 100,
+            min_batch_size: 100,
+        }
+    }
+}
+
+/// Something about the controller that others want to know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Notice {
+    /// A fault.
+    Fault {
+        /// What.
+        fault: Fault,
+        /// Faults in a row so far.
+        in_a_row: u32,
+    },
+    /// The fallback took over.
+    Fallback {
+        /// Who.
+        fallback: Fallback,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// What on-update came to.
+pub enum Start {
+    /// An iteration, to be entered.
+    Iteration(Box<dyn Iteration>),
+    /// Updates are held until the controller is mended; the reason.
+    Hold(String),
+    /// A fault: no iteration, try again after a while.
+    Faulted,
+}
+
+/// What enter came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Enter {
+    /// Run a batch of this target duration.
+    Run(Duration),
+    /// Wait, then enter again.
+    Wait {
+        /// How long.
+        duration: Duration,
+        /// Why.
+        reason: String,
+    },
+    /// A fault: no batch.
+    Faulted,
+}
+
+/// Calls a database's controller, and keeps the host going whatever the controller does.
+pub struct Supervisor {
+    database_name: String,
+    policy: Policy,
+    settings: SupervisorSettings,
+    /// The instance in use; `None` until it is needed, and after a fault that cost it its life.
+    live: Option<Box<dyn Controller>>,
+    in_a_row: u32,
+    /// True once a fault was noted in the iteration in hand.
+    iteration_at_fault: bool,
+    /// Why the fallback is in force, where it is.
+    fallback_reason: Option<String>,
+    last_fault: Option<Fault>,
+    notices: Vec<Notice>,
+}
+
+impl Supervisor {
+    /// A supervisor of the controller of one database; nothing is started yet.
+    pub fn new(database_name: &str, policy: Policy, settings: SupervisorSettings) -> Self {
+        let mut supervisor = Self {
+            database_name: database_name.to_owned(),
+            policy: policy.clone(),
+            settings,
+            live: None,
+            in_a_row: 0,
+            iteration_at_fault: false,
+            fallback_reason: None,
+            last_fault: None,
+            notices: Vec::new(),
+        };
+        if let Policy::Broken { fault, .. } = policy {
+            supervisor.note(&fault);
+            supervisor.fall_back(format!("it cannot be loaded: {fault}"));
+        }
+        supervisor
+    }
+
+    /// Who sets the pace now: the controller's name, or the fallback and whom it stands in for.
+    pub fn describe(&self) -> String {
+        let name = self.name();
+        match (&self.fallback_reason, self.fallback()) {
+            (None, _) => name.to_owned(),
+            (Some(_), Fallback::Default) => format!("default (fallback for {name})"),
+            (Some(_), Fallback::Hold) => format!("hold (fallback for {name})"),
+        }
+    }
+
+    /// The configured controller's name.
+    pub fn name(&self) -> &str {
+        match &self.policy {
+            Policy::BuiltIn => "default",
+            Policy::Controller(source) => source.name(),
+            Policy::Broken { name, .. } => name,
+        }
+    }
+
+    /// The last fault.
+    pub fn last_fault(&self) -> Option<&Fault> {
+        self.last_fault.as_ref()
+    }
+
+    /// What happened since this was last asked.
+    pub fn take_notices(&mut self) -> Vec<Notice> {
+        std::mem::take(&mut self.notices)
+    }
+
+    /// What the controller used since this was last asked.
+    pub fn take_usage(&mut self) -> Option<Usage> {
+        self.live.as_mut().and_then(|live| live.take_usage())
+    }
+
+    /// Begins an iteration.
+    pub async fn start(&mut self, subject: &Subject) -> Start {
+        self.iteration_at_fault = false;
+        if let Some(reason) = &self.fallback_reason
+            && self.fallback() == Fallback::Hold
+        {
+            return Start::Hold(format!("controller {} is at fault: {reason}", self.name()));
+        }
+        let started = match self.instance().await {
+            Ok(controller) => controller.on_update(subject).await,
+            Err(fault) => Err(fault),
+        };
+        match started {
+            Ok(iteration) => Start::Iteration(iteration),
+            Err(fault) => {
+                self.fault(fault);
+                Start::Faulted
+            }
+        }
+    }
+
+    /// Enters an iteration.
+    pub async fn enter(&mut self, iteration: &mut dyn Iteration) -> Enter {
+        match iteration.enter().await {
+            Ok(Admission::Run(target)) => Enter::Run(self.target_in_range(target)),
+            Ok(Admission::Wait { duration, reason }) => Enter::Wait { duration: self.wait_in_range(duration), reason },
+            Err(fault) => {
+                self.fault(fault);
+                Enter::Faulted
+            }
+        }
+    }
+
+    /// The number of items of an update's first batch; `None` after a fault that leaves no batch to run.
+    pub async fn default_batch_size(&mut self, subject: &Subject) -> Option<u32> {
+        let Some(live) = self.live.as_mut() else { return Some(self.settings.default_batch_size) };
+        let answer = live.default_batch_size(&subject.update_name, &subject.database_name).await;
+        self.batch_size(answer, Callback::DefaultBatchSize, self.settings.default_batch_size)
+    }
+
+    /// The least number of items of a later batch; `None` after a fault that leaves no batch to run.
+    pub async fn min_batch_size(&mut self, subject: &Subject) -> Option<u32> {
+        let Some(live) = self.live.as_mut() else { return Some(self.settings.min_batch_size) };
+        let answer = live.min_batch_size(&subject.update_name, &subject.database_name).await;
+        self.batch_size(answer, Callback::MinBatchSize, self.settings.min_batch_size)
+    }
+
+    /// Exits an iteration whose enter answered run, and closes it.
+    pub async fn exit(&mut self, mut iteration: Box<dyn Iteration>, outcome: &Outcome) {
+        if let Err(fault) = iteration.exit(outcome).await {
+            let lost = fault.kind.loses_instance();
+            self.fault(fault);
+            if lost {
+                return;
+            }
+        }
+        self.close(iteration).await;
+        if !self.iteration_at_fault {
+            self.in_a_row = 0;
+        }
+    }
+
+    /// Closes an iteration that ran nothing.
+    pub async fn close(&mut self, iteration: Box<dyn Iteration>) {
+        // Without its instance the iteration is gone already.
+        if self.live.is_none() {
+            return;
+        }
+        if let Err(fault) = iteration.close().await {
+            self.fault(fault);
+        }
+    }
+
+    /// True where a fault was noted since the iteration in hand was begun.
+    pub fn is_at_fault(&self) -> bool {
+        self.iteration_at_fault
+    }
+
+    /// True where the instance that an iteration was begun with is still there.
+    pub fn is_live(&self) -> bool {
+        self.live.is_some()
+    }
+
+    async fn instance(&mut self) -> Result<&mut Box<dyn Controller>, Fault> {
+        let live = match self.live.take() {
+            Some(live) => live,
+            None => match (&self.policy, &self.fallback_reason) {
+                (Policy::Controller(source), None) => source.start(&self.database_name).await?,
+                _ => self.settings.builtin.start(&self.database_name).await?,
+            },
+        };
+        Ok(self.live.insert(live))
+    }
+
+    fn fallback(&self) -> Fallback {
+        match &self.policy {
+            // Somebody put another file there: nothing runs until a person has looked.
+            Policy::Broken { fault, .. } if fault.kind == FaultKind::WrongDigest => Fallback::Hold,
+            _ => self.settings.fallback,
+        }
+    }
+
+    fn note(&mut self, fault: &Fault) {
+        self.last_fault = Some(fault.clone());
+        self.notices.push(Notice::Fault { fault: fault.clone(), in_a_row: self.in_a_row });
+    }
+
+    /// Counts a fault, throws the instance away where it must be, and falls back after too many.
+    fn fault(&mut self, fault: Fault) {
+        self.in_a_row = self.in_a_row.saturating_add(1);
+        self.iteration_at_fault = true;
+        self.note(&fault);
+        if fault.kind.loses_instance() {
+            self.live = None;
+        }
+        if self.in_a_row >= self.settings.max_faults && self.fallback_reason.is_none() {
+            self.fall_back(format!("{} faults in a row, the last: {fault}", self.in_a_row));
+        }
+    }
+
+    fn fall_back(&mut self, reason: String) {
+        self.notices.push(Notice::Fallback { fallback: self.fallback(), reason: reason.clone() });
+        self.fallback_reason = Some(reason);
+        self.live = None;
+    }
+
+    fn out_of_range(&mut self, callback: Callback, message: String) {
+        self.note(&Fault { kind: FaultKind::OutOfRange, callback, message });
+    }
+
+    fn target_in_range(&mut self, target: Duration) -> Duration {
+        let most = self.settings.max_target;
+        if target <= most {
+            return target;
+        }
+        let (given, most_ms) = (target.as_millis(), most.as_millis());
+        self.out_of_range(Callback::Enter, format!("target duration {given} ms, cut to {most_ms} ms"));
+        most
+    }
+
+    fn wait_in_range(&mut self, wait: Duration) -> Duration {
+        let most = Duration::from_millis(u64::from(NUMBERS_END) - 1);
+        if wait <= most {
+            return wait;
+        }
+        let (given, most_ms) = (wait.as_millis(), most.as_millis());
+        self.out_of_range(Callback::Enter, format!("a wait of {given} ms, cut to {most_ms} ms"));
+        most
+    }
+
+    fn batch_size(&mut self, answer: Result<Option<u32>, Fault>, callback: Callback, configured: u32) -> Option<u32> {
+        let nearest = match answer {
+            Ok(None) => return Some(configured),
+            Ok(Some(0)) => 1,
+            Ok(Some(size)) if size >= NUMBERS_END => NUMBERS_END - 1,
+            Ok(Some(size)) => return Some(size),
+            Err(fault) => {
+                self.fault(fault);
+                return None;
+            }
+        };
+        let given = answer.ok().flatten().unwrap_or_default();
+        self.out_of_range(callback, format!("batch size {given}, counted as {nearest}"));
+        Some(nearest)
+    }
+}

@@ -1,0 +1,158 @@
+//! Which update is next: a pure function of the queue and of what is defined.
+
+use std::collections::HashMap;
+
+use super::database::{Failure, QueueRow};
+
+/// Whether a row of the queue can run, and if not, why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Standing {
+    /// Nothing is in its way but its turn.
+    Ready,
+    /// It waits for another row.
+    DependsOn(String),
+    /// It waits for itself, by way of these rows, itself the first.
+    Cycle(Vec<String>),
+    /// Nobody has a definition for it.
+    Undefined,
+    /// It failed too often.
+    Quarantined,
+}
+
+impl Standing {
+    /// Why a row does not run, in words; `None` where nothing is in its way.
+    pub fn explain(&self, row: &QueueRow) -> Option<String> {
+        Some(match self {
+            Standing::Ready => return None,
+            Standing::DependsOn(other) => format!("waits for {other}"),
+            Standing::Cycle(way) => {
+                let first = way.first().cloned().unwrap_or_default();
+                format!("in a dependency cycle: {} -> {first}", way.join(" -> "))
+            }
+            Standing::Undefined => "no definition".to_owned(),
+            Standing::Quarantined => match &row.failure {
+                Some(Failure { attempts, error, .. }) => format!("quarantined after {attempts} attempts: {error}"),
+                None => "quarantined".to_owned(),
+            },
+        })
+    }
+}
+
+/// How each row stands, in the rows' order. A row that is ready runs before the ready rows after it.
+pub fn assess(rows: &[QueueRow], defined: &dyn Fn(&str) -> bool) -> Vec<Standing> {
+    let dependencies: HashMap<&str, &str> =
+        rows.iter().filter_map(|row| Some((row.update_name.as_str(), dependency(row)?))).collect();
+    let queued = |name: &str| rows.iter().any(|row| row.update_name == name);
+    rows.iter()
+        .map(|row| {
+            if row.failure.as_ref().is_some_and(|failure| failure.quarantined) {
+                return Standing::Quarantined;
+            }
+            if !defined(&row.update_name) {
+                return Standing::Undefined;
+            }
+            if let Some(cycle) = cycle(&row.update_name, &dependencies) {
+                return Standing::Cycle(cycle);
+            }
+            match dependency(row) {
+                Some(other) if queued(other) => Standing::DependsOn(other.to_owned()),
+                _ => Standing::Ready,
+            }
+        })
+        .collect()
+}
+
+/// What a row depends on; an empty text counts as nothing.
+fn dependency(row: &QueueRow) -> Option<&str> {
+    row.depends_on.as_deref().filter(|name| !name.is_empty())
+}
+
+/// The way from `start` back to itself, where there is one. Each row depends on one other at most, so there is but
+/// one way to follow.
+fn cycle(start: &str, dependencies: &HashMap<&str, &str>) -> Option<Vec<String>> {
+    let mut way = vec![start.to_owned()];
+    let mut here = start;
+    while let Some(next) = dependencies.get(here) {
+        if *next == start {
+            return Some(way);
+        }
+        // A circle further on that `start` only leads into: its members are named by their own rows.
+        if way.len() > dependencies.len() {
+            return None;
+        }
+        way.push((*next).to_owned());
+        here = next;
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn row(name: &str, depends_on: &str) -> QueueRow {
+        QueueRow { update_name: name.to_owned(), depends_on: Some(depends_on.to_owned()), ..QueueRow::default() }
+    }
+
+    fn quarantined(mut row: QueueRow) -> QueueRow {
+        row.failure = Some(Failure { attempts: 5, error: "no".to_owned(), at_ms: 0, quarantined: true });
+        row
+    }
+
+    #[test]
+    fn each_row_stands_for_itself() {
+        let rows = [
+            row("a", ""),
+            row("b", "a"),
+            row("gone", "finished long ago"),
+            row("x", "y"),
+            row("y", "z"),
+            row("z", "x"),
+            row("behind the circle", "x"),
+            row("itself", "itself"),
+            row("unknown", ""),
+            quarantined(row("bad", "")),
+            row("after the bad one", "bad"),
+        ];
+        let cycle = |names: &[&str]| Standing::Cycle(names.iter().map(|&name| name.to_owned()).collect());
+        let after = |name: &str| Standing::DependsOn(name.to_owned());
+        assert_eq!(
+            assess(&rows, &|name| name != "unknown"),
+            [
+                Standing::Ready,
+                after("a"),
+                Standing::Ready,
+                cycle(&["x", "y", "z"]),
+                cycle(&["y", "z", "x"]),
+                cycle(&["z", "x", "y"]),
+                after("x"),
+                cycle(&["itself"]),
+                Standing::Undefined,
+                Standing::Quarantined,
+                after("bad"),
+            ]
+        );
+    }
+
+    proptest! {
+        /// Run whatever is first until nothing is: what remains is a circle or waits for one.
+        #[test]
+        fn a_queue_runs_dry_but_for_circles(links in prop::collection::vec(prop::option::of(0_usize..12), 12)) {
+            let mut rows: Vec<QueueRow> = links
+                .iter()
+                .enumerate()
+                .map(|(number, link)| row(&number.to_string(), &link.map_or(String::new(), |to| to.to_string())))
+                .collect();
+            while let Some(next) = assess(&rows, &|_| true).iter().position(|standing| *standing == Standing::Ready) {
+                let name = rows[next].update_name.clone();
+                let unmet = rows.iter().any(|other| dependency(&rows[next]) == Some(&other.update_name));
+                prop_assert!(!unmet, "{name} ran before what it depends on");
+                rows.remove(next);
+            }
+            let standings = assess(&rows, &|_| true);
+            let circle = standings.iter().any(|standing| matches!(standing, Standing::Cycle(_)));
+            prop_assert!(rows.is_empty() || circle);
+        }
+    }
+}
