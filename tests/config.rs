@@ -5,7 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use tidegate::config::{Config, Databases, Diagnostic, Fallback, IndexParts, Target, UpdateKind};
+use tidegate::config::{Config, Databases, Diagnostic, IndexParts, Target, UpdateKind};
+use tidegate::controller::Fallback;
 use tidegate::update::sql::TableName;
 
 /// The least that a file must have.

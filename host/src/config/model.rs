@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::diagnostic::{Diagnostic, Position};
 use super::secret::Secret;
+use crate::controller::Fallback;
 use crate::update::sql::{System, TableName};
 
 /// A whole configuration. Paths in it are already relative to what the configuration file is relative to.
@@ -184,24 +185,6 @@ pub struct Controller {
     pub limits: Limits,
     /// Where it stands in the file.
     pub places: Places,
-}
-
-/// What stands in for a controller that fails.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fallback {
-    /// The built-in policy.
-    Default,
-    /// Nothing runs.
-    Hold,
-}
-
-impl fmt::Display for Fallback {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Fallback::Default => "default",
-            Fallback::Hold => "hold",
-        })
-    }
 }
 
 /// A controller's settings: they may hold secrets, so that `Debug` shows their keys alone.

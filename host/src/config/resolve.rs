@@ -10,12 +10,13 @@ use toml::de::{DeTable, DeValue};
 
 use super::diagnostic::Diagnostic;
 use super::model::{
-    BackgroundUpdates, Config, Controller, Database, Databases, Estimator, Fallback, Limits, Places, Settings, Target,
+    BackgroundUpdates, Config, Controller, Database, Databases, Estimator, Limits, Places, Settings, Target,
 };
 use super::raw;
 use super::secret::Secret;
 use super::section::{Reader, Section, Table, suggest};
 use super::update;
+use crate::controller::Fallback;
 
 /// The sections of the file.
 const SECTIONS: [&str; 4] = ["background_updates", "database", "controller", "update"];

@@ -178,7 +178,9 @@ impl<'a> Reader<'a> {
     fn replace_variables(&mut self, table: &mut DeTable<'a>) {
         let mut wrong = Vec::new();
         for (key, value) in table.iter_mut() {
-            if !self.replace_in(value) {
+            let errors_before = self.errors.len();
+            self.replace_in(value);
+            if self.errors.len() > errors_before {
                 wrong.push(key.get_ref().to_string());
             }
         }
@@ -187,25 +189,18 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn replace_in(&mut self, value: &mut Spanned<DeValue<'a>>) -> bool {
+    fn replace_in(&mut self, value: &mut Spanned<DeValue<'a>>) {
         let position = self.at(value);
         match value.get_mut() {
             DeValue::String(text) => match expand(text, self.environment) {
-                Ok(expanded) => {
-                    *text = expanded.into();
-                    true
-                }
+                Ok(expanded) => *text = expanded.into(),
                 Err(problem) => {
                     let hint = "\"${NAME}\" stands for that environment variable, \"$${\" for a plain \"${\"";
                     self.error(position, problem, Some(hint.to_owned()));
-                    false
                 }
             },
-            // Not `all`, which would stop at the first that is wrong.
-            DeValue::Array(elements) => {
-                elements.iter_mut().fold(true, |fine, element| self.replace_in(element) && fine)
-            }
-            _ => true,
+            DeValue::Array(elements) => elements.iter_mut().for_each(|element| self.replace_in(element)),
+            _ => {}
         }
     }
 }
@@ -216,8 +211,8 @@ fn key_at(table: &DeTable<'_>, span: &Range<usize>) -> Option<String> {
     table.iter().find(|(_, value)| holds(value)).map(|(key, _)| key.get_ref().to_string())
 }
 
-/// The one of `known` that was probably meant.
-fn nearest<'k>(written: &str, known: &[&'k str]) -> Option<&'k str> {
+/// The one of `known` that was probably meant by what somebody wrote.
+pub fn nearest<'k>(written: &str, known: &[&'k str]) -> Option<&'k str> {
     /// Below this a suggestion is more often wrong than right.
     const NEAR: f64 = 0.6;
     let nearness = |name: &str| strsim::normalized_damerau_levenshtein(written, name);
