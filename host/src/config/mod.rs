@@ -4,6 +4,8 @@
 //! Relative paths are relative to the file's folder. Everything that is wrong is reported at once, each with its place
 //! and what to do about it; what a person wrote may appear there, what a variable or a secret file holds never does.
 
+mod controller;
+mod database;
 mod diagnostic;
 mod model;
 mod raw;

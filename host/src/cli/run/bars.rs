@@ -12,6 +12,10 @@ use super::words::words;
 /// The bar's length: tenths of a percent.
 const WHOLE: u64 = 1_000;
 
+/// What a bar looks like while nobody knows how far its update has come, and when somebody does.
+const UNKNOWN: &str = "{spinner} {prefix:.bold} {wide_msg}";
+const KNOWN: &str = "{spinner} {prefix:.bold} {bar:24} {wide_msg}";
+
 /// The bars there are.
 pub(super) struct Bars {
     all: MultiProgress,
@@ -64,20 +68,30 @@ fn bar(database: &str, update_name: &str) -> ProgressBar {
     /// How often the spinner turns, so that one sees that the host is alive during a long statement.
     const TURN: Duration = Duration::from_millis(200);
     let bar = ProgressBar::new(WHOLE).with_prefix(format!("{database}: {update_name}"));
-    bar.set_style(style("{spinner} {prefix:.bold} {wide_msg}"));
+    bar.set_style(style(UNKNOWN));
     bar.enable_steady_tick(TURN);
     bar
 }
 
 fn draw(bar: &ProgressBar, pace: &Pace) {
     if let Some(done) = pace.done() {
-        bar.set_style(style("{spinner} {prefix:.bold} {bar:24} {wide_msg}"));
+        bar.set_style(style(KNOWN));
         bar.set_position((done.clamp(0.0, 1.0) * WHOLE as f64) as u64);
     }
     bar.set_message(pace.describe());
 }
 
 fn style(template: &str) -> ProgressStyle {
-    // A template that does not parse would show in the test below, and is no reason to stop working.
+    // The test below sees to it that both parse.
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_templates_parse() {
+        assert!([UNKNOWN, KNOWN].iter().all(|template| ProgressStyle::with_template(template).is_ok()));
+    }
 }
