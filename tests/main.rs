@@ -7,5 +7,7 @@ mod database;
 mod guests;
 mod sandbox;
 mod scheduler;
+mod cli;
+mod config;
 mod supervisor;
 mod support;
