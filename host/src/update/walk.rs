@@ -72,6 +72,9 @@ impl Walk {
         if upto.is_some() && upto == after {
             return Err(UpdateError::NoProgress);
         }
+        if let Some(upto) = &upto {
+            self.find_again(sql, &key, upto).await?;
+        }
         let range = Range::new(&*dialect, &key, after.as_deref(), upto.as_deref());
         let items = match &upto {
             Some(_) if unique => budget.items,
@@ -156,6 +159,25 @@ impl Walk {
         let parameters: Vec<Value> = texts(after).chain([Value::Integer(offset)]).collect();
         let rows = sql.query(&statement, &parameters).await?;
         rows.into_iter().next().map(key_of).transpose()
+    }
+
+    /// Makes sure that the key found is met again under its text, where a column can hold what it does not declare: the
+    /// text 'abc' in a column of integers would come back as 0, and the walk would go over rows a second time.
+    async fn find_again(&self, sql: &mut dyn Sql, key: &[Column], found: &[String]) -> Result<(), UpdateError> {
+        let dialect = sql.dialect();
+        if dialect.system() != System::Sqlite {
+            return Ok(());
+        }
+        let same = comparison(&*dialect, key, None, "=", 1);
+        let statement = format!("SELECT 1 FROM {} WHERE {same} LIMIT 1", dialect.table(&self.table));
+        let parameters: Vec<Value> = texts(Some(found)).collect();
+        if sql.query(&statement, &parameters).await?.is_empty() {
+            let (columns, key) = (self.key.join(", "), found.join(", "));
+            return Err(UpdateError::Failed(format!(
+                "key column {columns} holds the value {key}, which is not of the type that it declares"
+            )));
+        }
+        Ok(())
     }
 
     async fn count(&self, sql: &mut dyn Sql, range: &Range) -> Result<u64, UpdateError> {
