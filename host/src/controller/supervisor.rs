@@ -253,6 +253,11 @@ impl Supervisor {
         }
     }
 
+    /// True where a fault was noted since the iteration in hand was begun.
+    pub fn is_at_fault(&self) -> bool {
+        self.iteration_at_fault
+    }
+
     /// True where the instance that an iteration was begun with is still there.
     pub fn is_live(&self) -> bool {
         self.live.is_some()

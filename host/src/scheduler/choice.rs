@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::database::QueueRow;
+use super::database::{Failure, QueueRow};
 
 /// Whether a row of the queue can run, and if not, why.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,6 +17,25 @@ pub enum Standing {
     Undefined,
     /// It failed too often.
     Quarantined,
+}
+
+impl Standing {
+    /// Why a row does not run, in words; `None` where nothing is in its way.
+    pub fn explain(&self, row: &QueueRow) -> Option<String> {
+        Some(match self {
+            Standing::Ready => return None,
+            Standing::DependsOn(other) => format!("waits for {other}"),
+            Standing::Cycle(way) => {
+                let first = way.first().cloned().unwrap_or_default();
+                format!("in a dependency cycle: {} -> {first}", way.join(" -> "))
+            }
+            Standing::Undefined => "no definition".to_owned(),
+            Standing::Quarantined => match &row.failure {
+                Some(Failure { attempts, error, .. }) => format!("quarantined after {attempts} attempts: {error}"),
+                None => "quarantined".to_owned(),
+            },
+        })
+    }
 }
 
 /// How each row stands, in the rows' order. A row that is ready runs before the ready rows after it.
@@ -69,7 +88,6 @@ fn cycle(start: &str, dependencies: &HashMap<&str, &str>) -> Option<Vec<String>>
 
 #[cfg(test)]
 mod tests {
-    use super::super::database::Failure;
     use super::*;
     use proptest::prelude::*;
 

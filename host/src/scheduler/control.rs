@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 
 /// Steers a running host; clones steer the same one.
 #[derive(Debug, Clone)]
 pub struct Control {
     enabled: Arc<watch::Sender<bool>>,
     stopping: Arc<watch::Sender<bool>>,
-    wake: Arc<Notify>,
+    /// Counts wake-ups, so that none is lost on a loop that is busy.
+    wakes: Arc<watch::Sender<u64>>,
 }
 
 impl Default for Control {
@@ -17,7 +18,7 @@ impl Default for Control {
         Self {
             enabled: Arc::new(watch::Sender::new(true)),
             stopping: Arc::new(watch::Sender::new(false)),
-            wake: Arc::new(Notify::new()),
+            wakes: Arc::new(watch::Sender::new(0)),
         }
     }
 }
@@ -37,7 +38,7 @@ impl Control {
 
     /// Looks at the queues now, not only when they are next polled.
     pub fn wake(&self) {
-        self.wake.notify_waiters();
+        self.wakes.send_modify(|wakes| *wakes = wakes.wrapping_add(1));
     }
 
     /// Asks the host to stop; safe to call twice.
@@ -56,8 +57,8 @@ impl Control {
         let _ = self.stopping.subscribe().wait_for(|stopping| *stopping).await;
     }
 
-    /// Resolves at the next wake-up.
-    pub(super) async fn woken(&self) {
-        self.wake.notified().await;
+    /// Sees every wake-up from now on.
+    pub(super) fn wakes(&self) -> watch::Receiver<u64> {
+        self.wakes.subscribe()
     }
 }

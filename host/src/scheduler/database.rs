@@ -272,6 +272,10 @@ pub struct Activity {
     pub fault: Option<String>,
     /// Synapse's average_items_per_ms of the update in hand.
     pub items_per_ms: Option<f64>,
+    /// The part of the update in hand that is done, 0.0 to 1.0, where it can be estimated.
+    pub done: Option<f64>,
+    /// Milliseconds until the update in hand is done, at the pace that it had under this host, waiting included.
+    pub eta_ms: Option<u64>,
     /// When this was written, in milliseconds since the Unix epoch.
     pub at_ms: i64,
 }

@@ -79,6 +79,15 @@ pub enum EventKind {
         /// Where a batch was committed: Synapse's average_items_per_ms from now on.
         items_per_ms: Option<f64>,
     },
+    /// How far the update in hand has come, by an estimate that counts nothing; told every few seconds.
+    Progress {
+        /// The update.
+        update_name: String,
+        /// The part that is done, 0.0 to 1.0.
+        done: f64,
+        /// When it will be over, at the pace that it had under this host, waiting included.
+        eta: Option<Duration>,
+    },
     /// A batch failed in a way that trying again may mend; it is tried again.
     TransientFailure {
         /// The update.

@@ -1,4 +1,172 @@
 //! The scheduler: for each database one loop that chooses an update, asks the controller, runs a batch and reports.
+//!
+//! It knows databases, controllers and updates by their traits alone.
 
+mod attempt;
+pub mod choice;
+mod control;
 pub mod database;
 pub mod event;
+mod history;
+mod worker;
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use tokio::sync::oneshot;
+use tokio::task::{Id, JoinSet};
+
+pub use control::Control;
+use database::{Database, Holder};
+use event::Events;
+use worker::Worker;
+
+use crate::controller::{Policy, SupervisorSettings};
+use crate::update::{Handler, SqlError};
+
+/// The handlers of a database's updates, by update name.
+pub type Handlers = HashMap<String, Arc<dyn Handler>>;
+
+/// A database to work on, and how.
+pub struct Workload {
+    /// The database's name, as controllers and operators see it.
+    pub name: String,
+    /// The database.
+    pub database: Arc<dyn Database>,
+    /// The updates that are defined for it.
+    pub handlers: Handlers,
+    /// Who sets the pace.
+    pub policy: Policy,
+    /// What bounds whoever sets the pace.
+    pub supervision: SupervisorSettings,
+}
+
+/// Settings of the loop, the same for every database.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// This host, as the holder of leases.
+    pub holder: Holder,
+    /// How often a queue is polled.
+    pub poll_interval: Duration,
+    /// The most items of a batch, whatever a controller says. 1 or more.
+    pub max_batch_size: u64,
+    /// Failures in a row after which an update is quarantined. 1 or more.
+    pub max_attempts: u32,
+    /// How long a running batch may go on once the host was asked to stop.
+    pub shutdown_grace: Duration,
+    /// True to end once nothing can run, false to go on until asked to stop.
+    pub until_done: bool,
+}
+
+impl Settings {
+    /// The defaults, for a host that goes on until asked to stop.
+    pub fn new(holder: Holder) -> Self {
+        Self {
+            holder,
+            poll_interval: Duration::from_millis(1_000),
+            max_batch_size: 1_000_000,
+            max_attempts: 5,
+            shutdown_grace: Duration::from_millis(10_000),
+            until_done: false,
+        }
+    }
+}
+
+/// How work on a database ended.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Summary {
+    /// The database.
+    pub database: String,
+    /// How.
+    pub end: End,
+}
+
+/// The ways in which work on a database ends.
+#[derive(Debug, Clone, PartialEq)]
+pub enum End {
+    /// The host was asked to stop.
+    Stopped,
+    /// Nothing can run (any more); the rows that remain, each with the reason.
+    Done {
+        /// (update name, reason).
+        remaining: Vec<(String, String)>,
+    },
+    /// The database cannot be worked on.
+    Failed(SqlError),
+}
+
+/// A host: works on any number of databases at once.
+pub struct Host {
+    workloads: Vec<Workload>,
+    settings: Settings,
+    events: Events,
+    control: Control,
+}
+
+impl Host {
+    /// A host that does nothing yet.
+    pub fn new(workloads: Vec<Workload>, settings: Settings) -> Self {
+        Self { workloads, settings, events: Events::default(), control: Control::default() }
+    }
+
+    /// Everything that happens; subscribe before [`Host::run`] to miss nothing.
+    pub fn events(&self) -> &Events {
+        &self.events
+    }
+
+    /// A handle to steer this host while it runs.
+    pub fn control(&self) -> Control {
+        self.control.clone()
+    }
+
+    /// Works until `shutdown` resolves, [`Control::stop`] is called or, where the settings say so, nothing can run.
+    /// Batches in hand are ended in good order, leases given up and the history written before it returns.
+    ///
+    /// Dropped before it returns, it leaves off at once: what ran is rolled back.
+    pub async fn run(self, shutdown: impl Future<Output = ()>) -> Vec<Summary> {
+        let Self { workloads, settings, events, control } = self;
+        let names: Vec<String> = workloads.iter().map(|workload| workload.name.clone()).collect();
+        // A set of tasks, and not the tasks themselves, so that dropping this future ends them.
+        let mut tasks = JoinSet::new();
+        let started: Vec<Id> = workloads
+            .into_iter()
+            .map(|workload| tasks.spawn(work(workload, settings.clone(), events.clone(), control.clone())).id())
+            .collect();
+        let mut ends = HashMap::new();
+        let mut shutdown = pin!(shutdown.fuse());
+        while !tasks.is_empty() {
+            tokio::select! {
+                Some(ended) = tasks.join_next_with_id() => match ended {
+                    Ok((id, end)) => ends.insert(id, end),
+                    Err(error) => ends.insert(error.id(), End::Failed(SqlError::permanent(error.to_string()))),
+                },
+                () = &mut shutdown => {
+                    control.stop();
+                    continue;
+                }
+            };
+        }
+        let ends = started.iter().map(|id| ends.remove(id).unwrap_or(End::Stopped));
+        names.into_iter().zip(ends).map(|(database, end)| Summary { database, end }).collect()
+    }
+}
+
+/// Works on one database, with its history written beside.
+async fn work(workload: Workload, settings: Settings, events: Events, control: Control) -> End {
+    let (done, when_done) = oneshot::channel();
+    let (name, database) = (workload.name.clone(), workload.database.clone());
+    let mut history = JoinSet::new();
+    history.spawn(history::write_down(name.clone(), database.clone(), events.subscribe(), when_done));
+    let end = Worker::new(workload, settings, events, control).run().await;
+    // The receiver is gone only if the writer is.
+    let _ = done.send(());
+    if history.join_next().await.is_some_and(|ended| ended.is_err()) {
+        tracing::error!(database = name, "the writer of the history failed");
+    }
+    database.close().await;
+    end
+}

@@ -1,0 +1,210 @@
+//! One batch: its transaction opened, its slices run, its progress committed, and what came of it.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::control::Control;
+use super::database::{Begin, Database, Interrupt, Lease, QueueRow, Transaction};
+use crate::update::sql::Sql;
+use crate::update::{Budget, ErrorClass, Handler, Mode, Next, Progress, SqlError, Step, UpdateError};
+
+/// How long an interrupted statement may take to notice.
+const INTERRUPT_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long to wait before asking again what became of a commit.
+const ASK_AGAIN: Duration = Duration::from_millis(500);
+
+/// What a batch is run with.
+pub(super) struct Attempt<'a> {
+    pub(super) database: &'a dyn Database,
+    pub(super) control: &'a Control,
+    pub(super) shutdown_grace: Duration,
+    pub(super) lease: &'a mut dyn Lease,
+    pub(super) handler: &'a dyn Handler,
+    pub(super) row: &'a QueueRow,
+    pub(super) mode: Mode,
+    pub(super) progress: Progress,
+    pub(super) batch_size: u64,
+}
+
+/// A batch that is committed.
+#[derive(Debug)]
+pub(super) struct Committed {
+    pub(super) items: u64,
+    /// The row's progress now; `None` where the update is finished and its row gone.
+    pub(super) progress: Option<String>,
+}
+
+/// Why nothing was committed.
+#[derive(Debug)]
+pub(super) enum Trouble {
+    /// It failed.
+    Failed(UpdateError),
+    /// Somebody changed the row's progress, or removed the row (true), since it was read.
+    Moved { gone: bool },
+    /// This host must leave off.
+    Interrupted(Interruption),
+}
+
+/// Why this host must leave off work on a database.
+#[derive(Debug, Clone)]
+pub(super) enum Interruption {
+    /// It was asked to stop.
+    Stopping,
+    /// Its lease is lost.
+    LeaseLost(String),
+}
+
+impl From<UpdateError> for Trouble {
+    fn from(error: UpdateError) -> Self {
+        Trouble::Failed(error)
+    }
+}
+
+impl From<SqlError> for Trouble {
+    fn from(error: SqlError) -> Self {
+        Trouble::Failed(error.into())
+    }
+}
+
+impl Attempt<'_> {
+    /// Runs the batch, and takes the time from the opening of its transaction to the end of its commit.
+    pub(super) async fn run(mut self) -> (Result<Committed, Trouble>, Duration) {
+        let started = Instant::now();
+        let result = match self.mode {
+            Mode::Batched | Mode::OneShot => self.inside().await,
+            Mode::OneShotOutside => self.outside().await,
+        };
+        (result, started.elapsed())
+    }
+
+    /// The work and its progress in one transaction.
+    async fn inside(&mut self) -> Result<Committed, Trouble> {
+        let mut transaction = self.begin().await?;
+        let interrupt = transaction.interrupter();
+        let (handler, start, items) = (self.handler, self.progress.clone(), self.batch_size);
+        let work = slices(handler, transaction.as_sql(), start, items);
+        match self.guarded(interrupt, work).await {
+            Ok(step) => self.commit(transaction, step).await,
+            Err(trouble) => {
+                if let Err(error) = transaction.rollback().await {
+                    tracing::debug!(%error, "the rollback was not answered; the server rolls back by itself");
+                }
+                Err(trouble)
+            }
+        }
+    }
+
+    /// The work in statements of its own, then its progress.
+    async fn outside(&mut self) -> Result<Committed, Trouble> {
+        // A row that is withdrawn by now must not be worked on.
+        self.begin().await?.rollback().await?;
+        let mut session = self.database.session().await?;
+        let interrupt = session.interrupter();
+        let (handler, start) = (self.handler, self.progress.clone());
+        let step = self.guarded(interrupt, unwound(handler.run_outside(session.as_sql(), &start))).await?;
+        drop(session);
+        let step = moved_on(&self.progress, step)?;
+        let transaction = self.begin().await?;
+        self.commit(transaction, step).await
+    }
+
+    async fn begin(&mut self) -> Result<Box<dyn Transaction>, Trouble> {
+        match self.database.begin(&self.row.update_name, &self.row.progress).await? {
+            Begin::Ready(transaction) => Ok(transaction),
+            Begin::Moved(progress) => Err(Trouble::Moved { gone: progress.is_none() }),
+        }
+    }
+
+    /// Awaits `work`, and interrupts it where the host must leave off.
+    async fn guarded<T>(
+        &mut self,
+        interrupt: Arc<dyn Interrupt>,
+        work: impl Future<Output = Result<T, UpdateError>>,
+    ) -> Result<T, Trouble> {
+        let mut work = std::pin::pin!(work);
+        let interruption = tokio::select! {
+            result = &mut work => return result.map_err(Trouble::Failed),
+            interruption = must_leave_off(self.control, self.shutdown_grace, self.lease) => interruption,
+        };
+        interrupt.interrupt().await;
+        // Whatever it answers is rolled back; it is only waited for so that nothing is cut off in its middle.
+        let _ = timeout(INTERRUPT_PATIENCE, work).await;
+        Err(Trouble::Interrupted(interruption))
+    }
+
+    async fn commit(&mut self, transaction: Box<dyn Transaction>, step: Step) -> Result<Committed, Trouble> {
+        let progress = match step.next {
+            Next::Continue(progress) => Some(progress.to_json()),
+            Next::Finished => None,
+        };
+        match transaction.commit(progress.as_deref()).await {
+            Ok(()) => Ok(Committed { items: step.items, progress }),
+            Err(error) if error.class == ErrorClass::Connection => {
+                if self.was_committed(progress.as_deref()).await? {
+                    Ok(Committed { items: step.items, progress })
+                } else {
+                    Err(error.into())
+                }
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Where a commit's answer was lost: asks until it is known what the row says.
+    async fn was_committed(&mut self, written: Option<&str>) -> Result<bool, Trouble> {
+        loop {
+            match self.database.progress(&self.row.update_name).await {
+                Ok(found) if found.as_deref() == written => return Ok(true),
+                Ok(found) if found.as_deref() == Some(&self.row.progress) => return Ok(false),
+                Ok(found) => return Err(Trouble::Moved { gone: found.is_none() }),
+                Err(error) => tracing::debug!(%error, "it is not known yet what became of a commit"),
+            }
+            tokio::select! {
+                () = sleep(ASK_AGAIN) => {}
+                () = self.control.stopped() => return Err(Trouble::Interrupted(Interruption::Stopping)),
+            }
+        }
+    }
+}
+
+/// Runs a batch of `items`, slice after slice. For now a batch is one slice: a smaller one belongs here, with a look
+/// at the clock between two.
+async fn slices(handler: &dyn Handler, sql: &mut dyn Sql, start: Progress, items: u64) -> Result<Step, UpdateError> {
+    let step = unwound(handler.run(sql, &start, Budget { items })).await?;
+    moved_on(&start, step)
+}
+
+/// Turns a handler's panic into its failure: one bad handler must not end the host.
+async fn unwound<T>(work: impl Future<Output = Result<T, UpdateError>>) -> Result<T, UpdateError> {
+    AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|panic| {
+        let message = panic.downcast_ref::<&str>().map(ToString::to_string);
+        let message = message.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+        Err(UpdateError::Failed(format!("the handler panicked: {message}")))
+    })
+}
+
+/// Refuses a step that would be done again and again.
+fn moved_on(start: &Progress, step: Step) -> Result<Step, UpdateError> {
+    match &step.next {
+        Next::Continue(progress) if progress == start => Err(UpdateError::NoProgress),
+        _ => Ok(step),
+    }
+}
+
+/// Resolves when a batch that runs must leave off: its grace is over after the host was asked to stop, or the lease
+/// is lost.
+async fn must_leave_off(control: &Control, grace: Duration, lease: &mut dyn Lease) -> Interruption {
+    let stop = async {
+        control.stopped().await;
+        sleep(grace).await;
+    };
+    tokio::select! {
+        () = stop => Interruption::Stopping,
+        reason = lease.lost() => Interruption::LeaseLost(reason),
+    }
+}

@@ -1,0 +1,383 @@
+//! One iteration: planned, admitted by the controller, run, exited and settled.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::time::Instant;
+
+use super::super::End;
+use super::super::attempt::{Attempt, Committed, Interruption, Trouble};
+use super::super::choice::Standing;
+use super::super::database::{Failure, Lease, QueueRow, Record, unix_ms};
+use super::super::event::EventKind;
+use super::{Pace, Rest, Worker};
+use crate::controller::supervisor::{Enter, Start};
+use crate::controller::{Batch, Iteration, Outcome, Subject};
+use crate::pace::BatchSize;
+use crate::update::{ErrorClass, Handler, Mode, Progress, UpdateError};
+
+/// The least that a controller's wait lasts, so that `wait(0)` cannot spin.
+const SHORTEST_WAIT: Duration = Duration::from_millis(10);
+
+/// What an iteration asks of the database, fixed before its controller is asked.
+struct Plan {
+    row: QueueRow,
+    handler: Arc<dyn Handler>,
+    progress: Progress,
+    mode: Mode,
+    subject: Subject,
+}
+
+/// What enter came to in the end.
+enum Admitted {
+    /// Run a batch of this target.
+    Run(Duration),
+    /// Do not: paused, withdrawn, or the controller is at fault.
+    No,
+}
+
+/// How often, and why, an iteration was made to wait.
+#[derive(Default)]
+struct Waited {
+    total: Duration,
+    reason: Option<String>,
+}
+
+impl Worker {
+    /// One iteration. An end comes back where the controller's fallback holds everything and the host is to end once
+    /// nothing can run.
+    pub(super) async fn iterate(&mut self, row: QueueRow, lease: &mut dyn Lease) -> Result<Option<End>, Interruption> {
+        let plan = match self.plan(&row) {
+            Ok(plan) => plan,
+            Err(error) => {
+                self.note_failure(&row, &error, lease).await?;
+                return Ok(None);
+            }
+        };
+        self.take_in_hand(&plan);
+        let mut iteration = match self.supervisor.start(&plan.subject).await {
+            Start::Iteration(iteration) => iteration,
+            Start::Hold(reason) => return self.held_by_fallback(&plan, reason, lease).await,
+            Start::Faulted => {
+                self.rest_after_fault(&plan.row, lease).await?;
+                return Ok(None);
+            }
+        };
+        self.report_controller();
+        let mut waited = Waited::default();
+        let admitted = self.admit(&plan, &mut *iteration, &mut waited, lease).await;
+        match admitted {
+            Ok(Admitted::Run(target)) => self.run_batch(plan, iteration, target, waited, lease).await?,
+            Ok(Admitted::No) | Err(_) => {
+                self.supervisor.close(iteration).await;
+                self.report_controller();
+                admitted?;
+                if self.supervisor.is_at_fault() {
+                    self.rest_after_fault(&plan.row, lease).await?;
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    fn plan(&self, row: &QueueRow) -> Result<Plan, UpdateError> {
+        let Some(handler) = self.workload.handlers.get(&row.update_name).cloned() else {
+            return Err(UpdateError::Failed("no definition".to_owned()));
+        };
+        let progress = Progress::parse(&row.progress)?;
+        let mode = handler.mode(&progress)?;
+        let subject = Subject {
+            update_name: row.update_name.clone(),
+            database_name: self.workload.name.clone(),
+            one_shot: mode.is_one_shot(),
+        };
+        Ok(Plan { row: row.clone(), handler, progress, mode, subject })
+    }
+
+    fn take_in_hand(&mut self, plan: &Plan) {
+        self.idle_told = false;
+        let name = &plan.row.update_name;
+        if self.current.as_ref() != Some(name) {
+            self.current = Some(name.clone());
+            self.estimated = None;
+            (self.activity.done, self.activity.eta_ms) = (None, None);
+            let one_shot = plan.subject.one_shot;
+            self.emit(EventKind::UpdateStarted { update_name: name.clone(), one_shot });
+        }
+        self.activity.update_name = Some(name.clone());
+        self.activity.items_per_ms = self.pace(name).estimator.average_items_per_ms();
+    }
+
+    pub(super) fn pace(&mut self, update_name: &str) -> &mut Pace {
+        self.paces.entry(update_name.to_owned()).or_default()
+    }
+
+    /// Enters the iteration until it answers run, waiting as it says.
+    async fn admit(
+        &mut self,
+        plan: &Plan,
+        iteration: &mut dyn Iteration,
+        waited: &mut Waited,
+        lease: &mut dyn Lease,
+    ) -> Result<Admitted, Interruption> {
+        loop {
+            let (duration, reason) = match self.supervisor.enter(iteration).await {
+                Enter::Run(target) => return Ok(Admitted::Run(target)),
+                Enter::Faulted => return Ok(Admitted::No),
+                Enter::Wait { duration, reason } => (duration.max(SHORTEST_WAIT), reason),
+            };
+            self.report_controller();
+            let update_name = plan.row.update_name.clone();
+            self.emit(EventKind::Held { update_name, duration, reason: reason.clone() });
+            self.set_state("held", Some(reason.clone()));
+            waited.reason = Some(reason);
+            let started = Instant::now();
+            let rest = self.rest_on(&plan.row, duration, lease).await;
+            waited.total += started.elapsed();
+            if rest? == Rest::Overtaken {
+                return Ok(Admitted::No);
+            }
+        }
+    }
+
+    /// Runs a batch for an iteration that was entered, exits it and settles what came of it.
+    async fn run_batch(
+        &mut self,
+        plan: Plan,
+        iteration: Box<dyn Iteration>,
+        target: Duration,
+        waited: Waited,
+        lease: &mut dyn Lease,
+    ) -> Result<(), Interruption> {
+        let Some(batch_size) = self.batch_size(&plan, target).await else {
+            self.exit_without_batch(iteration).await;
+            return self.rest_after_fault(&plan.row, lease).await;
+        };
+        if self.control.is_stopping() || self.is_paused() {
+            self.exit_without_batch(iteration).await;
+            self.refreshed = None;
+            return Ok(());
+        }
+        self.announce(&plan, batch_size, target).await;
+        let started_ms = unix_ms(SystemTime::now());
+        let attempt = Attempt {
+            database: &*self.workload.database,
+            control: &self.control,
+            shutdown_grace: self.settings.shutdown_grace,
+            lease,
+            handler: &*plan.handler,
+            row: &plan.row,
+            mode: plan.mode,
+            progress: plan.progress.clone(),
+            batch_size,
+        };
+        let (result, duration) = attempt.run().await;
+        let outcome = outcome(&result, batch_size, duration);
+        self.supervisor.exit(iteration, &outcome).await;
+        let record = Record {
+            update_name: plan.row.update_name.clone(),
+            started_ms,
+            one_shot: plan.subject.one_shot,
+            controller: self.supervisor.describe(),
+            target_ms: (!plan.subject.one_shot).then_some(target.as_millis() as u64),
+            batch_size,
+            items: result.as_ref().map_or(0, |committed| committed.items),
+            duration_ms: duration.as_secs_f64() * 1e3,
+            waited_ms: waited.total.as_secs_f64() * 1e3,
+            wait_reason: waited.reason,
+            outcome: name_of(&outcome).to_owned(),
+            error: error_of(&outcome),
+            fuel: self.supervisor.take_usage().map(|usage| usage.fuel),
+        };
+        self.report_controller();
+        self.settle(plan, result, record, duration, lease).await
+    }
+
+    /// The number of items to ask for; `None` where asking the controller was a fault that leaves no batch to run.
+    async fn batch_size(&mut self, plan: &Plan, target: Duration) -> Option<u64> {
+        let fitting = self.pace(&plan.row.update_name).estimator.items_within(target);
+        let size = match fitting {
+            None => BatchSize::First(self.supervisor.default_batch_size(&plan.subject).await?),
+            Some(fitting) => BatchSize::Later { fitting, min: self.supervisor.min_batch_size(&plan.subject).await? },
+        };
+        let shrink = self.pace(&plan.row.update_name).shrink;
+        Some(size.items(self.settings.max_batch_size, shrink))
+    }
+
+    async fn exit_without_batch(&mut self, iteration: Box<dyn Iteration>) {
+        if self.supervisor.is_live() {
+            self.supervisor.exit(iteration, &Outcome::Cancelled).await;
+        }
+        self.report_controller();
+    }
+
+    async fn announce(&mut self, plan: &Plan, batch_size: u64, target: Duration) {
+        self.set_state("running", None);
+        let one_shot = plan.subject.one_shot;
+        let update_name = plan.row.update_name.clone();
+        let target = (!one_shot).then_some(target);
+        self.emit(EventKind::BatchStarted { update_name, batch_size, target, one_shot });
+        if one_shot {
+            // It may take hours, in which nothing else is written.
+            self.write_activity().await;
+        }
+    }
+
+    /// Takes note of what came of a batch.
+    async fn settle(
+        &mut self,
+        plan: Plan,
+        result: Result<Committed, Trouble>,
+        record: Record,
+        duration: Duration,
+        lease: &mut dyn Lease,
+    ) -> Result<(), Interruption> {
+        let name = plan.row.update_name.clone();
+        if let Ok(committed) = &result {
+            let pace = self.pace(&name);
+            pace.estimator.record(committed.items, duration);
+            pace.items = pace.items.saturating_add(committed.items);
+        }
+        let items_per_ms = self.pace(&name).estimator.average_items_per_ms();
+        self.emit(EventKind::IterationEnded { record, items_per_ms });
+        match result {
+            Ok(committed) => {
+                self.settle_committed(&plan.row, committed).await;
+                Ok(())
+            }
+            Err(Trouble::Failed(error)) => self.note_failure(&plan.row, &error, lease).await,
+            Err(Trouble::Moved { gone }) => {
+                self.refreshed = None;
+                self.emit(EventKind::UpdateMoved { update_name: name, gone });
+                Ok(())
+            }
+            Err(Trouble::Interrupted(interruption)) => Err(interruption),
+        }
+    }
+
+    async fn settle_committed(&mut self, row: &QueueRow, committed: Committed) {
+        let name = &row.update_name;
+        let pace = self.pace(name);
+        pace.shrink.after_success();
+        pace.backoff.reset();
+        self.fault_backoff.reset();
+        self.note_available();
+        if row.failure.is_some()
+            && let Err(error) = self.workload.database.forget_failures(name).await
+        {
+            tracing::warn!(update = name, %error, "an old failure of an update that works again stays on record");
+        }
+        match committed.progress {
+            Some(progress) => {
+                if let Some(row) = self.queue.rows.iter_mut().find(|row| row.update_name == *name) {
+                    row.progress = progress;
+                    row.failure = None;
+                }
+            }
+            None => {
+                self.paces.remove(name);
+                self.current = None;
+                self.refreshed = None;
+                self.emit(EventKind::UpdateFinished { update_name: name.clone() });
+            }
+        }
+    }
+
+    /// Records a failure and waits before the next try.
+    async fn note_failure(
+        &mut self,
+        row: &QueueRow,
+        error: &UpdateError,
+        lease: &mut dyn Lease,
+    ) -> Result<(), Interruption> {
+        let transient = error.class() != ErrorClass::Permanent;
+        let before = row.failure.as_ref().map_or(0, |failure| failure.attempts);
+        let attempts = if transient { before } else { before + 1 };
+        // Progress that cannot be read does not become readable by trying.
+        let hopeless = matches!(error, UpdateError::Progress { .. });
+        let quarantined = !transient && (hopeless || attempts >= self.settings.max_attempts);
+        let failure = Failure { attempts, error: error.to_string(), at_ms: unix_ms(SystemTime::now()), quarantined };
+        if let Err(error) = self.workload.database.record_failure(&row.update_name, &row.progress, &failure).await {
+            tracing::warn!(update = row.update_name, %error, "a failure could not be recorded");
+        }
+        let pace = self.pace(&row.update_name);
+        let wait = pace.backoff.after_failure();
+        if transient {
+            pace.shrink.after_transient_failure();
+        }
+        self.refreshed = None;
+        self.report_failure(row, failure, transient, wait);
+        if quarantined {
+            self.current = None;
+            return Ok(());
+        }
+        self.set_state("backing off", Some(error.to_string()));
+        self.rest_on(row, wait, lease).await.map(|_| ())
+    }
+
+    fn report_failure(&self, row: &QueueRow, failure: Failure, transient: bool, wait: Duration) {
+        let update_name = row.update_name.clone();
+        let Failure { attempts, error, quarantined, .. } = failure;
+        self.emit(if transient {
+            EventKind::TransientFailure { update_name, error, retry_in: wait }
+        } else {
+            EventKind::Failure { update_name, error, attempts, retry_in: (!quarantined).then_some(wait) }
+        });
+    }
+
+    async fn held_by_fallback(
+        &mut self,
+        plan: &Plan,
+        reason: String,
+        lease: &mut dyn Lease,
+    ) -> Result<Option<End>, Interruption> {
+        self.report_controller();
+        if self.settings.until_done {
+            let rows = self.queue.rows.iter().zip(self.standings());
+            let why = |row: &QueueRow, standing: Standing| standing.explain(row).unwrap_or_else(|| reason.clone());
+            let remaining = rows.map(|(row, standing)| (row.update_name.clone(), why(row, standing))).collect();
+            return Ok(Some(End::Done { remaining }));
+        }
+        if self.activity.state != "held" {
+            let (update_name, duration) = (plan.row.update_name.clone(), self.refresh_interval());
+            self.emit(EventKind::Held { update_name, duration, reason: reason.clone() });
+        }
+        self.set_state("held", Some(reason));
+        self.rest_until_refresh(lease).await?;
+        Ok(None)
+    }
+
+    async fn rest_after_fault(&mut self, row: &QueueRow, lease: &mut dyn Lease) -> Result<(), Interruption> {
+        self.report_controller();
+        let wait = self.fault_backoff.after_failure();
+        let reason = self.supervisor.last_fault().map(ToString::to_string);
+        self.set_state("backing off", reason);
+        self.rest_on(row, wait, lease).await.map(|_| ())
+    }
+}
+
+fn outcome(result: &Result<Committed, Trouble>, batch_size: u64, duration: Duration) -> Outcome {
+    match result {
+        Ok(Committed { items, progress }) => {
+            Outcome::Completed(Batch { items: *items, batch_size, duration, finished: progress.is_none() })
+        }
+        Err(Trouble::Failed(error)) => Outcome::Failed(error.to_string()),
+        Err(Trouble::Moved { .. } | Trouble::Interrupted(_)) => Outcome::Cancelled,
+    }
+}
+
+fn name_of(outcome: &Outcome) -> &'static str {
+    match outcome {
+        Outcome::Completed(Batch { finished: true, .. }) => "finished",
+        Outcome::Completed(_) => "completed",
+        Outcome::Failed(_) => "failed",
+        Outcome::Cancelled => "cancelled",
+    }
+}
+
+fn error_of(outcome: &Outcome) -> Option<String> {
+    match outcome {
+        Outcome::Failed(error) => Some(error.clone()),
+        _ => None,
+    }
+}

@@ -1,0 +1,374 @@
+//! The loop of one database: become its runner, then choose, ask, run, report, until told to stop.
+
+mod iteration;
+mod report;
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
+
+use super::attempt::Interruption;
+use super::choice::{Standing, assess};
+use super::database::{Activity, Lease, LeaseAttempt, Queue, QueueRow};
+use super::event::{EventKind, Events};
+use super::{Control, End, Settings, Workload};
+use crate::controller::Supervisor;
+use crate::pace::{Backoff, Estimator, Shrink, Synapse};
+use crate::update::{ErrorClass, SqlError};
+
+/// A standby tries for the lease at least this often: a takeover is to be a matter of seconds.
+const STANDBY_INTERVAL: Duration = Duration::from_secs(2);
+
+/// A running host looks at pauses, withdrawn rows and its other orders at least this often.
+const LONGEST_REFRESH: Duration = Duration::from_secs(1);
+
+/// Waits after failures begin with this and double up to [`LONGEST_BACKOFF`].
+const FIRST_BACKOFF: Duration = Duration::from_millis(250);
+const LONGEST_BACKOFF: Duration = Duration::from_secs(30);
+
+/// How often it is estimated how far the update in hand has come.
+const ESTIMATE_INTERVAL: Duration = Duration::from_secs(2);
+
+/// What a rest ended with.
+#[derive(PartialEq)]
+enum Rest {
+    /// The time is over.
+    Over,
+    /// The row was withdrawn or changed, or the database paused.
+    Overtaken,
+}
+
+/// What is known of the pace of one update, for as long as this host runs.
+struct Pace {
+    estimator: Box<dyn Estimator>,
+    shrink: Shrink,
+    backoff: Backoff,
+    /// When this host took the update in hand.
+    since: Instant,
+    /// Items committed since then.
+    items: u64,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self {
+            estimator: Box::new(Synapse::default()),
+            shrink: Shrink::default(),
+            backoff: Backoff::new(FIRST_BACKOFF, LONGEST_BACKOFF),
+            since: Instant::now(),
+            items: 0,
+        }
+    }
+}
+
+/// The worker of one database.
+pub(super) struct Worker {
+    workload: Workload,
+    settings: Settings,
+    events: Events,
+    control: Control,
+    wakes: watch::Receiver<u64>,
+    supervisor: Supervisor,
+    paces: HashMap<String, Pace>,
+    queue: Queue,
+    /// When the queue was last read; `None` forces a look before the next choice.
+    refreshed: Option<Instant>,
+    /// When it was last estimated how far the update in hand has come.
+    estimated: Option<Instant>,
+    /// The update in hand: it stays until it ends, is withdrawn or is quarantined.
+    current: Option<String>,
+    database_backoff: Backoff,
+    fault_backoff: Backoff,
+    unavailable: bool,
+    paused: bool,
+    /// True once it was told that nothing can run, until something does.
+    idle_told: bool,
+    blocked: Vec<(String, String)>,
+    activity: Activity,
+    activity_written: Option<Activity>,
+}
+
+impl Worker {
+    pub(super) fn new(workload: Workload, settings: Settings, events: Events, control: Control) -> Self {
+        let supervisor = Supervisor::new(&workload.name, workload.policy.clone(), workload.supervision);
+        let activity = Activity {
+            holder: settings.holder.clone(),
+            update_name: None,
+            state: "idle".to_owned(),
+            reason: None,
+            controller: supervisor.describe(),
+            fault: None,
+            items_per_ms: None,
+            done: None,
+            eta_ms: None,
+            at_ms: 0,
+        };
+        Self {
+            workload,
+            settings,
+            events,
+            wakes: control.wakes(),
+            control,
+            supervisor,
+            paces: HashMap::new(),
+            queue: Queue::default(),
+            refreshed: None,
+            estimated: None,
+            current: None,
+            database_backoff: Backoff::new(FIRST_BACKOFF, LONGEST_BACKOFF),
+            fault_backoff: Backoff::new(FIRST_BACKOFF, LONGEST_BACKOFF),
+            unavailable: false,
+            paused: false,
+            idle_told: false,
+            blocked: Vec::new(),
+            activity,
+            activity_written: None,
+        }
+    }
+
+    /// Works until told to stop, or until nothing can run where the settings say so.
+    pub(super) async fn run(mut self) -> End {
+        self.report_controller();
+        let end = loop {
+            let mut lease = match self.acquire().await {
+                Ok(lease) => lease,
+                Err(end) => break end,
+            };
+            self.emit(EventKind::LeaseAcquired);
+            let ended = self.work(&mut *lease).await;
+            match ended {
+                Ok(end) => {
+                    self.leave(lease).await;
+                    break end;
+                }
+                Err(Interruption::Stopping) => {
+                    self.leave(lease).await;
+                    break End::Stopped;
+                }
+                Err(Interruption::LeaseLost(reason)) => {
+                    self.emit(EventKind::LeaseLost { reason });
+                    self.current = None;
+                    self.refreshed = None;
+                    self.activity_written = None;
+                    lease.release().await;
+                }
+            }
+        };
+        self.emit(EventKind::Stopped);
+        end
+    }
+
+    /// Makes the tables and waits for the lease.
+    async fn acquire(&mut self) -> Result<Box<dyn Lease>, End> {
+        let mut standing_by = false;
+        loop {
+            if self.control.is_stopping() {
+                return Err(End::Stopped);
+            }
+            let wait = match self.try_acquire().await {
+                Ok(LeaseAttempt::Held(lease)) => return Ok(lease),
+                Ok(LeaseAttempt::Taken(holder)) => {
+                    if self.settings.until_done
+                        && let Some(remaining) = self.nothing_can_run()
+                    {
+                        return Err(End::Done { remaining });
+                    }
+                    if !standing_by {
+                        self.emit(EventKind::StandingBy { holder });
+                        standing_by = true;
+                    }
+                    self.settings.poll_interval.min(STANDBY_INTERVAL)
+                }
+                Err(error) if self.settings.until_done && !standing_by && !self.is_worth_waiting_for(&error) => {
+                    return Err(End::Failed(error));
+                }
+                Err(error) => self.note_unavailable(&error),
+            };
+            tokio::select! {
+                () = sleep(wait) => {}
+                () = self.control.stopped() => {}
+            }
+        }
+    }
+
+    /// A host that is to end by itself does not wait for a database that never answered or that refuses it.
+    fn is_worth_waiting_for(&self, error: &SqlError) -> bool {
+        match error.class {
+            ErrorClass::Transient | ErrorClass::Interrupted => true,
+            ErrorClass::Connection => self.refreshed.is_some() || self.current.is_some(),
+            ErrorClass::Permanent => false,
+        }
+    }
+
+    async fn try_acquire(&mut self) -> Result<LeaseAttempt, SqlError> {
+        self.workload.database.prepare().await?;
+        let attempt = self.workload.database.try_lease(&self.settings.holder).await?;
+        if let LeaseAttempt::Taken(_) = attempt
+            && self.settings.until_done
+        {
+            self.queue = self.workload.database.queue().await?;
+        }
+        self.note_available();
+        Ok(attempt)
+    }
+
+    async fn leave(&mut self, lease: Box<dyn Lease>) {
+        if let Err(error) = self.workload.database.set_activity(None).await {
+            tracing::debug!(%error, "the last word on this host's activity was not written");
+        }
+        lease.release().await;
+    }
+
+    /// Works as the one runner.
+    async fn work(&mut self, lease: &mut dyn Lease) -> Result<End, Interruption> {
+        loop {
+            if self.control.is_stopping() {
+                return Err(Interruption::Stopping);
+            }
+            if self.is_refresh_due()
+                && let Err(error) = self.refresh().await
+            {
+                let wait = self.note_unavailable(&error);
+                self.rest(wait, lease).await?;
+                continue;
+            }
+            if self.paused {
+                self.set_state("paused", self.queue.pause.as_ref().and_then(|pause| pause.reason.clone()));
+                self.rest_until_refresh(lease).await?;
+                continue;
+            }
+            match self.choose() {
+                Some(row) => {
+                    if let Some(end) = self.iterate(row, lease).await? {
+                        return Ok(end);
+                    }
+                }
+                None => {
+                    if let Some(end) = self.idle(lease).await? {
+                        return Ok(end);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Nothing can run: ends here or waits for a change.
+    async fn idle(&mut self, lease: &mut dyn Lease) -> Result<Option<End>, Interruption> {
+        if !std::mem::replace(&mut self.idle_told, true) {
+            self.emit(EventKind::Idle { remaining: self.queue.rows.len() });
+        }
+        self.activity =
+            Activity { update_name: None, items_per_ms: None, done: None, eta_ms: None, ..self.activity.clone() };
+        self.set_state("idle", None);
+        if self.settings.until_done
+            && let Some(remaining) = self.nothing_can_run()
+        {
+            return Ok(Some(End::Done { remaining }));
+        }
+        self.rest_until_refresh(lease).await?;
+        Ok(None)
+    }
+
+    /// The rows that remain and why, where none can run.
+    fn nothing_can_run(&self) -> Option<Vec<(String, String)>> {
+        let standings = self.standings();
+        let rows = self.queue.rows.iter().zip(&standings);
+        rows.map(|(row, standing)| Some((row.update_name.clone(), standing.explain(row)?))).collect()
+    }
+
+    fn standings(&self) -> Vec<Standing> {
+        assess(&self.queue.rows, &|name| self.workload.handlers.contains_key(name))
+    }
+
+    /// The row to work on: the one in hand where it still can run, or else the first that can.
+    fn choose(&mut self) -> Option<QueueRow> {
+        let standings = self.standings();
+        let ready = || {
+            let rows = self.queue.rows.iter().zip(&standings);
+            rows.filter(|(_, standing)| **standing == Standing::Ready).map(|(row, _)| row)
+        };
+        let in_hand = ready().find(|row| Some(&row.update_name) == self.current.as_ref());
+        in_hand.or_else(|| ready().next()).cloned()
+    }
+
+    /// Rests for `duration`, however long, looking at the queue meanwhile.
+    async fn rest_on(
+        &mut self,
+        row: &QueueRow,
+        duration: Duration,
+        lease: &mut dyn Lease,
+    ) -> Result<Rest, Interruption> {
+        let until = Instant::now() + duration;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(Rest::Over);
+            }
+            let due = self.refreshed.map_or(Duration::ZERO, |at| self.refresh_interval().saturating_sub(at.elapsed()));
+            if due.is_zero() {
+                match self.refresh().await {
+                    Ok(()) if self.paused || !self.is_as_planned(row) => return Ok(Rest::Overtaken),
+                    Ok(()) => {}
+                    // A database that does not answer is no reason to end the rest; it is asked again before a batch.
+                    Err(error) => {
+                        tracing::debug!(%error, "the queue could not be read");
+                        self.refreshed = Some(Instant::now());
+                    }
+                }
+                continue;
+            }
+            self.rest(left.min(due), lease).await?;
+        }
+    }
+
+    /// True where the row is still queued with the progress it had.
+    fn is_as_planned(&self, row: &QueueRow) -> bool {
+        let queued = self.queue.rows.iter().find(|queued| queued.update_name == row.update_name);
+        queued.is_some_and(|queued| queued.progress == row.progress)
+    }
+
+    async fn rest_until_refresh(&mut self, lease: &mut dyn Lease) -> Result<(), Interruption> {
+        let interval = self.refresh_interval();
+        self.rest(interval, lease).await?;
+        self.refreshed = None;
+        Ok(())
+    }
+
+    /// Rests for `duration` at most; a wake-up ends it early, and has the queue read anew.
+    async fn rest(&mut self, duration: Duration, lease: &mut dyn Lease) -> Result<(), Interruption> {
+        tokio::select! {
+            () = sleep(duration) => {}
+            // The sender lives as long as `self.control`, so that an error cannot be.
+            _ = self.wakes.changed() => self.refreshed = None,
+            () = self.control.stopped() => return Err(Interruption::Stopping),
+            reason = lease.lost() => return Err(Interruption::LeaseLost(reason)),
+        }
+        Ok(())
+    }
+
+    fn refresh_interval(&self) -> Duration {
+        self.settings.poll_interval.min(LONGEST_REFRESH)
+    }
+
+    fn is_refresh_due(&self) -> bool {
+        self.refreshed.is_none_or(|at| at.elapsed() >= self.refresh_interval())
+    }
+
+    /// Reads the queue, and writes what this host does where that has changed.
+    async fn refresh(&mut self) -> Result<(), SqlError> {
+        self.queue = self.workload.database.queue().await?;
+        self.refreshed = Some(Instant::now());
+        self.note_available();
+        self.note_pause();
+        self.note_blocked();
+        self.estimate().await;
+        self.write_activity().await;
+        Ok(())
+    }
+
+    fn is_paused(&self) -> bool {
+        !self.control.is_enabled() || self.queue.pause.is_some()
+    }
+}

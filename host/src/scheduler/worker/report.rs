@@ -1,0 +1,129 @@
+//! What the loop tells: events, and the activity that `status` reads.
+
+use std::time::{Duration, SystemTime};
+
+use tokio::time::Instant;
+
+use super::super::choice::Standing;
+use super::super::database::{Activity, unix_ms};
+use super::super::event::EventKind;
+use super::{ESTIMATE_INTERVAL, Worker};
+use crate::controller::Fallback;
+use crate::controller::supervisor::Notice;
+use crate::pace::eta;
+use crate::update::sql::Estimate;
+use crate::update::{Progress, SqlError, UpdateError};
+
+impl Worker {
+    pub(super) fn emit(&self, kind: EventKind) {
+        self.events.emit(&self.workload.name, kind);
+    }
+
+    pub(super) fn note_pause(&mut self) {
+        let paused = self.is_paused();
+        if paused != self.paused {
+            let reason = self.queue.pause.as_ref().and_then(|pause| pause.reason.clone());
+            self.emit(if paused { EventKind::Paused { reason } } else { EventKind::Resumed });
+        }
+        self.paused = paused;
+    }
+
+    /// Tells which rows cannot run, where that has changed. Rows that merely wait for others are in good order.
+    pub(super) fn note_blocked(&mut self) {
+        let standings = self.standings();
+        let in_order = |standing: &Standing| matches!(standing, Standing::Ready | Standing::DependsOn(_));
+        let rows = self.queue.rows.iter().zip(&standings);
+        let blocked: Vec<(String, String)> = rows
+            .filter(|(_, standing)| !in_order(standing))
+            .filter_map(|(row, standing)| Some((row.update_name.clone(), standing.explain(row)?)))
+            .collect();
+        if blocked != self.blocked {
+            self.blocked.clone_from(&blocked);
+            self.emit(EventKind::Blocked { rows: blocked });
+        }
+    }
+
+    pub(super) fn note_unavailable(&mut self, error: &SqlError) -> Duration {
+        let retry_in = self.database_backoff.after_failure();
+        self.unavailable = true;
+        self.emit(EventKind::Unavailable { error: error.to_string(), retry_in });
+        retry_in
+    }
+
+    pub(super) fn note_available(&mut self) {
+        self.database_backoff.reset();
+        if std::mem::take(&mut self.unavailable) {
+            self.emit(EventKind::Available);
+        }
+    }
+
+    pub(super) fn set_state(&mut self, state: &str, reason: Option<String>) {
+        state.clone_into(&mut self.activity.state);
+        self.activity.reason = reason;
+    }
+
+    /// Estimates, now and then, how far the update in hand has come.
+    pub(super) async fn estimate(&mut self) {
+        if self.estimated.is_some_and(|at| at.elapsed() < ESTIMATE_INTERVAL) {
+            return;
+        }
+        let Some(update_name) = self.current.clone() else { return };
+        self.estimated = Some(Instant::now());
+        match self.estimate_of(&update_name).await {
+            Ok(Some(Estimate { done, rows })) => {
+                let pace = self.pace(&update_name);
+                let rate = pace.items as f64 / (pace.since.elapsed().as_secs_f64() * 1e3);
+                let eta = eta((1.0 - done) * rows, rate);
+                self.activity.done = Some(done);
+                self.activity.eta_ms = eta.map(|eta| eta.as_millis().try_into().unwrap_or(u64::MAX));
+                self.emit(EventKind::Progress { update_name, done, eta });
+            }
+            Ok(None) => {}
+            Err(error) => tracing::debug!(update = update_name, %error, "its progress could not be estimated"),
+        }
+    }
+
+    async fn estimate_of(&mut self, update_name: &str) -> Result<Option<Estimate>, UpdateError> {
+        let row = self.queue.rows.iter().find(|row| row.update_name == update_name);
+        let handler = self.workload.handlers.get(update_name);
+        let (Some(row), Some(handler)) = (row, handler) else { return Ok(None) };
+        let progress = Progress::parse(&row.progress)?;
+        let mut session = self.workload.database.session().await?;
+        handler.estimate(session.as_sql(), &progress).await
+    }
+
+    /// Writes what this host does, where it is not what was last written.
+    pub(super) async fn write_activity(&mut self) {
+        let at_ms = self.activity_written.as_ref().map_or(0, |written| written.at_ms);
+        let now = Activity { at_ms, ..self.activity.clone() };
+        if self.activity_written.as_ref() == Some(&now) {
+            return;
+        }
+        let now = Activity { at_ms: unix_ms(SystemTime::now()), ..now };
+        match self.workload.database.set_activity(Some(&now)).await {
+            Ok(()) => self.activity_written = Some(now),
+            Err(error) => tracing::debug!(%error, "this host's activity could not be written"),
+        }
+    }
+
+    /// Passes on what the supervisor noticed.
+    pub(super) fn report_controller(&mut self) {
+        let controller = self.supervisor.name().to_owned();
+        for notice in self.supervisor.take_notices() {
+            let controller = controller.clone();
+            self.emit(match notice {
+                Notice::Fault { fault, in_a_row } => EventKind::ControllerFault { controller, fault, in_a_row },
+                Notice::Fallback { fallback, reason } => {
+                    let fallback = match fallback {
+                        Fallback::Default => "default",
+                        Fallback::Hold => "hold",
+                    };
+                    EventKind::Fallback { controller, fallback: fallback.to_owned(), reason }
+                }
+            });
+        }
+        self.activity.controller = self.supervisor.describe();
+        self.activity.fault =
+            self.supervisor.last_fault().map(|fault| format!("{fault} (hint: {})", fault.kind.hint()));
+    }
+}
