@@ -2,6 +2,7 @@
 //! a pace that a *controller* sets.
 
 pub mod controller;
+pub mod database;
 pub mod pace;
 pub mod scheduler;
 pub mod update;

@@ -1,0 +1,263 @@
+//! What both drivers have in common: the queue and tidegate's own tables, over whatever connection a driver has for
+//! them, and the one retry after a connection was lost.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use async_trait::async_trait;
+
+use crate::database::tables::{Prepared, Tables};
+#[cfg(feature = "test-switches")]
+use crate::scheduler::database::Lease;
+use crate::scheduler::database::{
+    Activity, Begin, Database, Failure, Holder, LeaseAttempt, NewRow, Pause, Queue, Record, Session,
+};
+use crate::update::sql::{Dialect, ErrorClass, Sql, SqlError};
+
+/// How often the history is looked through for old iterations.
+const PRUNING_INTERVAL: Duration = Duration::from_hours(1);
+/// How long a host waits for another one that makes the tables.
+const MIGRATION_PATIENCE: Duration = Duration::from_secs(30);
+/// How often it looks.
+const MIGRATION_POLL: Duration = Duration::from_millis(50);
+
+/// What a driver has to bring.
+#[async_trait]
+pub(crate) trait Driver: Send + Sync + 'static {
+    /// See [`Database::dialect`].
+    fn dialect(&self) -> Arc<dyn Dialect>;
+
+    /// What speaks against working on this database at all, before anything is written.
+    async fn check_place(&self) -> Result<(), SqlError>;
+
+    /// The connection for the queue and tidegate's own tables, made where there is none, and nobody else's until it is
+    /// dropped.
+    async fn control(&self) -> Result<Box<dyn Control>, SqlError>;
+
+    /// See [`Database::try_lease`].
+    async fn try_lease(&self, holder: &Holder) -> Result<LeaseAttempt, SqlError>;
+
+    /// See [`Database::lease_holder`].
+    async fn lease_holder(&self) -> Result<Option<Holder>, SqlError>;
+
+    /// See [`Database::begin`]; without the retry.
+    async fn begin(&self, update_name: &str, progress: &str) -> Result<Begin, SqlError>;
+
+    /// See [`Database::session`]; without the retry.
+    async fn session(&self) -> Result<Box<dyn Session>, SqlError>;
+
+    /// See [`Database::close`].
+    async fn close(&self);
+}
+
+/// A connection in hand: statements commit by themselves, unless a transaction is begun. Dropped within one, it rolls
+/// back.
+#[async_trait]
+pub(crate) trait Control: Sql {
+    /// Begins a transaction; on SQLite one that may write.
+    async fn begin(&mut self) -> Result<(), SqlError>;
+
+    /// Commits it.
+    async fn commit(&mut self) -> Result<(), SqlError>;
+}
+
+/// A database behind a driver.
+pub(crate) struct Handle<D> {
+    driver: D,
+    tables: Tables,
+    /// When the history is to be pruned next; `None` as soon as possible.
+    next_pruning: Mutex<Option<Instant>>,
+}
+
+impl<D: Driver> Handle<D> {
+    pub(crate) fn new(driver: D, tables: Tables) -> Self {
+        Self { driver, tables, next_pruning: Mutex::new(None) }
+    }
+
+    /// One attempt at making the tables; false where another process is at it.
+    async fn try_prepare(&self) -> Result<bool, SqlError> {
+        let mut control = self.driver.control().await?;
+        if self.tables.inspect(&mut *control).await? == Prepared::Yes {
+            return Ok(true);
+        }
+        control.begin().await?;
+        if !self.tables.migrate(&mut *control).await? {
+            return Ok(false);
+        }
+        control.commit().await?;
+        Ok(true)
+    }
+
+    /// Prunes the history where it is time to.
+    async fn prune(&self, sql: &mut dyn Sql) -> Result<(), SqlError> {
+        let due = {
+            let next = self.next_pruning.lock().unwrap_or_else(PoisonError::into_inner);
+            next.is_none_or(|next| Instant::now() >= next)
+        };
+        if due {
+            let more = self.tables.prune_history(sql, SystemTime::now()).await?;
+            let next = if more { None } else { Instant::now().checked_add(PRUNING_INTERVAL) };
+            *self.next_pruning.lock().unwrap_or_else(PoisonError::into_inner) = next;
+        }
+        Ok(())
+    }
+}
+
+/// Does something again, once, where it failed because the connection was gone.
+macro_rules! retried {
+    ($work:expr) => {
+        match $work {
+            Err(error) if error.class == ErrorClass::Connection => $work,
+            result => result,
+        }
+    };
+}
+
+/// Does `$work` with a connection in `$sql`, each statement by itself.
+macro_rules! plainly {
+    ($self:ident, $sql:ident => $work:expr) => {
+        retried!({
+            let result: Result<_, SqlError> = async {
+                let mut control = $self.driver.control().await?;
+                let $sql: &mut dyn Sql = &mut *control;
+                $work.await
+            }
+            .await;
+            result
+        })
+    };
+}
+
+/// Does `$work` with a connection in `$sql`, in one transaction.
+macro_rules! in_transaction {
+    ($self:ident, $sql:ident => $work:expr) => {
+        retried!({
+            let result: Result<_, SqlError> = async {
+                let mut control = $self.driver.control().await?;
+                control.begin().await?;
+                let $sql: &mut dyn Sql = &mut *control;
+                let value = $work.await?;
+                control.commit().await?;
+                Ok(value)
+            }
+            .await;
+            result
+        })
+    };
+}
+
+#[async_trait]
+impl<D: Driver> Database for Handle<D> {
+    fn dialect(&self) -> Arc<dyn Dialect> {
+        self.driver.dialect()
+    }
+
+    async fn prepare(&self) -> Result<(), SqlError> {
+        self.driver.check_place().await?;
+        let deadline = Instant::now() + MIGRATION_PATIENCE;
+        while !retried!(self.try_prepare().await)? {
+            if Instant::now() >= deadline {
+                return Err(SqlError {
+                    class: ErrorClass::Transient,
+                    code: None,
+                    message: format!(
+                        "another tidegate has been making tables in this database for {} s",
+                        MIGRATION_PATIENCE.as_secs()
+                    ),
+                });
+            }
+            tokio::time::sleep(MIGRATION_POLL).await;
+        }
+        Ok(())
+    }
+
+    async fn try_lease(&self, holder: &Holder) -> Result<LeaseAttempt, SqlError> {
+        self.driver.check_place().await?;
+        retried!(self.driver.try_lease(holder).await)
+    }
+
+    async fn lease_holder(&self) -> Result<Option<Holder>, SqlError> {
+        retried!(self.driver.lease_holder().await)
+    }
+
+    async fn queue(&self) -> Result<Queue, SqlError> {
+        let (queue, stale) = plainly!(self, sql => self.tables.queue(sql))?;
+        if stale {
+            plainly!(self, sql => self.tables.forget_stale(sql))?;
+        }
+        Ok(queue)
+    }
+
+    async fn begin(&self, update_name: &str, progress: &str) -> Result<Begin, SqlError> {
+        retried!(self.driver.begin(update_name, progress).await)
+    }
+
+    async fn session(&self) -> Result<Box<dyn Session>, SqlError> {
+        retried!(self.driver.session().await)
+    }
+
+    async fn progress(&self, update_name: &str) -> Result<Option<String>, SqlError> {
+        plainly!(self, sql => self.tables.progress(sql, update_name))
+    }
+
+    async fn enqueue(&self, row: &NewRow) -> Result<bool, SqlError> {
+        in_transaction!(self, sql => self.tables.enqueue(sql, row))
+    }
+
+    async fn cancel(&self, update_names: &[String]) -> Result<Vec<String>, SqlError> {
+        in_transaction!(self, sql => self.tables.cancel(sql, update_names))
+    }
+
+    async fn record_failure(&self, update_name: &str, progress: &str, failure: &Failure) -> Result<(), SqlError> {
+        plainly!(self, sql => self.tables.record_failure(sql, update_name, progress, failure))
+    }
+
+    async fn forget_failures(&self, update_name: &str) -> Result<bool, SqlError> {
+        plainly!(self, sql => self.tables.forget_failures(sql, update_name))
+    }
+
+    async fn set_pause(&self, pause: Option<&Pause>) -> Result<(), SqlError> {
+        plainly!(self, sql => self.tables.set_pause(sql, pause))
+    }
+
+    async fn set_activity(&self, activity: Option<&Activity>) -> Result<(), SqlError> {
+        plainly!(self, sql => self.tables.set_activity(sql, activity))
+    }
+
+    async fn add_history(&self, records: &[Record]) -> Result<(), SqlError> {
+        in_transaction!(self, sql => async {
+            self.tables.add_history(sql, records).await?;
+            self.prune(sql).await
+        })
+    }
+
+    async fn history(&self, update_name: Option<&str>, limit: u32) -> Result<Vec<Record>, SqlError> {
+        plainly!(self, sql => self.tables.history(sql, update_name, limit))
+    }
+
+    async fn close(&self) {
+        self.driver.close().await;
+    }
+}
+
+/// The row that a batch has locked is not there any more when its progress is written.
+pub(crate) fn row_vanished(update_name: &str) -> SqlError {
+    SqlError::permanent(format!(
+        "the progress of \"{update_name}\" cannot be written: the update's own statements removed its row from the \
+         queue, or ended the transaction that its batch runs in"
+    ))
+}
+
+/// A lease that excludes nobody.
+#[cfg(feature = "test-switches")]
+pub(crate) struct NoLease;
+
+#[cfg(feature = "test-switches")]
+#[async_trait]
+impl Lease for NoLease {
+    async fn lost(&mut self) -> String {
+        std::future::pending().await
+    }
+
+    async fn release(self: Box<Self>) {}
+}

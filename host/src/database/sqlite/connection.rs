@@ -1,0 +1,391 @@
+//! One connection, on a thread of its own, and the right to use it.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_util::FutureExt as _;
+use rusqlite::types::{Value as SqliteValue, ValueRef};
+use rusqlite::{CachedStatement, OpenFlags};
+use tokio::sync::OwnedMutexGuard;
+
+use super::dialect::SqliteDialect;
+use super::error::{closed, sql_error};
+use crate::database::handle::Control;
+use crate::scheduler::database::{Interrupt, Session};
+use crate::update::sql::{Dialect, ErrorClass, Row, Sql, SqlError, Value};
+
+/// Statements that stay prepared.
+const CACHED_STATEMENTS: usize = 64;
+/// Steps of SQLite's virtual machine between two looks at whether a statement is to be given up: some microseconds.
+const STEPS_BETWEEN_LOOKS: i32 = 1_000;
+
+/// A connection, and what is known of it outside its thread.
+#[derive(Clone)]
+pub(super) struct Connection {
+    thread: tokio_rusqlite::Connection,
+    jobs: Arc<Jobs>,
+}
+
+/// The jobs given to the thread, numbered from 1, so that an interruption hits the job it was meant for or none.
+#[derive(Default)]
+struct Jobs {
+    /// The last one given.
+    given: AtomicU64,
+    /// The one that runs, or the last that ran.
+    running: AtomicU64,
+    /// This one and those before are to be given up.
+    interrupted: AtomicU64,
+    /// Transactions that have ended, committed or rolled back, by whomever.
+    ended: AtomicU64,
+}
+
+impl Connection {
+    /// Opens the file at `path`, which has to be there.
+    pub(super) async fn open(path: &Path, busy_timeout: Duration) -> Result<Self, SqlError> {
+        must_exist(path).await?;
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let opened = tokio_rusqlite::Connection::open_with_flags(path, flags).await;
+        let connection = Self { thread: opened.map_err(sql_error)?, jobs: Arc::default() };
+        let jobs = Arc::clone(&connection.jobs);
+        connection.run(None, move |sqlite| set_up(sqlite, jobs, busy_timeout).map_err(sql_error)).await?;
+        Ok(connection)
+    }
+
+    /// Closes it, once the thread has done what it was given.
+    pub(super) async fn close(self) {
+        // An error would mean statements still alive, and none outlives its job.
+        let _ = self.thread.close().await;
+    }
+
+    /// Runs a job on the thread. Its number stands in `in_hand` meanwhile.
+    async fn run<T: Send + 'static>(
+        &self,
+        in_hand: Option<&AtomicU64>,
+        job: impl FnOnce(&mut rusqlite::Connection) -> Result<T, SqlError> + Send + 'static,
+    ) -> Result<T, SqlError> {
+        let number = self.jobs.given.fetch_add(1, Ordering::SeqCst) + 1;
+        if let Some(in_hand) = in_hand {
+            in_hand.store(number, Ordering::SeqCst);
+        }
+        let jobs = Arc::clone(&self.jobs);
+        let done = self.thread.call_raw(move |sqlite| {
+            jobs.running.store(number, Ordering::SeqCst);
+            if jobs.interrupted.load(Ordering::SeqCst) >= number { Err(interrupted()) } else { job(sqlite) }
+        });
+        let result = done.await;
+        if let Some(in_hand) = in_hand {
+            in_hand.store(0, Ordering::SeqCst);
+        }
+        result.map_err(|_| closed())?
+    }
+
+    /// Gives the thread something to do without waiting for it.
+    fn send(&self, job: impl FnOnce(&mut rusqlite::Connection) + Send + 'static) {
+        // The job is handed over when the future is polled first; nobody waits for the answer.
+        let _ = self.thread.call_raw(job).now_or_never();
+    }
+}
+
+fn set_up(sqlite: &rusqlite::Connection, jobs: Arc<Jobs>, busy_timeout: Duration) -> rusqlite::Result<()> {
+    sqlite.busy_timeout(busy_timeout)?;
+    sqlite.set_prepared_statement_cache_capacity(CACHED_STATEMENTS);
+    // As Synapse does: an update must not leave behind what the application's foreign keys forbid.
+    sqlite.pragma_update(None, "foreign_keys", true)?;
+    let ended = Arc::clone(&jobs);
+    sqlite.commit_hook(Some(move || {
+        ended.ended.fetch_add(1, Ordering::SeqCst);
+        false
+    }))?;
+    let ended = Arc::clone(&jobs);
+    sqlite.rollback_hook(Some(move || {
+        ended.ended.fetch_add(1, Ordering::SeqCst);
+    }))?;
+    sqlite.progress_handler(
+        STEPS_BETWEEN_LOOKS,
+        Some(move || jobs.interrupted.load(Ordering::Relaxed) >= jobs.running.load(Ordering::Relaxed)),
+    )
+}
+
+/// Says what is missing better than SQLite's "unable to open database file".
+async fn must_exist(path: &Path) -> Result<(), SqlError> {
+    let problem = match tokio::fs::metadata(path).await {
+        Ok(file) if file.is_file() => return Ok(()),
+        Ok(_) => "is not a file".to_owned(),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            "does not exist, and tidegate makes none: let the application make it, or correct the path".to_owned()
+        }
+        Err(error) => format!("cannot be looked at: {error}"),
+    };
+    Err(SqlError {
+        class: ErrorClass::Connection,
+        code: Some("SQLITE_CANTOPEN".to_owned()),
+        message: format!("the database file \"{}\" {problem}", path.display()),
+    })
+}
+
+fn interrupted() -> SqlError {
+    SqlError {
+        class: ErrorClass::Interrupted,
+        code: Some("SQLITE_INTERRUPT".to_owned()),
+        message: "interrupted".to_owned(),
+    }
+}
+
+/// The connection's place, shared by all who take turns with it; empty until it is opened.
+pub(super) type Slot = Arc<tokio::sync::Mutex<Option<Connection>>>;
+
+/// The connection in hand: nobody else's until this is dropped. Dropped within a transaction, it rolls back.
+pub(super) struct Held {
+    connection: Connection,
+    /// Holding it keeps everybody else out.
+    _turn: OwnedMutexGuard<Option<Connection>>,
+    /// The number of the job that runs for us; 0 where none does.
+    in_hand: Arc<AtomicU64>,
+    /// Within a transaction: how many had ended when it began.
+    transaction: Option<u64>,
+    /// The error that ended the transaction before its time.
+    broken: Option<SqlError>,
+}
+
+impl Held {
+    /// Waits for the connection, and opens it where it is closed.
+    pub(super) async fn take(slot: &Slot, path: &PathBuf, busy_timeout: Duration) -> Result<Self, SqlError> {
+        let mut turn = Arc::clone(slot).lock_owned().await;
+        let connection = match &*turn {
+            Some(connection) => connection.clone(),
+            None => turn.insert(Connection::open(path, busy_timeout).await?).clone(),
+        };
+        Ok(Self { connection, _turn: turn, in_hand: Arc::default(), transaction: None, broken: None })
+    }
+
+    /// Runs a job within the transaction, where there is one: never after that was ended behind our back.
+    pub(super) async fn run<T: Send + 'static>(
+        &mut self,
+        job: impl FnOnce(&mut rusqlite::Connection) -> Result<T, SqlError> + Send + 'static,
+    ) -> Result<T, SqlError> {
+        if let Some(error) = &self.broken {
+            return Err(error.clone());
+        }
+        let Some(began_after) = self.transaction else {
+            return self.connection.run(Some(&self.in_hand), job).await;
+        };
+        let jobs = Arc::clone(&self.connection.jobs);
+        let ended = move |sqlite: &rusqlite::Connection| {
+            sqlite.is_autocommit() || jobs.ended.load(Ordering::SeqCst) != began_after
+        };
+        let guarded = move |sqlite: &mut rusqlite::Connection| {
+            if ended(sqlite) {
+                return Err((ended_early(), true));
+            }
+            job(sqlite).map_err(|error| (error, ended(sqlite)))
+        };
+        let outcome = self.connection.run(Some(&self.in_hand), move |sqlite| Ok(guarded(sqlite))).await?;
+        outcome.map_err(|(error, ended)| {
+            if ended {
+                self.broken = Some(error.clone());
+            }
+            error
+        })
+    }
+
+    /// Begins a transaction with the lock that lets it write, and does `first` in the same turn.
+    pub(super) async fn begin_with<T: Send + 'static>(
+        &mut self,
+        first: impl FnOnce(&rusqlite::Connection) -> Result<T, SqlError> + Send + 'static,
+    ) -> Result<T, SqlError> {
+        let jobs = Arc::clone(&self.connection.jobs);
+        // Noted before it happens: whoever drops this future meanwhile rolls back.
+        self.transaction = Some(u64::MAX);
+        let (began_after, value) = self
+            .connection
+            .run(Some(&self.in_hand), move |sqlite| {
+                sqlite
+                    .prepare_cached("BEGIN IMMEDIATE")
+                    .and_then(|mut begin| begin.raw_execute())
+                    .map_err(sql_error)?;
+                let began_after = jobs.ended.load(Ordering::SeqCst);
+                Ok((began_after, first(sqlite)?))
+            })
+            .await?;
+        self.transaction = Some(began_after);
+        Ok(value)
+    }
+
+    /// Does `last` and commits, in one turn.
+    pub(super) async fn commit_with(
+        &mut self,
+        last: impl FnOnce(&rusqlite::Connection) -> Result<(), SqlError> + Send + 'static,
+    ) -> Result<(), SqlError> {
+        self.run(move |sqlite| {
+            last(sqlite)?;
+            sqlite.prepare_cached("COMMIT").and_then(|mut commit| commit.raw_execute()).map_err(sql_error)?;
+            Ok(())
+        })
+        .await?;
+        self.transaction = None;
+        Ok(())
+    }
+
+    /// Rolls back and waits for it.
+    pub(super) async fn rollback(mut self) -> Result<(), SqlError> {
+        self.transaction = None;
+        self.connection.run(None, |sqlite| Ok(roll_back(sqlite))).await
+    }
+
+    /// A handle that interrupts what runs for us, and never what runs for others.
+    pub(super) fn interrupter(&self) -> Arc<dyn Interrupt> {
+        Arc::new(Interrupter { jobs: Arc::clone(&self.connection.jobs), in_hand: Arc::clone(&self.in_hand) })
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // A statement whose future was dropped still runs.
+        interrupt(&self.connection.jobs, &self.in_hand);
+        self.connection.send(|sqlite| roll_back(sqlite));
+    }
+}
+
+/// Leaves any transaction: ours, or one that a script left open.
+fn roll_back(sqlite: &rusqlite::Connection) {
+    if !sqlite.is_autocommit() {
+        // It fails only where SQLite has rolled back by itself already.
+        let _ = sqlite.execute_batch("ROLLBACK");
+    }
+}
+
+fn ended_early() -> SqlError {
+    SqlError::permanent(
+        "the update's own statements ended the transaction that its batch runs in: leave BEGIN, COMMIT and ROLLBACK out",
+    )
+}
+
+struct Interrupter {
+    jobs: Arc<Jobs>,
+    in_hand: Arc<AtomicU64>,
+}
+
+#[async_trait]
+impl Interrupt for Interrupter {
+    async fn interrupt(&self) {
+        interrupt(&self.jobs, &self.in_hand);
+    }
+}
+
+fn interrupt(jobs: &Jobs, in_hand: &AtomicU64) {
+    let job = in_hand.load(Ordering::SeqCst);
+    if job > 0 {
+        jobs.interrupted.fetch_max(job, Ordering::SeqCst);
+    }
+}
+
+#[async_trait]
+impl Sql for Held {
+    fn dialect(&self) -> Arc<dyn Dialect> {
+        Arc::new(SqliteDialect)
+    }
+
+    async fn execute(&mut self, sql: &str, parameters: &[Value]) -> Result<u64, SqlError> {
+        let (sql, parameters) = (sql.to_owned(), parameters.to_vec());
+        self.run(move |sqlite| execute(sqlite, &sql, &parameters)).await
+    }
+
+    async fn query(&mut self, sql: &str, parameters: &[Value]) -> Result<Vec<Row>, SqlError> {
+        let (sql, parameters) = (sql.to_owned(), parameters.to_vec());
+        self.run(move |sqlite| query(sqlite, &sql, &parameters)).await
+    }
+
+    async fn script(&mut self, sql: &str) -> Result<(), SqlError> {
+        let sql = sql.to_owned();
+        self.run(move |sqlite| sqlite.execute_batch(&sql).map_err(sql_error)).await
+    }
+}
+
+#[async_trait]
+impl Control for Held {
+    async fn begin(&mut self) -> Result<(), SqlError> {
+        self.begin_with(|_| Ok(())).await
+    }
+
+    async fn commit(&mut self) -> Result<(), SqlError> {
+        self.commit_with(|_| Ok(())).await
+    }
+}
+
+#[async_trait]
+impl Session for Held {
+    fn interrupter(&self) -> Arc<dyn Interrupt> {
+        Held::interrupter(self)
+    }
+
+    fn as_sql(&mut self) -> &mut dyn Sql {
+        self
+    }
+}
+
+/// Executes one statement; the rows that it may return are not looked at.
+pub(super) fn execute(sqlite: &rusqlite::Connection, sql: &str, parameters: &[Value]) -> Result<u64, SqlError> {
+    let mut statement = prepare(sqlite, sql, parameters)?;
+    if statement.column_count() == 0 {
+        return statement.raw_execute().map(|changed| changed as u64).map_err(sql_error);
+    }
+    let changes = !statement.readonly();
+    let mut rows = statement.raw_query();
+    while rows.next().map_err(sql_error)?.is_some() {}
+    Ok(if changes { sqlite.changes() } else { 0 })
+}
+
+/// Executes one statement and returns its rows.
+pub(super) fn query(sqlite: &rusqlite::Connection, sql: &str, parameters: &[Value]) -> Result<Vec<Row>, SqlError> {
+    let mut statement = prepare(sqlite, sql, parameters)?;
+    let columns = statement.column_count();
+    let mut rows = statement.raw_query();
+    let mut result = Vec::new();
+    while let Some(row) = rows.next().map_err(sql_error)? {
+        let values = (0..columns).map(|column| value(row.get_ref(column).map_err(sql_error)?));
+        result.push(values.collect::<Result<Row, SqlError>>()?);
+    }
+    Ok(result)
+}
+
+fn prepare<'a>(
+    sqlite: &'a rusqlite::Connection,
+    sql: &str,
+    parameters: &[Value],
+) -> Result<CachedStatement<'a>, SqlError> {
+    let mut statement = sqlite.prepare_cached(sql).map_err(sql_error)?;
+    if statement.parameter_count() != parameters.len() {
+        return Err(SqlError::permanent(format!(
+            "the statement takes {} parameters and was given {}: \"{sql}\"",
+            statement.parameter_count(),
+            parameters.len()
+        )));
+    }
+    for (number, parameter) in (1..).zip(parameters) {
+        let bound = match parameter {
+            Value::Null => SqliteValue::Null,
+            Value::Integer(number) => SqliteValue::Integer(*number),
+            Value::Real(number) => SqliteValue::Real(*number),
+            Value::Text(text) => SqliteValue::Text(text.clone()),
+            Value::Blob(bytes) => SqliteValue::Blob(bytes.clone()),
+        };
+        statement.raw_bind_parameter(number, bound).map_err(sql_error)?;
+    }
+    Ok(statement)
+}
+
+fn value(value: ValueRef<'_>) -> Result<Value, SqlError> {
+    Ok(match value {
+        ValueRef::Null => Value::Null,
+        ValueRef::Integer(number) => Value::Integer(number),
+        ValueRef::Real(number) => Value::Real(number),
+        ValueRef::Text(bytes) => match std::str::from_utf8(bytes) {
+            Ok(text) => Value::Text(text.to_owned()),
+            Err(_) => return Err(SqlError::permanent("a text in the database is not UTF-8: read it as a BLOB")),
+        },
+        ValueRef::Blob(bytes) => Value::Blob(bytes.to_vec()),
+    })
+}

@@ -1,0 +1,208 @@
+//! How SQLite writes what the databases write differently, and how it is asked about itself.
+//!
+//! A key travels as text, and SQLite stores what it is given rather than what the column declares. So numbers and texts
+//! are written by their stored type, and read back by the column's affinity:
+//!
+//! | affinity | as text | from text |
+//! | --- | --- | --- |
+//! | INTEGER, TEXT, REAL | the value; a real number with the 17 digits that identify it | a cast |
+//! | NUMERIC | the same | the text itself: compared with the column, it takes on the column's affinity |
+//! | BLOB, where it is declared | hexadecimal | `unhex`; a text that is not hexadecimal is an error |
+//! | none declared | | an error that says so: nothing tells 1 from '1' |
+
+use async_trait::async_trait;
+
+use crate::database::estimate::{EMPTY, KeyRange};
+use crate::update::sql::{Column, Dialect, Estimate, Index, Row, Sql, SqlError, System, Table, TableName, Value};
+
+/// SQLite's dialect.
+pub(super) struct SqliteDialect;
+
+/// What a column makes of a value, by the rules of SQLite's documentation ("Determination Of Column Affinity").
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Affinity {
+    Integer,
+    Text,
+    Blob,
+    Real,
+    Numeric,
+    /// BLOB, because no type is declared.
+    Undeclared,
+}
+
+impl Affinity {
+    fn of(declared: &str) -> Self {
+        let declared = declared.to_ascii_uppercase();
+        let has = |part| declared.contains(part);
+        if has("INT") {
+            Self::Integer
+        } else if has("CHAR") || has("CLOB") || has("TEXT") {
+            Self::Text
+        } else if has("BLOB") {
+            Self::Blob
+        } else if declared.trim().is_empty() {
+            Self::Undeclared
+        } else if has("REAL") || has("FLOA") || has("DOUB") {
+            Self::Real
+        } else {
+            Self::Numeric
+        }
+    }
+}
+
+#[async_trait]
+impl Dialect for SqliteDialect {
+    fn system(&self) -> System {
+        System::Sqlite
+    }
+
+    fn parameter(&self, number: usize) -> String {
+        format!("?{number}")
+    }
+
+    fn key_as_text(&self, column: &str) -> String {
+        format!(
+            "CASE typeof({column}) WHEN 'real' THEN printf('%!.17g', {column}) WHEN 'blob' THEN hex({column}) \
+             ELSE CAST({column} AS TEXT) END"
+        )
+    }
+
+    fn key_from_text(&self, number: usize, column: &Column) -> String {
+        match Affinity::of(&column.sql_type) {
+            Affinity::Integer => format!("CAST(?{number} AS INTEGER)"),
+            Affinity::Text => format!("CAST(?{number} AS TEXT)"),
+            Affinity::Real => format!("CAST(?{number} AS REAL)"),
+            Affinity::Numeric => format!("?{number}"),
+            // json() refuses what is not JSON, and SQLite has no plainer way to raise an error in an expression.
+            Affinity::Blob => format!("coalesce(unhex(?{number}), json('a key column of blobs holds something else'))"),
+            Affinity::Undeclared => format!("key_column_without_a_declared_type(?{number})"),
+        }
+    }
+
+    async fn describe(&self, sql: &mut dyn Sql, table: &TableName) -> Result<Option<Table>, SqlError> {
+        let (arguments, values) = arguments(table);
+        let select =
+            format!("SELECT name, type, \"notnull\", pk FROM pragma_table_xinfo({arguments}) WHERE hidden <> 1");
+        let rows = sql.query(&select, &values).await?;
+        if rows.is_empty() {
+            return Ok(None);
+        }
+        let mut columns: Vec<Column> = rows.iter().map(column).collect();
+        let mut indexes = indexes(sql, table).await?;
+        let key: Vec<usize> = (0..rows.len()).filter(|i| integer(&rows[*i], 3) > 0).collect();
+        // The one case of a primary key without an index of its own is the rowid's other name.
+        if let [only] = key.as_slice()
+            && !indexes.iter().any(|(_, origin)| origin == "pk")
+        {
+            columns[*only].not_null = true;
+            let rowid = Index {
+                name: "rowid".to_owned(),
+                columns: vec![Some(columns[*only].name.clone())],
+                unique: true,
+                partial: false,
+                valid: true,
+                definition: None,
+            };
+            indexes.insert(0, (rowid, "pk".to_owned()));
+        }
+        Ok(Some(Table { columns, indexes: indexes.into_iter().map(|(index, _)| index).collect() }))
+    }
+
+    async fn estimate(
+        &self,
+        sql: &mut dyn Sql,
+        table: &TableName,
+        key: &[Column],
+        after: Option<&[String]>,
+    ) -> Result<Option<Estimate>, SqlError> {
+        let rows = stored_rows(sql, table).await?;
+        let after = after.and_then(<[String]>::first);
+        let Some(first) = key.first().filter(|column| Affinity::of(&column.sql_type) == Affinity::Integer) else {
+            // Nothing is known of the order of other keys; before the walk begins, nothing needs to be.
+            return Ok(rows.filter(|_| after.is_none()).map(|rows| Estimate { done: 0.0, rows }));
+        };
+        let (column, table) = (self.quote(&first.name), self.table(table));
+        // Two subqueries, because SQLite probes an index only for a lone min or max.
+        let select = format!("SELECT (SELECT min({column}) FROM {table}), (SELECT max({column}) FROM {table})");
+        match KeyRange::from_row(sql.query(&select, &[]).await?.first()) {
+            Some(range) => range.estimate(after, rows).map(Some),
+            None => Ok(Some(EMPTY)),
+        }
+    }
+}
+
+/// The arguments of a pragma's function, and their values.
+fn arguments(table: &TableName) -> (&'static str, Vec<Value>) {
+    let name = Value::from(table.name.as_str());
+    match &table.schema {
+        Some(schema) => ("?1, ?2", vec![name, Value::from(schema.as_str())]),
+        None => ("?1", vec![name]),
+    }
+}
+
+/// A schema's catalogue.
+fn catalogue(table: &TableName) -> String {
+    match &table.schema {
+        Some(schema) => format!("{}.sqlite_schema", SqliteDialect.quote(schema)),
+        None => "sqlite_schema".to_owned(),
+    }
+}
+
+/// The indexes of a table, each with its origin: "c" by CREATE INDEX, "u" by UNIQUE, "pk" by PRIMARY KEY.
+async fn indexes(sql: &mut dyn Sql, table: &TableName) -> Result<Vec<(Index, String)>, SqlError> {
+    let (arguments, values) = arguments(table);
+    let of_index = if table.schema.is_some() { "l.name, ?2" } else { "l.name" };
+    let select = format!(
+        "SELECT l.name, l.\"unique\", l.partial, l.origin, s.sql, x.name FROM pragma_index_list({arguments}) l \
+         JOIN pragma_index_xinfo({of_index}) x \
+         LEFT JOIN {} s ON s.type = 'index' AND s.name = l.name WHERE x.key ORDER BY l.seq DESC, x.seqno",
+        catalogue(table)
+    );
+    let mut indexes: Vec<(Index, String)> = Vec::new();
+    for row in sql.query(&select, &values).await? {
+        let name = string(&row, 0);
+        let column = row.get(5).and_then(Value::as_text).map(str::to_owned);
+        match indexes.last_mut() {
+            Some((last, _)) if last.name == name => last.columns.push(column),
+            _ => {
+                let index = Index {
+                    name,
+                    columns: vec![column],
+                    unique: integer(&row, 1) != 0,
+                    partial: integer(&row, 2) != 0,
+                    valid: true,
+                    definition: row.get(4).and_then(Value::as_text).map(str::to_owned),
+                };
+                indexes.push((index, string(&row, 3)));
+            }
+        }
+    }
+    Ok(indexes)
+}
+
+/// The number of rows that the last ANALYZE stored.
+async fn stored_rows(sql: &mut dyn Sql, table: &TableName) -> Result<Option<f64>, SqlError> {
+    let catalogue = catalogue(table);
+    let analyzed = format!("SELECT 1 FROM {catalogue} WHERE name = 'sqlite_stat1'");
+    if sql.query(&analyzed, &[]).await?.is_empty() {
+        return Ok(None);
+    }
+    let statistics = catalogue.replace("sqlite_schema", "sqlite_stat1");
+    let select = format!("SELECT stat FROM {statistics} WHERE tbl = ?1 COLLATE NOCASE LIMIT 1");
+    let rows = sql.query(&select, &[table.name.as_str().into()]).await?;
+    // "rows per-key …": the first number is the number of rows.
+    let stat = rows.first().map(|row| string(row, 0));
+    Ok(stat.and_then(|stat| stat.split(' ').next().and_then(|rows| rows.parse().ok())))
+}
+
+fn column(row: &Row) -> Column {
+    Column { name: string(row, 0), sql_type: string(row, 1), not_null: integer(row, 2) != 0 }
+}
+
+fn string(row: &Row, column: usize) -> String {
+    row.get(column).and_then(Value::as_text).unwrap_or_default().to_owned()
+}
+
+fn integer(row: &Row, column: usize) -> i64 {
+    row.get(column).and_then(Value::as_integer).unwrap_or(0)
+}

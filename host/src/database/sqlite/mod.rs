@@ -1,0 +1,177 @@
+//! The SQLite driver.
+//!
+//! One connection does everything, since SQLite has one writer anyway: an open batch holds it, and all else waits its
+//! turn. The journal mode stays what it is; `foreign_keys` is on, as in Synapse.
+
+mod connection;
+mod dialect;
+mod error;
+mod lease;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use self::connection::{Held, Slot};
+use self::dialect::SqliteDialect;
+use crate::database::handle::{self, Control};
+use crate::database::tables::Tables;
+use crate::database::{DEFAULT_QUEUE_TABLE, Options};
+use crate::scheduler::database::{Begin, Holder, Interrupt, LeaseAttempt, Session, Transaction};
+use crate::update::sql::{Dialect, Row, Sql, SqlError, Value};
+
+/// One SQLite database file.
+pub(crate) struct Driver {
+    path: PathBuf,
+    busy_timeout: Duration,
+    queue_table: String,
+    tables: Tables,
+    slot: Slot,
+    #[cfg(feature = "test-switches")]
+    switches: crate::database::Switches,
+}
+
+impl Driver {
+    pub(crate) fn new(path: PathBuf, options: &Options, tables: Tables) -> Self {
+        Self {
+            path,
+            busy_timeout: options.sqlite.busy_timeout,
+            queue_table: options.queue_table.clone(),
+            tables,
+            slot: Slot::default(),
+            #[cfg(feature = "test-switches")]
+            switches: options.switches,
+        }
+    }
+
+    async fn take(&self) -> Result<Held, SqlError> {
+        Held::take(&self.slot, &self.path, self.busy_timeout).await
+    }
+
+    /// What tells the lock file of this queue table from the default one's.
+    fn lock_suffix(&self) -> Option<&str> {
+        (self.queue_table != DEFAULT_QUEUE_TABLE).then_some(self.queue_table.as_str())
+    }
+
+    /// Whether a batch planned from `planned` can go on from `found`.
+    fn goes_on(&self, planned: &str, found: &str) -> bool {
+        #[cfg(feature = "test-switches")]
+        if self.switches.skip_progress_comparison {
+            return true;
+        }
+        planned == found
+    }
+}
+
+#[async_trait]
+impl handle::Driver for Driver {
+    fn dialect(&self) -> Arc<dyn Dialect> {
+        Arc::new(SqliteDialect)
+    }
+
+    async fn check_place(&self) -> Result<(), SqlError> {
+        lease::refuse_network(&self.path).await
+    }
+
+    async fn control(&self) -> Result<Box<dyn Control>, SqlError> {
+        Ok(Box::new(self.take().await?))
+    }
+
+    async fn try_lease(&self, holder: &Holder) -> Result<LeaseAttempt, SqlError> {
+        #[cfg(feature = "test-switches")]
+        if self.switches.lease_always {
+            return Ok(LeaseAttempt::Held(Box::new(crate::database::handle::NoLease)));
+        }
+        lease::try_lease(&self.path, self.lock_suffix(), holder).await
+    }
+
+    async fn lease_holder(&self) -> Result<Option<Holder>, SqlError> {
+        lease::holder(&self.path, self.lock_suffix()).await
+    }
+
+    async fn begin(&self, update_name: &str, progress: &str) -> Result<Begin, SqlError> {
+        let mut held = self.take().await?;
+        let select = self.tables.select_progress("?1");
+        let name = Value::from(update_name);
+        let rows = held.begin_with(move |sqlite| connection::query(sqlite, &select, &[name])).await?;
+        let found = rows.into_iter().next().and_then(|row| row.into_iter().next());
+        let found = match found {
+            None => None,
+            Some(Value::Text(text)) => Some(text),
+            Some(_) => return Err(SqlError::permanent(format!("the progress of \"{update_name}\" is not a text"))),
+        };
+        if !found.as_deref().is_some_and(|found| self.goes_on(progress, found)) {
+            held.rollback().await?;
+            return Ok(Begin::Moved(found));
+        }
+        Ok(Begin::Ready(Box::new(Batch { held, tables: self.tables.clone(), update_name: update_name.to_owned() })))
+    }
+
+    async fn session(&self) -> Result<Box<dyn Session>, SqlError> {
+        Ok(Box::new(self.take().await?))
+    }
+
+    async fn close(&self) {
+        let connection = self.slot.lock().await.take();
+        if let Some(connection) = connection {
+            connection.close().await;
+        }
+    }
+}
+
+/// The open transaction of a batch.
+struct Batch {
+    held: Held,
+    tables: Tables,
+    update_name: String,
+}
+
+#[async_trait]
+impl Sql for Batch {
+    fn dialect(&self) -> Arc<dyn Dialect> {
+        self.held.dialect()
+    }
+
+    async fn execute(&mut self, sql: &str, parameters: &[Value]) -> Result<u64, SqlError> {
+        self.held.execute(sql, parameters).await
+    }
+
+    async fn query(&mut self, sql: &str, parameters: &[Value]) -> Result<Vec<Row>, SqlError> {
+        self.held.query(sql, parameters).await
+    }
+
+    async fn script(&mut self, sql: &str) -> Result<(), SqlError> {
+        self.held.script(sql).await
+    }
+}
+
+#[async_trait]
+impl Transaction for Batch {
+    async fn commit(mut self: Box<Self>, progress: Option<&str>) -> Result<(), SqlError> {
+        let name = Value::from(self.update_name.as_str());
+        let (sql, values) = match progress {
+            Some(progress) => (self.tables.update_progress("?1", "?2"), vec![name, progress.into()]),
+            None => (self.tables.delete_row("?1"), vec![name]),
+        };
+        let update_name = self.update_name.clone();
+        let write = move |sqlite: &rusqlite::Connection| match connection::execute(sqlite, &sql, &values)? {
+            0 => Err(handle::row_vanished(&update_name)),
+            _ => Ok(()),
+        };
+        self.held.commit_with(write).await
+    }
+
+    async fn rollback(self: Box<Self>) -> Result<(), SqlError> {
+        self.held.rollback().await
+    }
+
+    fn interrupter(&self) -> Arc<dyn Interrupt> {
+        self.held.interrupter()
+    }
+
+    fn as_sql(&mut self) -> &mut dyn Sql {
+        self
+    }
+}

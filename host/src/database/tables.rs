@@ -1,0 +1,411 @@
+//! The SQL of the queue table and of tidegate's own tables, written once for both databases.
+//!
+//! The queue table is Synapse's and is never altered. Everything else stands in four tables of tidegate's own, which
+//! all queue tables of a database share: each row says in its column `queue` which queue table it belongs to. Failures
+//! and records are stored as JSON, so that a new field needs no migration.
+
+use std::time::{Duration, SystemTime};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::scheduler::database::{Failure, NewRow, Pause, Queue, QueueRow, Record, unix_ms};
+use crate::update::sql::{ErrorClass, Row, Sql, SqlError, System, Value};
+
+/// The version of tidegate's own tables that this tidegate makes and works with.
+const VERSION: i64 = 1;
+/// How long an iteration stays in the history.
+const RETENTION: Duration = Duration::from_hours(7 * 24);
+/// Old iterations deleted at once at most: what is left of a long standstill goes bit by bit.
+const PRUNED_AT_ONCE: usize = 10_000;
+/// Iterations inserted by one statement at most.
+const INSERTED_AT_ONCE: usize = 50;
+/// What hosts that migrate at the same time lock on PostgreSQL: the start of SHA-256("tidegate migrations").
+const MIGRATION_LOCK: i64 = 0x0d1b_5a37_46e2_90c4;
+
+/// The key of the pause in `tidegate_state`.
+const PAUSE: &str = "pause";
+/// The key of the running host's activity in `tidegate_state`.
+const ACTIVITY: &str = "activity";
+
+/// The tables of one queue.
+#[derive(Debug, Clone)]
+pub(crate) struct Tables {
+    /// The queue table's name, as configured.
+    name: String,
+    /// The queue table's name, quoted.
+    quoted: String,
+}
+
+/// What stands between a database and its use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Prepared {
+    /// Nothing: all tables are there.
+    Yes,
+    /// Tables are missing or old.
+    No,
+}
+
+impl Tables {
+    pub(crate) fn new(queue_table: &str) -> Self {
+        Self { name: queue_table.to_owned(), quoted: format!("\"{}\"", queue_table.replace('"', "\"\"")) }
+    }
+
+    /// Reads whether [`Tables::migrate`] has anything to do, so that a host which finds all in place needs no lock and
+    /// no right to create tables.
+    pub(crate) async fn inspect(&self, sql: &mut dyn Sql) -> Result<Prepared, SqlError> {
+        let version = version(sql).await?;
+        if version > VERSION {
+            return Err(SqlError::permanent(format!(
+                "tidegate's tables in this database were made by a newer tidegate (tables version {version}, this one \
+                 knows {VERSION}): use that tidegate or a newer one"
+            )));
+        }
+        let ready = version == VERSION && exists(sql, &self.name).await?;
+        Ok(if ready { Prepared::Yes } else { Prepared::No })
+    }
+
+    /// Makes what is missing, in the transaction that `sql` is in. False where another process is at it right now.
+    pub(crate) async fn migrate(&self, sql: &mut dyn Sql) -> Result<bool, SqlError> {
+        // Polled rather than waited for: whoever waits holds a snapshot, which would hold up another host's
+        // CREATE INDEX CONCURRENTLY. SQLite's transaction is a lock already.
+        if sql.dialect().system() == System::Postgres {
+            let locked = sql.query("select pg_try_advisory_xact_lock($1)", &[MIGRATION_LOCK.into()]).await?;
+            if locked.first().and_then(|row| row.first()).and_then(Value::as_integer) != Some(1) {
+                return Ok(false);
+            }
+        }
+        if self.inspect(sql).await? == Prepared::Yes {
+            return Ok(true);
+        }
+        if !exists(sql, &self.name).await? {
+            let create = format!(
+                "create table {} (update_name text not null unique, progress_json text not null, depends_on text, \
+                 ordering int not null default 0)",
+                self.quoted
+            );
+            sql.execute(&create, &[]).await?;
+        }
+        if version(sql).await? < 1 {
+            sql.script(&first_version(sql.dialect().system())).await?;
+        }
+        Ok(true)
+    }
+
+    /// The queue, and whether failures are stored that no longer belong to it.
+    pub(crate) async fn queue(&self, sql: &mut dyn Sql) -> Result<(Queue, bool), SqlError> {
+        let select = format!(
+            "select q.update_name, q.progress_json, q.depends_on, q.ordering, f.progress, f.failure \
+             from {} q left join tidegate_failures f on f.queue = {} and f.update_name = q.update_name",
+            self.quoted,
+            p(sql, 1)
+        );
+        let mut stale = false;
+        let mut queue = Queue::default();
+        for row in sql.query(&select, &[self.queue_value()]).await? {
+            queue.rows.push(queue_row(row, &mut stale)?);
+        }
+        // Ordered here, because databases collate differently.
+        queue.rows.sort_by(|a, b| (a.ordering, &a.update_name).cmp(&(b.ordering, &b.update_name)));
+
+        let select = format!(
+            "select key, value from tidegate_state where queue = {first} union all \
+             select 'gone', f.update_name from tidegate_failures f where f.queue = {first} \
+             and not exists (select 1 from {} q where q.update_name = f.update_name)",
+            self.quoted,
+            first = p(sql, 1)
+        );
+        for row in sql.query(&select, &[self.queue_value()]).await? {
+            match (text(&row, 0)?, text(&row, 1)?) {
+                (PAUSE, json) => queue.pause = Some(from_json("pause", json)?),
+                // Written by another version, it is merely unknown: it is only there to be looked at.
+                (ACTIVITY, json) => queue.activity = serde_json::from_str(json).ok(),
+                ("gone", _) => stale = true,
+                _ => {}
+            }
+        }
+        Ok((queue, stale))
+    }
+
+    /// Forgets the failures of rows that are gone, made progress or were queued anew.
+    pub(crate) async fn forget_stale(&self, sql: &mut dyn Sql) -> Result<(), SqlError> {
+        let delete = format!(
+            "delete from tidegate_failures where queue = {} and not exists (select 1 from {} q where \
+             q.update_name = tidegate_failures.update_name and q.progress_json = tidegate_failures.progress)",
+            p(sql, 1),
+            self.quoted
+        );
+        sql.execute(&delete, &[self.queue_value()]).await.map(drop)
+    }
+
+    /// The SQL that reads an update's progress: parameter 1 is its name.
+    pub(crate) fn select_progress(&self, parameter: &str) -> String {
+        format!("select progress_json from {} where update_name = {parameter}", self.quoted)
+    }
+
+    /// The SQL that deletes an update's row: parameter 1 is its name.
+    pub(crate) fn delete_row(&self, parameter: &str) -> String {
+        format!("delete from {} where update_name = {parameter}", self.quoted)
+    }
+
+    /// The SQL that writes an update's progress: parameter 1 is its name, parameter 2 the progress.
+    pub(crate) fn update_progress(&self, name: &str, progress: &str) -> String {
+        format!("update {} set progress_json = {progress} where update_name = {name}", self.quoted)
+    }
+
+    /// See [`Database::progress`](crate::scheduler::database::Database::progress).
+    pub(crate) async fn progress(&self, sql: &mut dyn Sql, update_name: &str) -> Result<Option<String>, SqlError> {
+        let select = self.select_progress(&p(sql, 1));
+        let rows = sql.query(&select, &[update_name.into()]).await?;
+        rows.first().map(|row| text(row, 0).map(str::to_owned)).transpose()
+    }
+
+    /// See [`Database::enqueue`](crate::scheduler::database::Database::enqueue).
+    pub(crate) async fn enqueue(&self, sql: &mut dyn Sql, row: &NewRow) -> Result<bool, SqlError> {
+        let insert = format!(
+            "insert into {} (update_name, progress_json, depends_on, ordering) values ({}, {}, {}, {}) \
+             on conflict do nothing",
+            self.quoted,
+            p(sql, 1),
+            p(sql, 2),
+            p(sql, 3),
+            p(sql, 4)
+        );
+        let depends_on = row.depends_on.as_deref().map_or(Value::Null, Value::from);
+        let values = [row.update_name.as_str().into(), row.progress.as_str().into(), depends_on, row.ordering.into()];
+        let inserted = sql.execute(&insert, &values).await? > 0;
+        if inserted {
+            self.forget_failures(sql, &row.update_name).await?;
+        }
+        Ok(inserted)
+    }
+
+    /// See [`Database::cancel`](crate::scheduler::database::Database::cancel).
+    pub(crate) async fn cancel(&self, sql: &mut dyn Sql, names: &[String]) -> Result<Vec<String>, SqlError> {
+        let delete = self.delete_row(&p(sql, 1));
+        let mut cancelled = Vec::new();
+        for name in names {
+            if sql.execute(&delete, &[name.as_str().into()]).await? > 0 {
+                cancelled.push(name.clone());
+            }
+            self.forget_failures(sql, name).await?;
+        }
+        Ok(cancelled)
+    }
+
+    /// See [`Database::record_failure`](crate::scheduler::database::Database::record_failure).
+    pub(crate) async fn record_failure(
+        &self,
+        sql: &mut dyn Sql,
+        update_name: &str,
+        progress: &str,
+        failure: &Failure,
+    ) -> Result<(), SqlError> {
+        let upsert = format!(
+            "insert into tidegate_failures (queue, update_name, progress, failure) values ({}, {}, {}, {}) \
+             on conflict (queue, update_name) do update set progress = excluded.progress, failure = excluded.failure",
+            p(sql, 1),
+            p(sql, 2),
+            p(sql, 3),
+            p(sql, 4)
+        );
+        let values = [self.queue_value(), update_name.into(), progress.into(), to_json(failure)?];
+        sql.execute(&upsert, &values).await.map(drop)
+    }
+
+    /// See [`Database::forget_failures`](crate::scheduler::database::Database::forget_failures).
+    pub(crate) async fn forget_failures(&self, sql: &mut dyn Sql, update_name: &str) -> Result<bool, SqlError> {
+        let delete =
+            format!("delete from tidegate_failures where queue = {} and update_name = {}", p(sql, 1), p(sql, 2));
+        Ok(sql.execute(&delete, &[self.queue_value(), update_name.into()]).await? > 0)
+    }
+
+    /// Stores or removes the pause.
+    pub(crate) async fn set_pause(&self, sql: &mut dyn Sql, pause: Option<&Pause>) -> Result<(), SqlError> {
+        self.set_state(sql, PAUSE, pause).await
+    }
+
+    /// Stores or removes the running host's activity.
+    pub(crate) async fn set_activity<T: Serialize + Sync>(
+        &self,
+        sql: &mut dyn Sql,
+        activity: Option<&T>,
+    ) -> Result<(), SqlError> {
+        self.set_state(sql, ACTIVITY, activity).await
+    }
+
+    async fn set_state<T: Serialize + Sync>(
+        &self,
+        sql: &mut dyn Sql,
+        key: &str,
+        value: Option<&T>,
+    ) -> Result<(), SqlError> {
+        let (queue, key) = (self.queue_value(), Value::from(key));
+        let Some(value) = value else {
+            let delete = format!("delete from tidegate_state where queue = {} and key = {}", p(sql, 1), p(sql, 2));
+            return sql.execute(&delete, &[queue, key]).await.map(drop);
+        };
+        let upsert = format!(
+            "insert into tidegate_state (queue, key, value) values ({}, {}, {}) \
+             on conflict (queue, key) do update set value = excluded.value",
+            p(sql, 1),
+            p(sql, 2),
+            p(sql, 3)
+        );
+        sql.execute(&upsert, &[queue, key, to_json(value)?]).await.map(drop)
+    }
+
+    /// Adds iterations to the history.
+    pub(crate) async fn add_history(&self, sql: &mut dyn Sql, records: &[Record]) -> Result<(), SqlError> {
+        for chunk in records.chunks(INSERTED_AT_ONCE) {
+            let mut values = Vec::with_capacity(chunk.len() * 4);
+            let mut places = Vec::with_capacity(chunk.len());
+            for record in chunk {
+                let n = values.len();
+                places.push(format!("({}, {}, {}, {})", p(sql, n + 1), p(sql, n + 2), p(sql, n + 3), p(sql, n + 4)));
+                values.push(self.queue_value());
+                values.push(record.update_name.as_str().into());
+                values.push(record.started_ms.into());
+                values.push(to_json(record)?);
+            }
+            let insert = format!(
+                "insert into tidegate_history (queue, update_name, started_ms, record) values {}",
+                places.join(", ")
+            );
+            sql.execute(&insert, &values).await?;
+        }
+        Ok(())
+    }
+
+    /// Drops iterations that are older than the retention. True where some may be left.
+    pub(crate) async fn prune_history(&self, sql: &mut dyn Sql, now: SystemTime) -> Result<bool, SqlError> {
+        let delete = format!(
+            "delete from tidegate_history where id in (select id from tidegate_history where queue = {} \
+             and started_ms < {} order by started_ms limit {PRUNED_AT_ONCE})",
+            p(sql, 1),
+            p(sql, 2)
+        );
+        let oldest = now.checked_sub(RETENTION).unwrap_or(SystemTime::UNIX_EPOCH);
+        let deleted = sql.execute(&delete, &[self.queue_value(), unix_ms(oldest).into()]).await?;
+        Ok(deleted >= PRUNED_AT_ONCE as u64)
+    }
+
+    /// See [`Database::history`](crate::scheduler::database::Database::history).
+    pub(crate) async fn history(
+        &self,
+        sql: &mut dyn Sql,
+        update_name: Option<&str>,
+        limit: u32,
+    ) -> Result<Vec<Record>, SqlError> {
+        let mut values = vec![self.queue_value(), i64::from(limit).into()];
+        let mut only = String::new();
+        if let Some(name) = update_name {
+            values.push(name.into());
+            only = format!("and update_name = {}", p(sql, 3));
+        }
+        let select = format!(
+            "select record from tidegate_history where queue = {} {only} order by id desc limit {}",
+            p(sql, 1),
+            p(sql, 2)
+        );
+        let rows = sql.query(&select, &values).await?;
+        rows.iter().map(|row| from_json("record", text(row, 0)?)).collect()
+    }
+
+    fn queue_value(&self) -> Value {
+        Value::from(self.name.as_str())
+    }
+}
+
+/// The tables of version 1. Named rather than positional everywhere, so that later versions can add columns.
+fn first_version(system: System) -> String {
+    let identity = match system {
+        System::Sqlite => "integer primary key",
+        System::Postgres => "bigint generated always as identity primary key",
+    };
+    format!(
+        "create table tidegate_version (version bigint not null);
+         create table tidegate_failures (
+             queue text not null, update_name text not null, progress text not null, failure text not null,
+             primary key (queue, update_name)
+         );
+         create table tidegate_state (
+             queue text not null, key text not null, value text not null, primary key (queue, key)
+         );
+         create table tidegate_history (
+             id {identity}, queue text not null, update_name text not null, started_ms bigint not null,
+             record text not null
+         );
+         create index tidegate_history_started on tidegate_history (queue, started_ms);
+         create index tidegate_history_update on tidegate_history (queue, update_name, id);
+         insert into tidegate_version (version) values (1);"
+    )
+}
+
+/// The version of the tables that are there; 0 where there are none.
+async fn version(sql: &mut dyn Sql) -> Result<i64, SqlError> {
+    if !exists(sql, "tidegate_version").await? {
+        return Ok(0);
+    }
+    let rows = sql.query("select version from tidegate_version", &[]).await?;
+    Ok(rows.first().and_then(|row| row.first()).and_then(Value::as_integer).unwrap_or(0))
+}
+
+/// Whether a table (or a view in its place) is found under a name that is not qualified.
+async fn exists(sql: &mut dyn Sql, name: &str) -> Result<bool, SqlError> {
+    let (select, value) = match sql.dialect().system() {
+        System::Sqlite => (
+            "select 1 from sqlite_schema where type in ('table', 'view') and name = ?1 collate nocase",
+            Value::from(name),
+        ),
+        System::Postgres => {
+            ("select 1 where to_regclass($1::text) is not null", Value::from(sql.dialect().quote(name)))
+        }
+    };
+    Ok(!sql.query(select, &[value]).await?.is_empty())
+}
+
+/// A row of the queue; `stale` is set where the stored failure is not about the row as it is.
+fn queue_row(row: Row, stale: &mut bool) -> Result<QueueRow, SqlError> {
+    let progress = text(&row, 1)?.to_owned();
+    let failure = match (row.get(4), row.get(5)) {
+        (Some(Value::Text(recorded)), Some(Value::Text(json))) if *recorded == progress => {
+            Some(from_json("failure", json)?)
+        }
+        (Some(Value::Text(_)), _) => {
+            *stale = true;
+            None
+        }
+        _ => None,
+    };
+    Ok(QueueRow {
+        update_name: text(&row, 0)?.to_owned(),
+        progress,
+        depends_on: row.get(2).and_then(Value::as_text).filter(|name| !name.is_empty()).map(str::to_owned),
+        ordering: row.get(3).and_then(Value::as_integer).unwrap_or(0),
+        failure,
+    })
+}
+
+/// The placeholder of parameter `number`.
+fn p(sql: &mut dyn Sql, number: usize) -> String {
+    sql.dialect().parameter(number)
+}
+
+fn text(row: &Row, column: usize) -> Result<&str, SqlError> {
+    let value = row.get(column).and_then(Value::as_text);
+    value.ok_or_else(|| SqlError::permanent(format!("column {} of a row holds no text where it has to", column + 1)))
+}
+
+fn to_json<T: Serialize>(value: &T) -> Result<Value, SqlError> {
+    let json = serde_json::to_string(value);
+    json.map(Value::Text).map_err(|error| SqlError::permanent(format!("cannot be written as JSON: {error}")))
+}
+
+fn from_json<T: DeserializeOwned>(what: &str, json: &str) -> Result<T, SqlError> {
+    serde_json::from_str(json).map_err(|error| SqlError {
+        class: ErrorClass::Permanent,
+        code: None,
+        message: format!("the {what} stored in tidegate's tables cannot be read: {error}"),
+    })
+}

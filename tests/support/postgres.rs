@@ -1,0 +1,250 @@
+//! PostgreSQL servers for tests, started from installed binaries: one shared by all tests of a process, each with a
+//! database of its own, and private ones for tests that stop or break them.
+//!
+//! A server must not outlive its tests, however these end. So a small shell, started first, waits at a pipe whose
+//! other end this process holds; when that closes, by whatever cause, the shell stops the server and removes its files.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io;
+use std::net::TcpListener;
+use std::os::unix::fs::{PermissionsExt as _, chown};
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+/// The server that all tests of this process share.
+pub fn server() -> &'static Server {
+    static SERVER: OnceLock<Server> = OnceLock::new();
+    SERVER.get_or_init(|| Server::start(&Settings::default()))
+}
+
+/// How a server is set up.
+#[derive(Default)]
+pub struct Settings {
+    /// True where what it commits has to survive the machine; slow.
+    pub fsync: bool,
+    /// Lines of `postgresql.conf`, as name and value.
+    pub parameters: Vec<(&'static str, String)>,
+    /// Files in the data directory, readable by the server alone.
+    pub files: Vec<(&'static str, String)>,
+}
+
+/// A running PostgreSQL.
+pub struct Server {
+    programs: PathBuf,
+    user: Option<User>,
+    folder: PathBuf,
+    pub port: u16,
+    databases: AtomicU32,
+    watchdog: Child,
+}
+
+/// Whom the server runs as, where this process is root: PostgreSQL refuses root.
+#[derive(Clone, Copy)]
+struct User {
+    uid: u32,
+    gid: u32,
+}
+
+impl Server {
+    /// Makes a cluster and starts it.
+    pub fn start(settings: &Settings) -> Self {
+        let programs = programs().expect("PostgreSQL's binaries were not found: run `make setup`");
+        let user = unprivileged_user();
+        let folder = tempfile::Builder::new().prefix("tg-pg").tempdir().unwrap().keep();
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o700)).unwrap();
+        if let Some(User { uid, gid }) = user {
+            chown(&folder, Some(uid), Some(gid)).unwrap();
+        }
+        let watchdog = watchdog(&programs, user, &folder);
+        let mut server = Self { programs, user, folder, port: 0, databases: AtomicU32::new(0), watchdog };
+        server.make_cluster(settings);
+        // Between finding a free port and using it, another process may take it.
+        let mut attempts = 0;
+        while let Err(problem) = server.try_start_at(free_port()) {
+            attempts += 1;
+            assert!(attempts < 5, "PostgreSQL does not start: {problem}");
+        }
+        server
+    }
+
+    fn make_cluster(&self, settings: &Settings) {
+        let data = self.data();
+        let mut initdb = self.command("initdb");
+        initdb.arg("-D").arg(&data).args(["-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"]);
+        finish(initdb).expect("initdb");
+        let mut lines =
+            String::from("listen_addresses = '127.0.0.1'\nmax_connections = 200\ndeadlock_timeout = 50ms\n");
+        lines += &format!("unix_socket_directories = '{}'\n", self.folder.display());
+        if !settings.fsync {
+            lines += "fsync = off\nsynchronous_commit = off\nfull_page_writes = off\n";
+        }
+        for (name, value) in &settings.parameters {
+            lines += &format!("{name} = '{value}'\n");
+        }
+        fs::write(data.join("postgresql.auto.conf"), lines).unwrap();
+        for (name, contents) in &settings.files {
+            let path = data.join(name);
+            fs::write(&path, contents).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+            if let Some(User { uid, gid }) = self.user {
+                chown(&path, Some(uid), Some(gid)).unwrap();
+            }
+        }
+    }
+
+    fn try_start_at(&mut self, port: u16) -> Result<(), String> {
+        self.port = port;
+        self.try_start()
+    }
+
+    fn try_start(&self) -> Result<(), String> {
+        let mut start = self.command("pg_ctl");
+        start.arg("start").arg("-D").arg(self.data()).arg("-l").arg(self.log());
+        start.args(["-w", "-s", "-o", &format!("-p {}", self.port)]);
+        finish(start).map_err(|problem| format!("{problem}\n{}", fs::read_to_string(self.log()).unwrap_or_default()))
+    }
+
+    /// Starts it again after [`Server::stop`] or [`Server::kill`].
+    pub fn start_again(&self) {
+        // The processes of a killed server may be dying still.
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while let Err(problem) = self.try_start() {
+            assert!(Instant::now() < deadline, "PostgreSQL does not start again: {problem}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Stops it in good order, ending all connections.
+    pub fn stop(&self) {
+        self.stop_in("fast");
+    }
+
+    /// Ends it as a crash would.
+    pub fn kill(&self) {
+        self.stop_in("immediate");
+    }
+
+    fn stop_in(&self, mode: &str) {
+        let mut stop = self.command("pg_ctl");
+        stop.arg("stop").arg("-D").arg(self.data()).args(["-w", "-s", "-m", mode]);
+        finish(stop).expect("pg_ctl stop");
+    }
+
+    /// A new, empty database.
+    pub async fn database(&self) -> TestDatabase {
+        let name = format!("test_{}", self.databases.fetch_add(1, Ordering::Relaxed));
+        connect(&self.url("postgres")).await.batch_execute(&format!("create database {name}")).await.unwrap();
+        TestDatabase { url: self.url(&name) }
+    }
+
+    fn url(&self, database: &str) -> String {
+        format!("postgres://postgres@127.0.0.1:{}/{database}", self.port)
+    }
+
+    fn data(&self) -> PathBuf {
+        self.folder.join("data")
+    }
+
+    fn log(&self) -> PathBuf {
+        self.folder.join("log")
+    }
+
+    fn command(&self, program: &str) -> Command {
+        command(self.programs.join(program), self.user)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        drop(self.watchdog.stdin.take());
+        let _ = self.watchdog.wait();
+    }
+}
+
+/// A database of a test's own.
+pub struct TestDatabase {
+    pub url: String,
+}
+
+impl TestDatabase {
+    /// A connection that owes nothing to the drivers.
+    pub async fn connect(&self) -> tokio_postgres::Client {
+        connect(&self.url).await
+    }
+}
+
+async fn connect(url: &str) -> tokio_postgres::Client {
+    let (client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await.unwrap();
+    tokio::spawn(connection);
+    client
+}
+
+/// The folder of PostgreSQL's programs: `PG_BIN`, or the first of `PATH`, or the newest of Debian's.
+fn programs() -> Option<PathBuf> {
+    let here = |folder: &PathBuf| folder.join("initdb").is_file() && folder.join("pg_ctl").is_file();
+    if let Some(folder) = std::env::var_os("PG_BIN") {
+        return Some(PathBuf::from(folder)).filter(here);
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path).find(here);
+    found.or_else(|| {
+        let versions = fs::read_dir("/usr/lib/postgresql").ok()?.filter_map(Result::ok).map(|entry| entry.path());
+        let version = |path: &PathBuf| path.file_name().and_then(OsStr::to_str)?.parse::<u32>().ok();
+        versions.map(|path| (version(&path), path.join("bin"))).filter(|(_, bin)| here(bin)).max().map(|(_, bin)| bin)
+    })
+}
+
+/// The user `postgres`, else `nobody`, where this process is root.
+fn unprivileged_user() -> Option<User> {
+    use std::os::unix::fs::MetadataExt as _;
+    if fs::metadata("/proc/self").map_or(1, |process| process.uid()) != 0 {
+        return None;
+    }
+    let users = fs::read_to_string("/etc/passwd").expect("/etc/passwd");
+    let find = |name: &str| {
+        let mut fields = users.lines().map(|line| line.split(':').collect::<Vec<_>>());
+        let fields = fields.find(|fields| fields.first() == Some(&name))?;
+        Some(User { uid: fields.get(2)?.parse().ok()?, gid: fields.get(3)?.parse().ok()? })
+    };
+    Some(find("postgres").or_else(|| find("nobody")).expect("root needs a user `postgres` or `nobody`"))
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port()
+}
+
+fn watchdog(programs: &Path, user: Option<User>, folder: &Path) -> Child {
+    let script = "read -r _; \"$1/pg_ctl\" stop -D \"$2/data\" -m immediate -w -s; rm -rf \"$2\"";
+    let mut shell = command("/bin/sh", user);
+    shell.args(["-c", script, "sh"]).arg(programs).arg(folder);
+    // In a group of its own, so that a Ctrl-C at the terminal leaves it to do its work.
+    shell.process_group(0).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+    shell.spawn().expect("/bin/sh")
+}
+
+fn command(program: impl AsRef<OsStr>, user: Option<User>) -> Command {
+    let mut command = Command::new(program);
+    command.current_dir("/").env("LC_ALL", "C").stdin(Stdio::null());
+    if let Some(User { uid, gid }) = user {
+        command.uid(uid).gid(gid);
+    }
+    command
+}
+
+/// Runs a command to its end. What it says goes to a file: a server that it starts would keep a pipe open.
+fn finish(mut command: Command) -> Result<(), String> {
+    let said = tempfile::NamedTempFile::new().map_err(|error| error.to_string())?;
+    let copy = |file: &fs::File| -> io::Result<Stdio> { Ok(file.try_clone()?.into()) };
+    let (out, err) = (copy(said.as_file()), copy(said.as_file()));
+    command.stdout(out.map_err(|e| e.to_string())?).stderr(err.map_err(|e| e.to_string())?);
+    match command.status() {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(format!("{status}: {}", fs::read_to_string(said.path()).unwrap_or_default())),
+        Err(error) => Err(error.to_string()),
+    }
+}
