@@ -3,5 +3,6 @@
 #![allow(missing_docs, unreachable_pub)]
 
 mod database;
+mod kinds;
 mod supervisor;
 mod support;

@@ -5,7 +5,8 @@ use tidegate::update::{CreateIndex, CreateIndexDefinition, IndexParts, UpdateErr
 
 use super::subject::{Driven, Subject, names, table};
 
-const TABLE: &str = "CREATE TABLE messages (id integer not null primary key, body text, room text not null, deleted integer);
+const TABLE: &str =
+    "CREATE TABLE messages (id integer not null primary key, body text, room text not null, deleted integer);
     INSERT INTO messages VALUES (1, 'a', '!x', 0), (2, 'b', '!x', 1), (3, 'c', '!y', NULL);";
 
 fn wanted() -> CreateIndexDefinition {
@@ -73,7 +74,10 @@ async fn an_index_that_somebody_else_made_counts_where_it_is_the_same() {
     let same = [
         ("create index BY_ROOM on messages(room,id)", wanted()),
         ("CREATE INDEX by_room ON messages (\"room\" , id) WHERE deleted=1", partial("(deleted = 1)")),
-        ("CREATE INDEX by_room ON messages (room, id) WHERE (body IS NULL) or ((deleted = 1))", partial("body is null or (deleted=1)")),
+        (
+            "CREATE INDEX by_room ON messages (room, id) WHERE (body IS NULL) or ((deleted = 1))",
+            partial("body is null or (deleted=1)"),
+        ),
         ("CREATE INDEX by_room ON messages (lower(body))", expressions(&["LOWER(body)"])),
     ];
     for subject in Subject::each().await {
@@ -101,7 +105,9 @@ async fn a_different_index_of_that_name_is_an_error_and_stays() {
     ];
     for subject in Subject::each().await {
         for made in different {
-            subject.script(&format!("DROP TABLE IF EXISTS others; DROP TABLE IF EXISTS messages; {TABLE} {made}")).await;
+            subject
+                .script(&format!("DROP TABLE IF EXISTS others; DROP TABLE IF EXISTS messages; {TABLE} {made}"))
+                .await;
             let error = build(&subject, wanted()).await.unwrap_err().to_string();
             assert!(error.starts_with("there is a different index \"by_room\" already: found "), "{error}");
             assert!(error.contains(" wanted CREATE INDEX "), "{error}");
@@ -110,7 +116,7 @@ async fn a_different_index_of_that_name_is_an_error_and_stays() {
         let (found, wanted) = ("deleted = 'a  b'", "deleted = 'a b'");
         if subject.system == System::Sqlite {
             let made = format!("CREATE INDEX by_room ON messages (room, id) WHERE {found}");
-            subject.script(&format!("DROP TABLE messages; {TABLE} {made}")).await;
+            subject.script(&format!("DROP TABLE others; DROP TABLE messages; {TABLE} {made}")).await;
             build(&subject, partial(wanted)).await.unwrap_err();
         }
     }
@@ -126,11 +132,7 @@ async fn a_name_that_a_table_has_is_an_error() {
 
 #[tokio::test]
 async fn a_unique_index_over_equal_rows_fails_and_leaves_nothing_behind() {
-    let unique = CreateIndexDefinition {
-        parts: IndexParts::Columns(names(&["room"])),
-        unique: true,
-        ..wanted()
-    };
+    let unique = CreateIndexDefinition { parts: IndexParts::Columns(names(&["room"])), unique: true, ..wanted() };
     for subject in Subject::each().await {
         subject.script(TABLE).await;
         build(&subject, unique.clone()).await.unwrap_err();

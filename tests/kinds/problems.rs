@@ -7,7 +7,8 @@ use tidegate::update::{
 
 use super::subject::{Subject, names, table};
 
-const TABLES: &str = "CREATE TABLE messages (id integer not null primary key, room text not null, n integer not null, body text);
+const TABLES: &str =
+    "CREATE TABLE messages (id integer not null primary key, room text not null, n integer not null, body text);
     CREATE INDEX by_room ON messages (room, n);
     CREATE INDEX some ON messages (n) WHERE body IS NULL;";
 
@@ -34,7 +35,10 @@ fn index(subject: &Subject, name: &str, index: &str, columns: &[&str], filter: O
 async fn problems(subject: &Subject, handler: &dyn Handler) -> String {
     let mut session = subject.database.session().await.unwrap();
     let problems = handler.check(session.as_sql()).await.unwrap();
-    problems.iter().map(|problem| format!("{}: {}\n  hint: {}\n", problem.field, problem.message, problem.hint)).collect()
+    problems
+        .iter()
+        .map(|problem| format!("{}: {}\n  hint: {}\n", problem.field, problem.message, problem.hint))
+        .collect()
 }
 
 #[tokio::test]

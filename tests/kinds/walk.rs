@@ -81,7 +81,8 @@ impl Case {
     /// Makes the table anew. `touched` counts how often a row was met, `n` numbers the rows.
     async fn fill(&self, subject: &Subject) {
         let (table, key) = (self.quoted(), self.key_list());
-        let columns: String = self.key.iter().map(|(name, kind)| format!("{} {kind} not null, ", quoted(name))).collect();
+        let columns: String =
+            self.key.iter().map(|(name, kind)| format!("{} {kind} not null, ", quoted(name))).collect();
         let primary = if self.unique { format!(", PRIMARY KEY ({key})") } else { String::new() };
         let mut script = format!(
             "DROP TABLE IF EXISTS {table};
@@ -134,7 +135,7 @@ const TOUCH: &str = "touched = touched + 1";
 async fn a_backfill_meets_every_row_once() {
     for subject in Subject::each().await {
         for case in cases() {
-            for budget in [1, 2, 7, 1_000] {
+            for budget in [1, 7, 1_000] {
                 case.fill(&subject).await;
                 let handler = case.backfill(TOUCH, None);
                 let driven = subject.drive(&*handler, budget).await.unwrap();
@@ -300,18 +301,21 @@ async fn a_key_that_its_text_does_not_give_back_is_refused() {
 async fn the_statements_of_a_walk_are_the_same_in_every_batch() {
     for subject in Subject::each().await {
         let mut text = String::new();
-        for case in [case("integers"), case("a text and an integer"), case("ties")] {
-            for handler in [case.backfill(TOUCH, Some("number > 3")), case.delete("number > 3")] {
-                case.fill(&subject).await;
-                let driven = subject.drive(&*handler, 9).await.unwrap();
-                let mut texts: Vec<String> = Vec::new();
-                for statement in driven.statements.into_iter().filter(|statement| statement.contains("\"t\"")) {
-                    if !texts.contains(&statement) {
-                        texts.push(statement);
-                    }
+        let (one, two, ties) = (case("integers"), case("a text and an integer"), case("ties"));
+        for (case, handler) in [
+            (&one, one.backfill(TOUCH, None)),
+            (&two, two.delete("number > 3")),
+            (&ties, ties.backfill(TOUCH, Some("number > 3"))),
+        ] {
+            case.fill(&subject).await;
+            let driven = subject.drive(&*handler, 9).await.unwrap();
+            let mut texts: Vec<String> = Vec::new();
+            for statement in driven.statements.into_iter().filter(|statement| statement.contains("\"t\"")) {
+                if !texts.contains(&statement) {
+                    texts.push(statement);
                 }
-                text.push_str(&format!("-- {}\n{};\n\n", case.what, texts.join(";\n")));
             }
+            text.push_str(&format!("-- {}\n{};\n\n", case.what, texts.join(";\n")));
         }
         assert_snapshot!(format!("statements_{}", subject.system), text);
     }

@@ -77,5 +77,4 @@ pub(super) async fn check(store: &Store, rows: u64) -> Outcome<usize> {
     Ok(wrong)
 }
 
-const WRONG_SEARCH_BODY: &str =
-    "SELECT count(*) FROM messages WHERE search_body IS NULL OR search_body <> lower(body)";
+const WRONG_SEARCH_BODY: &str = "SELECT count(*) FROM messages WHERE search_body IS NULL OR search_body <> lower(body)";

@@ -11,9 +11,15 @@ use super::postgres::{Server, Settings};
 
 /// The database that the demo works on.
 pub(super) enum Store {
-    Sqlite { path: PathBuf },
+    Sqlite {
+        path: PathBuf,
+    },
     /// A server of the demo's own, stopped and removed when this is dropped.
-    Postgres { client: Client, url: String, _server: Server },
+    Postgres {
+        client: Client,
+        url: String,
+        _server: Server,
+    },
 }
 
 /// Every so many messages one was redacted: its body is empty.

@@ -123,7 +123,8 @@ impl Walk {
         let key = self.key.iter().map(|name| self.key_column(&table, names, name)).collect::<Result<Vec<_>, _>>()?;
 
         let first_met = self.first_met.get_or_init(async || key.clone()).await;
-        for (was, is) in first_met.iter().zip(&key).filter(|(was, is)| was.sql_type != is.sql_type) {
+        let changed = first_met.iter().zip(&key).find(|(was, is)| was.sql_type != is.sql_type);
+        if let Some((was, is)) = changed {
             return Err(UpdateError::Failed(format!(
                 "the type of key column \"{}\" changed from {} to {} during the walk; restart the host if the keys \
                  walked so far mean the same in both",
@@ -385,9 +386,14 @@ pub(super) async fn explain(
         Ok(_) => Ok(None),
         Err(error) if error.class == ErrorClass::Permanent => Ok(Some(Problem {
             field,
-            message: error.message,
-            hint: format!("the statement that it was to be part of: {}", statement.replace('\n', " ")),
+            message: one_line(&error.message),
+            hint: format!("the statement that it was to be part of: {}", one_line(statement)),
         })),
         Err(error) => Err(error.into()),
     }
+}
+
+/// A text of several lines, for a message.
+pub(super) fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
