@@ -1,6 +1,7 @@
-//! Behaviour through the public surface, by topic.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
+//! Behaviour, through the public surface, by topic.
+
 #![allow(missing_docs, unreachable_pub)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
 
 mod database;
 mod kinds;

@@ -208,8 +208,8 @@ super::promises! {
             controller: "built in".to_owned(),
             fault: None,
             items_per_ms: Some(0.25),
-            done: None,
-            eta_ms: None,
+            done: Some(0.25),
+            eta_ms: Some(1_500),
             at_ms: 77,
         };
         database.set_activity(Some(&activity)).await.unwrap();
