@@ -37,7 +37,10 @@ audit: rust ## Check the licenses and the origins of what is depended on (instal
 
 .PHONY: guests
 guests: rust guest-tools ## Build the controllers
-	$(MAKE) --directory guests
+	@for folder in guests/*/; do \
+		if [ -f "$$folder/Makefile" ]; then $(MAKE) --directory "$$folder"; \
+		elif [ -f "$$folder/Cargo.toml" ]; then (cd "$$folder" && cargo build --release); fi; \
+	done
 
 .PHONY: setup
 setup: rust postgres guest-tools ## Install what the build and the tests need beside rustup, make and a C compiler
@@ -69,4 +72,4 @@ guest-tools:
 .PHONY: clean
 clean: ## Remove everything that was built, the demo's database included
 	cargo clean
-	rm -rf guests/*/target guests/*/gen
+	rm -rf guests/*/target

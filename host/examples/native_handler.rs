@@ -5,12 +5,16 @@
 #![expect(clippy::print_stdout, reason = "an example tells what it does")]
 
 use std::error::Error;
+use std::path::Path;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use serde_json::{Map, json};
 use sha2::{Digest, Sha256};
+use tidegate::controller::{Policy, SupervisorSettings};
 use tidegate::database::{Options, open};
-use tidegate::scheduler::database::{Begin, Database, Holder, NewRow};
+use tidegate::scheduler::database::Holder;
+use tidegate::scheduler::{Handlers, Host, Settings, Workload};
 use tidegate::update::sql::{Sql, Value};
 use tidegate::update::{Budget, Handler, Mode, Next, Progress, Step, UpdateError};
 
@@ -64,4 +68,45 @@ impl Handler for HashBodies {
 
 fn digest(body: &str) -> String {
     Sha256::digest(body).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// A database with a thousand messages and the update queued, as an application's migration does it.
+fn application(path: &Path) -> rusqlite::Result<()> {
+    let connection = rusqlite::Connection::open(path)?;
+    connection.execute_batch(
+        "CREATE TABLE messages (id INTEGER PRIMARY KEY, body TEXT NOT NULL, body_sha256 TEXT);
+         WITH RECURSIVE numbers(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < 1000)
+         INSERT INTO messages (id, body) SELECT n, 'message ' || n FROM numbers;
+         CREATE TABLE background_updates (
+             update_name TEXT NOT NULL UNIQUE, progress_json TEXT NOT NULL, depends_on TEXT,
+             ordering INT NOT NULL DEFAULT 0
+         );
+         INSERT INTO background_updates (update_name, progress_json) VALUES ('messages_body_sha256', '{}');",
+    )
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("chat.db");
+    application(&path)?;
+
+    let holder = Holder { host: "localhost".to_owned(), pid: std::process::id() };
+    let mut handlers = Handlers::new();
+    handlers.insert("messages_body_sha256".to_owned(), Arc::new(HashBodies));
+    let workload = Workload {
+        name: "master".to_owned(),
+        database: open(&format!("sqlite:{}", path.display()), Options::new(holder.clone()))?,
+        handlers,
+        policy: Policy::BuiltIn,
+        supervision: SupervisorSettings::default(),
+    };
+    let settings = Settings { until_done: true, ..Settings::new(holder) };
+    let summaries = Host::new(vec![workload], settings).run(std::future::pending()).await;
+
+    let connection = rusqlite::Connection::open(&path)?;
+    let missing: i64 =
+        connection.query_row("SELECT count(*) FROM messages WHERE body_sha256 IS NULL", [], |row| row.get(0))?;
+    println!("{summaries:?}; {missing} messages have no digest");
+    if missing == 0 { Ok(()) } else { Err("messages were left out".into()) }
 }

@@ -5,7 +5,7 @@
 #![expect(clippy::print_stdout, reason = "it is here to tell a person what happens")]
 
 // The tests' own harness, of which the demo needs a part.
-#[allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#[allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 #[path = "../../../tests/support/postgres.rs"]
 mod postgres;
 mod report;
@@ -60,7 +60,7 @@ async fn main() -> ExitCode {
     match demo(&Arguments::parse()).await {
         Ok(code) => code,
         Err(error) => {
-            println!("\nThe demo failed: {error}");
+            println!("\nThe demo failed: {}", with_causes(&*error));
             ExitCode::FAILURE
         }
     }
@@ -104,6 +104,12 @@ async fn demo(arguments: &Arguments) -> Outcome<ExitCode> {
         return Err(format!("tidegate ended with {status}").into());
     }
     Ok(if wrong == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// An error and what is behind it: PostgreSQL's own words are among the causes.
+fn with_causes(error: &dyn Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 fn announce(rows: u64) {

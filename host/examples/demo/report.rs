@@ -17,7 +17,7 @@ pub(super) async fn print(store: &Store) -> Outcome<()> {
         }
     }
     let mut table = Table::new();
-    table.load_preset(presets::UTF8_HORIZONTAL_ONLY);
+    table.load_style(presets::UTF8_HORIZONTAL_ONLY);
     table.set_header(["update", "items", "batches", "time", "items/s", "mean batch", "target", "fuel/iteration"]);
     for name in names {
         let of_update: Vec<&Record> = records.iter().filter(|record| record.update_name == name).collect();
@@ -70,9 +70,12 @@ pub(super) async fn check(store: &Store, rows: u64) -> Outcome<usize> {
     for (what, sql, wanted) in checks {
         let rows = store.query(sql).await?;
         let found = rows.first().and_then(|row| row.first()).map_or("nothing", String::as_str);
-        let verdict = if found == wanted { "ok" } else { "WRONG" };
-        wrong += usize::from(found != wanted);
-        println!("  {verdict:<6}{what}: {found}{}", if found == wanted { "" } else { &format!(", not {wanted}")[..] });
+        if found == wanted {
+            println!("  ok     {what}: {found}");
+        } else {
+            println!("  WRONG  {what}: {found}, not {wanted}");
+            wrong += 1;
+        }
     }
     Ok(wrong)
 }

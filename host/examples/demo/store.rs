@@ -11,15 +11,15 @@ use super::postgres::{Server, Settings};
 
 /// The database that the demo works on.
 pub(super) enum Store {
-    Sqlite {
-        path: PathBuf,
-    },
-    /// A server of the demo's own, stopped and removed when this is dropped.
-    Postgres {
-        client: Client,
-        url: String,
-        _server: Server,
-    },
+    Sqlite { path: PathBuf },
+    Postgres(Box<Postgres>),
+}
+
+/// A PostgreSQL server of the demo's own, stopped and removed when this is dropped.
+pub(super) struct Postgres {
+    client: Client,
+    url: String,
+    _server: Server,
 }
 
 /// Every so many messages one was redacted: its body is empty.
@@ -66,13 +66,13 @@ impl Store {
         // What it commits is on the disk, as in earnest: the durations are to mean something.
         let server = Server::start(&Settings { fsync: true, ..Settings::default() });
         let database = server.database().await;
-        Self::Postgres { client: database.connect().await, url: database.url, _server: server }
+        Self::Postgres(Box::new(Postgres { client: database.connect().await, url: database.url, _server: server }))
     }
 
     pub(super) fn name(&self) -> &'static str {
         match self {
             Self::Sqlite { .. } => "SQLite",
-            Self::Postgres { .. } => "PostgreSQL",
+            Self::Postgres(_) => "PostgreSQL",
         }
     }
 
@@ -80,7 +80,7 @@ impl Store {
     pub(super) fn url(&self) -> String {
         match self {
             Self::Sqlite { path } => format!("sqlite:{}", path.display()),
-            Self::Postgres { url, .. } => url.clone(),
+            Self::Postgres(postgres) => postgres.url.clone(),
         }
     }
 
@@ -92,7 +92,7 @@ impl Store {
                 "WITH RECURSIVE numbers(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < {rows}) \
                  SELECT n FROM numbers"
             ),
-            Self::Postgres { .. } => format!("SELECT n FROM generate_series(1::bigint, {rows}) AS numbers(n)"),
+            Self::Postgres(_) => format!("SELECT n FROM generate_series(1::bigint, {rows}) AS numbers(n)"),
         };
         let fill = format!(
             "INSERT INTO messages (id, room, sender, body, sent_ts)
@@ -117,7 +117,7 @@ impl Store {
             Self::Sqlite { .. } => {
                 "SELECT count(*) FROM pragma_index_info('messages_search_body') WHERE name = 'search_body'"
             }
-            Self::Postgres { .. } => {
+            Self::Postgres(_) => {
                 "SELECT count(*) FROM pg_index WHERE indexrelid = to_regclass('messages_search_body') AND indisvalid"
             }
         }
@@ -138,8 +138,8 @@ impl Store {
                 }
                 Ok(found)
             }
-            Self::Postgres { client, .. } => {
-                let rows = client.simple_query(sql).await?.into_iter().filter_map(|message| match message {
+            Self::Postgres(postgres) => {
+                let rows = postgres.client.simple_query(sql).await?.into_iter().filter_map(|message| match message {
                     SimpleQueryMessage::Row(row) => Some(row),
                     _ => None,
                 });
