@@ -16,7 +16,7 @@ help: ## Explain each target
 .PHONY: demo
 demo: rust ## Run updates over a million rows, with a live display (DATABASE=sqlite, or postgres)
 	$(if $(filter postgres,$(DATABASE)),@$(MAKE) --no-print-directory postgres)
-	cd guests/rust-steady && cargo build --release
+	$(MAKE) --directory guests rust-steady
 	cargo build --package tidegate --bin tidegate
 	cargo run --quiet --package tidegate --example demo -- --database $(DATABASE)
 
@@ -25,10 +25,11 @@ test: setup guests ## Run every test, on SQLite and on PostgreSQL
 	cargo test --workspace
 
 .PHONY: lint
-lint: rust ## Check the formatting, the lints and the documentation
+lint: rust ## Check the formatting, the lints, the documentation and the guests' copies of the contract
 	cargo fmt --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
+	$(MAKE) --directory guests check-wit
 
 .PHONY: audit
 audit: rust ## Check the licenses and the origins of what is depended on (installs cargo-deny)
@@ -37,10 +38,7 @@ audit: rust ## Check the licenses and the origins of what is depended on (instal
 
 .PHONY: guests
 guests: rust guest-tools ## Build the controllers
-	@for folder in guests/*/; do \
-		if [ -f "$$folder/Makefile" ]; then $(MAKE) --directory "$$folder"; \
-		elif [ -f "$$folder/Cargo.toml" ]; then (cd "$$folder" && cargo build --release); fi; \
-	done
+	$(MAKE) --directory guests
 
 .PHONY: setup
 setup: rust postgres guest-tools ## Install what the build and the tests need beside rustup, make and a C compiler
@@ -72,4 +70,4 @@ guest-tools:
 .PHONY: clean
 clean: ## Remove everything that was built, the demo's database included
 	cargo clean
-	rm -rf guests/*/target
+	$(MAKE) --directory guests clean

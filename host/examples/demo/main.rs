@@ -42,7 +42,7 @@ struct Arguments {
     #[arg(long, default_value = "target/demo")]
     folder: PathBuf,
     /// The controller's component.
-    #[arg(long, default_value = "guests/rust-steady/target/wasm32-unknown-unknown/release/rust_steady.wasm")]
+    #[arg(long, default_value = "guests/target/components/rust-steady.wasm")]
     controller: PathBuf,
     /// The tidegate program; by default the one built beside this demo.
     #[arg(long)]
