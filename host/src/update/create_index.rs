@@ -7,7 +7,7 @@ mod sqlite;
 use async_trait::async_trait;
 
 use super::sql::{Dialect, Index, Sql, System, Table, TableName};
-use super::walk::{Names, explain, filter_clause, no_table};
+use super::walk::{Names, explain, filter_clause, no_table, one_line};
 use super::{Budget, Handler, Mode, Next, Problem, Progress, Step, UpdateError};
 
 /// An index to be built.
@@ -77,10 +77,6 @@ impl CreateIndexDefinition {
             one_line(wanted)
         ))
     }
-}
-
-fn one_line(sql: &str) -> String {
-    sql.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// The handler that builds an index.

@@ -72,6 +72,9 @@ impl Walk {
         if upto.is_some() && upto == after {
             return Err(UpdateError::NoProgress);
         }
+        if let Some(upto) = &upto {
+            self.find_again(sql, &key, upto).await?;
+        }
         let range = Range::new(&*dialect, &key, after.as_deref(), upto.as_deref());
         let items = match &upto {
             Some(_) if unique => budget.items,
@@ -120,7 +123,8 @@ impl Walk {
         let key = self.key.iter().map(|name| self.key_column(&table, names, name)).collect::<Result<Vec<_>, _>>()?;
 
         let first_met = self.first_met.get_or_init(async || key.clone()).await;
-        for (was, is) in first_met.iter().zip(&key).filter(|(was, is)| was.sql_type != is.sql_type) {
+        let changed = first_met.iter().zip(&key).find(|(was, is)| was.sql_type != is.sql_type);
+        if let Some((was, is)) = changed {
             return Err(UpdateError::Failed(format!(
                 "the type of key column \"{}\" changed from {} to {} during the walk; restart the host if the keys \
                  walked so far mean the same in both",
@@ -156,6 +160,25 @@ impl Walk {
         let parameters: Vec<Value> = texts(after).chain([Value::Integer(offset)]).collect();
         let rows = sql.query(&statement, &parameters).await?;
         rows.into_iter().next().map(key_of).transpose()
+    }
+
+    /// Makes sure that the key found is met again under its text, where a column can hold what it does not declare: the
+    /// text 'abc' in a column of integers would come back as 0, and the walk would go over rows a second time.
+    async fn find_again(&self, sql: &mut dyn Sql, key: &[Column], found: &[String]) -> Result<(), UpdateError> {
+        let dialect = sql.dialect();
+        if dialect.system() != System::Sqlite {
+            return Ok(());
+        }
+        let same = comparison(&*dialect, key, None, "=", 1);
+        let statement = format!("SELECT 1 FROM {} WHERE {same} LIMIT 1", dialect.table(&self.table));
+        let parameters: Vec<Value> = texts(Some(found)).collect();
+        if sql.query(&statement, &parameters).await?.is_empty() {
+            let (columns, key) = (self.key.join(", "), found.join(", "));
+            return Err(UpdateError::Failed(format!(
+                "key column {columns} holds the value {key}, which is not of the type that it declares"
+            )));
+        }
+        Ok(())
     }
 
     async fn count(&self, sql: &mut dyn Sql, range: &Range) -> Result<u64, UpdateError> {
@@ -363,9 +386,14 @@ pub(super) async fn explain(
         Ok(_) => Ok(None),
         Err(error) if error.class == ErrorClass::Permanent => Ok(Some(Problem {
             field,
-            message: error.message,
-            hint: format!("the statement that it was to be part of: {}", statement.replace('\n', " ")),
+            message: one_line(&error.message),
+            hint: format!("the statement that it was to be part of: {}", one_line(statement)),
         })),
         Err(error) => Err(error.into()),
     }
+}
+
+/// A text of several lines, for a message.
+pub(super) fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }

@@ -1,0 +1,73 @@
+# What a person types. `make` alone explains the targets.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+# The database of the demo: sqlite or postgres.
+DATABASE ?= sqlite
+# A command that gives the rights to install packages; empty for root.
+SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
+
+.PHONY: help
+help: ## Explain each target
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: rust ## Run updates over a million rows, with a live display (DATABASE=sqlite, or postgres)
+	$(if $(filter postgres,$(DATABASE)),@$(MAKE) --no-print-directory postgres)
+	$(MAKE) --directory guests rust-steady
+	cargo build --package tidegate --bin tidegate
+	cargo run --quiet --package tidegate --example demo -- --database $(DATABASE)
+
+.PHONY: test
+test: setup guests ## Run every test, on SQLite and on PostgreSQL
+	cargo test --workspace
+
+.PHONY: lint
+lint: rust ## Check the formatting, the lints, the documentation and the guests' copies of the contract
+	cargo fmt --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
+	$(MAKE) --directory guests check-wit
+
+.PHONY: audit
+audit: rust ## Check the licenses and the origins of what is depended on (installs cargo-deny)
+	cargo deny --version >/dev/null 2>&1 || cargo install --locked cargo-deny
+	cargo deny check bans licenses sources
+
+.PHONY: guests
+guests: rust guest-tools ## Build the controllers
+	$(MAKE) --directory guests
+
+.PHONY: setup
+setup: rust postgres guest-tools ## Install what the build and the tests need beside rustup, make and a C compiler
+
+.PHONY: rust
+rust:
+	@command -v rustup >/dev/null || { echo "rustup is missing: see https://rustup.rs" >&2; exit 1; }
+	@rustup target add --toolchain "$$(rustup show active-toolchain | cut -d' ' -f1)" \
+		wasm32-wasip2 wasm32-unknown-unknown 2>&1 | { grep -v 'is up to date' || true; }
+
+# Its programs need not be in the search path: Debian puts them aside, one folder a version.
+.PHONY: postgres
+postgres:
+	@if ! command -v initdb >/dev/null && ! ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1; then \
+		if command -v apt-get >/dev/null && { [ -z "$(SUDO)" ] || command -v sudo >/dev/null; }; then \
+			$(SUDO) apt-get update -qq; \
+			$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends postgresql; \
+		else \
+			echo "PostgreSQL's initdb is missing, and there is no apt-get (or no sudo) to install it with." >&2; \
+			echo "Install PostgreSQL 13 or newer, and put the folder of its programs in the search path." >&2; \
+			exit 1; \
+		fi; \
+	fi
+
+.PHONY: guest-tools
+guest-tools:
+	@guests/install-tools.sh
+
+.PHONY: clean
+clean: ## Remove everything that was built, the demo's database included
+	cargo clean
+	$(MAKE) --directory guests clean

@@ -1,0 +1,6 @@
+//! The kinds of update, each on each database: what they do to the rows, and what they refuse.
+
+mod create_index;
+mod problems;
+mod subject;
+mod walk;

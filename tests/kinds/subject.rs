@@ -1,0 +1,168 @@
+//! A database to try a kind of update on: tidegate's driver for it, and a plain connection that knows nothing of
+//! tidegate to arrange it with and to look at what came of it.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use tidegate::scheduler::database::{Begin, Database};
+use tidegate::update::sql::{Dialect, Row, Sql, SqlError, System, TableName, Value};
+use tidegate::update::{Budget, Handler, Mode, Next, Progress, UpdateError};
+
+use crate::support::place::{Place, row};
+
+pub const UPDATE: &str = "the update";
+
+pub struct Subject {
+    pub system: System,
+    pub database: Arc<dyn Database>,
+    place: Place,
+}
+
+/// What came of driving an update.
+#[derive(Debug, Default)]
+pub struct Driven {
+    /// The items of each batch.
+    pub items: Vec<u64>,
+    /// The statements of all batches.
+    pub statements: Vec<String>,
+}
+
+impl Driven {
+    pub fn total(&self) -> u64 {
+        self.items.iter().sum()
+    }
+}
+
+impl Subject {
+    /// One of each database, empty but for the queue.
+    pub async fn each() -> Vec<Subject> {
+        vec![Self::sqlite().await]
+    }
+
+    pub async fn sqlite() -> Subject {
+        Self::at(Place::sqlite()).await
+    }
+
+    pub async fn postgres() -> Subject {
+        Self::at(Place::postgres().await).await
+    }
+
+    async fn at(place: Place) -> Subject {
+        if place.system() == System::Sqlite {
+            // One flush to the disk a commit instead of several: these tests make thousands.
+            place.run("PRAGMA journal_mode = wal").await;
+        }
+        Subject { system: place.system(), database: place.prepared().await, place }
+    }
+
+    /// Executes statements.
+    pub async fn script(&self, sql: &str) {
+        self.place.run(sql).await;
+    }
+
+    /// The rows of a query, as texts.
+    pub async fn rows(&self, sql: &str) -> Vec<String> {
+        self.place.rows(sql).await
+    }
+
+    /// The one value of a query.
+    pub async fn value(&self, sql: &str) -> String {
+        self.rows(sql).await.remove(0)
+    }
+
+    pub async fn enqueue(&self) {
+        assert!(self.database.enqueue(&row(UPDATE)).await.unwrap());
+    }
+
+    pub async fn progress(&self) -> Option<String> {
+        self.database.progress(UPDATE).await.unwrap()
+    }
+
+    /// Does one batch as the scheduler does it. None where the update is not queued any more.
+    pub async fn batch(
+        &self,
+        handler: &dyn Handler,
+        items: u64,
+        driven: &mut Driven,
+    ) -> Result<Option<Next>, UpdateError> {
+        let Some(text) = self.progress().await else { return Ok(None) };
+        let progress = Progress::parse(&text)?;
+        let step = match handler.mode(&progress)? {
+            Mode::OneShotOutside => {
+                let mut session = self.database.session().await?;
+                let step = handler.run_outside(session.as_sql(), &progress).await?;
+                drop(session);
+                self.database.cancel(&[UPDATE.to_owned()]).await?;
+                step
+            }
+            Mode::Batched | Mode::OneShot => {
+                let Begin::Ready(mut transaction) = self.database.begin(UPDATE, &text).await? else {
+                    panic!("somebody else moved the update");
+                };
+                let mut recorder = Recorder { sql: transaction.as_sql(), statements: &mut driven.statements };
+                match handler.run(&mut recorder, &progress, Budget { items }).await {
+                    Ok(step) => {
+                        let written = match &step.next {
+                            Next::Continue(progress) => Some(progress.to_json()),
+                            Next::Finished => None,
+                        };
+                        transaction.commit(written.as_deref()).await?;
+                        step
+                    }
+                    Err(error) => {
+                        transaction.rollback().await?;
+                        return Err(error);
+                    }
+                }
+            }
+        };
+        driven.items.push(step.items);
+        Ok(Some(step.next))
+    }
+
+    /// Queues the update and drives it to its end.
+    pub async fn drive(&self, handler: &dyn Handler, items: u64) -> Result<Driven, UpdateError> {
+        self.enqueue().await;
+        let mut driven = Driven::default();
+        while let Some(Next::Continue(_)) = self.batch(handler, items, &mut driven).await? {
+            assert!(driven.items.len() < 10_000, "the update loops");
+        }
+        Ok(driven)
+    }
+}
+
+/// Writes down what a handler says to the database.
+struct Recorder<'a> {
+    sql: &'a mut dyn Sql,
+    statements: &'a mut Vec<String>,
+}
+
+#[async_trait]
+impl Sql for Recorder<'_> {
+    fn dialect(&self) -> Arc<dyn Dialect> {
+        self.sql.dialect()
+    }
+
+    async fn execute(&mut self, sql: &str, parameters: &[Value]) -> Result<u64, SqlError> {
+        self.statements.push(sql.to_owned());
+        self.sql.execute(sql, parameters).await
+    }
+
+    async fn query(&mut self, sql: &str, parameters: &[Value]) -> Result<Vec<Row>, SqlError> {
+        self.statements.push(sql.to_owned());
+        self.sql.query(sql, parameters).await
+    }
+
+    async fn script(&mut self, sql: &str) -> Result<(), SqlError> {
+        self.statements.push(sql.to_owned());
+        self.sql.script(sql).await
+    }
+}
+
+pub fn table(name: &str) -> TableName {
+    TableName { schema: None, name: name.to_owned() }
+}
+
+pub fn names(names: &[&str]) -> Vec<String> {
+    names.iter().map(|name| (*name).to_owned()).collect()
+}

@@ -1,0 +1,333 @@
+//! Backfill and delete walk along a key: every row once, whatever the key, the batches and the interruptions.
+
+use std::ops::RangeInclusive;
+
+use insta::assert_snapshot;
+use tidegate::update::{Backfill, BackfillDefinition, Delete, DeleteDefinition, ErrorClass, Handler, Next, Noop};
+
+use super::subject::{Driven, Subject, table};
+
+/// A table to walk along, in SQL that both databases take.
+struct Case {
+    what: &'static str,
+    table: &'static str,
+    /// Each key column and its type.
+    key: &'static [(&'static str, &'static str)],
+    /// The keys of the rows, as SQL.
+    rows: Vec<String>,
+    /// Whether no two rows have the same key.
+    unique: bool,
+}
+
+fn cases() -> Vec<Case> {
+    let case = |what, key, rows| Case { what, table: "t", key, rows, unique: true };
+    let texts = ["", " ", "a", "A", "é", "ß", "it''s", "\"", "100%", "\\", "日本", "🌊", "z\n", "-1", "10", "9"];
+    vec![
+        case("integers", &[("id", "integer")], numbers(1..=50, |n| (n * 3).to_string())),
+        case("negative integers", &[("id", "integer")], numbers(1..=20, |n| (n - 10).to_string())),
+        case("large integers", &[("id", "bigint")], numbers(1..=20, |n| (i64::MAX - n * 1_000_000_007).to_string())),
+        case("texts", &[("name", "text")], texts.map(|text| format!("'{text}'")).to_vec()),
+        case("reals", &[("x", "double precision")], numbers(1..=30, |n| format!("{n} / 7.0e0"))),
+        case("numerics", &[("x", "numeric(20, 3)")], numbers(1..=30, |n| format!("{n}.125"))),
+        case(
+            "a text and an integer",
+            &[("room", "text"), ("n", "integer")],
+            numbers(0..=44, |n| format!("'!{}', {}", n / 7, n % 7 - 3)),
+        ),
+        case(
+            "three columns",
+            &[("a", "integer"), ("b", "text"), ("c", "bigint")],
+            numbers(0..=44, |n| format!("{}, 'é{}', {}", n / 20, n / 5 % 4, n % 5)),
+        ),
+        Case {
+            table: "Tàble \"of\" select",
+            ..case(
+                "odd names",
+                &[("Key's \"one\"", "integer"), ("ORDER", "text")],
+                numbers(1..=12, |n| format!("{}, 'x{n}'", n / 3)),
+            )
+        },
+        Case { unique: false, ..case("ties", &[("day", "integer")], numbers(0..=39, |n| (n / 6).to_string())) },
+        Case {
+            unique: false,
+            ..case(
+                "ties of two columns",
+                &[("room", "text"), ("day", "integer")],
+                numbers(0..=39, |n| format!("'!{}', {}", n / 20, n / 6)),
+            )
+        },
+        Case { unique: false, ..case("all the same", &[("day", "integer")], numbers(1..=10, |_| "7".to_owned())) },
+        case("no rows", &[("id", "integer")], Vec::new()),
+    ]
+}
+
+fn numbers(range: RangeInclusive<i64>, row: impl Fn(i64) -> String) -> Vec<String> {
+    range.map(row).collect()
+}
+
+fn case(what: &str) -> Case {
+    cases().into_iter().find(|case| case.what == what).unwrap()
+}
+
+impl Case {
+    fn quoted(&self) -> String {
+        quoted(self.table)
+    }
+
+    fn key_list(&self) -> String {
+        self.key.iter().map(|(name, _)| quoted(name)).collect::<Vec<_>>().join(", ")
+    }
+
+    /// Makes the table anew. `touched` counts how often a row was met, `n` numbers the rows.
+    async fn fill(&self, subject: &Subject) {
+        let (table, key) = (self.quoted(), self.key_list());
+        let columns: String =
+            self.key.iter().map(|(name, kind)| format!("{} {kind} not null, ", quoted(name))).collect();
+        let primary = if self.unique { format!(", PRIMARY KEY ({key})") } else { String::new() };
+        let mut script = format!(
+            "DROP TABLE IF EXISTS {table};
+             CREATE TABLE {table} ({columns}number integer, touched integer not null default 0 {primary});"
+        );
+        if !self.unique {
+            script.push_str(&format!("CREATE INDEX walked ON {table} ({key});"));
+        }
+        for (number, row) in self.rows.iter().enumerate() {
+            script.push_str(&format!("INSERT INTO {table} ({key}, number) VALUES ({row}, {number});"));
+        }
+        subject.script(&script).await;
+    }
+
+    fn backfill<'a>(&self, set: &str, filter: Option<&str>) -> Box<dyn Handler + 'a> {
+        Box::new(Backfill::new(BackfillDefinition {
+            table: table(self.table),
+            key: self.key.iter().map(|(name, _)| (*name).to_owned()).collect(),
+            set: set.to_owned(),
+            filter: filter.map(str::to_owned),
+        }))
+    }
+
+    fn delete<'a>(&self, filter: &str) -> Box<dyn Handler + 'a> {
+        Box::new(Delete::new(DeleteDefinition {
+            table: table(self.table),
+            key: self.key.iter().map(|(name, _)| (*name).to_owned()).collect(),
+            filter: filter.to_owned(),
+        }))
+    }
+
+    /// The items that a walk counts: each row once. With ties a batch is larger than asked, never smaller, but for
+    /// the last one.
+    fn assert_items(&self, driven: &Driven, budget: u64) {
+        assert_eq!(driven.total(), self.rows.len() as u64, "{}: {:?}", self.what, driven.items);
+        let (_, whole) = driven.items.split_last().unwrap();
+        for items in whole {
+            assert!(if self.unique { *items == budget } else { *items >= budget }, "{}: {:?}", self.what, driven.items);
+        }
+    }
+}
+
+fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+const TOUCH: &str = "touched = touched + 1";
+
+#[tokio::test]
+async fn a_backfill_meets_every_row_once() {
+    for subject in Subject::each().await {
+        for case in cases() {
+            for budget in [1, 7, 1_000] {
+                case.fill(&subject).await;
+                let handler = case.backfill(TOUCH, None);
+                let driven = subject.drive(&*handler, budget).await.unwrap();
+                case.assert_items(&driven, budget);
+                let wrong = format!("SELECT count(*) FROM {} WHERE touched <> 1", case.quoted());
+                assert_eq!(subject.value(&wrong).await, "0", "{} on {}", case.what, subject.system);
+                assert_eq!(subject.progress().await, None);
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_walk_is_resumed_by_a_process_that_knows_its_progress_alone() {
+    for subject in Subject::each().await {
+        for case in cases() {
+            case.fill(&subject).await;
+            subject.enqueue().await;
+            let mut driven = Driven::default();
+            while let Some(Next::Continue(_)) =
+                subject.batch(&*case.backfill(TOUCH, None), 3, &mut driven).await.unwrap()
+            {}
+            case.assert_items(&driven, 3);
+            let wrong = format!("SELECT count(*) FROM {} WHERE touched <> 1", case.quoted());
+            assert_eq!(subject.value(&wrong).await, "0", "{} on {}", case.what, subject.system);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_condition_chooses_rows_and_leaves_the_walk_alone() {
+    // An OR must not reach out of its parentheses, and a comment not swallow them.
+    let filter = "number % 3 = 0 OR number % 5 = 0 -- of those in the batch";
+    for subject in Subject::each().await {
+        for case in cases() {
+            case.fill(&subject).await;
+            let driven = subject.drive(&*case.backfill(TOUCH, Some(filter)), 4).await.unwrap();
+            case.assert_items(&driven, 4);
+            let wrong = format!(
+                "SELECT count(*) FROM {} WHERE touched <> CASE WHEN number % 3 = 0 OR number % 5 = 0 THEN 1 ELSE 0 END",
+                case.quoted()
+            );
+            assert_eq!(subject.value(&wrong).await, "0", "{} on {}", case.what, subject.system);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_deletion_deletes_what_meets_its_condition_and_walks_over_the_rest() {
+    for subject in Subject::each().await {
+        for case in cases() {
+            for (filter, left) in [("number % 3 = 0", "number % 3 <> 0"), ("1 = 1", "1 = 0"), ("1 = 0", "1 = 1")] {
+                case.fill(&subject).await;
+                let rows = format!("SELECT number FROM {}", case.quoted());
+                let before = subject.rows(&format!("{rows} WHERE {left} ORDER BY number")).await;
+                let driven = subject.drive(&*case.delete(filter), 4).await.unwrap();
+                case.assert_items(&driven, 4);
+                let after = subject.rows(&format!("{rows} ORDER BY number")).await;
+                assert_eq!(after, before, "{} on {}", case.what, subject.system);
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_batch_that_fails_leaves_nothing_and_is_done_again() {
+    for subject in Subject::each().await {
+        subject
+            .script(
+                "CREATE TABLE t (id integer not null primary key, state text not null, touched integer not null);
+                 INSERT INTO t VALUES (1, 'good', 0), (2, 'good', 0), (3, 'good', 0), (4, 'bad', 0), (5, 'good', 0);",
+            )
+            .await;
+        subject.enqueue().await;
+        // NULL, which the column refuses, for the bad row alone.
+        let handler = case("integers").backfill("touched = touched + 1, state = nullif(state, 'bad')", None);
+        let mut driven = Driven::default();
+        subject.batch(&*handler, 2, &mut driven).await.unwrap();
+        for _ in 0..2 {
+            let error = subject.batch(&*handler, 2, &mut driven).await.unwrap_err();
+            assert_eq!(error.class(), ErrorClass::Permanent, "{error}");
+            assert_eq!(subject.progress().await.as_deref(), Some(r#"{"after":["2"],"items":2}"#));
+            assert_eq!(subject.value("SELECT sum(touched) FROM t").await, "2");
+        }
+        subject.script("UPDATE t SET state = 'mended' WHERE state = 'bad'").await;
+        while let Some(Next::Continue(_)) = subject.batch(&*handler, 2, &mut driven).await.unwrap() {}
+        assert_eq!(driven.items, [2, 2, 1]);
+        assert_eq!(subject.value("SELECT count(*) FROM t WHERE touched <> 1").await, "0");
+    }
+}
+
+#[tokio::test]
+async fn a_key_without_a_value_is_refused() {
+    for subject in Subject::each().await {
+        subject.script("CREATE TABLE t (id integer, touched integer not null default 0);").await;
+        let error = subject.drive(&*case("integers").backfill(TOUCH, None), 5).await.unwrap_err();
+        assert_eq!(error.to_string(), "key column \"id\" may be NULL");
+    }
+}
+
+#[tokio::test]
+async fn progress_that_no_walk_wrote_is_refused() {
+    let one = case("integers").backfill(TOUCH, None);
+    let two = case("a text and an integer").delete("1 = 1");
+    let refused = |handler: &dyn Handler, text: &str| {
+        let progress = tidegate::update::Progress::parse(text).unwrap();
+        handler.mode(&progress).unwrap_err().to_string()
+    };
+    let mut errors = String::new();
+    for text in [
+        r#"{"after": ["5"]}"#,
+        r#"{"items": 5}"#,
+        r#"{"after": "5", "items": 5}"#,
+        r#"{"after": [5], "items": 5}"#,
+        r#"{"after": ["5"], "items": -5}"#,
+        r#"{"after": ["5", "6"], "items": 5}"#,
+        r#"{"after": [], "items": 5}"#,
+        r#"{"after": ["5"], "items": 5, "min_stream_id": 7}"#,
+        r#"{"target_min_stream_id_inclusive": 7}"#,
+    ] {
+        errors.push_str(&format!("{}\n", refused(&*one, text)));
+    }
+    errors.push_str(&refused(&*two, r#"{"after": ["5"], "items": 5}"#));
+    assert_snapshot!(errors);
+}
+
+#[tokio::test]
+async fn a_key_of_another_type_than_before_is_refused() {
+    for subject in Subject::each().await {
+        let case = case("integers");
+        case.fill(&subject).await;
+        subject.enqueue().await;
+        let handler = case.backfill(TOUCH, None);
+        let mut driven = Driven::default();
+        subject.batch(&*handler, 5, &mut driven).await.unwrap();
+        subject
+            .script(
+                "ALTER TABLE t RENAME TO t_old;
+                 CREATE TABLE t (id text not null primary key, number integer, touched integer not null default 0);
+                 INSERT INTO t SELECT id, number, touched FROM t_old; DROP TABLE t_old;",
+            )
+            .await;
+        let error = subject.batch(&*handler, 5, &mut driven).await.unwrap_err().to_string();
+        assert!(error.starts_with("the type of key column \"id\" changed from"), "{error}");
+        assert_eq!(subject.value("SELECT sum(touched) FROM t").await, "5");
+    }
+}
+
+#[tokio::test]
+async fn a_key_that_its_text_does_not_give_back_is_refused() {
+    // SQLite alone stores what a column does not declare.
+    let subject = Subject::sqlite().await;
+    subject.script("CREATE TABLE t (id integer not null unique, touched integer not null default 0);").await;
+    subject.script("INSERT INTO t (id) VALUES (-3), (x'00ff'), (5)").await;
+    let driven = subject.drive(&*case("integers").backfill(TOUCH, None), 1).await;
+    let touched = subject.value("SELECT max(touched) FROM t").await;
+    assert_eq!(touched, "1");
+    let error = driven.unwrap_err().to_string();
+    assert_eq!(error, "key column id holds the value 00FF, which is not of the type that it declares");
+}
+
+#[tokio::test]
+async fn the_statements_of_a_walk_are_the_same_in_every_batch() {
+    for subject in Subject::each().await {
+        let mut text = String::new();
+        let (one, two, ties) = (case("integers"), case("a text and an integer"), case("ties"));
+        for (case, handler) in [
+            (&one, one.backfill(TOUCH, None)),
+            (&two, two.delete("number > 3")),
+            (&ties, ties.backfill(TOUCH, Some("number > 3"))),
+        ] {
+            case.fill(&subject).await;
+            let driven = subject.drive(&*handler, 9).await.unwrap();
+            let mut texts: Vec<String> = Vec::new();
+            for statement in driven.statements.into_iter().filter(|statement| statement.contains("\"t\"")) {
+                if !texts.contains(&statement) {
+                    texts.push(statement);
+                }
+            }
+            text.push_str(&format!("-- {}\n{};\n\n", case.what, texts.join(";\n")));
+        }
+        assert_snapshot!(format!("statements_{}", subject.system), text);
+    }
+}
+
+#[tokio::test]
+async fn a_noop_ends_whatever_its_row_says() {
+    for subject in Subject::each().await {
+        subject.enqueue().await;
+        subject.script("UPDATE background_updates SET progress_json = '{\"whatever\": [1]}'").await;
+        let next = subject.batch(&Noop, 100, &mut Driven::default()).await.unwrap();
+        assert_eq!(next, Some(Next::Finished));
+        assert_eq!(subject.progress().await, None);
+    }
+}
