@@ -17,6 +17,13 @@ macro_rules! promises {
                 super::$name(&super::Place::sqlite()).await;
             } )*
         }
+
+        mod postgres {
+            $( #[tokio::test(flavor = "multi_thread")]
+            async fn $name() {
+                super::$name(&super::Place::postgres().await).await;
+            } )*
+        }
     };
 }
 use promises;
