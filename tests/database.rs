@@ -3,6 +3,9 @@
 mod batch;
 mod dialect;
 mod lease;
+mod postgres_faults;
+mod postgres_only;
+mod postgres_tls;
 mod queue;
 mod sqlite_only;
 
