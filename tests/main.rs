@@ -4,6 +4,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
 
 mod database;
+mod guests;
 mod kinds;
+mod sandbox;
+mod scheduler;
+mod cli;
+mod config;
 mod supervisor;
 mod support;

@@ -1,7 +1,10 @@
 //! What several topics need.
 
+pub mod components;
 pub mod place;
 pub mod postgres;
+pub mod recorder;
+pub mod run;
 
 use std::time::{Duration, Instant};
 
@@ -13,3 +16,25 @@ pub async fn until<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut()
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
+
+/// Makes, of each promise, a test on SQLite and a test on PostgreSQL.
+macro_rules! on_both {
+    ($(async fn $name:ident($place:ident: Place) $body:block)*) => {
+        $( async fn $name($place: &Place) $body )*
+
+        mod sqlite {
+            $( #[tokio::test(flavor = "multi_thread")]
+            async fn $name() {
+                super::$name(&super::Place::sqlite()).await;
+            } )*
+        }
+
+        mod postgres {
+            $( #[tokio::test(flavor = "multi_thread")]
+            async fn $name() {
+                super::$name(&super::Place::postgres().await).await;
+            } )*
+        }
+    };
+}
+pub(crate) use on_both;

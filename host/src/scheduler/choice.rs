@@ -31,6 +31,7 @@ impl Standing {
             }
             Standing::Undefined => "no definition".to_owned(),
             Standing::Quarantined => match &row.failure {
+                Some(Failure { attempts: 1, error, .. }) => format!("quarantined after 1 attempt: {error}"),
                 Some(Failure { attempts, error, .. }) => format!("quarantined after {attempts} attempts: {error}"),
                 None => "quarantined".to_owned(),
             },

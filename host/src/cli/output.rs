@@ -1,0 +1,105 @@
+//! What commands print: results to standard output, everything about them to standard error; and how numbers and
+//! durations are written for people.
+
+use std::io::{self, Write};
+use std::time::Duration;
+
+use anstream::{stderr, stdout};
+use clap::ColorChoice;
+use clap::builder::styling::{AnsiColor, Style};
+use comfy_table::{ContentArrangement, Table, presets};
+use indicatif::{HumanCount, HumanDuration};
+use serde::Serialize;
+
+use super::error::CliError;
+
+/// Says whether to colour what is printed.
+pub(super) fn set_color(choice: ColorChoice) {
+    let choice = match choice {
+        ColorChoice::Auto => anstream::ColorChoice::Auto,
+        ColorChoice::Always => anstream::ColorChoice::Always,
+        ColorChoice::Never => anstream::ColorChoice::Never,
+    };
+    choice.write_global();
+}
+
+/// Whether standard error is coloured.
+pub(super) fn colors_errors() -> bool {
+    anstream::AutoStream::choice(&io::stderr()) != anstream::ColorChoice::Never
+}
+
+/// Prints a result.
+pub(super) fn print(text: &str) -> Result<(), CliError> {
+    match writeln!(stdout().lock(), "{text}") {
+        // Whoever reads has read enough: `tidegate status | head -1`.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => result.map_err(|error| CliError::failure("cannot write to standard output").because(error)),
+    }
+}
+
+/// Prints a result as JSON.
+pub(super) fn print_json(value: &impl Serialize) -> Result<(), CliError> {
+    let json = serde_json::to_string_pretty(value);
+    print(&json.map_err(|error| CliError::failure("cannot write the result as JSON").because(error))?)
+}
+
+pub(super) fn error(text: &str) {
+    labelled(AnsiColor::Red, "error", text);
+}
+
+pub(super) fn warn(text: &str) {
+    labelled(AnsiColor::Yellow, "warning", text);
+}
+
+pub(super) fn hint(text: &str) {
+    labelled(AnsiColor::Cyan, "hint", text);
+}
+
+fn labelled(color: AnsiColor, label: &str, text: &str) {
+    let style = Style::new().bold().fg_color(Some(color.into()));
+    line(&format!("{style}{label}{style:#}: {text}"));
+}
+
+/// Writes a line to standard error.
+pub(super) fn line(text: &str) {
+    // There is nowhere left to tell that standard error is gone.
+    let _ = writeln!(stderr().lock(), "{text}");
+}
+
+/// A table without borders, under these headings.
+pub(super) fn table(headings: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic).set_header(headings);
+    table
+}
+
+/// A part of a whole, as "42 %".
+pub(super) fn percent(part: f64) -> String {
+    // Rounded down: 100 % is said of what is done, and of nothing else.
+    format!("{:.0} %", (part.clamp(0.0, 1.0) * 100.0).floor())
+}
+
+/// Items per millisecond, as "12,300/s".
+pub(super) fn rate(items_per_ms: f64) -> String {
+    let per_second = items_per_ms * 1_000.0;
+    if per_second < 10.0 { format!("{per_second:.1}/s") } else { format!("{}/s", count(per_second as u64)) }
+}
+
+/// A number with its thousands set apart.
+pub(super) fn count(number: u64) -> String {
+    HumanCount(number).to_string()
+}
+
+/// A duration in one unit, as "250ms", "2.0s", "48s" or "3m".
+pub(super) fn duration(duration: Duration) -> String {
+    match duration.as_secs() {
+        0 => format!("{}ms", duration.as_millis()),
+        1..10 => format!("{:.1}s", duration.as_secs_f64()),
+        _ => format!("{:#}", HumanDuration(duration)),
+    }
+}
+
+/// The one of `known` that was probably meant.
+pub(super) fn nearest<'a>(written: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    tidegate::config::nearest(written, &known.collect::<Vec<_>>())
+}

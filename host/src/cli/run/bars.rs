@@ -1,0 +1,97 @@
+//! Events on a terminal: a bar for each update in hand, and above the bars a line for what is news.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use tidegate::scheduler::event::{Event, EventKind};
+
+use super::pace::Pace;
+use super::words::words;
+
+/// The bar's length: tenths of a percent.
+const WHOLE: u64 = 1_000;
+
+/// What a bar looks like while nobody knows how far its update has come, and when somebody does.
+const UNKNOWN: &str = "{spinner} {prefix:.bold} {wide_msg}";
+const KNOWN: &str = "{spinner} {prefix:.bold} {bar:24} {wide_msg}";
+
+/// The bars there are.
+pub(super) struct Bars {
+    all: MultiProgress,
+    /// By database: its update in hand.
+    in_hand: BTreeMap<String, (Pace, ProgressBar)>,
+}
+
+impl Bars {
+    pub(super) fn new(all: MultiProgress) -> Self {
+        Self { all, in_hand: BTreeMap::new() }
+    }
+
+    /// Shows an event.
+    pub(super) fn show(&mut self, event: &Event) {
+        let Event { database, kind, .. } = event;
+        if let Some(words) = words(kind) {
+            // A terminal that is gone is no reason to stop working.
+            let _ = self.all.println(format!("{database}: {words}"));
+        }
+        match kind {
+            EventKind::UpdateStarted { update_name, one_shot } => {
+                self.take_away(database);
+                let bar = self.all.add(bar(database, update_name));
+                self.in_hand.insert(database.clone(), (Pace::new(update_name, *one_shot), bar));
+            }
+            EventKind::UpdateFinished { .. }
+            | EventKind::UpdateMoved { gone: true, .. }
+            | EventKind::Failure { retry_in: None, .. }
+            | EventKind::LeaseLost { .. }
+            | EventKind::Idle { .. }
+            | EventKind::Stopped => self.take_away(database),
+            _ => {}
+        }
+        if let Some((pace, bar)) = self.in_hand.get_mut(database) {
+            pace.take_in(kind);
+            draw(bar, pace);
+        }
+    }
+
+    fn take_away(&mut self, database: &str) {
+        if let Some((_, bar)) = self.in_hand.remove(database) {
+            bar.finish_and_clear();
+            self.all.remove(&bar);
+        }
+    }
+}
+
+/// A bar for an update of which nothing is known yet.
+fn bar(database: &str, update_name: &str) -> ProgressBar {
+    /// How often the spinner turns, so that one sees that the host is alive during a long statement.
+    const TURN: Duration = Duration::from_millis(200);
+    let bar = ProgressBar::new(WHOLE).with_prefix(format!("{database}: {update_name}"));
+    bar.set_style(style(UNKNOWN));
+    bar.enable_steady_tick(TURN);
+    bar
+}
+
+fn draw(bar: &ProgressBar, pace: &Pace) {
+    if let Some(done) = pace.done() {
+        bar.set_style(style(KNOWN));
+        bar.set_position((done.clamp(0.0, 1.0) * WHOLE as f64) as u64);
+    }
+    bar.set_message(pace.describe());
+}
+
+fn style(template: &str) -> ProgressStyle {
+    // The test below sees to it that both parse.
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_templates_parse() {
+        assert!([UNKNOWN, KNOWN].iter().all(|template| ProgressStyle::with_template(template).is_ok()));
+    }
+}

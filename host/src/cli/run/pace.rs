@@ -1,0 +1,91 @@
+//! The pace of the update that a database has in hand, gathered from events.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use tidegate::scheduler::database::Record;
+use tidegate::scheduler::event::EventKind;
+
+use crate::cli::estimate::{RECENT, throughput};
+use crate::cli::output;
+
+/// Holds shorter than this are part of the pace, and no news.
+const WORTH_TELLING: Duration = Duration::from_secs(2);
+
+/// An update in hand.
+#[derive(Debug, Default)]
+pub(super) struct Pace {
+    pub update_name: String,
+    one_shot: bool,
+    /// The part that is done, 0.0 to 1.0, and what is left, as they were last estimated.
+    done: Option<f64>,
+    left: Option<Duration>,
+    /// The last iterations, the newest last.
+    recent: VecDeque<Record>,
+    /// Items since it was taken in hand.
+    items: u64,
+    /// Why the controller lets it wait, where it does for long.
+    pub held: Option<String>,
+}
+
+impl Pace {
+    pub(super) fn new(update_name: &str, one_shot: bool) -> Self {
+        Self { update_name: update_name.to_owned(), one_shot, ..Self::default() }
+    }
+
+    /// Takes in what happened. True where it is held from now on, or for another reason.
+    pub(super) fn take_in(&mut self, kind: &EventKind) -> bool {
+        match kind {
+            EventKind::Progress { done, eta, .. } => {
+                self.done = Some(*done);
+                self.left = *eta;
+            }
+            EventKind::IterationEnded { record, .. } => {
+                self.items += record.items;
+                self.recent.push_back(record.clone());
+                if self.recent.len() > RECENT as usize {
+                    self.recent.pop_front();
+                }
+            }
+            EventKind::BatchStarted { .. } => self.held = None,
+            EventKind::Held { duration, reason, .. } if *duration >= WORTH_TELLING => {
+                let news = self.held.as_ref() != Some(reason);
+                self.held = Some(reason.clone());
+                return news;
+            }
+            _ => {}
+        }
+        false
+    }
+
+    /// The part that is done, 0.0 to 1.0.
+    pub(super) fn done(&self) -> Option<f64> {
+        self.done
+    }
+
+    /// The pace on one line: "42 %, 110,400 items, 12,000/s, batch of 1,200 in 98ms of 100ms, 48s left".
+    pub(super) fn describe(&self) -> String {
+        if let Some(reason) = &self.held {
+            return format!("held: {reason}");
+        }
+        if self.one_shot {
+            return "in one go, which may take long".to_owned();
+        }
+        let rate = throughput(self.recent.iter()).map(output::rate);
+        let batch = self.recent.back().filter(|record| record.items > 0).map(batch);
+        let left = self.left.map(|left| format!("{} left", output::duration(left)));
+        let items = Some(format!("{} items", output::count(self.items)));
+        let parts = [self.done.map(output::percent), items, rate, batch, left];
+        parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
+    }
+}
+
+/// A batch beside its target: "batch of 1,200 in 98ms of 100ms".
+fn batch(record: &Record) -> String {
+    let took = Duration::from_secs_f64(record.duration_ms.max(0.0) / 1_000.0);
+    let took = format!("batch of {} in {}", output::count(record.batch_size), output::duration(took));
+    match record.target_ms {
+        Some(target) => format!("{took} of {}", output::duration(Duration::from_millis(target))),
+        None => took,
+    }
+}

@@ -1,0 +1,54 @@
+//! What happened, in words.
+
+use tidegate::scheduler::event::EventKind;
+
+use crate::cli::output::duration;
+
+/// An event in words; `None` for what is only part of an update's pace.
+pub(super) fn words(kind: &EventKind) -> Option<String> {
+    Some(match kind {
+        EventKind::LeaseAcquired => "working on this database".to_owned(),
+        EventKind::StandingBy { holder: Some(holder) } => {
+            format!("standing by: process {} on {} works on this database", holder.pid, holder.host)
+        }
+        EventKind::StandingBy { holder: None } => "standing by: another host works on this database".to_owned(),
+        EventKind::LeaseLost { reason } => format!("lease lost: {reason}"),
+        EventKind::Unavailable { error, retry_in } => {
+            format!("unavailable: {error}; trying again in {}", duration(*retry_in))
+        }
+        EventKind::Available => "available again".to_owned(),
+        EventKind::UpdateStarted { update_name, one_shot: true } => format!("{update_name}: started, in one go"),
+        EventKind::UpdateStarted { update_name, one_shot: false } => format!("{update_name}: started"),
+        EventKind::TransientFailure { update_name, error, retry_in } => {
+            format!("{update_name}: {error}; trying again in {}", duration(*retry_in))
+        }
+        EventKind::Failure { update_name, error, attempts, retry_in } => match retry_in {
+            Some(retry_in) => {
+                format!("{update_name}: failed (attempt {attempts}): {error}; trying again in {}", duration(*retry_in))
+            }
+            None => format!("{update_name}: quarantined after {attempts} attempts: {error}"),
+        },
+        EventKind::UpdateFinished { update_name } => format!("{update_name}: finished"),
+        EventKind::UpdateMoved { update_name, gone: true } => format!("{update_name}: withdrawn from the queue"),
+        EventKind::UpdateMoved { update_name, gone: false } => format!("{update_name}: somebody else moved it on"),
+        EventKind::ControllerFault { controller, fault, .. } => {
+            format!("controller {controller}: {fault}\n  hint: {}", fault.kind.hint())
+        }
+        EventKind::Fallback { controller, fallback, reason } => {
+            format!("controller {controller}: its fallback \"{fallback}\" takes over: {reason}")
+        }
+        EventKind::Blocked { rows } if rows.is_empty() => return None,
+        EventKind::Blocked { rows } => {
+            let rows: Vec<_> = rows.iter().map(|(name, reason)| format!("{name} ({reason})")).collect();
+            format!("cannot run: {}", rows.join(", "))
+        }
+        EventKind::Paused { reason: Some(reason) } => format!("paused: {reason}"),
+        EventKind::Paused { reason: None } => "paused".to_owned(),
+        EventKind::Resumed => "resumed".to_owned(),
+        EventKind::Idle { remaining: 0 } => "the queue is empty".to_owned(),
+        EventKind::Idle { remaining: 1 } => "nothing can run; 1 row remains".to_owned(),
+        EventKind::Idle { remaining } => format!("nothing can run; {remaining} rows remain"),
+        EventKind::Stopped => "stopped".to_owned(),
+        _ => return None,
+    })
+}

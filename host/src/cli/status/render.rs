@@ -1,0 +1,92 @@
+//! What `status` tells, for people.
+
+use std::time::Duration;
+
+use super::report::{DatabaseReport, Report, State, UpdateReport};
+use crate::cli::output;
+
+/// The whole report.
+pub(super) fn report(report: &Report) -> String {
+    report.databases.iter().map(database).collect::<Vec<_>>().join("\n\n")
+}
+
+fn database(database: &DatabaseReport) -> String {
+    let mut lines = vec![headline(database)];
+    if let Some(activity) = &database.activity {
+        lines.push(format!("  controller: {}", activity.controller));
+        lines.extend(activity.fault.iter().map(|fault| format!("  its last fault: {fault}")));
+    }
+    if database.error.is_none() && database.updates.is_empty() {
+        lines.push("  the queue is empty".to_owned());
+    }
+    if !database.updates.is_empty() {
+        lines.push(updates(&database.updates));
+    }
+    lines.join("\n")
+}
+
+fn headline(database: &DatabaseReport) -> String {
+    let mut parts = vec![format!("{} ({})", database.name, database.system)];
+    match (&database.error, &database.runner) {
+        (Some(error), _) => parts.push(error.clone()),
+        (None, Some(runner)) => parts.push(format!("worked on by process {} on {}", runner.pid, runner.host)),
+        (None, None) => parts.push("no host works on it".to_owned()),
+    }
+    if let Some(activity) = &database.activity {
+        parts.push(activity.state.clone());
+    }
+    if let Some(pause) = &database.pause {
+        parts.push(match &pause.reason {
+            Some(reason) => format!("paused: {reason}"),
+            None => "paused".to_owned(),
+        });
+    }
+    parts.join(", ")
+}
+
+fn updates(updates: &[UpdateReport]) -> String {
+    let mut table = output::table(&["UPDATE", "STATE", "DONE", "RATE", "LEFT", "LAST ERROR"]);
+    for update in updates {
+        table.add_row([
+            update.name.clone(),
+            state(update),
+            update.done.map(output::percent).unwrap_or_default(),
+            update.items_per_s.map(|rate| output::rate(rate / 1_000.0)).unwrap_or_default(),
+            update.time_left_ms.map(|left| output::duration(Duration::from_millis(left))).unwrap_or_default(),
+            update.last_error.as_ref().map(|error| last_error(update.attempts, error)).unwrap_or_default(),
+        ]);
+    }
+    table.trim_fmt()
+}
+
+fn last_error(attempts: u32, error: &str) -> String {
+    match attempts {
+        0 => error.to_owned(),
+        1 => format!("{error} (once)"),
+        _ => format!("{error} ({attempts} times)"),
+    }
+}
+
+/// A row's state in words.
+fn state(update: &UpdateReport) -> String {
+    let word = match update.state {
+        State::Running => "running",
+        State::Held => "held",
+        State::BackingOff => "backing off",
+        State::Paused => "paused",
+        State::Pending => "pending",
+        // Its reason says so itself.
+        State::Waits => return update.reason.clone().unwrap_or_default(),
+        State::Cycle => "cycle",
+        State::Quarantined => "quarantined",
+        State::Undefined => "no definition",
+        State::Unreadable => "progress unreadable",
+    };
+    match &update.reason {
+        Some(reason) => format!("{word}: {reason}"),
+        None => word.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

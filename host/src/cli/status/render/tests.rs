@@ -1,0 +1,107 @@
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use tidegate::config::Config;
+use tidegate::scheduler::database::{Activity, Failure, Holder, Pause, Queue, QueueRow};
+use tidegate::update::sql::Estimate;
+
+use super::super::report::{self, DatabaseReport, Pace, Report, Snapshot};
+
+fn configured() -> tidegate::config::Database {
+    let text = "[[database]]\nurl = \"sqlite:app.db\"\n";
+    Config::parse(text, Path::new("tidegate.toml"), &|_| None).unwrap().databases.remove(0)
+}
+
+fn row(name: &str, depends_on: &str) -> QueueRow {
+    QueueRow {
+        update_name: name.to_owned(),
+        progress: "{}".to_owned(),
+        depends_on: Some(depends_on.to_owned()),
+        ..QueueRow::default()
+    }
+}
+
+fn failed(mut row: QueueRow, attempts: u32, quarantined: bool) -> QueueRow {
+    let error = "no such column: bodi".to_owned();
+    row.failure = Some(Failure { attempts, error, at_ms: 1_700_000_000_000, quarantined });
+    row
+}
+
+fn holder() -> Holder {
+    Holder { host: "tide-1".to_owned(), pid: 4242 }
+}
+
+fn activity(state: &str, reason: Option<&str>) -> Activity {
+    Activity {
+        holder: holder(),
+        update_name: Some("fill_search_body".to_owned()),
+        state: state.to_owned(),
+        reason: reason.map(str::to_owned),
+        controller: "office-hours".to_owned(),
+        fault: None,
+        items_per_ms: Some(12.3),
+        done: Some(0.43),
+        eta_ms: Some(47_000),
+        at_ms: 1_700_000_000_000,
+    }
+}
+
+/// A queue with a row of each kind, the first in hand.
+fn full(activity: Activity, pause: Option<Pause>, runner: Option<Holder>) -> DatabaseReport {
+    let unreadable = QueueRow { progress: "not json".to_owned(), ..row("unreadable", "") };
+    let rows = vec![
+        row("fill_search_body", ""),
+        row("index_search_body", "fill_search_body"),
+        failed(row("drop_spam", ""), 2, false),
+        failed(row("bad", ""), 5, true),
+        row("x", "y"),
+        row("y", "x"),
+        row("of_another_program", ""),
+        unreadable,
+    ];
+    let pace = Pace { estimate: Some(Estimate { done: 0.425, rows: 1_000_000.0 }), items_per_ms: Some(12.3) };
+    let snapshot = Snapshot {
+        queue: Queue { rows, pause, activity: Some(activity) },
+        runner,
+        paces: HashMap::from([("fill_search_body".to_owned(), pace)]),
+    };
+    report::database(&configured(), snapshot, &|name| name != "of_another_program")
+}
+
+fn rendered(database: DatabaseReport) -> String {
+    super::report(&Report::new(vec![database]))
+}
+
+#[test]
+fn each_row_says_how_it_stands() {
+    insta::assert_snapshot!(rendered(full(activity("running", None), None, Some(holder()))));
+}
+
+#[test]
+fn a_held_update_says_why_and_a_controller_its_last_fault() {
+    let mut held = activity("held", Some("outside 22:00 to 06:00"));
+    held.fault = Some("out of fuel in enter: 10000000 used".to_owned());
+    insta::assert_snapshot!(rendered(full(held, None, Some(holder()))));
+}
+
+#[test]
+fn a_pause_says_why_and_a_dead_host_is_not_taken_at_its_last_word() {
+    let pause = Pause { since_ms: 1_700_000_000_000, reason: Some("maintenance".to_owned()) };
+    insta::assert_snapshot!(rendered(full(activity("running", None), Some(pause), None)));
+}
+
+#[test]
+fn an_empty_queue_and_a_database_out_of_reach() {
+    let snapshot = Snapshot { queue: Queue::default(), runner: None, paces: HashMap::new() };
+    let empty = report::database(&configured(), snapshot, &|_| true);
+    let unreachable = DatabaseReport::unavailable(&configured(), "connection refused".to_owned());
+    insta::assert_snapshot!(super::report(&Report::new(vec![empty, unreachable])));
+}
+
+#[test]
+fn json_has_the_documented_shape() {
+    let report = Report::new(vec![full(activity("running", None), None, Some(holder()))]);
+    insta::assert_snapshot!(serde_json::to_string_pretty(&report).unwrap());
+}

@@ -1,0 +1,204 @@
+//! What `status` tells, as data: the shape of its JSON.
+
+use std::collections::HashMap;
+
+use serde::Serialize;
+use tidegate::config;
+use tidegate::scheduler::choice::{Standing, assess};
+use tidegate::scheduler::database::{Activity, Holder, Pause, Queue, QueueRow};
+use tidegate::update::Progress;
+use tidegate::update::sql::Estimate;
+
+use super::super::estimate::time_left;
+
+/// The whole of it.
+#[derive(Debug, Serialize)]
+pub(super) struct Report {
+    /// Grows when a key's meaning changes or a key goes; new keys may come at any time.
+    pub version: u32,
+    /// In the configuration's order.
+    pub databases: Vec<DatabaseReport>,
+}
+
+impl Report {
+    pub(super) fn new(databases: Vec<DatabaseReport>) -> Self {
+        Self { version: 1, databases }
+    }
+}
+
+/// One database.
+#[derive(Debug, Serialize)]
+pub(super) struct DatabaseReport {
+    pub name: String,
+    /// "SQLite" or "PostgreSQL".
+    pub system: String,
+    /// Why nothing is known of it, where nothing is.
+    pub error: Option<String>,
+    /// The host that works on it.
+    pub runner: Option<Holder>,
+    /// What that host said last that it does.
+    pub activity: Option<Activity>,
+    /// The pause that is stored, where one is.
+    pub pause: Option<Pause>,
+    /// The queue's rows, in their order.
+    pub updates: Vec<UpdateReport>,
+}
+
+impl DatabaseReport {
+    /// A database that could not be looked at.
+    pub(super) fn unavailable(database: &config::Database, error: String) -> Self {
+        Self {
+            name: database.name.clone(),
+            system: database.target.system().to_string(),
+            error: Some(error),
+            runner: None,
+            activity: None,
+            pause: None,
+            updates: Vec::new(),
+        }
+    }
+}
+
+/// One row of a queue.
+#[derive(Debug, Serialize)]
+pub(super) struct UpdateReport {
+    pub name: String,
+    pub state: State,
+    /// What holds it, in words.
+    pub reason: Option<String>,
+    pub depends_on: Option<String>,
+    pub ordering: i64,
+    /// `progress_json`, as it stands there.
+    pub progress: String,
+    /// The part that is done, 0.0 to 1.0, estimated.
+    pub done: Option<f64>,
+    /// Items per second over the last iterations, waiting included.
+    pub items_per_s: Option<f64>,
+    /// What is left at that pace.
+    pub time_left_ms: Option<u64>,
+    /// Failures in a row that count.
+    pub attempts: u32,
+    pub last_error: Option<String>,
+    /// In milliseconds since the Unix epoch.
+    pub last_error_at_ms: Option<i64>,
+}
+
+/// The state of a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum State {
+    /// In hand, a batch running or about to.
+    Running,
+    /// In hand, and its controller lets it wait.
+    Held,
+    /// In hand, and tried again after a while.
+    BackingOff,
+    /// Its database is paused.
+    Paused,
+    /// Nothing is in its way but its turn.
+    Pending,
+    /// It waits for another row.
+    Waits,
+    /// It waits for itself.
+    Cycle,
+    /// It failed too often.
+    Quarantined,
+    /// The configuration does not define it.
+    Undefined,
+    /// Its progress is no JSON object.
+    Unreadable,
+}
+
+/// What a database says of itself.
+pub(super) struct Snapshot {
+    pub queue: Queue,
+    pub runner: Option<Holder>,
+    /// By update name.
+    pub paces: HashMap<String, Pace>,
+}
+
+/// How far an update has come and how fast it goes.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Pace {
+    pub estimate: Option<Estimate>,
+    pub items_per_ms: Option<f64>,
+}
+
+/// The report on a database.
+pub(super) fn database(
+    database: &config::Database,
+    snapshot: Snapshot,
+    defined: &dyn Fn(&str) -> bool,
+) -> DatabaseReport {
+    let Snapshot { queue, runner, paces } = snapshot;
+    // A host that was killed leaves its last words behind.
+    let activity = queue.activity.filter(|activity| runner.as_ref() == Some(&activity.holder));
+    let standings = assess(&queue.rows, defined);
+    let updates = queue.rows.into_iter().zip(standings).map(|(row, standing)| {
+        let (state, reason) = state(&row, standing, activity.as_ref(), queue.pause.is_some());
+        let pace = paces.get(&row.update_name).copied().unwrap_or_default();
+        update(row, state, reason, pace)
+    });
+    DatabaseReport {
+        name: database.name.clone(),
+        system: database.target.system().to_string(),
+        error: None,
+        updates: updates.collect(),
+        runner,
+        activity,
+        pause: queue.pause,
+    }
+}
+
+fn update(row: QueueRow, state: State, reason: Option<String>, pace: Pace) -> UpdateReport {
+    let time_left = pace.estimate.zip(pace.items_per_ms).and_then(|(estimate, rate)| time_left(estimate, rate));
+    let (attempts, last_error, last_error_at_ms) = match row.failure {
+        Some(failure) => (failure.attempts, Some(failure.error), Some(failure.at_ms)),
+        None => (0, None, None),
+    };
+    UpdateReport {
+        name: row.update_name,
+        state,
+        reason,
+        depends_on: row.depends_on.filter(|name| !name.is_empty()),
+        ordering: row.ordering,
+        progress: row.progress,
+        done: pace.estimate.map(|estimate| estimate.done),
+        items_per_s: pace.items_per_ms.map(|rate| rate * 1_000.0),
+        time_left_ms: time_left.and_then(|left| left.as_millis().try_into().ok()),
+        attempts,
+        last_error,
+        last_error_at_ms,
+    }
+}
+
+/// How a row stands, and what holds it.
+fn state(row: &QueueRow, standing: Standing, activity: Option<&Activity>, pause: bool) -> (State, Option<String>) {
+    match standing {
+        Standing::DependsOn(other) => return (State::Waits, Some(format!("waits for {other}"))),
+        Standing::Cycle(names) => {
+            let first = names.first().cloned().unwrap_or_default();
+            return (State::Cycle, Some(format!("{} → {first}", names.join(" → "))));
+        }
+        Standing::Undefined => return (State::Undefined, None),
+        Standing::Quarantined => return (State::Quarantined, None),
+        Standing::Ready if Progress::parse(&row.progress).is_err() => return (State::Unreadable, None),
+        Standing::Ready => {}
+    }
+    if pause {
+        return (State::Paused, None);
+    }
+    let in_hand = activity.filter(|activity| activity.update_name.as_deref() == Some(&row.update_name));
+    match in_hand {
+        Some(Activity { state, reason, .. }) => {
+            let state = match state.as_str() {
+                "held" => State::Held,
+                "backing off" => State::BackingOff,
+                "paused" => State::Paused,
+                _ => State::Running,
+            };
+            (state, reason.clone())
+        }
+        None => (State::Pending, None),
+    }
+}

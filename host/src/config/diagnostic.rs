@@ -1,0 +1,67 @@
+//! What is wrong with a configuration, and where: a message for a person, with its place in the file.
+
+use std::fmt;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+/// A place in the configuration file, both counted from 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Position {
+    /// The line.
+    pub line: usize,
+    /// The column, in characters.
+    pub column: usize,
+}
+
+/// An error or a warning about a configuration.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub struct Diagnostic {
+    /// The configuration file, as it was named to [`Config::load`](super::Config::load).
+    pub file: PathBuf,
+    /// Where in it; `None` where it is about the file as a whole.
+    pub position: Option<Position>,
+    /// What is wrong. Never holds the value of an environment variable or of a secret file.
+    pub message: String,
+    /// What to do about it.
+    pub hint: Option<String>,
+}
+
+impl fmt::Display for Diagnostic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:", self.file.display())?;
+        if let Some(Position { line, column }) = self.position {
+            write!(f, "{line}:{column}:")?;
+        }
+        write!(f, " {}", self.message)?;
+        match &self.hint {
+            Some(hint) => write!(f, "\n  hint: {hint}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The text of a configuration file, which turns the parser's byte offsets into lines and columns.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Source<'a> {
+    pub path: &'a Path,
+    pub text: &'a str,
+}
+
+impl<'a> Source<'a> {
+    /// The place of a byte offset.
+    pub(super) fn position(self, offset: usize) -> Position {
+        let before = self.text.get(..offset).unwrap_or(self.text);
+        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+        Position { line: 1 + before.matches('\n').count(), column: 1 + before[line_start..].chars().count() }
+    }
+
+    /// What somebody wrote there, variables not yet replaced: the form in which a value may stand in a message.
+    pub(super) fn written(self, span: Range<usize>) -> &'a str {
+        self.text.get(span).unwrap_or_default()
+    }
+
+    /// A diagnostic about what is at a byte offset.
+    pub(super) fn diagnostic(self, offset: usize, message: String, hint: Option<String>) -> Diagnostic {
+        Diagnostic { file: self.path.to_owned(), position: Some(self.position(offset)), message, hint }
+    }
+}

@@ -1,0 +1,286 @@
+//! A configuration that was read and found to be in order: plain data, each part with its place in the file.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::diagnostic::{Diagnostic, Position};
+use super::secret::Secret;
+use crate::controller::Fallback;
+use crate::update::sql::{System, TableName};
+
+/// A whole configuration. Paths in it are already relative to what the configuration file is relative to.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The file that it was read from.
+    pub path: PathBuf,
+    /// `[background_updates]`
+    pub background_updates: BackgroundUpdates,
+    /// `[[database]]`, at least one, in order of appearance, no two of one name.
+    pub databases: Vec<Database>,
+    /// `[[controller]]`, in order of appearance, no two of one name.
+    pub controllers: Vec<Controller>,
+    /// `[[update]]`, in order of appearance, no two of one name for one database.
+    pub updates: Vec<Update>,
+    /// What is in order, but probably not what was meant.
+    pub warnings: Vec<Diagnostic>,
+}
+
+impl Config {
+    /// The database of that name.
+    pub fn database(&self, name: &str) -> Option<&Database> {
+        self.databases.iter().find(|database| database.name == name)
+    }
+
+    /// The controller that paces a database: the first that names it, or that names none.
+    pub fn controller_of(&self, database_name: &str) -> Option<&Controller> {
+        self.controllers.iter().find(|controller| controller.databases.include(database_name))
+    }
+
+    /// The updates defined for a database, in order of appearance.
+    pub fn updates_of<'a>(&'a self, database_name: &'a str) -> impl Iterator<Item = &'a Update> {
+        self.updates.iter().filter(move |update| update.databases.include(database_name))
+    }
+
+    /// A diagnostic about a place in this configuration, e.g. one that [`Places::of`] gave.
+    pub fn diagnostic(&self, position: Position, message: String, hint: Option<String>) -> Diagnostic {
+        Diagnostic { file: self.path.clone(), position: Some(position), message, hint }
+    }
+}
+
+/// Where a section and its keys stand in the file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Places {
+    /// The section's header.
+    pub header: Position,
+    /// The keys that were written.
+    pub(super) keys: BTreeMap<String, Position>,
+}
+
+impl Places {
+    /// Where a key stands; where it was left out, the section's header.
+    pub fn of(&self, key: &str) -> Position {
+        self.keys.get(key).copied().unwrap_or(self.header)
+    }
+}
+
+/// How fast and how often: the settings for all databases.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BackgroundUpdates {
+    /// `background_update_duration_ms`: the built-in policy's target duration of a batch.
+    pub target_duration: Duration,
+    /// `sleep_enabled`: whether the built-in policy sleeps between batches.
+    pub sleep_enabled: bool,
+    /// `sleep_duration_ms`: for how long it does.
+    pub sleep_duration: Duration,
+    /// `min_batch_size`: items of any batch but the first, at least; unless the controller says otherwise.
+    pub min_batch_size: u32,
+    /// `default_batch_size`: items of an update's first batch; unless the controller says otherwise.
+    pub default_batch_size: u32,
+    /// `max_batch_size`: items of any batch, at most, whoever says otherwise.
+    pub max_batch_size: u32,
+    /// `max_target_duration_ms`: target durations above are cut to it.
+    pub max_target_duration: Duration,
+    /// `poll_interval_ms`: between two looks at the queue.
+    pub poll_interval: Duration,
+    /// `max_attempts`: failures in a row after which an update is quarantined.
+    pub max_attempts: u32,
+    /// `shutdown_grace_ms`: for the running batch when the host is told to stop.
+    pub shutdown_grace: Duration,
+    /// `estimator`: how the rate is estimated.
+    pub estimator: Estimator,
+}
+
+/// How the rate of an update is estimated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Estimator {
+    /// Synapse's formula.
+    Synapse,
+}
+
+/// A database to work on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Database {
+    /// What it is called everywhere.
+    pub name: String,
+    /// Where it is and how it is spoken to.
+    pub target: Target,
+    /// The queue's table.
+    pub queue_table: String,
+    /// Where it stands in the file.
+    pub places: Places,
+}
+
+/// Where a database is and how it is spoken to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// A SQLite file.
+    Sqlite {
+        /// The file.
+        path: PathBuf,
+        /// How long to wait for another's lock.
+        busy_timeout: Duration,
+    },
+    /// A PostgreSQL server.
+    Postgres {
+        /// A URL or a string of key=value pairs, as libpq takes them.
+        url: Secret,
+        /// `lock_timeout` of every session.
+        lock_timeout: Duration,
+        /// `statement_timeout` of batches.
+        statement_timeout: Duration,
+        /// `idle_in_transaction_session_timeout` of every session.
+        idle_in_transaction_timeout: Duration,
+    },
+}
+
+impl Target {
+    /// Which system it is.
+    pub fn system(&self) -> System {
+        match self {
+            Target::Sqlite { .. } => System::Sqlite,
+            Target::Postgres { .. } => System::Postgres,
+        }
+    }
+}
+
+/// The databases that something is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Databases {
+    /// Every one.
+    All,
+    /// Those of these names.
+    Named(Vec<String>),
+}
+
+impl Databases {
+    /// True where the database of that name is among them.
+    pub fn include(&self, name: &str) -> bool {
+        match self {
+            Databases::All => true,
+            Databases::Named(names) => names.iter().any(|named| named == name),
+        }
+    }
+}
+
+/// A controller: a WebAssembly component that sets the pace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Controller {
+    /// What it is called everywhere.
+    pub name: String,
+    /// The component's file.
+    pub path: PathBuf,
+    /// The SHA-256 digest that the file must have.
+    pub sha256: Option<[u8; 32]>,
+    /// The databases that it paces.
+    pub databases: Databases,
+    /// What stands in for it when it fails.
+    pub fallback: Fallback,
+    /// Faults in a row after which the fallback takes over.
+    pub max_faults: u32,
+    /// What the controller reads as its settings.
+    pub settings: Settings,
+    /// What it may use.
+    pub limits: Limits,
+    /// Where it stands in the file.
+    pub places: Places,
+}
+
+/// A controller's settings: they may hold secrets, so that `Debug` shows their keys alone.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct Settings(pub BTreeMap<String, String>);
+
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Settings")?;
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
+
+/// What a controller may use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Fuel for one call.
+    pub fuel_per_call: u64,
+    /// `deadline_ms`: wall time for one call.
+    pub deadline: Duration,
+    /// Linear memory of the instance, all memories together, in bytes.
+    pub memory_bytes: u64,
+    /// Table elements of the instance, all tables together.
+    pub table_elements: u64,
+    /// Core instances in the component.
+    pub instances: u64,
+    /// The wasm stack, in bytes.
+    pub stack_bytes: u64,
+    /// Data passed across the boundary in one call, in bytes.
+    pub data_bytes: u64,
+    /// Live handles.
+    pub handles: u64,
+    /// Log lines in a second; more are dropped and counted.
+    pub log_lines_per_second: u64,
+    /// Bytes of a log line; longer ones are cut.
+    pub log_line_bytes: u64,
+}
+
+/// An update's definition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Update {
+    /// `update_name` in the queue.
+    pub name: String,
+    /// The databases that it is defined for.
+    pub databases: Databases,
+    /// What it does.
+    pub kind: UpdateKind,
+    /// Where it stands in the file.
+    pub places: Places,
+}
+
+/// What an update does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum UpdateKind {
+    /// `backfill`: sets columns of rows in the order of a key.
+    Backfill {
+        /// The table.
+        table: TableName,
+        /// The key's columns.
+        key: Vec<String>,
+        /// What follows SET, as SQL.
+        set: String,
+        /// Which rows, as SQL; all where `None`.
+        condition: Option<String>,
+    },
+    /// `delete`: deletes rows in the order of a key.
+    Delete {
+        /// The table.
+        table: TableName,
+        /// The key's columns.
+        key: Vec<String>,
+        /// Which rows, as SQL.
+        condition: String,
+    },
+    /// `create-index`: builds an index.
+    CreateIndex {
+        /// The table.
+        table: TableName,
+        /// The index's name.
+        index: String,
+        /// What is indexed.
+        parts: IndexParts,
+        /// Whether no two rows may have equal keys.
+        unique: bool,
+        /// Which rows, as SQL; all where `None`.
+        condition: Option<String>,
+    },
+    /// `noop`: ends at once.
+    Noop,
+}
+
+/// What an index indexes, in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum IndexParts {
+    /// Columns, by name.
+    Columns(Vec<String>),
+    /// Expressions, as SQL.
+    Expressions(Vec<String>),
+}

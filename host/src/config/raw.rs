@@ -1,0 +1,173 @@
+//! The configuration file as it is written: each section's keys, their types, defaults and ranges. The field names
+//! here are the one list of keys there is; what is not among them is refused.
+
+use std::fmt;
+
+use serde::de::{self, Deserialize, Deserializer, IgnoredAny, SeqAccess, Visitor};
+use toml::Spanned;
+
+type Text = Option<Spanned<String>>;
+type Texts = Option<Spanned<Vec<Spanned<String>>>>;
+
+/// Batch sizes stay below what every language of controllers can hold.
+const LARGEST_BATCH: u64 = i32::MAX as u64;
+/// A day in milliseconds, the longest of any duration.
+const DAY: u64 = 86_400_000;
+const MIB: u64 = 1 << 20;
+
+/// `[background_updates]`
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(default)]
+pub(super) struct BackgroundUpdates {
+    pub background_update_duration_ms: Whole<100, 1, DAY>,
+    pub sleep_enabled: Option<bool>,
+    pub sleep_duration_ms: Whole<1_000, 0, DAY>,
+    pub min_batch_size: Whole<100, 1, LARGEST_BATCH>,
+    pub default_batch_size: Whole<100, 1, LARGEST_BATCH>,
+    pub max_batch_size: Whole<1_000_000, 1, LARGEST_BATCH>,
+    pub max_target_duration_ms: Whole<60_000, 1, DAY>,
+    pub poll_interval_ms: Whole<1_000, 10, DAY>,
+    pub max_attempts: Whole<5, 1, 1_000>,
+    pub shutdown_grace_ms: Whole<10_000, 0, DAY>,
+    pub estimator: Text,
+}
+
+/// `[[database]]`
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(default)]
+pub(super) struct Database {
+    pub name: Text,
+    pub url: Text,
+    pub url_file: Text,
+    pub queue_table: Text,
+    pub lock_timeout_ms: Whole<2_000, 1, DAY>,
+    pub statement_timeout_ms: Whole<60_000, 1, DAY>,
+    pub idle_in_transaction_timeout_ms: Whole<60_000, 1, DAY>,
+    pub busy_timeout_ms: Whole<5_000, 1, DAY>,
+}
+
+/// `[[controller]]`
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(default)]
+pub(super) struct Controller {
+    pub name: Text,
+    pub path: Text,
+    pub sha256: Text,
+    pub databases: Texts,
+    pub fallback: Text,
+    pub max_faults: Whole<3, 1, 1_000>,
+    // These two are read as sections of their own; here they stand for their names.
+    pub settings: Option<IgnoredAny>,
+    pub limits: Option<IgnoredAny>,
+}
+
+/// `[controller.limits]`
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(default)]
+pub(super) struct Limits {
+    pub fuel_per_call: Whole<10_000_000, 1, { i64::MAX as u64 }>,
+    pub deadline_ms: Whole<5_000, 1, 3_600_000>,
+    pub memory_bytes: Whole<{ 64 * MIB }, 65_536, { 4_096 * MIB }>,
+    pub table_elements: Whole<20_000, 1, 10_000_000>,
+    pub instances: Whole<100, 1, 10_000>,
+    pub stack_bytes: Whole<{ MIB / 2 }, 16_384, { 16 * MIB }>,
+    pub data_bytes: Whole<MIB, 1_024, { 1_024 * MIB }>,
+    pub handles: Whole<1_000, 1, 1_000_000>,
+    pub log_lines_per_second: Whole<100, 1, 1_000_000>,
+    pub log_line_bytes: Whole<4_096, 16, MIB>,
+}
+
+/// `[[update]]`: the keys of all kinds together.
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(default)]
+pub(super) struct Update {
+    pub name: Text,
+    pub kind: Text,
+    pub databases: Texts,
+    pub schema: Text,
+    pub table: Text,
+    pub key: Option<Spanned<OneOrMany>>,
+    pub set: Text,
+    #[serde(rename = "where")]
+    pub condition: Text,
+    pub index: Text,
+    pub columns: Texts,
+    pub expressions: Texts,
+    pub unique: Option<bool>,
+}
+
+/// A whole number from `MIN` to `MAX`, `DEFAULT` where its key is left out.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Whole<const DEFAULT: u64, const MIN: u64, const MAX: u64>(pub u64);
+
+impl<const DEFAULT: u64, const MIN: u64, const MAX: u64> Default for Whole<DEFAULT, MIN, MAX> {
+    fn default() -> Self {
+        Self(DEFAULT)
+    }
+}
+
+impl<'de, const DEFAULT: u64, const MIN: u64, const MAX: u64> Deserialize<'de> for Whole<DEFAULT, MIN, MAX> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_u64(WholeVisitor::<MIN, MAX>).map(Self)
+    }
+}
+
+struct WholeVisitor<const MIN: u64, const MAX: u64>;
+
+impl<const MIN: u64, const MAX: u64> Visitor<'_> for WholeVisitor<MIN, MAX> {
+    type Value = u64;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match MAX {
+            // The largest that TOML can write: not a limit that anybody needs to hear of.
+            _ if MAX == i64::MAX as u64 => write!(f, "a whole number of {MIN} or more"),
+            _ => write!(f, "a whole number from {MIN} to {MAX}"),
+        }
+    }
+
+    fn visit_u64<E: de::Error>(self, number: u64) -> Result<u64, E> {
+        match (MIN..=MAX).contains(&number) {
+            true => Ok(number),
+            false => Err(E::invalid_value(de::Unexpected::Unsigned(number), &self)),
+        }
+    }
+
+    fn visit_i64<E: de::Error>(self, number: i64) -> Result<u64, E> {
+        match u64::try_from(number) {
+            Ok(number) => self.visit_u64(number),
+            Err(_) => Err(E::invalid_value(de::Unexpected::Signed(number), &self)),
+        }
+    }
+}
+
+/// One string, or an array of them.
+#[derive(Debug, Default)]
+pub(super) struct OneOrMany(pub Vec<String>);
+
+impl<'de> Deserialize<'de> for OneOrMany {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(OneOrManyVisitor).map(Self)
+    }
+}
+
+struct OneOrManyVisitor;
+
+impl<'de> Visitor<'de> for OneOrManyVisitor {
+    type Value = Vec<String>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string or an array of strings")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Self::Value, E> {
+        Ok(vec![text.to_owned()])
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Self::Value, A::Error> {
+        let mut texts = Vec::new();
+        while let Some(text) = elements.next_element()? {
+            texts.push(text);
+        }
+        Ok(texts)
+    }
+}

@@ -1,0 +1,215 @@
+//! One connection: how it is made and set up, and its prepared statements.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_postgres::{Client, Statement};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use super::error::{connect_error, is_outdated_statement, lost, sql_error};
+use super::url::Target;
+use super::value::{self, Parameter};
+use crate::update::sql::{ErrorClass, Row, SqlError, Value};
+
+/// Statements that stay prepared; with more, all are forgotten.
+const CACHED_STATEMENTS: usize = 64;
+/// What setting up a connection may take beyond the time for connecting.
+const SET_UP_TIME: Duration = Duration::from_secs(10);
+/// How long a request to cancel a statement may take.
+const CANCEL_TIME: Duration = Duration::from_secs(5);
+
+/// A connection to a server. Dropped, it is closed at once.
+pub(super) struct Connection {
+    client: Client,
+    statements: Mutex<HashMap<String, Statement>>,
+    tls: MakeRustlsConnect,
+    /// The task that reads and writes the socket.
+    task: JoinHandle<()>,
+    /// Why the connection ended.
+    end: Arc<OnceLock<SqlError>>,
+    /// Closed when the connection has ended.
+    ended: watch::Receiver<()>,
+    application_name: String,
+    /// The process that serves it.
+    pub(super) backend: i64,
+}
+
+impl Connection {
+    /// Connects, and executes `set_up`, which holds the session's settings.
+    pub(super) async fn open(target: &Target, application_name: &str, set_up: &str) -> Result<Self, SqlError> {
+        let mut config = target.config.clone();
+        config.application_name(application_name);
+        let attempts = u32::try_from(config.get_hosts().len().max(1)).unwrap_or(1);
+        let limit = config.get_connect_timeout().map_or(SET_UP_TIME, |each| *each * attempts + SET_UP_TIME);
+        let open = async {
+            let (client, connection) =
+                config.connect(target.tls.clone()).await.map_err(|error| connect_error(&error))?;
+            let end = Arc::new(OnceLock::new());
+            let (alive, ended) = watch::channel(());
+            let reason = Arc::clone(&end);
+            let task = tokio::spawn(async move {
+                let reached = connection.await;
+                let error = reached.err().map_or_else(|| lost("the connection is closed"), |error| sql_error(&error));
+                let _ = reason.set(SqlError { class: ErrorClass::Connection, ..error });
+                drop(alive);
+            });
+            let tls = target.tls.clone();
+            let application_name = application_name.to_owned();
+            let statements = Mutex::default();
+            let mut connection = Self { client, statements, tls, task, end, ended, application_name, backend: 0 };
+            connection.set_up(set_up).await?;
+            Ok(connection)
+        };
+        let opened = tokio::time::timeout(limit, open).await;
+        opened.map_err(|_| lost(format!("no connection to the server within {} s", limit.as_secs())))?
+    }
+
+    async fn set_up(&mut self, script: &str) -> Result<(), SqlError> {
+        self.script(script).await?;
+        let backend = self.query("select pg_backend_pid()", &[], false).await?;
+        self.backend = backend.first().and_then(|row| row.first()).and_then(Value::as_integer).unwrap_or(0);
+        Ok(())
+    }
+
+    /// The name that the server knows it by.
+    pub(super) fn application_name(&self) -> &str {
+        &self.application_name
+    }
+
+    /// Gives it another name.
+    pub(super) async fn rename(&mut self, name: String) -> Result<(), SqlError> {
+        let value = Value::from(name.as_str());
+        self.query("select set_config('application_name', $1, false)", &[value], false).await?;
+        self.application_name = name;
+        Ok(())
+    }
+
+    /// True where it can be used no longer.
+    pub(super) fn is_closed(&self) -> bool {
+        self.client.is_closed()
+    }
+
+    /// Resolves when the connection has ended, with the reason.
+    pub(super) async fn ended(&self) -> SqlError {
+        // Nothing is ever sent: the change to wait for is the end of the channel.
+        let _ = self.ended.clone().changed().await;
+        self.reason()
+    }
+
+    fn reason(&self) -> SqlError {
+        self.end.get().cloned().unwrap_or_else(|| lost("the connection is closed"))
+    }
+
+    /// An error of a statement; where the connection had ended already, the reason for that.
+    pub(super) fn error(&self, error: &tokio_postgres::Error) -> SqlError {
+        if error.is_closed() { self.reason() } else { sql_error(error) }
+    }
+
+    /// The client itself, for requests that travel together.
+    pub(super) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Executes one statement and returns the number of rows it changed.
+    pub(super) async fn execute(&self, sql: &str, values: &[Value], in_transaction: bool) -> Result<u64, SqlError> {
+        loop {
+            let (statement, known) = self.prepare(sql).await?;
+            let parameters = parameters(sql, &statement, values)?;
+            match self.client.execute_raw(&statement, parameters).await {
+                Ok(changed) => return Ok(changed),
+                Err(error) => self.retry_or_fail(sql, known, in_transaction, &error)?,
+            }
+        }
+    }
+
+    /// Executes one statement and returns its rows.
+    pub(super) async fn query(&self, sql: &str, values: &[Value], in_transaction: bool) -> Result<Vec<Row>, SqlError> {
+        loop {
+            let (statement, known) = self.prepare(sql).await?;
+            let parameters = parameters(sql, &statement, values)?;
+            let parameters: Vec<_> = parameters.iter().map(|parameter| parameter as _).collect();
+            match self.client.query(&statement, &parameters).await {
+                Ok(rows) => return rows.iter().map(value::row).collect(),
+                Err(error) => self.retry_or_fail(sql, known, in_transaction, &error)?,
+            }
+        }
+    }
+
+    /// Executes a script.
+    pub(super) async fn script(&self, sql: &str) -> Result<(), SqlError> {
+        self.client.batch_execute(sql).await.map_err(|error| self.error(&error))
+    }
+
+    /// `Ok` where the statement is worth another attempt, freshly prepared: where it was prepared earlier and what it
+    /// refers to has been changed since. A transaction has failed by then, and can only be done again as a whole.
+    fn retry_or_fail(
+        &self,
+        sql: &str,
+        known: bool,
+        in_transaction: bool,
+        error: &tokio_postgres::Error,
+    ) -> Result<(), SqlError> {
+        if !known || !is_outdated_statement(error) {
+            return Err(self.error(error));
+        }
+        self.forget(sql);
+        if in_transaction {
+            return Err(SqlError { class: ErrorClass::Transient, ..self.error(error) });
+        }
+        Ok(())
+    }
+
+    /// A prepared statement, and whether it was prepared before.
+    pub(super) async fn prepare(&self, sql: &str) -> Result<(Statement, bool), SqlError> {
+        if let Some(statement) = self.cache().get(sql) {
+            return Ok((statement.clone(), true));
+        }
+        let statement = self.client.prepare(sql).await.map_err(|error| self.error(&error))?;
+        let mut cache = self.cache();
+        if cache.len() >= CACHED_STATEMENTS {
+            cache.clear();
+        }
+        cache.insert(sql.to_owned(), statement.clone());
+        Ok((statement, false))
+    }
+
+    /// Forgets a prepared statement.
+    pub(super) fn forget(&self, sql: &str) {
+        self.cache().remove(sql);
+    }
+
+    fn cache(&self) -> std::sync::MutexGuard<'_, HashMap<String, Statement>> {
+        self.statements.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Asks the server to give up the statement in hand, over a connection of its own.
+    pub(super) async fn cancel(&self) {
+        let token = self.client.cancel_token();
+        // Where the server cannot be reached, the connection itself is about to end.
+        let _ = tokio::time::timeout(CANCEL_TIME, token.cancel_query(self.tls.clone())).await;
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// The values as parameters of a statement.
+pub(super) fn parameters<'a>(
+    sql: &str,
+    statement: &Statement,
+    values: &'a [Value],
+) -> Result<Vec<Parameter<'a>>, SqlError> {
+    let (takes, given) = (statement.params().len(), values.len());
+    if takes != given {
+        return Err(SqlError::permanent(format!(
+            "the statement takes {takes} parameters and was given {given}: \"{sql}\""
+        )));
+    }
+    Ok(values.iter().map(Parameter).collect())
+}

@@ -1,0 +1,158 @@
+//! How PostgreSQL writes what the databases write differently, and how it is asked about itself.
+
+use async_trait::async_trait;
+
+use crate::database::estimate::{EMPTY, KeyRange};
+use crate::update::sql::{Column, Dialect, Estimate, Index, Row, Sql, SqlError, System, Table, TableName, Value};
+
+/// PostgreSQL's dialect.
+pub(super) struct PostgresDialect;
+
+#[async_trait]
+impl Dialect for PostgresDialect {
+    fn system(&self) -> System {
+        System::Postgres
+    }
+
+    fn parameter(&self, number: usize) -> String {
+        format!("${number}")
+    }
+
+    fn key_as_text(&self, column: &str) -> String {
+        // A bare cast would give the result the column's own name, and "ORDER BY key" would then order by the text.
+        format!("({column}::text || '')")
+    }
+
+    fn key_from_text(&self, number: usize, column: &Column) -> String {
+        format!("${number}::text::{}", column.sql_type)
+    }
+
+    async fn describe(&self, sql: &mut dyn Sql, table: &TableName) -> Result<Option<Table>, SqlError> {
+        let select = "select a.attname::text, format_type(a.atttypid, a.atttypmod), a.attnotnull \
+                      from pg_class c left join pg_attribute a \
+                      on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped \
+                      where c.oid = to_regclass($1::text) and c.relkind in ('r', 'p', 'v', 'm', 'f') order by a.attnum";
+        let name = [Value::from(self.table(table))];
+        let rows = sql.query(select, &name).await?;
+        if rows.is_empty() {
+            return Ok(None);
+        }
+        // A table without columns gives one row of NULLs.
+        let columns = rows.iter().filter(|row| row.first() != Some(&Value::Null)).map(column).collect();
+        let select = "select i.relname::text, x.indisunique, x.indpred is not null, x.indisvalid, \
+                      pg_get_indexdef(x.indexrelid), a.attname::text \
+                      from pg_index x join pg_class i on i.oid = x.indexrelid \
+                      cross join lateral unnest(x.indkey::int2[]) with ordinality k (attnum, place) \
+                      left join pg_attribute a on a.attrelid = x.indrelid and a.attnum = k.attnum \
+                      where x.indrelid = to_regclass($1::text) and k.place <= x.indnkeyatts \
+                      order by i.relname, k.place";
+        let mut indexes = Vec::new();
+        for row in sql.query(select, &name).await? {
+            add_index_column(&mut indexes, &row);
+        }
+        Ok(Some(Table { columns, indexes }))
+    }
+
+    async fn estimate(
+        &self,
+        sql: &mut dyn Sql,
+        table: &TableName,
+        key: &[Column],
+        after: Option<&[String]>,
+    ) -> Result<Option<Estimate>, SqlError> {
+        let Some(first) = key.first() else { return Ok(None) };
+        let rows = planner_rows(sql, &self.table(table)).await?;
+        let after = after.and_then(<[String]>::first);
+        if matches!(first.sql_type.as_str(), "smallint" | "integer" | "bigint") {
+            let (column, table) = (self.quote(&first.name), self.table(table));
+            let select = format!("select min({column})::bigint, max({column})::bigint from {table}");
+            return match KeyRange::from_row(sql.query(&select, &[]).await?.first()) {
+                Some(range) => range.estimate(after, rows).map(Some),
+                None => Ok(Some(EMPTY)),
+            };
+        }
+        let (Some(rows), Some(after)) = (rows, after) else {
+            return Ok(rows.map(|rows| Estimate { done: 0.0, rows }));
+        };
+        let done = part_by_statistics(sql, &self.table(table), first, after).await?;
+        Ok(done.map(|done| Estimate { done: done.clamp(0.0, 1.0), rows }))
+    }
+}
+
+/// The number of rows that the planner reckons with; `None` for a table that nothing has looked at yet.
+async fn planner_rows(sql: &mut dyn Sql, table: &str) -> Result<Option<f64>, SqlError> {
+    // Zero or less is what a table has that was never analyzed; a partitioned one has its partitions' sum.
+    let select = "select sum(c.reltuples)::float8 from pg_class c where c.reltuples > 0 and (c.oid = to_regclass($1::text) \
+                  or c.oid in (select relid from pg_partition_tree(to_regclass($1::text)) where isleaf)) \
+                  and c.relkind <> 'p'";
+    let rows = sql.query(select, &[table.into()]).await?;
+    Ok(rows.first().and_then(|row| real(row, 0)))
+}
+
+/// The part of a table's rows whose `column` is at or before `after`, by what ANALYZE has stored: its most common values
+/// with their frequencies, and bounds between which equal numbers of the other rows lie.
+async fn part_by_statistics(
+    sql: &mut dyn Sql,
+    table: &str,
+    column: &Column,
+    after: &str,
+) -> Result<Option<f64>, SqlError> {
+    let kind = &column.sql_type;
+    let select = format!(
+        "select \
+           (select count(*) filter (where b <= $3::text::{kind})::float8 / nullif(count(*), 0) \
+              from unnest(s.histogram_bounds::text::{kind}[]) b), \
+           (select coalesce(sum(f) filter (where v <= $3::text::{kind}), 0)::float8 \
+              from unnest(s.most_common_vals::text::{kind}[], s.most_common_freqs) m (v, f)), \
+           (select coalesce(sum(f), 0)::float8 from unnest(s.most_common_freqs) f) \
+         from pg_stats s join pg_class c on c.oid = to_regclass($1::text) \
+         join pg_namespace n on n.oid = c.relnamespace \
+         where s.schemaname = n.nspname and s.tablename = c.relname and s.attname = $2 \
+         order by s.inherited desc limit 1"
+    );
+    let values = [table.into(), column.name.as_str().into(), after.into()];
+    let rows = sql.query(&select, &values).await?;
+    let Some(row) = rows.first() else { return Ok(None) };
+    let (histogram, common, all_common) = (real(row, 0), real(row, 1).unwrap_or(0.0), real(row, 2).unwrap_or(0.0));
+    match histogram {
+        Some(part) => Ok(Some(common + part * (1.0 - all_common))),
+        None if all_common > 0.0 => Ok(Some(common / all_common)),
+        None => Ok(None),
+    }
+}
+
+fn column(row: &Row) -> Column {
+    Column { name: text(row, 0), sql_type: text(row, 1), not_null: boolean(row, 2) }
+}
+
+/// Adds a row about one column of an index to the indexes; rows of an index follow each other.
+fn add_index_column(indexes: &mut Vec<Index>, row: &Row) {
+    let name = text(row, 0);
+    let column = row.get(5).and_then(Value::as_text).map(str::to_owned);
+    match indexes.last_mut() {
+        Some(last) if last.name == name => last.columns.push(column),
+        _ => indexes.push(Index {
+            name,
+            columns: vec![column],
+            unique: boolean(row, 1),
+            partial: boolean(row, 2),
+            valid: boolean(row, 3),
+            definition: Some(text(row, 4)),
+        }),
+    }
+}
+
+fn text(row: &Row, column: usize) -> String {
+    row.get(column).and_then(Value::as_text).unwrap_or_default().to_owned()
+}
+
+fn boolean(row: &Row, column: usize) -> bool {
+    row.get(column).and_then(Value::as_integer) == Some(1)
+}
+
+fn real(row: &Row, column: usize) -> Option<f64> {
+    match row.get(column) {
+        Some(Value::Real(number)) => Some(*number),
+        _ => None,
+    }
+}

@@ -1,0 +1,348 @@
+//! The right to use a connection: for a batch's transaction, for a one-shot, or for the queue and tidegate's tables.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_util::future::join;
+use tokio::runtime::Handle;
+use tokio::sync::{Mutex, OwnedMutexGuard};
+
+use super::connection::{Connection, parameters};
+use super::dialect::PostgresDialect;
+use crate::database::handle::{Control, row_vanished};
+use crate::scheduler::database::{Interrupt, Session, Transaction};
+use crate::update::sql::{Dialect, ErrorClass, Row, Sql, SqlError, Value};
+
+/// A connection's place, shared by all who take turns with it; empty until it is opened.
+pub(super) type Slot = Arc<Mutex<Option<Arc<Connection>>>>;
+
+/// How long tidying up after a dropped transaction or session may take before the connection is given up.
+const TIDY_TIME: Duration = Duration::from_secs(10);
+/// How often a statement left running is cancelled anew: a request can come an instant too early.
+const CANCEL_INTERVAL: Duration = Duration::from_millis(500);
+
+/// What has to be tidied up when a connection is handed back.
+enum Stage {
+    /// Nothing.
+    Clean,
+    /// A transaction is open, or may be.
+    Transaction,
+    /// The session's settings were changed; this script sets them back.
+    Changed(Arc<str>),
+}
+
+/// A connection in hand: nobody else's until this is dropped.
+pub(super) struct Held {
+    connection: Arc<Connection>,
+    /// Holding it keeps everybody else out. `None` once it was handed to whoever tidies up.
+    turn: Option<OwnedMutexGuard<Option<Arc<Connection>>>>,
+    stage: Stage,
+    /// The first error of the transaction: what comes after is only told that there was one.
+    first_error: Option<SqlError>,
+    interruption: Arc<Interruption>,
+}
+
+impl Held {
+    pub(super) fn new(turn: OwnedMutexGuard<Option<Arc<Connection>>>, connection: Arc<Connection>) -> Self {
+        let interruption = Arc::new(Interruption::new(Arc::clone(&connection)));
+        Self { connection, turn: Some(turn), stage: Stage::Clean, first_error: None, interruption }
+    }
+
+    /// Begins a transaction and executes a query in it, in one trip to the server.
+    pub(super) async fn begin_with(&mut self, sql: &str, values: &[Value]) -> Result<Vec<Row>, SqlError> {
+        let connection = Arc::clone(&self.connection);
+        self.request(async {
+            // Prepared beforehand, so that nothing stands between the two.
+            connection.prepare(sql).await
+        })
+        .await?;
+        self.stage = Stage::Transaction;
+        let connection = Arc::clone(&self.connection);
+        self.request(async {
+            let (begun, rows) = join(connection.script("begin"), connection.query(sql, values, true)).await;
+            begun?;
+            rows
+        })
+        .await
+    }
+
+    /// Executes a statement and commits, in one trip to the server. Only an error of class `Connection` leaves open
+    /// whether it happened.
+    pub(super) async fn commit_with(&mut self, sql: &str, values: &[Value]) -> Result<(), SqlError> {
+        let connection = Arc::clone(&self.connection);
+        self.request(async {
+            let (statement, known) = connection.prepare(sql).await?;
+            let parameters = parameters(sql, &statement, values)?;
+            let client = connection.client();
+            let written = client.execute_raw(&statement, parameters);
+            let (written, committed) = join(written, client.batch_execute("commit")).await;
+            // Where the statement failed, the commit was a rollback.
+            if let Err(error) = written {
+                if known {
+                    connection.forget(sql);
+                }
+                return Err(connection.error(&error));
+            }
+            committed.map_err(|error| connection.error(&error))
+        })
+        .await?;
+        self.stage = Stage::Clean;
+        Ok(())
+    }
+
+    /// Executes a statement that belongs to the transaction itself.
+    pub(super) async fn end(&mut self, statement: &str) -> Result<(), SqlError> {
+        let connection = Arc::clone(&self.connection);
+        self.request(async { connection.script(statement).await }).await?;
+        self.stage = Stage::Clean;
+        Ok(())
+    }
+
+    /// Changes the session's settings until it is handed back; `restore` sets them back.
+    pub(super) async fn change_settings(&mut self, change: &str, restore: Arc<str>) -> Result<(), SqlError> {
+        self.stage = Stage::Changed(restore);
+        let connection = Arc::clone(&self.connection);
+        self.request(async { connection.script(change).await }).await
+    }
+
+    /// Does something with the connection that can be interrupted meanwhile.
+    async fn request<T>(&mut self, work: impl Future<Output = Result<T, SqlError>> + Send) -> Result<T, SqlError> {
+        self.interruption.enter().await;
+        let result = work.await;
+        self.interruption.running.store(false, Ordering::SeqCst);
+        result.map_err(|error| self.judge(error))
+    }
+
+    /// Tells our own interruption from a timeout, and a transaction's first error from what follows from it.
+    fn judge(&mut self, error: SqlError) -> SqlError {
+        const QUERY_CANCELED: &str = "57014";
+        const IN_FAILED_TRANSACTION: &str = "25P02";
+        let code = error.code.as_deref();
+        if code == Some(IN_FAILED_TRANSACTION)
+            && let Some(first) = &self.first_error
+        {
+            return first.clone();
+        }
+        let interrupted = code == Some(QUERY_CANCELED) && self.interruption.asked.load(Ordering::SeqCst);
+        let error = if interrupted { SqlError { class: ErrorClass::Interrupted, ..error } } else { error };
+        if error.class == ErrorClass::Connection
+            && let Some(turn) = &mut self.turn
+        {
+            // Whoever comes next opens another.
+            **turn = None;
+        }
+        if matches!(self.stage, Stage::Transaction) && self.first_error.is_none() {
+            self.first_error = Some(error.clone());
+        }
+        error
+    }
+
+    /// The connection, for what comes between a holder's own statements.
+    pub(super) fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    fn in_transaction(&self) -> bool {
+        matches!(self.stage, Stage::Transaction)
+    }
+
+    pub(super) fn interrupter(&self) -> Arc<dyn Interrupt> {
+        Arc::clone(&self.interruption) as Arc<dyn Interrupt>
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let running = self.interruption.running.load(Ordering::SeqCst);
+        let script: Arc<str> = match &self.stage {
+            Stage::Clean if !running => return,
+            Stage::Clean | Stage::Transaction => "rollback".into(),
+            Stage::Changed(restore) => Arc::clone(restore),
+        };
+        let Some(mut turn) = self.turn.take() else { return };
+        if turn.is_none() {
+            return;
+        }
+        let connection = Arc::clone(&self.connection);
+        let interruption = Arc::clone(&self.interruption);
+        let Ok(runtime) = Handle::try_current() else {
+            // Nothing can tidy up any more; the server does when the connection closes.
+            *turn = None;
+            return;
+        };
+        runtime.spawn(async move {
+            interruption.close().await;
+            if !tidy(&connection, &script, running).await {
+                *turn = None;
+            }
+        });
+    }
+}
+
+/// Sends the script, cancelling first what is still running. False where the connection is not fit for use any more.
+async fn tidy(connection: &Connection, script: &str, running: bool) -> bool {
+    let tidied = async {
+        let mut sent = std::pin::pin!(connection.script(script));
+        if !running {
+            return sent.await.is_ok();
+        }
+        let mut again = tokio::time::interval(CANCEL_INTERVAL);
+        // The first request goes out before the script is sent, lest it hit the script.
+        connection.cancel().await;
+        again.tick().await;
+        loop {
+            tokio::select! {
+                done = &mut sent => return done.is_ok(),
+                _ = again.tick() => connection.cancel().await,
+            }
+        }
+    };
+    tokio::time::timeout(TIDY_TIME, tidied).await.unwrap_or(false)
+}
+
+/// Interrupts what runs in one holder's hands, and never what runs in the next one's.
+struct Interruption {
+    connection: Arc<Connection>,
+    /// False once the connection was handed back. Held while a request to cancel is under way, which nothing new may
+    /// overtake.
+    open: Mutex<bool>,
+    /// True while a request to the server runs.
+    running: AtomicBool,
+    /// True once we have asked the server to cancel.
+    asked: AtomicBool,
+}
+
+impl Interruption {
+    fn new(connection: Arc<Connection>) -> Self {
+        Self { connection, open: Mutex::new(true), running: AtomicBool::new(false), asked: AtomicBool::new(false) }
+    }
+
+    /// Before a request, once no cancelling is under way.
+    async fn enter(&self) {
+        let _open = self.open.lock().await;
+        self.running.store(true, Ordering::SeqCst);
+    }
+
+    async fn close(&self) {
+        *self.open.lock().await = false;
+    }
+}
+
+#[async_trait]
+impl Interrupt for Interruption {
+    async fn interrupt(&self) {
+        let open = self.open.lock().await;
+        if *open && self.running.load(Ordering::SeqCst) {
+            self.asked.store(true, Ordering::SeqCst);
+            self.connection.cancel().await;
+        }
+    }
+}
+
+#[async_trait]
+impl Sql for Held {
+    fn dialect(&self) -> Arc<dyn Dialect> {
+        Arc::new(PostgresDialect)
+    }
+
+    async fn execute(&mut self, sql: &str, parameters: &[Value]) -> Result<u64, SqlError> {
+        let (connection, inside) = (Arc::clone(&self.connection), self.in_transaction());
+        self.request(async { connection.execute(sql, parameters, inside).await }).await
+    }
+
+    async fn query(&mut self, sql: &str, parameters: &[Value]) -> Result<Vec<Row>, SqlError> {
+        let (connection, inside) = (Arc::clone(&self.connection), self.in_transaction());
+        self.request(async { connection.query(sql, parameters, inside).await }).await
+    }
+
+    async fn script(&mut self, sql: &str) -> Result<(), SqlError> {
+        let connection = Arc::clone(&self.connection);
+        self.request(async { connection.script(sql).await }).await
+    }
+}
+
+#[async_trait]
+impl Control for Held {
+    async fn begin(&mut self) -> Result<(), SqlError> {
+        self.stage = Stage::Transaction;
+        self.script("begin").await
+    }
+
+    async fn commit(&mut self) -> Result<(), SqlError> {
+        self.end("commit").await
+    }
+}
+
+#[async_trait]
+impl Session for Held {
+    fn interrupter(&self) -> Arc<dyn Interrupt> {
+        Held::interrupter(self)
+    }
+
+    fn as_sql(&mut self) -> &mut dyn Sql {
+        self
+    }
+}
+
+/// The open transaction of a batch.
+pub(super) struct Batch {
+    pub(super) held: Held,
+    pub(super) update_name: String,
+    /// Writes the progress: parameter 1 is the update's name, parameter 2 the progress.
+    pub(super) write: String,
+    /// Deletes the row: parameter 1 is the update's name.
+    pub(super) delete: String,
+}
+
+#[async_trait]
+impl Sql for Batch {
+    fn dialect(&self) -> Arc<dyn Dialect> {
+        self.held.dialect()
+    }
+
+    async fn execute(&mut self, sql: &str, parameters: &[Value]) -> Result<u64, SqlError> {
+        self.held.execute(sql, parameters).await
+    }
+
+    async fn query(&mut self, sql: &str, parameters: &[Value]) -> Result<Vec<Row>, SqlError> {
+        self.held.query(sql, parameters).await
+    }
+
+    async fn script(&mut self, sql: &str) -> Result<(), SqlError> {
+        self.held.script(sql).await
+    }
+}
+
+#[async_trait]
+impl Transaction for Batch {
+    async fn commit(mut self: Box<Self>, progress: Option<&str>) -> Result<(), SqlError> {
+        const DIVISION_BY_ZERO: &str = "22012";
+        let mut values = vec![Value::from(self.update_name.as_str())];
+        let sql = match progress {
+            Some(progress) => {
+                values.push(progress.into());
+                &self.write
+            }
+            None => &self.delete,
+        };
+        let committed = self.held.commit_with(sql, &values).await;
+        committed.map_err(|error| match error.code.as_deref() {
+            Some(DIVISION_BY_ZERO) => row_vanished(&self.update_name),
+            _ => error,
+        })
+    }
+
+    async fn rollback(mut self: Box<Self>) -> Result<(), SqlError> {
+        self.held.end("rollback").await
+    }
+
+    fn interrupter(&self) -> Arc<dyn Interrupt> {
+        self.held.interrupter()
+    }
+
+    fn as_sql(&mut self) -> &mut dyn Sql {
+        self
+    }
+}

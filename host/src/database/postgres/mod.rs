@@ -1,0 +1,194 @@
+//! The PostgreSQL driver.
+//!
+//! Three connections, each made when it is first needed: one for the lease, one for batches and one-shots, one for the
+//! queue and tidegate's own tables. Each tells the server by its `application_name` who it is.
+
+mod connection;
+mod dialect;
+mod error;
+mod held;
+mod lease;
+mod name;
+mod tls;
+mod url;
+mod value;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use async_trait::async_trait;
+
+use self::connection::Connection;
+use self::dialect::PostgresDialect;
+use self::held::{Batch, Held, Slot};
+use self::lease::Key;
+use self::name::Role;
+use self::url::Target;
+use crate::database::handle::{self, Control};
+use crate::database::tables::Tables;
+use crate::database::{OpenError, Options, PostgresOptions};
+use crate::scheduler::database::{Begin, Holder, LeaseAttempt, Session};
+use crate::update::sql::{Dialect, SqlError, Value};
+
+/// One database of a PostgreSQL server.
+pub(crate) struct Driver {
+    target: Target,
+    holder: Holder,
+    queue_table: String,
+    tables: Tables,
+    /// The settings of every session.
+    settings: Arc<str>,
+    batch: Slot,
+    control: Slot,
+    lease: Slot,
+    /// The server's process behind the connection for batches, which is not to be taken for a predecessor's.
+    batch_backend: AtomicI64,
+    #[cfg(feature = "test-switches")]
+    switches: crate::database::Switches,
+}
+
+/// What a one-shot is free of.
+const WITHOUT_LIMITS: &str = "set statement_timeout = 0; set lock_timeout = 0";
+
+impl Driver {
+    pub(crate) fn new(url: &str, options: &Options, tables: Tables) -> Result<Self, OpenError> {
+        Ok(Self {
+            target: Target::parse(url, &options.postgres)?,
+            holder: options.holder.clone(),
+            queue_table: options.queue_table.clone(),
+            tables,
+            settings: settings(&options.postgres).into(),
+            batch: Slot::default(),
+            control: Slot::default(),
+            lease: Slot::default(),
+            batch_backend: AtomicI64::new(0),
+            #[cfg(feature = "test-switches")]
+            switches: options.switches,
+        })
+    }
+
+    /// Waits for a connection, and opens it where it is closed.
+    async fn take(&self, slot: &Slot, holder: &Holder, role: Role) -> Result<Held, SqlError> {
+        let mut turn = Arc::clone(slot).lock_owned().await;
+        let usable = turn.as_ref().filter(|connection| !connection.is_closed());
+        let connection = match usable {
+            Some(connection) => Arc::clone(connection),
+            None => Arc::clone(turn.insert(Arc::new(self.connect(holder, role).await?))),
+        };
+        Ok(Held::new(turn, connection))
+    }
+
+    async fn connect(&self, holder: &Holder, role: Role) -> Result<Connection, SqlError> {
+        let name = name::of(holder, role, None);
+        let mut connection = Connection::open(&self.target, &name, &self.settings).await?;
+        if role == Role::Batch {
+            // The key is known to the server only: which schema the queue table is in.
+            let key = Key::find(&connection, &self.queue_table).await?;
+            connection.rename(name::of(holder, role, Some(key))).await?;
+            self.batch_backend.store(connection.backend, Ordering::SeqCst);
+        }
+        Ok(connection)
+    }
+
+    /// Whether a batch planned from `planned` can go on from `found`.
+    fn goes_on(&self, planned: &str, found: &str) -> bool {
+        #[cfg(feature = "test-switches")]
+        if self.switches.skip_progress_comparison {
+            return true;
+        }
+        planned == found
+    }
+}
+
+/// The settings of every session. Texts have to say the same whatever a role or a database has been set to. That a
+/// server looks after its client while a statement runs is known to version 14 and later, on most systems.
+fn settings(options: &PostgresOptions) -> String {
+    format!(
+        "set lock_timeout = {}; set statement_timeout = {}; set idle_in_transaction_session_timeout = {}; \
+         set datestyle = 'ISO'; set intervalstyle = 'postgres'; set extra_float_digits = 3; set bytea_output = 'hex'; \
+         set standard_conforming_strings = on; \
+         do $$ begin perform set_config('client_connection_check_interval', '2000', false); \
+         exception when others then null; end $$",
+        options.lock_timeout.as_millis(),
+        options.statement_timeout.as_millis(),
+        options.idle_in_transaction_timeout.as_millis(),
+    )
+}
+
+#[async_trait]
+impl handle::Driver for Driver {
+    fn dialect(&self) -> Arc<dyn Dialect> {
+        Arc::new(PostgresDialect)
+    }
+
+    async fn check_place(&self) -> Result<(), SqlError> {
+        Ok(())
+    }
+
+    async fn control(&self) -> Result<Box<dyn Control>, SqlError> {
+        Ok(Box::new(self.take(&self.control, &self.holder, Role::Control).await?))
+    }
+
+    async fn try_lease(&self, holder: &Holder) -> Result<LeaseAttempt, SqlError> {
+        #[cfg(feature = "test-switches")]
+        if self.switches.lease_always {
+            return Ok(LeaseAttempt::Held(Box::new(handle::NoLease)));
+        }
+        // Kept from one attempt to the next, and given away with the lease.
+        let mut kept = self.lease.lock().await;
+        let name = name::of(holder, Role::Lease, None);
+        let usable = kept.take().filter(|kept| !kept.is_closed() && kept.application_name() == name);
+        let connection = match usable {
+            Some(connection) => connection,
+            None => Arc::new(self.connect(holder, Role::Lease).await?),
+        };
+        let ours = self.batch_backend.load(Ordering::SeqCst);
+        let attempt = lease::attempt(&connection, &self.queue_table, ours).await?;
+        if let LeaseAttempt::Taken(_) = attempt {
+            *kept = Some(connection);
+        }
+        Ok(attempt)
+    }
+
+    async fn lease_holder(&self) -> Result<Option<Holder>, SqlError> {
+        let held = self.take(&self.control, &self.holder, Role::Control).await?;
+        lease::holder(held.connection(), &self.queue_table).await
+    }
+
+    async fn begin(&self, update_name: &str, progress: &str) -> Result<Begin, SqlError> {
+        let mut held = self.take(&self.batch, &self.holder, Role::Batch).await?;
+        let rows = held.begin_with(&self.tables.lock_row(), &[update_name.into()]).await?;
+        let found = match rows.into_iter().next().and_then(|row| row.into_iter().next()) {
+            None => None,
+            Some(Value::Text(text)) => Some(text),
+            Some(_) => return Err(SqlError::permanent(format!("the progress of \"{update_name}\" is not a text"))),
+        };
+        if !found.as_deref().is_some_and(|found| self.goes_on(progress, found)) {
+            held.end("rollback").await?;
+            return Ok(Begin::Moved(found));
+        }
+        Ok(Begin::Ready(Box::new(Batch {
+            held,
+            update_name: update_name.to_owned(),
+            write: self.tables.write_locked_row(),
+            delete: self.tables.delete_locked_row(),
+        })))
+    }
+
+    async fn session(&self) -> Result<Box<dyn Session>, SqlError> {
+        let mut held = self.take(&self.batch, &self.holder, Role::Batch).await?;
+        let restore = format!(
+            "rollback; reset all; {}; set application_name = '{}'",
+            self.settings,
+            held.connection().application_name()
+        );
+        held.change_settings(WITHOUT_LIMITS, restore.into()).await?;
+        Ok(Box::new(held))
+    }
+
+    async fn close(&self) {
+        for slot in [&self.batch, &self.control, &self.lease] {
+            slot.lock().await.take();
+        }
+    }
+}

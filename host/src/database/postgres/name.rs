@@ -1,0 +1,59 @@
+//! The name that each connection gives itself (`application_name`): `tidegate/<host>/<pid>/<role>`, where the role of a
+//! connection for batches ends in the lease's key, so that whoever takes the lease over finds what is left running.
+
+use super::lease::Key;
+use crate::scheduler::database::Holder;
+
+/// PostgreSQL cuts longer names.
+const LONGEST: usize = 63;
+
+/// What a connection is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    Lease,
+    Batch,
+    Control,
+}
+
+/// The name of a holder's connection. A host's name that is too long loses its end.
+pub(super) fn of(holder: &Holder, role: Role, key: Option<Key>) -> String {
+    let role = match (role, key) {
+        (Role::Lease, _) => "lease".to_owned(),
+        (Role::Control, _) => "control".to_owned(),
+        (Role::Batch, Some(key)) => format!("batch.{}", key.short()),
+        (Role::Batch, None) => "batch".to_owned(),
+    };
+    let fixed = format!("tidegate//{}/{role}", holder.pid).len();
+    let plain = |c: char| if c.is_ascii_alphanumeric() || "-._".contains(c) { c } else { '-' };
+    let host: String = holder.host.chars().map(plain).take(LONGEST.saturating_sub(fixed)).collect();
+    format!("tidegate/{host}/{}/{role}", holder.pid)
+}
+
+/// The holder whose connection has this name; `None` where it is not one of tidegate's.
+pub(super) fn holder(name: &str) -> Option<Holder> {
+    let mut parts = name.strip_prefix("tidegate/")?.split('/');
+    Some(Holder { host: parts.next()?.to_owned(), pid: parts.next()?.parse().ok()? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Role, holder, of};
+    use crate::scheduler::database::Holder;
+
+    #[test]
+    fn a_name_tells_the_holder() {
+        let one = Holder { host: "db-1.example".to_owned(), pid: 77 };
+        let name = of(&one, Role::Lease, None);
+        assert_eq!(name, "tidegate/db-1.example/77/lease");
+        assert_eq!(holder(&name), Some(one));
+        assert_eq!(holder("psql"), None);
+    }
+
+    #[test]
+    fn a_name_stays_within_what_the_server_keeps() {
+        let long = Holder { host: "näme/".repeat(40), pid: u32::MAX };
+        let name = of(&long, Role::Control, None);
+        assert_eq!(name.len(), 63);
+        assert!(name.is_ascii() && name.ends_with("/4294967295/control"), "{name}");
+    }
+}

@@ -1,0 +1,145 @@
+//! A PostgreSQL URL: what `tokio-postgres` understands of it, and libpq's `sslmode` and `sslrootcert`, of which it
+//! knows only a part.
+
+use std::str::FromStr as _;
+use std::time::Duration;
+
+use percent_encoding::percent_decode_str;
+use tokio_postgres::Config;
+use tokio_postgres::config::{Host, SslMode};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use super::tls::{self, Trust};
+use crate::database::{OpenError, PostgresOptions};
+
+/// Where a server is and how to speak with it.
+#[derive(Clone)]
+pub(super) struct Target {
+    pub(super) config: Config,
+    pub(super) tls: MakeRustlsConnect,
+}
+
+/// Silence after which the other end is asked whether it is there still, and how often and how many times.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(10);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(3);
+const KEEPALIVE_RETRIES: u32 = 3;
+
+impl Target {
+    pub(super) fn parse(url: &str, options: &PostgresOptions) -> Result<Self, OpenError> {
+        let (plain, ssl) = take_ssl_parameters(url)?;
+        let mut config = Config::from_str(&plain).map_err(|error| {
+            let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}"));
+            OpenError::Postgres(format!("{error}{}", cause.unwrap_or_default()))
+        })?;
+        if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
+            return Err(OpenError::Postgres(
+                "it names no host: write one as in postgres://user@host/database, or a socket's folder as in \
+                 postgres://user@%2Fvar%2Frun%2Fpostgresql/database"
+                    .to_owned(),
+            ));
+        }
+        let trust = ssl.trust()?;
+        // As with libpq, encryption is no matter of a socket on the same machine.
+        let local =
+            !config.get_hosts().is_empty() && config.get_hosts().iter().all(|host| matches!(host, Host::Unix(_)));
+        config.ssl_mode(if local { SslMode::Disable } else { ssl.mode.on_the_wire() });
+        if let (None, Some(password)) = (config.get_password(), &options.password) {
+            config.password(password);
+        }
+        if config.get_connect_timeout().is_none() {
+            config.connect_timeout(options.connect_timeout);
+        }
+        if config.get_keepalives_idle() == Config::new().get_keepalives_idle() {
+            config.keepalives_idle(KEEPALIVE_IDLE);
+        }
+        if config.get_keepalives_interval().is_none() {
+            config.keepalives_interval(KEEPALIVE_INTERVAL);
+        }
+        if config.get_keepalives_retries().is_none() {
+            config.keepalives_retries(KEEPALIVE_RETRIES);
+        }
+        Ok(Self { config, tls: tls::connector(&trust)? })
+    }
+}
+
+/// libpq's modes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Mode {
+    Disable,
+    #[default]
+    Prefer,
+    Require,
+    VerifyCa,
+    VerifyFull,
+}
+
+impl Mode {
+    fn parse(text: &str) -> Result<Self, OpenError> {
+        Ok(match text {
+            "disable" => Self::Disable,
+            "prefer" => Self::Prefer,
+            "require" => Self::Require,
+            "verify-ca" => Self::VerifyCa,
+            "verify-full" => Self::VerifyFull,
+            other => {
+                return Err(OpenError::Postgres(format!(
+                    "sslmode \"{other}\" is not one of disable, prefer, require, verify-ca, verify-full"
+                )));
+            }
+        })
+    }
+
+    /// Whether to encrypt: verifying is the connector's business.
+    fn on_the_wire(self) -> SslMode {
+        match self {
+            Self::Disable => SslMode::Disable,
+            Self::Prefer => SslMode::Prefer,
+            Self::Require | Self::VerifyCa | Self::VerifyFull => SslMode::Require,
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Ssl {
+    mode: Mode,
+    root_certificates: Option<String>,
+}
+
+impl Ssl {
+    /// Whom to trust, as libpq has it.
+    fn trust(&self) -> Result<Trust, OpenError> {
+        let roots = match (self.mode, &self.root_certificates) {
+            (Mode::Disable | Mode::Prefer, _) | (Mode::Require, None) => return Ok(Trust::Anybody),
+            (_, Some(file)) if file != "system" => tls::roots_in_file(file)?,
+            _ => tls::roots_of_system()?,
+        };
+        Ok(match self.mode {
+            Mode::VerifyFull => Trust::Name(roots),
+            _ => Trust::Chain(roots),
+        })
+    }
+}
+
+/// Takes the two parameters out of a URL's query.
+fn take_ssl_parameters(url: &str) -> Result<(String, Ssl), OpenError> {
+    let mut ssl = Ssl::default();
+    let Some((before, query)) = url.split_once('?') else { return Ok((url.to_owned(), ssl)) };
+    let mut others = Vec::new();
+    for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
+        let (key, value) = parameter.split_once('=').unwrap_or((parameter, ""));
+        let value = percent_decode_str(value).decode_utf8();
+        let value = value.map_err(|_| OpenError::Postgres(format!("the value of \"{key}\" is not UTF-8")))?;
+        match key {
+            "sslmode" => ssl.mode = Mode::parse(&value)?,
+            "sslrootcert" => ssl.root_certificates = Some(value.into_owned()),
+            "sslcert" | "sslkey" | "sslcrl" | "sslpassword" => {
+                return Err(OpenError::Postgres(format!("\"{key}\" is not supported: leave it out")));
+            }
+            _ => others.push(parameter),
+        }
+    }
+    if others.is_empty() {
+        return Ok((before.to_owned(), ssl));
+    }
+    Ok((format!("{before}?{}", others.join("&")), ssl))
+}

@@ -1,0 +1,176 @@
+//! A running instance: every call into a guest goes through here, and none goes unmetered.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use wasmtime::component::ResourceAny;
+use wasmtime::{Result, Store, UpdateDeadline};
+
+use super::artifact::Artifact;
+use super::bindings::Controller as Guest;
+use super::bindings::default_batch_size::exports::tidegate::controller::default_batch_size;
+use super::bindings::exports::tidegate::controller::pacing;
+use super::bindings::min_batch_size::exports::tidegate::controller::min_batch_size;
+use super::fault;
+use super::host_state::HostState;
+use super::limits::{Exceeded, Limits};
+use crate::controller::{Callback, Fault, FaultKind, Subject, Usage};
+
+/// One instance of a component and the store it lives in.
+pub(super) struct Live {
+    store: Store<HostState>,
+    guest: Guest,
+    default_batch_size: Option<default_batch_size::Guest>,
+    min_batch_size: Option<min_batch_size::Guest>,
+    limits: Limits,
+    /// Why it can never be called again. Set while a call runs, so that it stays where a call is given up half way:
+    /// wasmtime does not let anybody into an instance that was left in the middle of something.
+    lost: Option<Fault>,
+    /// Shared with the controller, which is asked for it without waiting for a call to end.
+    usage: Arc<Mutex<Usage>>,
+}
+
+impl Live {
+    /// Starts an instance.
+    pub(super) async fn start(artifact: &Artifact, state: HostState) -> Result<Live, Fault> {
+        let (program, limits) = (artifact.program(), artifact.limits());
+        let failed = |error| fault::of_call(&error, Callback::Start, limits);
+        let wrong_types = |error| fault::incompatible_because("its exports do not have the contract's types", &error);
+        let mut store = new_store(artifact, state);
+        allow(&mut store, limits).map_err(failed)?;
+        let started = within(limits.deadline, program.pre.instance_pre().instantiate_async(&mut store)).await;
+        store.data_mut().end_call();
+        let instance = started.map_err(failed)?;
+        let guest = Guest::new(&mut store, &instance).map_err(wrong_types)?;
+        let default_batch_size = program.default_batch_size.as_ref().map(|found| found.load(&mut store, &instance));
+        let default_batch_size = default_batch_size.transpose().map_err(wrong_types)?;
+        let min_batch_size = program.min_batch_size.as_ref().map(|found| found.load(&mut store, &instance));
+        let min_batch_size = min_batch_size.transpose().map_err(wrong_types)?;
+        Ok(Live {
+            default_batch_size: default_batch_size.map(|world| world.tidegate_controller_default_batch_size().clone()),
+            min_batch_size: min_batch_size.map(|world| world.tidegate_controller_min_batch_size().clone()),
+            usage: Arc::default(),
+            store,
+            guest,
+            limits: limits.clone(),
+            lost: None,
+        })
+    }
+
+    /// Where what is used is added up.
+    pub(super) fn usage(&self) -> Arc<Mutex<Usage>> {
+        self.usage.clone()
+    }
+
+    pub(super) async fn on_update(&mut self, subject: &Subject) -> Result<ResourceAny, Fault> {
+        let callback = Callback::OnUpdate;
+        self.begin(callback)?;
+        let Subject { update_name, database_name, one_shot } = subject;
+        let pacing = self.guest.tidegate_controller_pacing();
+        let call = pacing.call_on_update(&mut self.store, update_name, database_name, *one_shot);
+        let answer = within(self.limits.deadline, call).await;
+        self.end(callback, answer)?.map_err(|message| fault::returned(&message, callback))
+    }
+
+    pub(super) async fn enter(&mut self, iteration: ResourceAny) -> Result<pacing::Admission, Fault> {
+        let callback = Callback::Enter;
+        self.begin(callback)?;
+        let resource = self.guest.tidegate_controller_pacing().iteration();
+        let call = resource.call_enter(&mut self.store, iteration);
+        let answer = within(self.limits.deadline, call).await;
+        self.end(callback, answer)?.map_err(|message| fault::returned(&message, callback))
+    }
+
+    pub(super) async fn exit(&mut self, iteration: ResourceAny, outcome: &pacing::Outcome) -> Result<(), Fault> {
+        let callback = Callback::Exit;
+        self.begin(callback)?;
+        let resource = self.guest.tidegate_controller_pacing().iteration();
+        let call = resource.call_exit(&mut self.store, iteration, outcome);
+        let answer = within(self.limits.deadline, call).await;
+        self.end(callback, answer)?.map_err(|message| fault::returned(&message, callback))
+    }
+
+    /// Drops an iteration, which runs its destructor. In an instance that is lost nothing is left to drop.
+    pub(super) async fn drop_iteration(&mut self, iteration: ResourceAny) -> Result<(), Fault> {
+        if self.lost.is_some() {
+            return Ok(());
+        }
+        let callback = Callback::Drop;
+        self.begin(callback)?;
+        let call = iteration.resource_drop_async(&mut self.store);
+        let answer = within(self.limits.deadline, call).await;
+        self.end(callback, answer)
+    }
+
+    pub(super) async fn default_batch_size(&mut self, update: &str, database: &str) -> Result<Option<u32>, Fault> {
+        let callback = Callback::DefaultBatchSize;
+        let Some(exported) = self.default_batch_size.clone() else { return Ok(None) };
+        self.begin(callback)?;
+        let call = exported.call_default_batch_size(&mut self.store, update, database);
+        let answer = within(self.limits.deadline, call).await;
+        self.end(callback, answer).map(Some)
+    }
+
+    pub(super) async fn min_batch_size(&mut self, update: &str, database: &str) -> Result<Option<u32>, Fault> {
+        let callback = Callback::MinBatchSize;
+        let Some(exported) = self.min_batch_size.clone() else { return Ok(None) };
+        self.begin(callback)?;
+        let call = exported.call_min_batch_size(&mut self.store, update, database);
+        let answer = within(self.limits.deadline, call).await;
+        self.end(callback, answer).map(Some)
+    }
+
+    /// Opens a call: gives it its allowances, and holds the instance for lost until the call has ended well.
+    fn begin(&mut self, callback: Callback) -> Result<(), Fault> {
+        if let Some(first) = &self.lost {
+            return Err(fault::lost(first, callback));
+        }
+        allow(&mut self.store, &self.limits).map_err(|error| fault::of_call(&error, callback, &self.limits))?;
+        let message = "the host gave the call up before it ended".to_owned();
+        self.lost = Some(Fault { kind: FaultKind::Deadline, callback, message });
+        Ok(())
+    }
+
+    /// Closes a call: whatever went wrong in it costs the instance.
+    fn end<T>(&mut self, callback: Callback, answer: Result<T>) -> Result<T, Fault> {
+        self.store.data_mut().end_call();
+        self.measure();
+        let answer = answer.map_err(|error| fault::of_call(&error, callback, &self.limits));
+        self.lost = answer.as_ref().err().cloned();
+        answer
+    }
+
+    fn measure(&mut self) {
+        let fuel_left = self.store.get_fuel().unwrap_or_default();
+        let mut usage = self.usage.lock().unwrap_or_else(PoisonError::into_inner);
+        usage.calls += 1;
+        usage.fuel += self.limits.fuel_per_call.saturating_sub(fuel_left);
+        usage.peak_memory = self.store.data().accountant.memory_bytes();
+    }
+}
+
+fn new_store(artifact: &Artifact, state: HostState) -> Store<HostState> {
+    let limits = artifact.limits();
+    let mut store = Store::new(artifact.program().pre.engine(), state);
+    store.limiter(|state| &mut state.accountant);
+    store.set_hostcall_fuel(limits.data_bytes);
+    store.set_max_component_handles(limits.handles);
+    store.epoch_deadline_callback(|store| {
+        store.data().check_deadline()?;
+        Ok(UpdateDeadline::Yield(1))
+    });
+    store
+}
+
+/// Fuel bounds a call's work, the epoch the time until it lets others run and looks at its deadline.
+fn allow(store: &mut Store<HostState>, limits: &Limits) -> Result<()> {
+    store.set_fuel(limits.fuel_per_call)?;
+    store.set_epoch_deadline(1);
+    store.data_mut().begin_call();
+    Ok(())
+}
+
+/// Bounds a call that sleeps: the epoch only sees code that runs.
+async fn within<T>(limit: Duration, call: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::time::timeout(limit, call).await.unwrap_or_else(|_| Err(Exceeded::Deadline { limit }.into()))
+}

@@ -1,0 +1,153 @@
+//! The sandbox as the rest of the host sees it: a source of controllers, and the controllers and iterations themselves.
+
+use std::mem;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use wasmtime::component::ResourceAny;
+
+use super::artifact::Artifact;
+use super::bindings::exports::tidegate::controller::pacing;
+use super::count;
+use super::host_state::{HostState, NoSignals, SignalReader};
+use super::instance::Live;
+use super::log::{Log, LogSink, TracingSink};
+use super::text::printable;
+use crate::controller::{Admission, Batch, Controller, Fault, Iteration, Outcome, Source, Subject, Usage};
+
+/// Bytes of a reason for waiting that are kept, and of an error that is told to a guest.
+pub const REASON_BYTES: usize = 4 << 10;
+
+/// Starts instances of one artifact, one for each database.
+pub struct ComponentSource {
+    name: String,
+    artifact: Arc<Artifact>,
+    settings: Arc<[(String, String)]>,
+    log: Arc<dyn LogSink>,
+    signals: Arc<dyn SignalReader>,
+}
+
+impl ComponentSource {
+    /// A source under the name that the configuration gives it. Lines go to `tracing`, and no signal is known.
+    pub fn new(name: impl Into<String>, artifact: Arc<Artifact>) -> ComponentSource {
+        ComponentSource {
+            name: name.into(),
+            artifact,
+            settings: Arc::default(),
+            log: Arc::new(TracingSink),
+            signals: Arc::new(NoSignals),
+        }
+    }
+
+    /// What the guest reads through `settings`, in this order; where a key stands twice, `get` answers the first.
+    #[must_use]
+    pub fn with_settings(self, settings: Vec<(String, String)>) -> ComponentSource {
+        ComponentSource { settings: settings.into(), ..self }
+    }
+
+    /// Where the guest's lines go.
+    #[must_use]
+    pub fn with_log(self, log: Arc<dyn LogSink>) -> ComponentSource {
+        ComponentSource { log, ..self }
+    }
+
+    /// What the guest reads through `signals`.
+    #[must_use]
+    pub fn with_signals(self, signals: Arc<dyn SignalReader>) -> ComponentSource {
+        ComponentSource { signals, ..self }
+    }
+
+    /// The artifact whose instances it starts.
+    pub fn artifact(&self) -> &Arc<Artifact> {
+        &self.artifact
+    }
+}
+
+#[async_trait]
+impl Source for ComponentSource {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    async fn start(&self, database_name: &str) -> Result<Box<dyn Controller>, Fault> {
+        let limits = self.artifact.limits();
+        let log = Log::new(self.log.clone(), &self.name, database_name, limits);
+        let state = HostState::new(limits, self.settings.clone(), self.signals.clone(), log);
+        let live = Live::start(&self.artifact, state).await?;
+        Ok(Box::new(ComponentController { usage: live.usage(), live: Arc::new(tokio::sync::Mutex::new(live)) }))
+    }
+}
+
+/// An instance, seen as a controller. Its iterations call the same instance, so both hold it.
+struct ComponentController {
+    live: Arc<tokio::sync::Mutex<Live>>,
+    usage: Arc<Mutex<Usage>>,
+}
+
+#[async_trait]
+impl Controller for ComponentController {
+    async fn on_update(&mut self, subject: &Subject) -> Result<Box<dyn Iteration>, Fault> {
+        let handle = self.live.lock().await.on_update(subject).await?;
+        Ok(Box::new(ComponentIteration { live: self.live.clone(), handle }))
+    }
+
+    async fn default_batch_size(&mut self, update_name: &str, database_name: &str) -> Result<Option<u32>, Fault> {
+        self.live.lock().await.default_batch_size(update_name, database_name).await
+    }
+
+    async fn min_batch_size(&mut self, update_name: &str, database_name: &str) -> Result<Option<u32>, Fault> {
+        self.live.lock().await.min_batch_size(update_name, database_name).await
+    }
+
+    fn take_usage(&mut self) -> Option<Usage> {
+        let mut usage = self.usage.lock().unwrap_or_else(PoisonError::into_inner);
+        // Memory does not shrink: what was held stays the least that the next peak can be.
+        let rest = Usage { peak_memory: usage.peak_memory, ..Usage::default() };
+        Some(mem::replace(&mut usage, rest))
+    }
+}
+
+/// A handle to a guest's iteration. Rust cannot drop it by itself, for that runs code of the guest: see `close`.
+struct ComponentIteration {
+    live: Arc<tokio::sync::Mutex<Live>>,
+    handle: ResourceAny,
+}
+
+#[async_trait]
+impl Iteration for ComponentIteration {
+    async fn enter(&mut self) -> Result<Admission, Fault> {
+        let answer = self.live.lock().await.enter(self.handle).await?;
+        Ok(match answer {
+            pacing::Admission::Run(target) => Admission::Run(Duration::from_millis(target.into())),
+            pacing::Admission::Wait(delay) => Admission::Wait {
+                duration: Duration::from_millis(delay.duration.into()),
+                reason: printable(&delay.reason, REASON_BYTES),
+            },
+        })
+    }
+
+    async fn exit(&mut self, outcome: &Outcome) -> Result<(), Fault> {
+        self.live.lock().await.exit(self.handle, &to_guest(outcome)).await
+    }
+
+    async fn close(self: Box<Self>) -> Result<(), Fault> {
+        self.live.lock().await.drop_iteration(self.handle).await
+    }
+}
+
+fn to_guest(outcome: &Outcome) -> pacing::Outcome {
+    match outcome {
+        Outcome::Completed(batch) => {
+            let Batch { items, batch_size, duration, finished } = *batch;
+            pacing::Outcome::Completed(pacing::Batch {
+                items: count(items),
+                batch_size: count(batch_size),
+                duration: duration.as_secs_f64() * 1_000.0,
+                finished,
+            })
+        }
+        Outcome::Failed(error) => pacing::Outcome::Failed(printable(error, REASON_BYTES)),
+        Outcome::Cancelled => pacing::Outcome::Cancelled,
+    }
+}

@@ -1,0 +1,253 @@
+//! The configuration file: what each mistake in it is told to the person who made it, and what a file in order means.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tidegate::config::{Config, Databases, Diagnostic, IndexParts, Target, UpdateKind};
+use tidegate::controller::Fallback;
+use tidegate::update::sql::TableName;
+
+/// The least that a file must have.
+const DATABASE: &str = "[[database]]\nurl = \"sqlite:app.db\"\n";
+
+fn environment(name: &str) -> Option<String> {
+    match name {
+        "SECRET" => Some("hunter2".to_owned()),
+        "HOST" => Some("db.example.org".to_owned()),
+        _ => None,
+    }
+}
+
+fn parse(text: &str) -> Result<Config, Vec<Diagnostic>> {
+    Config::parse(text, Path::new("tidegate.toml"), &environment)
+}
+
+fn printed(diagnostics: &[Diagnostic]) -> String {
+    diagnostics.iter().fold(String::new(), |mut text, diagnostic| {
+        writeln!(text, "{diagnostic}").unwrap();
+        text
+    })
+}
+
+/// Wrong files by name. Where the name ends in `+`, a database in order stands before the text.
+const WRONG: &[(&str, &str)] = &[
+    ("syntax", "[[database]]\nurl = \"sqlite:app.db\nname = 3\n"),
+    ("syntax-duplicate-key", "[[database]]\nurl = \"sqlite:app.db\"\nurl = \"sqlite:b.db\"\n"),
+    ("no-database", "[background_updates]\nsleep_enabled = false\n"),
+    ("unknown-section+", "[[updates]]\nname = \"a\"\n"),
+    ("unknown-key+", "[[update]]\nname = \"a\"\nkind = \"delete\"\ntable = \"t\"\nkee = \"id\"\nwhere = \"true\"\n"),
+    ("unknown-key-without-suggestion+", "[[controller]]\nname = \"a\"\npath = \"a.wasm\"\nspeed = 3\n"),
+    ("unknown-limit+", "[[controller]]\nname = \"a\"\npath = \"a.wasm\"\n[controller.limits]\nfuel_per_cal = 1\n"),
+    ("section-once+", "[[background_updates]]\nsleep_enabled = false\n"),
+    ("section-many+", "[controller]\nname = \"a\"\npath = \"a.wasm\"\n"),
+    ("section-not-a-table", "database = [\"sqlite:app.db\"]\n"),
+    ("wrong-types+", "[background_updates]\nsleep_enabled = \"no\"\nmax_attempts = \"5\"\npoll_interval_ms = 1.5\n"),
+    (
+        "out-of-range+",
+        "[background_updates]\nmin_batch_size = 0\nmax_attempts = -1\nmax_batch_size = 3_000_000_000\npoll_interval_ms = 1\n",
+    ),
+    ("target-over-maximum+", "[background_updates]\nbackground_update_duration_ms = 90_000\n"),
+    ("estimator+", "[background_updates]\nestimator = \"kalman\"\n"),
+    ("url-missing", "[[database]]\nname = \"main\"\n"),
+    ("url-empty", "[[database]]\nurl = \"\"\n"),
+    ("url-twice", "[[database]]\nurl = \"sqlite:app.db\"\nurl_file = \"url\"\n"),
+    ("url-of-another-system", "[[database]]\nurl = \"mysql://root:hunter2@localhost/app\"\n"),
+    ("url-sqlite-without-file", "[[database]]\nurl = \"sqlite:\"\n"),
+    ("url-sqlite-in-memory", "[[database]]\nurl = \"sqlite::memory:\"\n"),
+    ("url-sqlite-slashes", "[[database]]\nurl = \"sqlite://app.db\"\n"),
+    ("url-file-missing", "[[database]]\nurl_file = \"no/such/file\"\n"),
+    ("timeouts-of-postgres-for-sqlite+", "lock_timeout_ms = 100\nstatement_timeout_ms = 100\n"),
+    (
+        "timeout-of-sqlite-for-postgres",
+        "[[database]]\nurl = \"postgres://app:hunter2@localhost/app\"\nbusy_timeout_ms = 1\n",
+    ),
+    ("database-twice", "[[database]]\nurl = \"sqlite:a.db\"\n\n[[database]]\nurl = \"sqlite:b.db\"\n"),
+    ("variable-not-set", "[[database]]\nurl = \"postgres://app:${PASSWORD}@${HOST}/app\"\n"),
+    ("variable-malformed", "[[database]]\nurl = \"postgres://app:${SECRET@localhost/app\"\nname = \"${a b}\"\n"),
+    ("secret-of-wrong-shape", "[[database]]\nurl = \"${SECRET}\"\n"),
+    (
+        "secret-as-word+",
+        "[[update]]\nname = \"a\"\nkind = \"${SECRET}\"\n[[update]]\nname = \"b\"\nkind = \"noop\"\ndatabases = [\"${SECRET}\"]\n",
+    ),
+    ("secret-as-number+", "[background_updates]\nmax_attempts = \"${SECRET}\"\n"),
+    ("controller-incomplete+", "[[controller]]\nsha256 = \"abc\"\nfallback = \"defualt\"\nmax_faults = 0\n"),
+    (
+        "controller-limits+",
+        "[[controller]]\nname = \"a\"\npath = \"a.wasm\"\n[controller.limits]\nfuel_per_call = 0\nmemory_bytes = 5_000_000_000\ndeadline_ms = \"5s\"\n",
+    ),
+    (
+        "controller-settings+",
+        "[[controller]]\nname = \"a\"\npath = \"a.wasm\"\n[controller.settings]\nhours = [8, 18]\nzone = { name = \"UTC\" }\n",
+    ),
+    ("controller-limits-not-a-table+", "[[controller]]\nname = \"a\"\npath = \"a.wasm\"\nlimits = 3\n"),
+    (
+        "controller-twice+",
+        "[[controller]]\nname = \"a\"\npath = \"a.wasm\"\n[[controller]]\nname = \"a\"\npath = \"b.wasm\"\n",
+    ),
+    ("update-without-kind+", "[[update]]\nname = \"a\"\n"),
+    ("update-unknown-kind+", "[[update]]\nname = \"a\"\nkind = \"backfil\"\n"),
+    ("update-kind-of-later+", "[[update]]\nname = \"a\"\nkind = \"copy\"\ninto = \"b\"\n"),
+    ("update-backfill-incomplete+", "[[update]]\nkind = \"backfill\"\ntable = \"t\"\n"),
+    ("update-delete-without-where+", "[[update]]\nname = \"a\"\nkind = \"delete\"\ntable = \"t\"\nkey = \"id\"\n"),
+    (
+        "update-key-of-another-kind+",
+        "[[update]]\nname = \"a\"\nkind = \"delete\"\ntable = \"t\"\nkey = \"id\"\nset = \"a = 1\"\nwhere = \"true\"\nunique = true\n",
+    ),
+    ("update-noop-with-keys+", "[[update]]\nname = \"a\"\nkind = \"noop\"\ntable = \"t\"\n"),
+    ("update-empty-texts+", "[[update]]\nname = \" \"\nkind = \"backfill\"\ntable = \"\"\nkey = []\nset = \"\"\n"),
+    (
+        "update-key-twice+",
+        "[[update]]\nname = \"a\"\nkind = \"delete\"\ntable = \"t\"\nkey = [\"a\", \"a\"]\nwhere = \"true\"\n",
+    ),
+    (
+        "update-key-of-wrong-type+",
+        "[[update]]\nname = \"a\"\nkind = \"delete\"\ntable = \"t\"\nkey = 3\nwhere = \"true\"\n",
+    ),
+    ("update-index-of-nothing+", "[[update]]\nname = \"a\"\nkind = \"create-index\"\ntable = \"t\"\nindex = \"i\"\n"),
+    (
+        "update-index-of-both+",
+        "[[update]]\nname = \"a\"\nkind = \"create-index\"\ntable = \"t\"\nindex = \"i\"\ncolumns = [\"a\"]\nexpressions = [\"lower(b)\"]\n",
+    ),
+    ("update-unknown-database+", "[[update]]\nname = \"a\"\nkind = \"noop\"\ndatabases = [\"mastre\", \"state\"]\n"),
+    ("update-no-database+", "[[update]]\nname = \"a\"\nkind = \"noop\"\ndatabases = []\n"),
+    ("update-twice+", "[[update]]\nname = \"a\"\nkind = \"noop\"\n\n[[update]]\nname = \"a\"\nkind = \"noop\"\n"),
+    (
+        "many-at-once",
+        "[background_update]\nmax_attempts = 3\n\n[[database]]\nname = \"main\"\nurll = \"sqlite:app.db\"\n\n[[update]]\nname = \"a\"\nkind = \"delete\"\ntabel = \"t\"\nkey = \"id\"\nwhere = \"${NOT_SET}\"\n",
+    ),
+];
+
+#[test]
+fn each_mistake_is_told_with_its_place_and_what_to_do() {
+    for (name, text) in WRONG {
+        let (name, text) = match name.strip_suffix('+') {
+            Some(name) => (name, format!("{DATABASE}{text}")),
+            None => (*name, (*text).to_owned()),
+        };
+        let diagnostics = parse(&text).expect_err(name);
+        let told = printed(&diagnostics);
+        if name.starts_with("secret") {
+            assert!(!told.contains("hunter2"), "{name} tells the secret: {told}");
+        }
+        let settings = insta::Settings::clone_current();
+        let _bound = with_file(settings, &text).bind_to_scope();
+        insta::assert_snapshot!(name, told);
+    }
+}
+
+fn with_file(mut settings: insta::Settings, text: &str) -> insta::Settings {
+    settings.set_snapshot_path("snapshots/config");
+    settings.set_prepend_module_to_snapshot(false);
+    settings.set_omit_expression(true);
+    settings.set_description(text);
+    settings
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_told() {
+    let diagnostics = Config::load(Path::new("no/such/tidegate.toml"), &environment).unwrap_err();
+    insta::assert_snapshot!(printed(&diagnostics), @"no/such/tidegate.toml: cannot read the configuration: No such file or directory (os error 2)");
+}
+
+#[test]
+fn what_is_left_out_has_the_documented_value() {
+    let text = format!("{DATABASE}[[controller]]\nname = \"a\"\npath = \"a.wasm\"\n");
+    let config = parse(&text).unwrap();
+    let _bound = with_file(insta::Settings::clone_current(), &text).bind_to_scope();
+    insta::assert_debug_snapshot!("defaults", config);
+}
+
+#[test]
+fn a_full_file_is_understood() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tidegate.toml");
+    fs::write(folder.path().join("url.secret"), "host=db dbname=state password=hunter2\n").unwrap();
+    fs::write(&path, include_str!("config/full.toml")).unwrap();
+    let config = Config::load(&path, &environment).unwrap();
+    let [master, state] = &config.databases[..] else { panic!("{:?}", config.databases) };
+    let file = folder.path().join("data/app.db");
+    assert_eq!(master.target, Target::Sqlite { path: file, busy_timeout: Duration::from_millis(250) });
+    let Target::Postgres { url, statement_timeout, .. } = &state.target else { panic!("{:?}", state.target) };
+    assert_eq!(url.reveal(), "host=db dbname=state password=hunter2");
+    assert_eq!(*statement_timeout, Duration::from_secs(30));
+    assert_eq!(config.background_updates.target_duration, Duration::from_millis(200));
+    let controller = config.controller_of("state").unwrap();
+    assert_eq!(controller.path, folder.path().join("controllers/office.wasm"));
+    assert_eq!((controller.fallback, controller.sha256.unwrap()[0]), (Fallback::Hold, 0xe3));
+    assert_eq!(controller.settings.0["token"], "hunter2");
+    assert_eq!(controller.settings.0["from"], "8");
+    assert_eq!(controller.limits.fuel_per_call, 500_000);
+    assert!(config.controller_of("master").is_none());
+    assert!(config.warnings.is_empty(), "{}", printed(&config.warnings));
+    assert!(!format!("{config:?}").contains("hunter2"), "Debug shows a secret");
+}
+
+#[test]
+fn each_kind_of_update_is_understood() {
+    let folder = PathBuf::from("tests");
+    let text = include_str!("config/full.toml").replace("url_file = \"url.secret\"", "url = \"postgres://${HOST}\"");
+    let config = Config::parse(&text, &folder.join("tidegate.toml"), &environment).unwrap();
+    let of_master: Vec<_> = config.updates_of("master").map(|update| update.name.as_str()).collect();
+    assert_eq!(of_master, ["fill_search_body", "index_search_body", "drop_spam", "old_one"]);
+    let messages = TableName { schema: None, name: "messages".to_owned() };
+    let update = |name: &str| &config.updates.iter().find(|update| update.name == name).unwrap().kind;
+    assert_eq!(
+        *update("fill_search_body"),
+        UpdateKind::Backfill {
+            table: messages.clone(),
+            key: vec!["id".to_owned()],
+            set: "search_body = lower(body), touched = touched + 1".to_owned(),
+            condition: None,
+        }
+    );
+    assert_eq!(
+        *update("drop_spam"),
+        UpdateKind::Delete {
+            table: TableName { schema: Some("chat".to_owned()), name: "messages".to_owned() },
+            key: vec!["room".to_owned(), "id".to_owned()],
+            condition: "body like '$$ ${ %'".to_owned(),
+        }
+    );
+    assert_eq!(
+        *update("index_search_body"),
+        UpdateKind::CreateIndex {
+            table: messages,
+            index: "messages_search_body".to_owned(),
+            parts: IndexParts::Expressions(vec!["lower(search_body)".to_owned(), "id".to_owned()]),
+            unique: false,
+            condition: Some("search_body is not null".to_owned()),
+        }
+    );
+    assert_eq!(*update("old_one"), UpdateKind::Noop);
+}
+
+#[test]
+fn a_definition_knows_its_lines() {
+    let config = parse(&format!("{DATABASE}\n[[update]]\nname = \"a\"\nkind = \"noop\"\n")).unwrap();
+    let places = &config.updates[0].places;
+    assert_eq!((places.header.line, places.of("name").line, places.of("table").line), (4, 5, 4));
+    assert_eq!(config.updates[0].databases, Databases::All);
+    let diagnostic = config.diagnostic(places.of("kind"), "message".to_owned(), None);
+    assert_eq!(diagnostic.to_string(), "tidegate.toml:6:1: message");
+}
+
+#[test]
+fn updates_of_one_name_may_be_for_different_databases() {
+    let databases =
+        "[[database]]\nname = \"a\"\nurl = \"sqlite:a.db\"\n[[database]]\nname = \"b\"\nurl = \"sqlite:b.db\"\n";
+    let update = |database| format!("[[update]]\nname = \"same\"\nkind = \"noop\"\ndatabases = [\"{database}\"]\n");
+    let config = parse(&format!("{databases}{}{}", update("a"), update("b"))).unwrap();
+    assert_eq!(config.updates_of("b").count(), 1);
+}
+
+#[test]
+fn a_controller_that_is_not_used_is_warned_of() {
+    let controller = |name| format!("[[controller]]\nname = \"{name}\"\npath = \"{name}.wasm\"\n");
+    let config = parse(&format!("{DATABASE}{}{}", controller("first"), controller("second"))).unwrap();
+    insta::assert_snapshot!(printed(&config.warnings), @r#"
+    tidegate.toml:6:1: controller "second" is ignored for database "master": "first" comes first
+      hint: say with `databases` which controller is for which database
+    "#);
+}

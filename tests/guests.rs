@@ -1,0 +1,112 @@
+//! The controllers of `guests/`, built from their sources and run as an operator would.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use tidegate::controller::{Admission, Controller, Fault, FaultKind, Outcome, Source, Subject};
+use tidegate::sandbox::{Artifact, ComponentSource, LoadOptions};
+
+/// The component of a controller, built anew where its sources are newer. Each is built once, whatever the tests.
+fn built(name: &str) -> PathBuf {
+    static BUILT: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    let guests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../guests");
+    let mut built = BUILT.lock().unwrap();
+    if !built.contains(name) {
+        // Where the host is built is not where guests are.
+        let make =
+            Command::new("make").arg("-C").arg(&guests).arg(name).env_remove("CARGO_TARGET_DIR").output().unwrap();
+        assert!(make.status.success(), "see guests/install-tools.sh\n{}", String::from_utf8_lossy(&make.stderr));
+        built.insert(name.to_owned());
+    }
+    guests.join("target/components").join(name).with_extension("wasm")
+}
+
+async fn start(name: &str, settings: &[(&str, &str)]) -> Box<dyn Controller> {
+    let artifact = Artifact::load(&built(name), &LoadOptions::default()).await.unwrap();
+    assert!(artifact.imports().iter().all(|import| import.starts_with("tidegate:controller/")));
+    let settings = settings.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+    ComponentSource::new(name, artifact).with_settings(settings).start("master").await.unwrap()
+}
+
+/// The answers of `enter` up to `run`, in one iteration.
+async fn iterate(controller: &mut dyn Controller) -> Result<Vec<Admission>, Fault> {
+    let subject = Subject { update_name: "u".to_owned(), database_name: "master".to_owned(), one_shot: false };
+    let mut iteration = controller.on_update(&subject).await?;
+    let mut answers = vec![iteration.enter().await?];
+    while matches!(answers.last(), Some(Admission::Wait { .. })) {
+        answers.push(iteration.enter().await?);
+    }
+    iteration.exit(&Outcome::Failed("deadlock".to_owned())).await?;
+    iteration.close().await?;
+    Ok(answers)
+}
+
+fn run(ms: u64) -> Admission {
+    Admission::Run(Duration::from_millis(ms))
+}
+
+fn sleep(ms: u64) -> Admission {
+    Admission::Wait { duration: Duration::from_millis(ms), reason: "sleep between iterations".to_owned() }
+}
+
+#[tokio::test]
+async fn steady_sleeps_before_each_iteration_as_synapse_does() {
+    let mut controller = start("rust-steady", &[]).await;
+    for _ in 0..2 {
+        assert_eq!(iterate(&mut *controller).await, Ok(vec![sleep(1_000), run(100)]));
+    }
+    assert_eq!(controller.default_batch_size("u", "master").await, Ok(Some(100)));
+    assert_eq!(controller.min_batch_size("u", "master").await, Ok(Some(100)));
+}
+
+#[tokio::test]
+async fn steady_does_as_its_settings_say() {
+    let settings = [("sleep_duration_ms", "20"), ("background_update_duration_ms", "50"), ("min_batch_size", "7")];
+    let mut controller = start("rust-steady", &settings).await;
+    assert_eq!(iterate(&mut *controller).await, Ok(vec![sleep(20), run(50)]));
+    assert_eq!(controller.min_batch_size("u", "master").await, Ok(Some(7)));
+    let mut awake = start("rust-steady", &[("sleep_enabled", "false"), ("default_batch_size", "9")]).await;
+    assert_eq!(iterate(&mut *awake).await, Ok(vec![run(100)]));
+    assert_eq!(awake.default_batch_size("u", "master").await, Ok(Some(9)));
+}
+
+#[tokio::test]
+async fn fixed_runs_at_once_and_leaves_batch_sizes_to_the_host() {
+    for (settings, target) in [(&[][..], 100), (&[("target_ms", "2147483647")][..], 2_147_483_647)] {
+        let mut controller = start("c-fixed", settings).await;
+        assert_eq!(iterate(&mut *controller).await, Ok(vec![run(target)]));
+        assert_eq!(controller.default_batch_size("u", "master").await, Ok(None));
+        assert_eq!(controller.min_batch_size("u", "master").await, Ok(None));
+    }
+}
+
+#[tokio::test]
+async fn a_setting_that_does_not_parse_is_named_and_nothing_runs() {
+    let cases = [
+        ("rust-steady", "sleep_enabled", "maybe"),
+        ("rust-steady", "min_batch_size", "-1"),
+        ("c-fixed", "target_ms", "2147483648"),
+        ("c-fixed", "target_ms", ""),
+    ];
+    let mut faults = Vec::new();
+    for (guest, key, value) in cases {
+        let mut controller = start(guest, &[(key, value)]).await;
+        let fault = iterate(&mut *controller).await.unwrap_err();
+        assert_eq!(fault.kind, FaultKind::ErrorReturned);
+        faults.push(fault.to_string());
+    }
+    insta::assert_snapshot!("settings_that_do_not_parse", faults.join("\n"));
+}
+
+#[test]
+fn guests_carry_the_contract_as_it_is() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let contract = std::fs::read_to_string(root.join("wit/controller.wit")).unwrap();
+    for guest in ["rust-steady", "c-fixed"] {
+        let copy = std::fs::read_to_string(root.join("guests").join(guest).join("wit/controller.wit")).unwrap();
+        assert_eq!(copy, contract, "{guest}");
+    }
+}

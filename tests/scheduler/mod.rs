@@ -1,0 +1,5 @@
+//! The loop, on real databases: what runs, in which order, what stops it, and what is left after a failure.
+
+mod failure;
+mod order;
+mod steering;
