@@ -3,6 +3,9 @@
 mod batch;
 mod dialect;
 mod lease;
+mod postgres_faults;
+mod postgres_only;
+mod postgres_tls;
 mod queue;
 mod sqlite_only;
 
@@ -15,6 +18,13 @@ macro_rules! promises {
             $( #[tokio::test(flavor = "multi_thread")]
             async fn $name() {
                 super::$name(&super::Place::sqlite()).await;
+            } )*
+        }
+
+        mod postgres {
+            $( #[tokio::test(flavor = "multi_thread")]
+            async fn $name() {
+                super::$name(&super::Place::postgres().await).await;
             } )*
         }
     };

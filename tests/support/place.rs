@@ -7,7 +7,7 @@ use tidegate::database::{Options, open};
 use tidegate::scheduler::database::{Begin, Database, Holder, NewRow, Transaction};
 use tidegate::update::sql::System;
 
-use super::postgres::{self, TestDatabase};
+use super::postgres::{self, Server, TestDatabase};
 
 /// A fresh database.
 pub struct Place {
@@ -29,7 +29,12 @@ impl Place {
     }
 
     pub async fn postgres() -> Self {
-        let database = postgres::server().database().await;
+        Self::on(postgres::server()).await
+    }
+
+    /// A database on this server.
+    pub async fn on(server: &Server) -> Self {
+        let database = server.database().await;
         Self { url: database.url.clone(), backend: Backend::Postgres(database) }
     }
 

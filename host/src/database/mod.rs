@@ -4,6 +4,7 @@
 
 mod estimate;
 mod handle;
+mod postgres;
 mod sqlite;
 mod tables;
 
@@ -138,6 +139,9 @@ pub fn open(url: &str, options: Options) -> Result<Arc<dyn Database>, OpenError>
     if let Some(path) = url.strip_prefix("sqlite:") {
         let path = sqlite_path(path).ok_or_else(|| OpenError::SqlitePath(url.to_owned()))?;
         return Ok(Arc::new(Handle::new(sqlite::Driver::new(path, &options, tables.clone()), tables)));
+    }
+    if url.starts_with("postgres://") || url.starts_with("postgresql://") {
+        return Ok(Arc::new(Handle::new(postgres::Driver::new(url, &options, tables.clone())?, tables)));
     }
     Err(OpenError::Scheme(scheme(url)))
 }

@@ -153,6 +153,27 @@ impl Tables {
         format!("update {} set progress_json = {progress} where update_name = {name}", self.quoted)
     }
 
+    /// PostgreSQL: locks an update's row and reads its progress, and leaves a mark that lasts as long as the
+    /// transaction. Parameter 1 is the update's name.
+    pub(crate) fn lock_row(&self) -> String {
+        format!(
+            "select progress_json, set_config('tidegate.batch', 'open', true) from {} where update_name = $1 for update",
+            self.quoted
+        )
+    }
+
+    /// PostgreSQL: writes the progress (parameter 2) of the row that [`Tables::lock_row`] locked. Divides by zero
+    /// where the row is not there, or the transaction is not the one that was marked: the commit travels with this
+    /// statement, and only an error keeps it from happening.
+    pub(crate) fn write_locked_row(&self) -> String {
+        one_row_or_error(&self.update_progress("$1", "$2"))
+    }
+
+    /// PostgreSQL: deletes the row that [`Tables::lock_row`] locked, or divides by zero.
+    pub(crate) fn delete_locked_row(&self) -> String {
+        one_row_or_error(&self.delete_row("$1"))
+    }
+
     /// See [`Database::progress`](crate::scheduler::database::Database::progress).
     pub(crate) async fn progress(&self, sql: &mut dyn Sql, update_name: &str) -> Result<Option<String>, SqlError> {
         let select = self.select_progress(&p(sql, 1));
@@ -385,6 +406,13 @@ fn queue_row(row: Row, stale: &mut bool) -> Result<QueueRow, SqlError> {
         ordering: row.get(3).and_then(Value::as_integer).unwrap_or(0),
         failure,
     })
+}
+
+fn one_row_or_error(statement: &str) -> String {
+    format!(
+        "with written as ({statement} and current_setting('tidegate.batch', true) = 'open' returning 1) \
+         select 1 / count(*) from written"
+    )
 }
 
 /// The placeholder of parameter `number`.

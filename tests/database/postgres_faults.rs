@@ -1,0 +1,237 @@
+//! PostgreSQL's faults: what each is taken for, and what is left after it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tidegate::scheduler::database::{Begin, Database, Lease, LeaseAttempt};
+use tidegate::update::ErrorClass;
+use tidegate::update::sql::{SqlError, Value};
+
+use crate::support::place::{Place, begin, holder, row};
+use crate::support::postgres::{Server, Settings};
+use crate::support::until;
+
+const KILL_BATCHES: &str = "select pg_terminate_backend(pid) from pg_stat_activity \
+                            where datname = current_database() and application_name like 'tidegate/%/batch.%'";
+const KILL_LEASES: &str = "select pg_terminate_backend(pid) from pg_stat_activity \
+                           where datname = current_database() and application_name like 'tidegate/%/lease'";
+const RUNNING: &str = "select count(*) from pg_stat_activity where datname = current_database() \
+                       and state = 'active' and query like 'select pg_sleep%'";
+
+async fn lease(database: &dyn Database, number: u32) -> Box<dyn Lease> {
+    match database.try_lease(&holder(number)).await.unwrap() {
+        LeaseAttempt::Held(lease) => lease,
+        LeaseAttempt::Taken(by) => panic!("taken by {by:?}"),
+    }
+}
+
+/// A place with the updates `a` and `b` queued and a table `items` with two rows.
+async fn ready() -> (Place, Arc<dyn Database>) {
+    let place = Place::postgres().await;
+    let database = place.prepared().await;
+    for name in ["a", "b"] {
+        database.enqueue(&row(name)).await.unwrap();
+    }
+    place.run("create table items (id int primary key, n int not null); insert into items values (1, 0), (2, 0)").await;
+    (place, database)
+}
+
+fn class(error: &SqlError) -> (ErrorClass, &str) {
+    (error.class, error.code.as_deref().unwrap_or_default())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deadlock_is_transient() {
+    let (place, database) = ready().await;
+    let other = place.prepared().await;
+    let (mut one, mut two) = (begin(&*database, "a", "{}").await, begin(&*other, "b", "{}").await);
+    one.execute("update items set n = 1 where id = 1", &[]).await.unwrap();
+    two.execute("update items set n = 2 where id = 2", &[]).await.unwrap();
+    let crossed = tokio::join!(
+        one.execute("update items set n = 1 where id = 2", &[]),
+        two.execute("update items set n = 2 where id = 1", &[])
+    );
+    let (failed, left) = match crossed {
+        (Err(error), Ok(_)) => (error, two),
+        (Ok(_), Err(error)) => (error, one),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(class(&failed), (ErrorClass::Transient, "40P01"));
+    assert!(failed.message.contains("detail: "), "{failed}");
+    left.commit(None).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_serialization_failure_is_transient() {
+    let (place, _) = ready().await;
+    place
+        .run(
+            "do $$ begin execute 'alter database ' || current_database() || \
+               ' set default_transaction_isolation = ''repeatable read'''; end $$",
+        )
+        .await;
+    let (database, other) = (place.prepared().await, place.prepared().await);
+    let mut batch = begin(&*database, "a", "{}").await;
+    batch.query("select n from items", &[]).await.unwrap();
+    let mut quicker = begin(&*other, "b", "{}").await;
+    quicker.execute("update items set n = n + 1", &[]).await.unwrap();
+    quicker.commit(None).await.unwrap();
+    let error = batch.execute("update items set n = n + 1", &[]).await.unwrap_err();
+    assert_eq!(class(&error), (ErrorClass::Transient, "40001"));
+    // What comes after the first error is told as that error.
+    let after = batch.execute("select 1", &[]).await.unwrap_err();
+    assert_eq!(after, error);
+    assert_eq!(batch.commit(Some("{\"n\":1}")).await.unwrap_err(), error);
+    assert_eq!(database.progress("a").await.unwrap().as_deref(), Some("{}"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_statement_timeout_is_transient_and_spares_one_shots() {
+    let (place, _) = ready().await;
+    let impatient = place.open_with(|options| options.postgres.statement_timeout = Duration::from_millis(60));
+    for _ in 0..2 {
+        let mut batch = begin(&*impatient, "a", "{}").await;
+        let error = batch.query("select pg_sleep(10)", &[]).await.unwrap_err();
+        assert_eq!(class(&error), (ErrorClass::Transient, "57014"));
+        drop(batch);
+        let mut session = impatient.session().await.unwrap();
+        session.query("select pg_sleep(0.2)", &[]).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dropped_connection_is_told_and_replaced() {
+    let (place, database) = ready().await;
+    let mut batch = begin(&*database, "a", "{}").await;
+    batch.execute("update items set n = 5", &[]).await.unwrap();
+    place.run(KILL_BATCHES).await;
+    let error = batch.execute("update items set n = 6", &[]).await.unwrap_err();
+    assert_eq!(error.class, ErrorClass::Connection, "{error}");
+    drop(batch);
+    let batch = begin(&*database, "a", "{}").await;
+    place.run(KILL_BATCHES).await;
+    assert_eq!(batch.commit(Some("{\"n\":1}")).await.unwrap_err().class, ErrorClass::Connection);
+    assert_eq!(database.progress("a").await.unwrap().as_deref(), Some("{}"));
+    // A connection that dies between two batches is nobody's business.
+    begin(&*database, "a", "{}").await.rollback().await.unwrap();
+    place.run(KILL_BATCHES).await;
+    begin(&*database, "a", "{}").await.commit(None).await.unwrap();
+    assert_eq!(place.rows("select n from items").await, ["0", "0"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_left_idle_is_ended_by_the_server() {
+    let (place, _) = ready().await;
+    let sleepy = place.open_with(|options| options.postgres.idle_in_transaction_timeout = Duration::from_millis(50));
+    let batch = begin(&*sleepy, "a", "{}").await;
+    until("the server has ended the session", || async {
+        place.rows("select 1 from pg_stat_activity where datname = current_database() and application_name like '%/batch.%'")
+            .await
+            .is_empty()
+    })
+    .await;
+    let error = batch.commit(Some("{\"n\":1}")).await.unwrap_err();
+    assert_eq!(class(&error), (ErrorClass::Connection, "25P03"), "{error}");
+    begin(&*sleepy, "a", "{}").await.commit(None).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lease_whose_connection_is_killed_is_lost_and_taken_over() {
+    let (place, first) = ready().await;
+    let second = place.prepared().await;
+    let mut held = lease(&*first, 1).await;
+    let mut batch = begin(&*first, "a", "{}").await;
+    batch.execute("update items set n = 7", &[]).await.unwrap();
+    let left_running = tokio::spawn(async move { batch.query("select pg_sleep(60)", &[]).await });
+    until("the statement runs", || async { place.rows(RUNNING).await == ["1"] }).await;
+    assert!(matches!(second.try_lease(&holder(2)).await.unwrap(), LeaseAttempt::Taken(Some(by)) if by == holder(1)));
+
+    place.run(KILL_LEASES).await;
+    let reason = tokio::time::timeout(Duration::from_secs(10), held.lost()).await.expect("noticed");
+    assert!(reason.contains("terminating connection"), "{reason}");
+
+    let taken_over = lease(&*second, 2).await;
+    assert_eq!(place.rows(RUNNING).await, ["0"], "the predecessor's statement still runs");
+    let error = left_running.await.unwrap().unwrap_err();
+    assert_eq!(class(&error), (ErrorClass::Connection, "57P01"));
+    assert_eq!(place.rows("select n from items").await, ["0", "0"]);
+    taken_over.release().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_item_is_lost_or_done_twice_while_connections_die() {
+    const BATCHES: i64 = 60;
+    let (place, _) = ready().await;
+    place.run("update background_updates set progress_json = '0'; create table done (n int not null)").await;
+    let place = Arc::new(place);
+    let working = Arc::new(AtomicBool::new(true));
+    let hosts: Vec<_> = (0..2).map(|_| tokio::spawn(work(place.open(), BATCHES))).collect();
+    let killer = tokio::spawn({
+        let (place, working) = (Arc::clone(&place), Arc::clone(&working));
+        async move {
+            let mut killed = 0;
+            while working.load(Ordering::SeqCst) {
+                killed += place.rows(KILL_BATCHES).await.len();
+                tokio::time::sleep(Duration::from_millis(7)).await;
+            }
+            killed
+        }
+    });
+    for host in hosts {
+        host.await.unwrap();
+    }
+    working.store(false, Ordering::SeqCst);
+    assert!(killer.await.unwrap() > 0, "nothing was killed");
+    let expected: Vec<String> = (1..=BATCHES).map(|n| n.to_string()).collect();
+    assert_eq!(place.rows("select n from done order by n").await, expected);
+}
+
+/// Does batches until all are done by whomever, whatever happens to the connections.
+async fn work(database: Arc<dyn Database>, batches: i64) {
+    loop {
+        let done: i64 = match database.progress("a").await {
+            Ok(progress) => progress.unwrap().parse().unwrap(),
+            Err(error) => panic!("{error}"),
+        };
+        if done == batches {
+            return;
+        }
+        match one_batch(&*database, done).await {
+            Err(error) if error.class == ErrorClass::Permanent => panic!("{error}"),
+            _ => {}
+        }
+    }
+}
+
+async fn one_batch(database: &dyn Database, done: i64) -> Result<(), SqlError> {
+    if let Begin::Ready(mut batch) = database.begin("a", &done.to_string()).await? {
+        batch.execute("insert into done values ($1)", &[Value::Integer(done + 1)]).await?;
+        batch.commit(Some(&(done + 1).to_string())).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_comes_back_is_found_again() {
+    let server = Server::start(&Settings { fsync: true, ..Settings::default() });
+    let place = Place::on(&server).await;
+    let database = place.prepared().await;
+    database.enqueue(&row("a")).await.unwrap();
+    let mut held = lease(&*database, 1).await;
+    begin(&*database, "a", "{}").await.commit(Some("{\"n\":1}")).await.unwrap();
+    let open = begin(&*database, "a", "{\"n\":1}").await;
+    server.kill();
+    tokio::time::timeout(Duration::from_secs(10), held.lost()).await.expect("noticed");
+    assert_eq!(open.commit(None).await.unwrap_err().class, ErrorClass::Connection);
+    assert_eq!(database.queue().await.unwrap_err().class, ErrorClass::Connection);
+    assert_eq!(database.begin("a", "{}").await.err().unwrap().class, ErrorClass::Connection);
+    server.start_again();
+    assert_eq!(database.queue().await.unwrap().rows[0].progress, "{\"n\":1}");
+    begin(&*database, "a", "{\"n\":1}").await.commit(None).await.unwrap();
+    lease(&*database, 1).await.release().await;
+    // In good order it ends all the same, and the handle's connections with it.
+    server.stop();
+    server.start_again();
+    assert!(database.queue().await.unwrap().rows.is_empty());
+}
