@@ -17,8 +17,9 @@ help: ## Explain each target
 demo: rust ## Run updates over a million rows, with a live display (DATABASE=sqlite, or postgres)
 	$(if $(filter postgres,$(DATABASE)),@$(MAKE) --no-print-directory postgres)
 	$(MAKE) --directory guests rust-steady
-	cargo build --package tidegate --bin tidegate
-	cargo run --quiet --package tidegate --example demo -- --database $(DATABASE)
+	# In one go, and so with the features that the tests build with: wasmtime is compiled once for all three.
+	cargo build --package tidegate --bin tidegate --example demo
+	$${CARGO_TARGET_DIR:-target}/debug/examples/demo --database $(DATABASE)
 
 .PHONY: test
 test: setup guests ## Run every test, on SQLite and on PostgreSQL

@@ -108,8 +108,13 @@ async fn demo(arguments: &Arguments) -> Outcome<ExitCode> {
 
 /// An error and what is behind it: PostgreSQL's own words are among the causes.
 fn with_causes(error: &dyn Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text += &format!(": {error}");
+        cause = error.source();
+    }
+    text
 }
 
 fn announce(rows: u64) {
