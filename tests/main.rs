@@ -8,6 +8,7 @@ mod config;
 mod database;
 mod guests;
 mod kinds;
+mod layers;
 mod sandbox;
 mod scheduler;
 mod supervisor;
