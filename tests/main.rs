@@ -3,12 +3,12 @@
 #![allow(missing_docs, unreachable_pub)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
 
+mod cli;
+mod config;
 mod database;
 mod guests;
 mod kinds;
 mod sandbox;
 mod scheduler;
-mod cli;
-mod config;
 mod supervisor;
 mod support;
