@@ -5,9 +5,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use tidegate::config::{Config, Databases, Diagnostic, IndexParts, Target, UpdateKind};
+use tidegate::config::{Config, Databases, Diagnostic, Target, UpdateKind};
 use tidegate::controller::Fallback;
 use tidegate::update::sql::TableName;
+use tidegate::update::{BackfillDefinition, CreateIndexDefinition, DeleteDefinition, IndexParts};
 
 /// The least that a file must have.
 const DATABASE: &str = "[[database]]\nurl = \"sqlite:app.db\"\n";
@@ -195,30 +196,30 @@ fn each_kind_of_update_is_understood() {
     let update = |name: &str| &config.updates.iter().find(|update| update.name == name).unwrap().kind;
     assert_eq!(
         *update("fill_search_body"),
-        UpdateKind::Backfill {
+        UpdateKind::Backfill(BackfillDefinition {
             table: messages.clone(),
             key: vec!["id".to_owned()],
             set: "search_body = lower(body), touched = touched + 1".to_owned(),
-            condition: None,
-        }
+            filter: None,
+        })
     );
     assert_eq!(
         *update("drop_spam"),
-        UpdateKind::Delete {
+        UpdateKind::Delete(DeleteDefinition {
             table: TableName { schema: Some("chat".to_owned()), name: "messages".to_owned() },
             key: vec!["room".to_owned(), "id".to_owned()],
-            condition: "body like '$$ ${ %'".to_owned(),
-        }
+            filter: "body like '$$ ${ %'".to_owned(),
+        })
     );
     assert_eq!(
         *update("index_search_body"),
-        UpdateKind::CreateIndex {
+        UpdateKind::CreateIndex(CreateIndexDefinition {
             table: messages,
             index: "messages_search_body".to_owned(),
             parts: IndexParts::Expressions(vec!["lower(search_body)".to_owned(), "id".to_owned()]),
             unique: false,
-            condition: Some("search_body is not null".to_owned()),
-        }
+            filter: Some("search_body is not null".to_owned()),
+        })
     );
     assert_eq!(*update("old_one"), UpdateKind::Noop);
 }

@@ -118,6 +118,7 @@ async fn each_way_to_use_too_much_has_its_own_fault() {
                 .pages(40)
                 .enter("(call $log (i32.const 2) (i32.const 65536) (i32.const 2000000)) (call $run (i32.const 1))"),
         ),
+        ("one long answer", Guest::new().pages(40).enter("(call $error (i32.const 65536) (i32.const 2000000))")),
         (
             "many long lines",
             Guest::new().fields("(global $left (mut i32) (i32.const 300))").enter(
@@ -134,6 +135,15 @@ async fn each_way_to_use_too_much_has_its_own_fault() {
                (drop (call $new (i32.const 1)))
                (br_if $again (global.set $left (i32.sub (global.get $left) (i32.const 1))) (global.get $left)))
              (call $iteration)",
+            ),
+        ),
+        (
+            "2,000 handles of WASI",
+            sleeper().fields("(global $left (mut i32) (i32.const 2000))").enter(
+                "(loop $again
+                   (drop (call $subscribe (i64.const 0)))
+                   (br_if $again (global.set $left (i32.sub (global.get $left) (i32.const 1))) (global.get $left)))
+                 (call $run (i32.const 1))",
             ),
         ),
     ];
@@ -204,6 +214,14 @@ async fn work_that_fuel_would_allow_ends_at_the_deadline_and_lets_others_run_mea
     let fault = first_fault(&guest, limits).await.unwrap_err();
     assert_eq!(fault.kind, FaultKind::Deadline);
     assert!(other.is_finished());
+}
+
+/// With tokio's clock at rest no timer strikes: the deadline is looked at by the guest's own interruptions, too.
+#[tokio::test(start_paused = true)]
+async fn work_ends_at_the_deadline_on_a_runtime_whose_timers_come_late() {
+    let guest = Guest::new().enter("(loop $again (br $again)) unreachable");
+    let limits = Limits { fuel_per_call: u64::MAX, deadline: Duration::from_millis(300), ..Limits::default() };
+    assert_eq!(first_fault(&guest, limits).await.unwrap_err().kind, FaultKind::Deadline);
 }
 
 #[tokio::test]

@@ -1,20 +1,37 @@
 //! Where the parts meet: from what a configuration says to what does it. The only place that names drivers, kinds of
 //! update and the sandbox.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use async_trait::async_trait;
 use rustix::system::uname;
-use tidegate::config;
-use tidegate::controller::{Callback, Fault, FaultKind, Source};
+use tidegate::config::{self, Target, UpdateKind};
+use tidegate::controller::{Fault, Source};
+use tidegate::database::{self, Options};
+use tidegate::sandbox::{Artifact, ComponentSource, LoadOptions};
 use tidegate::scheduler::database::{Database, Holder};
-use tidegate::update::{Budget, Handler, Mode, Progress, Sql, Step, UpdateError};
+use tidegate::update::{Backfill, CreateIndex, Delete, Handler, Noop};
 
 use super::error::CliError;
 
 /// A database as the scheduler knows it. It connects when it is first used.
 pub(super) fn open(database: &config::Database) -> Result<Arc<dyn Database>, CliError> {
-    Err(CliError::failure(format!("this build has no driver for {}", database.target.system())))
+    let mut options = Options::new(holder());
+    options.queue_table.clone_from(&database.queue_table);
+    let url = match &database.target {
+        Target::Sqlite { path, busy_timeout } => {
+            options.sqlite.busy_timeout = *busy_timeout;
+            format!("sqlite:{}", path.display())
+        }
+        Target::Postgres { url, lock_timeout, statement_timeout, idle_in_transaction_timeout } => {
+            options.postgres.lock_timeout = *lock_timeout;
+            options.postgres.statement_timeout = *statement_timeout;
+            options.postgres.idle_in_transaction_timeout = *idle_in_transaction_timeout;
+            url.reveal().to_owned()
+        }
+    };
+    database::open(&url, options)
+        .map_err(|error| CliError::failure(format!("cannot use database \"{}\"", database.name)).because(error))
 }
 
 /// This process, as the holder of leases.
@@ -24,26 +41,29 @@ pub(super) fn holder() -> Holder {
 
 /// What does an update's work on a database.
 pub(super) fn handler(update: &config::Update, database: &config::Database) -> Arc<dyn Handler> {
-    let _ = (&update.kind, database.target.system());
-    Arc::new(Unwired)
+    match update.kind.clone() {
+        UpdateKind::Backfill(definition) => Arc::new(Backfill::new(definition)),
+        UpdateKind::Delete(definition) => Arc::new(Delete::new(definition)),
+        UpdateKind::CreateIndex(definition) => Arc::new(CreateIndex::new(definition, database.target.system())),
+        UpdateKind::Noop => Arc::new(Noop),
+    }
 }
 
 /// A controller's component, read, compiled and linked.
 pub(super) async fn controller(controller: &config::Controller) -> Result<Arc<dyn Source>, Fault> {
-    let message = format!("this build has no sandbox to load {} into", controller.path.display());
-    Err(Fault { kind: FaultKind::Incompatible, callback: Callback::Load, message })
+    let options = LoadOptions {
+        sha256: controller.sha256,
+        limits: controller.limits.clone(),
+        cache_directory: cache_directory(),
+    };
+    let artifact = Artifact::load(&controller.path, &options).await?;
+    let settings = controller.settings.0.clone().into_iter().collect();
+    Ok(Arc::new(ComponentSource::new(controller.name.clone(), artifact).with_settings(settings)))
 }
 
-/// Stands where the handler of each kind goes.
-struct Unwired;
-
-#[async_trait]
-impl Handler for Unwired {
-    fn mode(&self, _: &Progress) -> Result<Mode, UpdateError> {
-        Ok(Mode::Batched)
-    }
-
-    async fn run(&self, _: &mut dyn Sql, _: &Progress, _: Budget) -> Result<Step, UpdateError> {
-        Err(UpdateError::Failed("this build has no handlers".to_owned()))
-    }
+/// Where compiled controllers are kept: what systemd gives a service, or else the user's own cache.
+fn cache_directory() -> Option<PathBuf> {
+    let folder = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let user = || folder("XDG_CACHE_HOME").or_else(|| Some(folder("HOME")?.join(".cache")));
+    folder("CACHE_DIRECTORY").or_else(|| Some(user()?.join("tidegate")))
 }

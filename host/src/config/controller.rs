@@ -6,11 +6,12 @@ use toml::Spanned;
 use toml::de::DeValue;
 
 use super::diagnostic::Diagnostic;
-use super::model::{Config, Controller, Limits, Settings};
+use super::model::{Config, Controller, Settings};
 use super::raw;
 use super::resolve::{named_databases, narrow, one_of, relative_to_file, required, twice};
 use super::section::{Reader, Table};
 use crate::controller::Fallback;
+use crate::sandbox::Limits;
 
 /// Reads the controllers.
 pub(super) fn controllers<'a>(
@@ -63,15 +64,20 @@ fn resolve_limits(raw: &raw::Limits) -> Limits {
     Limits {
         fuel_per_call: raw.fuel_per_call.0,
         deadline: Duration::from_millis(raw.deadline_ms.0),
-        memory_bytes: raw.memory_bytes.0,
-        table_elements: raw.table_elements.0,
-        instances: raw.instances.0,
-        stack_bytes: raw.stack_bytes.0,
-        data_bytes: raw.data_bytes.0,
-        handles: raw.handles.0,
-        log_lines_per_second: raw.log_lines_per_second.0,
-        log_line_bytes: raw.log_line_bytes.0,
+        memory_bytes: size(raw.memory_bytes.0),
+        table_elements: size(raw.table_elements.0),
+        instances: size(raw.instances.0),
+        stack_bytes: size(raw.stack_bytes.0),
+        data_bytes: size(raw.data_bytes.0),
+        handles: size(raw.handles.0),
+        log_lines_per_second: narrow(raw.log_lines_per_second.0),
+        log_line_bytes: size(raw.log_line_bytes.0),
     }
+}
+
+/// A number of things in memory; the ranges of the limits are far below any machine's.
+fn size(number: u64) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
 }
 
 fn digest(reader: &mut Reader<'_>, text: &Spanned<String>) -> Option<[u8; 32]> {

@@ -21,8 +21,7 @@ use toml::de::DeTable;
 
 pub use diagnostic::{Diagnostic, Position};
 pub use model::{
-    BackgroundUpdates, Config, Controller, Database, Databases, Estimator, IndexParts, Limits, Places, Settings,
-    Target, Update, UpdateKind,
+    BackgroundUpdates, Config, Controller, Database, Databases, Estimator, Places, Settings, Target, Update, UpdateKind,
 };
 pub use secret::{Environment, Secret};
 pub use section::nearest;

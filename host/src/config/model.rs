@@ -8,7 +8,9 @@ use std::time::Duration;
 use super::diagnostic::{Diagnostic, Position};
 use super::secret::Secret;
 use crate::controller::Fallback;
-use crate::update::sql::{System, TableName};
+use crate::sandbox::Limits;
+use crate::update::sql::System;
+use crate::update::{BackfillDefinition, CreateIndexDefinition, DeleteDefinition};
 
 /// A whole configuration. Paths in it are already relative to what the configuration file is relative to.
 #[derive(Debug, Clone)]
@@ -198,31 +200,6 @@ impl fmt::Debug for Settings {
     }
 }
 
-/// What a controller may use.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Limits {
-    /// Fuel for one call.
-    pub fuel_per_call: u64,
-    /// `deadline_ms`: wall time for one call.
-    pub deadline: Duration,
-    /// Linear memory of the instance, all memories together, in bytes.
-    pub memory_bytes: u64,
-    /// Table elements of the instance, all tables together.
-    pub table_elements: u64,
-    /// Core instances in the component.
-    pub instances: u64,
-    /// The wasm stack, in bytes.
-    pub stack_bytes: u64,
-    /// Data passed across the boundary in one call, in bytes.
-    pub data_bytes: u64,
-    /// Live handles.
-    pub handles: u64,
-    /// Log lines in a second; more are dropped and counted.
-    pub log_lines_per_second: u64,
-    /// Bytes of a log line; longer ones are cut.
-    pub log_line_bytes: u64,
-}
-
 /// An update's definition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Update {
@@ -240,47 +217,11 @@ pub struct Update {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum UpdateKind {
     /// `backfill`: sets columns of rows in the order of a key.
-    Backfill {
-        /// The table.
-        table: TableName,
-        /// The key's columns.
-        key: Vec<String>,
-        /// What follows SET, as SQL.
-        set: String,
-        /// Which rows, as SQL; all where `None`.
-        condition: Option<String>,
-    },
+    Backfill(BackfillDefinition),
     /// `delete`: deletes rows in the order of a key.
-    Delete {
-        /// The table.
-        table: TableName,
-        /// The key's columns.
-        key: Vec<String>,
-        /// Which rows, as SQL.
-        condition: String,
-    },
+    Delete(DeleteDefinition),
     /// `create-index`: builds an index.
-    CreateIndex {
-        /// The table.
-        table: TableName,
-        /// The index's name.
-        index: String,
-        /// What is indexed.
-        parts: IndexParts,
-        /// Whether no two rows may have equal keys.
-        unique: bool,
-        /// Which rows, as SQL; all where `None`.
-        condition: Option<String>,
-    },
+    CreateIndex(CreateIndexDefinition),
     /// `noop`: ends at once.
     Noop,
-}
-
-/// What an index indexes, in order.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum IndexParts {
-    /// Columns, by name.
-    Columns(Vec<String>),
-    /// Expressions, as SQL.
-    Expressions(Vec<String>),
 }

@@ -5,11 +5,12 @@ use std::collections::BTreeSet;
 use toml::Spanned;
 use toml::de::DeValue;
 
-use super::model::{Databases, IndexParts, Update, UpdateKind};
+use super::model::{Databases, Update, UpdateKind};
 use super::raw;
 use super::resolve::{named_databases, one_of, required, text, twice};
 use super::section::{Reader, Section, Table, list};
 use crate::update::sql::TableName;
+use crate::update::{BackfillDefinition, CreateIndexDefinition, DeleteDefinition, IndexParts};
 
 const TITLE: &str = "[[update]]";
 
@@ -119,19 +120,20 @@ fn resolve(reader: &mut Reader<'_>, section: &Section<raw::Update>, kind: &str) 
     // Everything is looked at before anything is missed, so that all that is wrong is told at once.
     let schema = text(reader, "schema", raw.schema.as_ref());
     let table = text(reader, "table", raw.table.as_ref()).map(|name| TableName { schema, name });
-    let condition = text(reader, "where", raw.condition.as_ref());
+    let filter = text(reader, "where", raw.condition.as_ref());
     let key = key(reader, raw);
     let set = text(reader, "set", raw.set.as_ref());
-    match kind {
-        "backfill" => Some(UpdateKind::Backfill { table: table?, key: key?, set: set?, condition }),
-        "delete" => Some(UpdateKind::Delete { table: table?, key: key?, condition: condition? }),
+    Some(match kind {
+        "backfill" => UpdateKind::Backfill(BackfillDefinition { table: table?, key: key?, set: set?, filter }),
+        "delete" => UpdateKind::Delete(DeleteDefinition { table: table?, key: key?, filter: filter? }),
         _ => {
             let index = text(reader, "index", raw.index.as_ref());
             let parts = index_parts(reader, section);
+            let (table, index, parts) = (table?, index?, parts?);
             let unique = raw.unique.unwrap_or(false);
-            Some(UpdateKind::CreateIndex { table: table?, index: index?, parts: parts?, unique, condition })
+            UpdateKind::CreateIndex(CreateIndexDefinition { table, index, parts, unique, filter })
         }
-    }
+    })
 }
 
 fn key(reader: &mut Reader<'_>, raw: &raw::Update) -> Option<Vec<String>> {

@@ -1,6 +1,5 @@
 //! From wasmtime's errors to faults: by type where there is a type, by text only where there is none.
 
-use wasmtime::component::ResourceTableError;
 use wasmtime::{Error, Trap, WasmBacktrace};
 use wasmtime_wasi::I32Exit;
 
@@ -65,9 +64,6 @@ fn by_type(error: &Error, limits: &Limits) -> Option<(FaultKind, String)> {
     if let Some(I32Exit(status)) = error.downcast_ref() {
         return Some((FaultKind::Trap, with_frames(error, &format!("the guest exited with status {status}"))));
     }
-    if let Some(ResourceTableError::Full) = error.downcast_ref() {
-        return Some((FaultKind::Handles, too_many_handles(limits)));
-    }
     None
 }
 
@@ -85,7 +81,7 @@ fn of_trap(trap: Trap, error: &Error, limits: &Limits) -> (FaultKind, String) {
 fn by_text(error: &Error, limits: &Limits) -> Option<(FaultKind, String)> {
     let says = |text: &str| error.chain().any(|cause| cause.to_string().contains(text));
     if says(HANDLES_TEXT) {
-        Some((FaultKind::Handles, too_many_handles(limits)))
+        Some((FaultKind::Handles, format!("wanted more than {} live handles", limits.handles)))
     } else if says(DATA_TEXT) {
         Some((FaultKind::DataSize, Exceeded::Data { limit: limits.data_bytes }.to_string()))
     } else if says(INSTANCES_TEXT) {
@@ -94,10 +90,6 @@ fn by_text(error: &Error, limits: &Limits) -> Option<(FaultKind, String)> {
     } else {
         None
     }
-}
-
-fn too_many_handles(limits: &Limits) -> String {
-    format!("wanted more than {} live handles", limits.handles)
 }
 
 /// Adds the names of the guest's functions that were running, where its file tells them.

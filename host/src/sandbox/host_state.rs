@@ -72,8 +72,6 @@ impl HostState {
             .allow_udp(false)
             .max_random_size(limits.data_bytes as u64)
             .build();
-        let mut wasi_resources = ResourceTable::new();
-        wasi_resources.set_max_capacity(limits.handles);
         HostState {
             accountant: Accountant::new(limits),
             deadline: None,
@@ -85,7 +83,8 @@ impl HostState {
             stdout,
             stderr,
             wasi,
-            wasi_resources,
+            // Its entries have handles in the guest, which are counted.
+            wasi_resources: ResourceTable::new(),
         }
     }
 

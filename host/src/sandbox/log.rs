@@ -222,4 +222,33 @@ mod tests {
         drop(log);
         assert_eq!(*kept.0.lock().unwrap(), ["… 1 lines dropped"]);
     }
+    #[test]
+    fn a_line_reaches_tracing_with_its_level_and_who_wrote_it() {
+        #[derive(Clone, Default)]
+        struct Written(Arc<Mutex<Vec<u8>>>);
+
+        impl std::io::Write for Written {
+            fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+                self.0.lock().unwrap().write(bytes)
+            }
+
+            fn flush(&mut self) -> std::io::Result<()> {
+                Ok(())
+            }
+        }
+
+        let written = Written::default();
+        let writer = written.clone();
+        let subscriber =
+            tracing_subscriber::fmt().with_writer(move || writer.clone()).with_ansi(false).without_time().finish();
+        tracing::subscriber::with_default(subscriber, || {
+            let log = Log::new(Arc::new(TracingSink), "paced", "master", &Limits::default());
+            log.write(Level::WARN, LogSource::Stderr, "panicked");
+        });
+        let written = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
+        assert_eq!(
+            written,
+            " WARN tidegate::controller: panicked controller=\"paced\" database=\"master\" source=stderr\n"
+        );
+    }
 }

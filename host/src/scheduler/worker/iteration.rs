@@ -182,8 +182,8 @@ impl Worker {
             target_ms: (!plan.subject.one_shot).then_some(target.as_millis() as u64),
             batch_size,
             items: result.as_ref().map_or(0, |committed| committed.items),
-            duration_ms: duration.as_secs_f64() * 1e3,
-            waited_ms: waited.total.as_secs_f64() * 1e3,
+            duration_ms: milliseconds(duration),
+            waited_ms: milliseconds(waited.total),
             wait_reason: waited.reason,
             outcome: name_of(&outcome).to_owned(),
             error: error_of(&outcome),
@@ -380,4 +380,9 @@ fn error_of(outcome: &Outcome) -> Option<String> {
         Outcome::Failed(error) => Some(error.clone()),
         _ => None,
     }
+}
+
+/// Milliseconds with the microseconds behind the point: what is stored is what was told.
+fn milliseconds(duration: Duration) -> f64 {
+    duration.as_micros() as f64 / 1e3
 }
