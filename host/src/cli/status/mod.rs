@@ -56,6 +56,8 @@ async fn look(config: &Config, database: &config::Database) -> Result<DatabaseRe
     opened.prepare().await?;
     let queue = opened.queue().await?;
     let runner = opened.lease_holder().await?;
+    // A host that cannot write cannot write down why.
+    let obstacle = if runner.is_some() { opened.obstacle().await? } else { None };
     let defined: HashMap<&str, _> =
         config.updates_of(&database.name).map(|update| (update.name.as_str(), update)).collect();
     let mut paces = HashMap::new();
@@ -65,7 +67,8 @@ async fn look(config: &Config, database: &config::Database) -> Result<DatabaseRe
         paces.insert(row.update_name.clone(), pace);
     }
     opened.close().await;
-    Ok(report::database(database, Snapshot { queue, runner, paces }, &|name| defined.contains_key(name)))
+    let report = report::database(database, Snapshot { queue, runner, paces }, &|name| defined.contains_key(name));
+    Ok(DatabaseReport { obstacle, ..report })
 }
 
 /// How far an update has come and how fast it goes. An estimate that fails is none: whoever runs the update meets the
