@@ -74,6 +74,11 @@ async fn processes(place: &Place, role: &str) -> Vec<String> {
         .await
 }
 
+/// Whether a process of the server has ended.
+async fn is_gone(place: &Place, process: &str) -> bool {
+    place.rows(&format!("select 1 from pg_stat_activity where pid = {process}")).await.is_empty()
+}
+
 /// The processes of a host that was killed may live on for a while, and the statement that they run must not.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_killed_host_left_running_on_the_server_has_ended_before_the_standby_works() {
@@ -90,8 +95,7 @@ async fn what_a_killed_host_left_running_on_the_server_has_ended_before_the_stan
     // The batches of the second last as well: were the statement of the first waited for, it would be in vain.
     second.says(WORKING, PATIENCE).await;
     assert!(since.elapsed() < TAKEOVER, "took over after {:?}: {}", since.elapsed(), second.said());
-    let alive = place.rows(&format!("select 1 from pg_stat_activity where pid = {}", left[0])).await;
-    assert!(alive.is_empty(), "the statement of the first host runs while the second works");
+    assert!(is_gone(place, &left[0]).await, "the statement of the first host runs while the second works");
     drag(place, 0).await;
     assert_eq!(second.end(PATIENCE).await, 0, "{}", second.said());
     each_touched_once(place, 500).await.unwrap();
@@ -107,13 +111,14 @@ async fn a_host_that_was_frozen_and_lost_its_lease_does_nothing_more() {
     let (mut first, mut second) = runner_and_standby(&folder).await;
     dragging(place).await;
     first.signal("STOP");
-    let lease = processes(place, "lease").await;
-    assert_eq!(lease.len(), 1, "{lease:?}");
+    let (lease, left) = (processes(place, "lease").await, processes(place, "batch").await);
+    assert_eq!((lease.len(), left.len()), (1, 1), "{lease:?}, {left:?}");
     // Its connections stay open, and so the server goes on with its statement.
     place.run(&format!("select pg_terminate_backend({})", lease[0])).await;
     let since = Instant::now();
     second.says(WORKING, PATIENCE).await;
     assert!(since.elapsed() < TAKEOVER, "took over after {:?}: {}", since.elapsed(), second.said());
+    assert!(is_gone(place, &left[0]).await, "the statement of the first host runs while the second works");
     dragging(place).await;
     first.signal("CONT");
     first.says("lease lost", PATIENCE).await;
