@@ -1,5 +1,6 @@
 //! What several topics need.
 
+pub mod binary;
 pub mod components;
 pub mod place;
 pub mod postgres;

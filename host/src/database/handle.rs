@@ -41,6 +41,9 @@ pub(crate) trait Driver: Send + Sync + 'static {
     /// See [`Database::lease_holder`].
     async fn lease_holder(&self) -> Result<Option<Holder>, SqlError>;
 
+    /// See [`Database::obstacle`]; without the retry.
+    async fn obstacle(&self) -> Result<Option<String>, SqlError>;
+
     /// See [`Database::begin`]; without the retry.
     async fn begin(&self, update_name: &str, progress: &str) -> Result<Begin, SqlError>;
 
@@ -179,6 +182,10 @@ impl<D: Driver> Database for Handle<D> {
 
     async fn lease_holder(&self) -> Result<Option<Holder>, SqlError> {
         retried!(self.driver.lease_holder().await)
+    }
+
+    async fn obstacle(&self) -> Result<Option<String>, SqlError> {
+        retried!(self.driver.obstacle().await)
     }
 
     async fn queue(&self) -> Result<Queue, SqlError> {

@@ -38,6 +38,12 @@ pub trait Database: Send + Sync {
     /// Whatever the database says.
     async fn lease_holder(&self) -> Result<Option<Holder>, SqlError>;
 
+    /// What keeps everybody from writing at this moment, if anything, found out without writing: for `status`.
+    ///
+    /// # Errors
+    /// Whatever the database says.
+    async fn obstacle(&self) -> Result<Option<String>, SqlError>;
+
     /// The queue as it is now. Forgets, on the way, the failures of rows that are gone or were queued anew.
     ///
     /// # Errors

@@ -6,7 +6,7 @@ mod report;
 use std::collections::HashMap;
 
 use tidegate::config::{self, Config};
-use tidegate::scheduler::database::{Database, Session};
+use tidegate::scheduler::database::Database;
 use tidegate::update::{Progress, UpdateError};
 
 use super::enqueue::selected;
@@ -56,25 +56,25 @@ async fn look(config: &Config, database: &config::Database) -> Result<DatabaseRe
     opened.prepare().await?;
     let queue = opened.queue().await?;
     let runner = opened.lease_holder().await?;
+    // A host that cannot write cannot write down why.
+    let obstacle = if runner.is_some() { opened.obstacle().await? } else { None };
     let defined: HashMap<&str, _> =
         config.updates_of(&database.name).map(|update| (update.name.as_str(), update)).collect();
     let mut paces = HashMap::new();
-    let mut session = opened.session().await?;
     for row in &queue.rows {
         let Some(update) = defined.get(row.update_name.as_str()) else { continue };
-        let pace = pace(opened.as_ref(), session.as_mut(), update, database, &row.progress).await?;
+        let pace = pace(opened.as_ref(), update, database, &row.progress).await?;
         paces.insert(row.update_name.clone(), pace);
     }
-    drop(session);
     opened.close().await;
-    Ok(report::database(database, Snapshot { queue, runner, paces }, &|name| defined.contains_key(name)))
+    let report = report::database(database, Snapshot { queue, runner, paces }, &|name| defined.contains_key(name));
+    Ok(DatabaseReport { obstacle, ..report })
 }
 
 /// How far an update has come and how fast it goes. An estimate that fails is none: whoever runs the update meets the
 /// same error, and `check` tells it.
 async fn pace(
     opened: &dyn Database,
-    session: &mut dyn Session,
     update: &config::Update,
     database: &config::Database,
     progress: &str,
@@ -82,6 +82,8 @@ async fn pace(
     let records = opened.history(Some(&update.name), RECENT).await?;
     let estimate = match Progress::parse(progress) {
         Ok(progress) => {
+            // Only now: SQLite has one connection, which is the session's for as long as that is in use.
+            let mut session = opened.session().await?;
             wiring::handler(update, database).estimate(session.as_sql(), &progress).await.unwrap_or_default()
         }
         Err(_) => None,

@@ -35,6 +35,9 @@ fn headline(database: &DatabaseReport) -> String {
     if let Some(activity) = &database.activity {
         parts.push(activity.state.clone());
     }
+    if let Some(obstacle) = &database.obstacle {
+        parts.push(format!("cannot be written to: {obstacle}"));
+    }
     if let Some(pause) = &database.pause {
         parts.push(match &pause.reason {
             Some(reason) => format!("paused: {reason}"),

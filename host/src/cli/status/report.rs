@@ -36,6 +36,8 @@ pub(super) struct DatabaseReport {
     pub error: Option<String>,
     /// The host that works on it.
     pub runner: Option<Holder>,
+    /// What keeps that host from writing at this moment.
+    pub obstacle: Option<String>,
     /// What that host said last that it does.
     pub activity: Option<Activity>,
     /// The pause that is stored, where one is.
@@ -52,6 +54,7 @@ impl DatabaseReport {
             system: database.target.system().to_string(),
             error: Some(error),
             runner: None,
+            obstacle: None,
             activity: None,
             pause: None,
             updates: Vec::new(),
@@ -145,6 +148,7 @@ pub(super) fn database(
         error: None,
         updates: updates.collect(),
         runner,
+        obstacle: None,
         activity,
         pause: queue.pause,
     }

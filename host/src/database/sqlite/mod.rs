@@ -20,7 +20,7 @@ use crate::database::handle::{self, Control};
 use crate::database::tables::Tables;
 use crate::database::{DEFAULT_QUEUE_TABLE, Options};
 use crate::scheduler::database::{Begin, Holder, Interrupt, LeaseAttempt, Session, Transaction};
-use crate::update::sql::{Dialect, Row, Sql, SqlError, Value};
+use crate::update::sql::{Dialect, ErrorClass, Row, Sql, SqlError, Value};
 
 /// One SQLite database file.
 pub(crate) struct Driver {
@@ -89,6 +89,17 @@ impl handle::Driver for Driver {
 
     async fn lease_holder(&self) -> Result<Option<Holder>, SqlError> {
         lease::holder(&self.path, self.lock_suffix()).await
+    }
+
+    async fn obstacle(&self) -> Result<Option<String>, SqlError> {
+        let mut held = self.take().await?;
+        match held.begin_with(|_| Ok(())).await {
+            Ok(()) => held.rollback().await.map(|()| None),
+            Err(error) if error.class == ErrorClass::Transient => Ok(Some(error.to_string())),
+            // Whoever may only read learns nothing here.
+            Err(error) if error.class == ErrorClass::Permanent => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     async fn begin(&self, update_name: &str, progress: &str) -> Result<Begin, SqlError> {

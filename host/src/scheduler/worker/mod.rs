@@ -82,6 +82,8 @@ pub(super) struct Worker {
     database_backoff: Backoff,
     fault_backoff: Backoff,
     unavailable: bool,
+    /// True once the database has answered.
+    answered: bool,
     paused: bool,
     /// True once it was told that nothing can run, until something does.
     idle_told: bool,
@@ -120,6 +122,7 @@ impl Worker {
             database_backoff: Backoff::new(FIRST_BACKOFF, LONGEST_BACKOFF),
             fault_backoff: Backoff::new(FIRST_BACKOFF, LONGEST_BACKOFF),
             unavailable: false,
+            answered: false,
             paused: false,
             idle_told: false,
             blocked: Vec::new(),
@@ -197,7 +200,7 @@ impl Worker {
     fn is_worth_waiting_for(&self, error: &SqlError) -> bool {
         match error.class {
             ErrorClass::Transient | ErrorClass::Interrupted => true,
-            ErrorClass::Connection => self.refreshed.is_some() || self.current.is_some(),
+            ErrorClass::Connection => self.answered,
             ErrorClass::Permanent => false,
         }
     }

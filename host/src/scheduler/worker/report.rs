@@ -52,6 +52,7 @@ impl Worker {
 
     pub(super) fn note_available(&mut self) {
         self.database_backoff.reset();
+        self.answered = true;
         if std::mem::take(&mut self.unavailable) {
             self.emit(EventKind::Available);
         }
