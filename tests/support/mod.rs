@@ -1,6 +1,8 @@
 //! What several topics need.
 
+pub mod command;
 pub mod components;
+pub mod diary;
 pub mod place;
 pub mod postgres;
 pub mod recorder;

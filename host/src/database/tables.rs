@@ -54,13 +54,7 @@ impl Tables {
     /// Reads whether [`Tables::migrate`] has anything to do, so that a host which finds all in place needs no lock and
     /// no right to create tables.
     pub(crate) async fn inspect(&self, sql: &mut dyn Sql) -> Result<Prepared, SqlError> {
-        let version = version(sql).await?;
-        if version > VERSION {
-            return Err(SqlError::permanent(format!(
-                "tidegate's tables in this database were made by a newer tidegate (tables version {version}, this one \
-                 knows {VERSION}): use that tidegate or a newer one"
-            )));
-        }
+        let version = known_version(sql).await?;
         let ready = version == VERSION && exists(sql, &self.name).await?;
         Ok(if ready { Prepared::Yes } else { Prepared::No })
     }
@@ -100,14 +94,8 @@ impl Tables {
             self.quoted,
             p(sql, 1)
         );
-        let mut stale = false;
-        let mut queue = Queue::default();
-        for row in sql.query(&select, &[self.queue_value()]).await? {
-            queue.rows.push(queue_row(row, &mut stale)?);
-        }
-        // Ordered here, because databases collate differently.
-        queue.rows.sort_by(|a, b| (a.ordering, &a.update_name).cmp(&(b.ordering, &b.update_name)));
-
+        let (rows, mut stale) = queue_rows(sql.query(&select, &[self.queue_value()]).await?)?;
+        let mut queue = Queue { rows, ..Queue::default() };
         let select = format!(
             "select key, value from tidegate_state where queue = {first} union all \
              select 'gone', f.update_name from tidegate_failures f where f.queue = {first} \
@@ -125,6 +113,19 @@ impl Tables {
             }
         }
         Ok((queue, stale))
+    }
+
+    /// See [`Database::look`](crate::scheduler::database::Database::look).
+    pub(crate) async fn look(&self, sql: &mut dyn Sql) -> Result<Option<Queue>, SqlError> {
+        if !exists(sql, &self.name).await? {
+            return Ok(None);
+        }
+        if known_version(sql).await? > 0 {
+            return self.queue(sql).await.map(|(queue, _)| Some(queue));
+        }
+        let select = format!("select update_name, progress_json, depends_on, ordering from {}", self.quoted);
+        let (rows, _) = queue_rows(sql.query(&select, &[]).await?)?;
+        Ok(Some(Queue { rows, ..Queue::default() }))
     }
 
     /// Forgets the failures of rows that are gone, made progress or were queued anew.
@@ -318,6 +319,9 @@ impl Tables {
         update_name: Option<&str>,
         limit: u32,
     ) -> Result<Vec<Record>, SqlError> {
+        if version(sql).await? == 0 {
+            return Ok(Vec::new());
+        }
         let mut values = vec![self.queue_value(), i64::from(limit).into()];
         let mut only = String::new();
         if let Some(name) = update_name {
@@ -372,6 +376,18 @@ async fn version(sql: &mut dyn Sql) -> Result<i64, SqlError> {
     Ok(rows.first().and_then(|row| row.first()).and_then(Value::as_integer).unwrap_or(0))
 }
 
+/// The version of the tables that are there, where this tidegate knows it.
+async fn known_version(sql: &mut dyn Sql) -> Result<i64, SqlError> {
+    let version = version(sql).await?;
+    if version > VERSION {
+        return Err(SqlError::permanent(format!(
+            "tidegate's tables in this database were made by a newer tidegate (tables version {version}, this one \
+             knows {VERSION}): use that tidegate or a newer one"
+        )));
+    }
+    Ok(version)
+}
+
 /// Whether a table (or a view in its place) is found under a name that is not qualified.
 async fn exists(sql: &mut dyn Sql, name: &str) -> Result<bool, SqlError> {
     let (select, value) = match sql.dialect().system() {
@@ -384,6 +400,15 @@ async fn exists(sql: &mut dyn Sql, name: &str) -> Result<bool, SqlError> {
         }
     };
     Ok(!sql.query(select, &[value]).await?.is_empty())
+}
+
+/// The rows of the queue in their order, and whether a stored failure is not about its row as it is.
+fn queue_rows(rows: Vec<Row>) -> Result<(Vec<QueueRow>, bool), SqlError> {
+    let mut stale = false;
+    let mut rows = rows.into_iter().map(|row| queue_row(row, &mut stale)).collect::<Result<Vec<_>, _>>()?;
+    // Ordered here, because databases collate differently.
+    rows.sort_by(|a, b| (a.ordering, &a.update_name).cmp(&(b.ordering, &b.update_name)));
+    Ok((rows, stale))
 }
 
 /// A row of the queue; `stale` is set where the stored failure is not about the row as it is.

@@ -2,6 +2,7 @@
 
 mod bars;
 mod display;
+mod news;
 mod pace;
 mod plain;
 mod words;
@@ -123,7 +124,8 @@ fn conclude(summaries: &[Summary]) -> Result<(), CliError> {
     for Summary { database, end } in summaries {
         match end {
             End::Failed(error) => {
-                return Err(CliError::failure(format!("cannot work on database \"{database}\"")).because(error));
+                return Err(CliError::failure(format!("cannot work on database \"{database}\""))
+                    .because_of_database(error.clone()));
             }
             End::Done { remaining: rows } => {
                 remaining.extend(rows.iter().map(|(name, reason)| format!("{name} on {database}: {reason}")));
@@ -136,7 +138,7 @@ fn conclude(summaries: &[Summary]) -> Result<(), CliError> {
         count => {
             let rows = if count == 1 { "1 row remains".to_owned() } else { format!("{count} rows remain") };
             Err(CliError::rows_remain(format!("{rows} that cannot run\n  {}", remaining.join("\n  ")))
-                .hint("mend the cause, then `tidegate retry` what is quarantined"))
+                .hint("mend what the reasons name; what is quarantined then waits for `tidegate retry`"))
         }
     }
 }
