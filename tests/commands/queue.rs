@@ -124,6 +124,25 @@ on_both! {
         assert_told!(MASKS, "unreadable_progress", [before.all(), run.all(), after.all()].join("\n\n"));
     }
 
+    async fn an_update_that_is_queued_anew_has_no_rate_from_before(place: Place) {
+        make_items(place, 500).await;
+        let site = site(place);
+        let row = async || {
+            let status = site.tidegate(&["status", "--json"]).await;
+            let json: Value = serde_json::from_str(&status.out).unwrap();
+            json["databases"][0]["updates"][0].clone()
+        };
+        site.tidegate(&["enqueue", "touch_items"]).await;
+        assert_eq!(site.tidegate(&["run", "--until-done"]).await.code, 0);
+        site.tidegate(&["enqueue", "touch_items"]).await;
+        assert_eq!(row().await["items_per_s"], Value::Null);
+        // As an interrupted host leaves it.
+        place.run("insert into tidegate_history (queue, update_name, started_ms, record) select queue, update_name, \
+                   started_ms, replace(replace(record, '\"finished\"', '\"completed\"'), '\"items\":0', '\"items\":1') \
+                   from tidegate_history").await;
+        assert!(row().await["items_per_s"].as_f64().unwrap() > 0.0);
+    }
+
     async fn a_cycle_is_named_and_the_others_finish(place: Place) {
         make_items(place, 500).await;
         let site = site(place);

@@ -1,4 +1,5 @@
-//! Events on a terminal: a bar for each update in hand, and above the bars a line for what is news.
+//! Events on a terminal: a bar for each update in hand with its pace beneath, and above the bars a line for what is
+//! news.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,8 +14,8 @@ use super::pace::Pace;
 const WHOLE: u64 = 1_000;
 
 /// What a bar looks like while nobody knows how far its update has come, and when somebody does.
-const UNKNOWN: &str = "{spinner} {prefix:.bold} {wide_msg}";
-const KNOWN: &str = "{spinner} {prefix:.bold} {bar:20} {wide_msg}";
+const UNKNOWN: &str = "{spinner} {prefix:.bold}\n    {wide_msg}";
+const KNOWN: &str = "{spinner} {prefix:.bold} {bar:30} {percent} %\n    {wide_msg}";
 
 /// The bars there are.
 pub(super) struct Bars {
@@ -79,7 +80,7 @@ fn draw(bar: &ProgressBar, pace: &Pace) {
         bar.set_style(style(KNOWN));
         bar.set_position((done.clamp(0.0, 1.0) * WHOLE as f64) as u64);
     }
-    bar.set_message(pace.describe());
+    bar.set_message(pace.details());
 }
 
 fn style(template: &str) -> ProgressStyle {

@@ -60,21 +60,28 @@ impl Pace {
         self.done
     }
 
-    /// The pace on one line: "42 %, 48s left, 12,000/s, batch of 1,200 in 98ms of 100ms, 110,400 items". A narrow
-    /// terminal cuts its end off, so that what matters most comes first.
+    /// How far it is and how fast, on one line: "42 %, 48s left, 12,000/s, batch of 1,200 in 98ms of 100ms, 110,400
+    /// items".
     pub(super) fn describe(&self) -> String {
+        match (self.done, &self.held) {
+            (Some(done), None) if !self.one_shot => format!("{}, {}", output::percent(done), self.details()),
+            _ => self.details(),
+        }
+    }
+
+    /// The same without the part that is done. A narrow terminal cuts its end off, so that what matters most is first.
+    pub(super) fn details(&self) -> String {
         if let Some(reason) = &self.held {
             return format!("held: {reason}");
         }
         if self.one_shot {
             return "in one go, which may take long".to_owned();
         }
+        let left = self.left.map(|left| format!("{} left", output::duration(left)));
         let rate = throughput(self.recent.iter()).map(output::rate);
         let batch = self.recent.back().filter(|record| record.items > 0).map(batch);
-        let left = self.left.map(|left| format!("{} left", output::duration(left)));
         let items = Some(format!("{} items", output::count(self.items)));
-        let parts = [self.done.map(output::percent), left, rate, batch, items];
-        parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
+        [left, rate, batch, items].into_iter().flatten().collect::<Vec<_>>().join(", ")
     }
 }
 

@@ -75,7 +75,9 @@ async fn look_into(
     let mut paces: HashMap<String, Pace> = HashMap::new();
     for row in &queue.rows {
         let records = opened.history(Some(&row.update_name), RECENT).await?;
-        paces.entry(row.update_name.clone()).or_default().items_per_ms = throughput(records.iter());
+        // What is older is of an earlier update of that name.
+        let of_this_row = records.iter().take_while(|record| record.outcome != "finished");
+        paces.entry(row.update_name.clone()).or_default().items_per_ms = throughput(of_this_row);
     }
     // Last of all: on SQLite a session holds the one connection there is.
     let mut session = opened.session().await?;
