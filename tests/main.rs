@@ -10,6 +10,7 @@ mod controllers;
 mod database;
 mod guests;
 mod kinds;
+mod layers;
 mod sandbox;
 mod scheduler;
 mod supervisor;

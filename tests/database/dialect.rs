@@ -113,7 +113,7 @@ async fn walk(sql: &mut dyn Sql, dialect: &dyn Dialect, name: &str, key: &Column
     for n in 1..=rows {
         let text = found[0][0].clone();
         assert!(text.as_text().is_some(), "{name}: {text:?}");
-        let count = sql.query(&same, &[text.clone()]).await.unwrap();
+        let count = sql.query(&same, std::slice::from_ref(&text)).await.unwrap();
         assert_eq!(count, [[Value::Integer(1)]], "{name}: key {n}, {text:?}");
         found = sql.query(&next, &[text]).await.unwrap();
         assert_eq!(found.len(), usize::from(n < rows), "{name}: after key {n}");

@@ -99,7 +99,7 @@ async fn a_session_hands_its_connection_back_as_it_was() {
                     current_setting('client_connection_check_interval'), current_setting('search_path')";
     let texts = |values: &[&str]| -> Vec<Value> { values.iter().map(|text| Value::from(*text)).collect() };
     let usual = texts(&["2s", "1min", "2s", "\"$user\", public"]);
-    assert_eq!(begin(&*database, "a", "{}").await.query(settings, &[]).await.unwrap(), [usual.clone()]);
+    assert_eq!(begin(&*database, "a", "{}").await.query(settings, &[]).await.unwrap(), std::slice::from_ref(&usual));
     let mut session = database.session().await.unwrap();
     session.script("set search_path = pg_temp").await.unwrap();
     assert_eq!(session.query(settings, &[]).await.unwrap(), [texts(&["0", "0", "2s", "pg_temp"])]);

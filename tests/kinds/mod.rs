@@ -1,6 +1,7 @@
 //! The kinds of update, each on each database: what they do to the rows, and what they refuse.
 
 mod create_index;
+mod postgres;
 mod problems;
 mod subject;
 mod walk;

@@ -10,7 +10,7 @@ use super::subject::{Subject, names, table};
 const TABLES: &str =
     "CREATE TABLE messages (id integer not null primary key, room text not null, n integer not null, body text);
     CREATE INDEX by_room ON messages (room, n);
-    CREATE INDEX some ON messages (n) WHERE body IS NULL;";
+    CREATE INDEX partly ON messages (n) WHERE body IS NULL;";
 
 fn backfill(name: &str, key: &[&str], set: &str, filter: Option<&str>) -> Box<dyn Handler> {
     let filter = filter.map(str::to_owned);

@@ -36,7 +36,7 @@ impl Driven {
 impl Subject {
     /// One of each database, empty but for the queue.
     pub async fn each() -> Vec<Subject> {
-        vec![Self::sqlite().await]
+        vec![Self::sqlite().await, Self::postgres().await]
     }
 
     pub async fn sqlite() -> Subject {
@@ -68,6 +68,13 @@ impl Subject {
     /// The one value of a query.
     pub async fn value(&self, sql: &str) -> String {
         self.rows(sql).await.remove(0)
+    }
+
+    /// A plain connection to a PostgreSQL database.
+    pub async fn connect(&self) -> tokio_postgres::Client {
+        let (client, connection) = tokio_postgres::connect(&self.place.url, tokio_postgres::NoTls).await.unwrap();
+        tokio::spawn(connection);
+        client
     }
 
     pub async fn enqueue(&self) {

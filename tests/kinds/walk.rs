@@ -331,3 +331,18 @@ async fn a_noop_ends_whatever_its_row_says() {
         assert_eq!(subject.progress().await, None);
     }
 }
+
+#[tokio::test]
+async fn a_walk_along_several_columns_seeks_by_all_of_them() {
+    // A seek by the first column alone would go over the rest of the walk's rows again in every batch.
+    let subject = Subject::sqlite().await;
+    let case = case("a text and an integer");
+    case.fill(&subject).await;
+    let driven = subject.drive(&*case.backfill(TOUCH, None), 9).await.unwrap();
+    let resumed = driven.statements.iter().filter(|sql| sql.contains("\"t\"") && sql.contains('>'));
+    for statement in resumed {
+        let bound = (1..=4).fold(statement.clone(), |sql, number| sql.replace(&format!("?{number}"), "'1'"));
+        let plan = subject.rows(&format!("EXPLAIN QUERY PLAN {bound}")).await.join("; ");
+        assert!(plan.contains("(room,n)>(?,?)"), "{plan}: {statement}");
+    }
+}

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use async_trait::async_trait;
 
-use crate::database::tables::{Prepared, Tables};
+use crate::database::schema::Prepared;
+use crate::database::tables::Tables;
 #[cfg(feature = "test-switches")]
 use crate::scheduler::database::Lease;
 use crate::scheduler::database::{

@@ -5,6 +5,7 @@
 mod estimate;
 mod handle;
 mod postgres;
+mod schema;
 mod sqlite;
 mod tables;
 

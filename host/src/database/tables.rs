@@ -1,8 +1,8 @@
 //! The SQL of the queue table and of tidegate's own tables, written once for both databases.
 //!
-//! The queue table is Synapse's and is never altered. Everything else stands in four tables of tidegate's own, which
-//! all queue tables of a database share: each row says in its column `queue` which queue table it belongs to. Failures
-//! and records are stored as JSON, so that a new field needs no migration.
+//! Everything but the queue itself stands in tables of tidegate's own, which all queue tables of a database share: each
+//! row says in its column `queue` which queue table it belongs to. Failures and records are stored as JSON, so that a
+//! new field needs no migration. How the tables are made is `schema`'s business.
 
 use std::time::{Duration, SystemTime};
 
@@ -10,18 +10,14 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::scheduler::database::{Failure, NewRow, Pause, Queue, QueueRow, Record, unix_ms};
-use crate::update::sql::{ErrorClass, Row, Sql, SqlError, System, Value};
+use crate::update::sql::{ErrorClass, Row, Sql, SqlError, Value};
 
-/// The version of tidegate's own tables that this tidegate makes and works with.
-const VERSION: i64 = 1;
 /// How long an iteration stays in the history.
 const RETENTION: Duration = Duration::from_hours(7 * 24);
 /// Old iterations deleted at once at most: what is left of a long standstill goes bit by bit.
 const PRUNED_AT_ONCE: usize = 10_000;
 /// Iterations inserted by one statement at most.
 const INSERTED_AT_ONCE: usize = 50;
-/// What hosts that migrate at the same time lock on PostgreSQL: the start of SHA-256("tidegate migrations").
-const MIGRATION_LOCK: i64 = 0x0d1b_5a37_46e2_90c4;
 
 /// The key of the pause in `tidegate_state`.
 const PAUSE: &str = "pause";
@@ -32,58 +28,14 @@ const ACTIVITY: &str = "activity";
 #[derive(Debug, Clone)]
 pub(crate) struct Tables {
     /// The queue table's name, as configured.
-    name: String,
+    pub(super) name: String,
     /// The queue table's name, quoted.
-    quoted: String,
-}
-
-/// What stands between a database and its use.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Prepared {
-    /// Nothing: all tables are there.
-    Yes,
-    /// Tables are missing or old.
-    No,
+    pub(super) quoted: String,
 }
 
 impl Tables {
     pub(crate) fn new(queue_table: &str) -> Self {
         Self { name: queue_table.to_owned(), quoted: format!("\"{}\"", queue_table.replace('"', "\"\"")) }
-    }
-
-    /// Reads whether [`Tables::migrate`] has anything to do, so that a host which finds all in place needs no lock and
-    /// no right to create tables.
-    pub(crate) async fn inspect(&self, sql: &mut dyn Sql) -> Result<Prepared, SqlError> {
-        let version = known_version(sql).await?;
-        let ready = version == VERSION && exists(sql, &self.name).await?;
-        Ok(if ready { Prepared::Yes } else { Prepared::No })
-    }
-
-    /// Makes what is missing, in the transaction that `sql` is in. False where another process is at it right now.
-    pub(crate) async fn migrate(&self, sql: &mut dyn Sql) -> Result<bool, SqlError> {
-        // Polled rather than waited for: whoever waits holds a snapshot, which would hold up another host's
-        // CREATE INDEX CONCURRENTLY. SQLite's transaction is a lock already.
-        if sql.dialect().system() == System::Postgres {
-            let locked = sql.query("select pg_try_advisory_xact_lock($1)", &[MIGRATION_LOCK.into()]).await?;
-            if locked.first().and_then(|row| row.first()).and_then(Value::as_integer) != Some(1) {
-                return Ok(false);
-            }
-        }
-        if self.inspect(sql).await? == Prepared::Yes {
-            return Ok(true);
-        }
-        if !exists(sql, &self.name).await? {
-            let create = format!(
-                "create table {} (update_name text not null unique, progress_json text not null, depends_on text, \
-                 ordering int not null default 0)",
-                self.quoted
-            );
-            sql.execute(&create, &[]).await?;
-        }
-        if version(sql).await? < 1 {
-            sql.script(&first_version(sql.dialect().system())).await?;
-        }
-        Ok(true)
     }
 
     /// The queue, and whether failures are stored that no longer belong to it.
@@ -117,10 +69,11 @@ impl Tables {
 
     /// See [`Database::look`](crate::scheduler::database::Database::look).
     pub(crate) async fn look(&self, sql: &mut dyn Sql) -> Result<Option<Queue>, SqlError> {
-        if !exists(sql, &self.name).await? {
+        let made = self.made(sql).await?;
+        if !made.queue_table {
             return Ok(None);
         }
-        if known_version(sql).await? > 0 {
+        if made.own_tables {
             return self.queue(sql).await.map(|(queue, _)| Some(queue));
         }
         let select = format!("select update_name, progress_json, depends_on, ordering from {}", self.quoted);
@@ -319,7 +272,7 @@ impl Tables {
         update_name: Option<&str>,
         limit: u32,
     ) -> Result<Vec<Record>, SqlError> {
-        if version(sql).await? == 0 {
+        if !self.made(sql).await?.own_tables {
             return Ok(Vec::new());
         }
         let mut values = vec![self.queue_value(), i64::from(limit).into()];
@@ -340,66 +293,6 @@ impl Tables {
     fn queue_value(&self) -> Value {
         Value::from(self.name.as_str())
     }
-}
-
-/// The tables of version 1. Named rather than positional everywhere, so that later versions can add columns.
-fn first_version(system: System) -> String {
-    let identity = match system {
-        System::Sqlite => "integer primary key",
-        System::Postgres => "bigint generated always as identity primary key",
-    };
-    format!(
-        "create table tidegate_version (version bigint not null);
-         create table tidegate_failures (
-             queue text not null, update_name text not null, progress text not null, failure text not null,
-             primary key (queue, update_name)
-         );
-         create table tidegate_state (
-             queue text not null, key text not null, value text not null, primary key (queue, key)
-         );
-         create table tidegate_history (
-             id {identity}, queue text not null, update_name text not null, started_ms bigint not null,
-             record text not null
-         );
-         create index tidegate_history_started on tidegate_history (queue, started_ms);
-         create index tidegate_history_update on tidegate_history (queue, update_name, id);
-         insert into tidegate_version (version) values (1);"
-    )
-}
-
-/// The version of the tables that are there; 0 where there are none.
-async fn version(sql: &mut dyn Sql) -> Result<i64, SqlError> {
-    if !exists(sql, "tidegate_version").await? {
-        return Ok(0);
-    }
-    let rows = sql.query("select version from tidegate_version", &[]).await?;
-    Ok(rows.first().and_then(|row| row.first()).and_then(Value::as_integer).unwrap_or(0))
-}
-
-/// The version of the tables that are there, where this tidegate knows it.
-async fn known_version(sql: &mut dyn Sql) -> Result<i64, SqlError> {
-    let version = version(sql).await?;
-    if version > VERSION {
-        return Err(SqlError::permanent(format!(
-            "tidegate's tables in this database were made by a newer tidegate (tables version {version}, this one \
-             knows {VERSION}): use that tidegate or a newer one"
-        )));
-    }
-    Ok(version)
-}
-
-/// Whether a table (or a view in its place) is found under a name that is not qualified.
-async fn exists(sql: &mut dyn Sql, name: &str) -> Result<bool, SqlError> {
-    let (select, value) = match sql.dialect().system() {
-        System::Sqlite => (
-            "select 1 from sqlite_schema where type in ('table', 'view') and name = ?1 collate nocase",
-            Value::from(name),
-        ),
-        System::Postgres => {
-            ("select 1 where to_regclass($1::text) is not null", Value::from(sql.dialect().quote(name)))
-        }
-    };
-    Ok(!sql.query(select, &[value]).await?.is_empty())
 }
 
 /// The rows of the queue in their order, and whether a stored failure is not about its row as it is.

@@ -267,7 +267,8 @@ impl Sql for Held {
 impl Control for Held {
     async fn begin(&mut self) -> Result<(), SqlError> {
         self.stage = Stage::Transaction;
-        self.script("begin").await
+        // Whatever the database's default: each statement on our own tables has to see what others have committed.
+        self.script("begin isolation level read committed").await
     }
 
     async fn commit(&mut self) -> Result<(), SqlError> {

@@ -1,6 +1,6 @@
 //! One connection, on a thread of its own, and the right to use it.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -152,7 +152,7 @@ pub(super) struct Held {
 
 impl Held {
     /// Waits for the connection, and opens it where it is closed.
-    pub(super) async fn take(slot: &Slot, path: &PathBuf, busy_timeout: Duration) -> Result<Self, SqlError> {
+    pub(super) async fn take(slot: &Slot, path: &Path, busy_timeout: Duration) -> Result<Self, SqlError> {
         let mut turn = Arc::clone(slot).lock_owned().await;
         let connection = match &*turn {
             Some(connection) => connection.clone(),
@@ -232,7 +232,11 @@ impl Held {
     /// Rolls back and waits for it.
     pub(super) async fn rollback(mut self) -> Result<(), SqlError> {
         self.transaction = None;
-        self.connection.run(None, |sqlite| Ok(roll_back(sqlite))).await
+        let rolled_back = |sqlite: &mut rusqlite::Connection| {
+            roll_back(sqlite);
+            Ok(())
+        };
+        self.connection.run(None, rolled_back).await
     }
 
     /// A handle that interrupts what runs for us, and never what runs for others.

@@ -5,8 +5,7 @@
 //!
 //! | affinity | as text | from text |
 //! | --- | --- | --- |
-//! | INTEGER, TEXT, REAL | the value; a real number with the 17 digits that identify it | a cast |
-//! | NUMERIC | the same | the text itself: compared with the column, it takes on the column's affinity |
+//! | INTEGER, TEXT, REAL, NUMERIC | the value; a real number with the 17 digits that identify it | the text itself: compared with the column, it takes on the column's affinity |
 //! | BLOB, where it is declared | hexadecimal | `unhex`; a text that is not hexadecimal is an error |
 //! | none declared | | an error that says so: nothing tells 1 from '1' |
 
@@ -69,10 +68,9 @@ impl Dialect for SqliteDialect {
 
     fn key_from_text(&self, number: usize, column: &Column) -> String {
         match Affinity::of(&column.sql_type) {
-            Affinity::Integer => format!("CAST(?{number} AS INTEGER)"),
-            Affinity::Text => format!("CAST(?{number} AS TEXT)"),
-            Affinity::Real => format!("CAST(?{number} AS REAL)"),
-            Affinity::Numeric => format!("?{number}"),
+            // No cast: with one, SQLite seeks by the first column of several alone, and what a column holds beside its
+            // type ('abc' among integers) would become another key.
+            Affinity::Integer | Affinity::Text | Affinity::Real | Affinity::Numeric => format!("?{number}"),
             // json() refuses what is not JSON, and SQLite has no plainer way to raise an error in an expression.
             Affinity::Blob => format!("coalesce(unhex(?{number}), json('a key column of blobs holds something else'))"),
             Affinity::Undeclared => format!("key_column_without_a_declared_type(?{number})"),
