@@ -7,6 +7,9 @@ use tokio_postgres::error::{DbError, SqlState};
 
 use crate::update::sql::{ErrorClass, SqlError};
 
+/// What tokio-postgres says, and gives no type to, when the server asks for a password and there is none.
+const PASSWORD_TEXT: &str = "password missing";
+
 /// An error of a statement.
 pub(super) fn sql_error(error: &tokio_postgres::Error) -> SqlError {
     if let Some(answer) = error.as_db_error() {
@@ -28,8 +31,7 @@ pub(super) fn connect_error(error: &tokio_postgres::Error, server: &str) -> SqlE
     if let Some(answer) = error.as_db_error() {
         return server_error(answer);
     }
-    // The driver has no type for it.
-    if error.source().is_some_and(|source| source.to_string() == "password missing") {
+    if error.source().is_some_and(|source| source.to_string() == PASSWORD_TEXT) {
         return SqlError {
             class: ErrorClass::Permanent,
             code: Some(SqlState::INVALID_PASSWORD.code().to_owned()),
