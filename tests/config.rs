@@ -55,6 +55,7 @@ const WRONG: &[(&str, &str)] = &[
     ("url-empty", "[[database]]\nurl = \"\"\n"),
     ("url-twice", "[[database]]\nurl = \"sqlite:app.db\"\nurl_file = \"url\"\n"),
     ("url-of-another-system", "[[database]]\nurl = \"mysql://root:hunter2@localhost/app\"\n"),
+    ("url-of-parameters", "[[database]]\nurl = \"host=db dbname=app password=hunter2\"\n"),
     ("url-sqlite-without-file", "[[database]]\nurl = \"sqlite:\"\n"),
     ("url-sqlite-in-memory", "[[database]]\nurl = \"sqlite::memory:\"\n"),
     ("url-sqlite-slashes", "[[database]]\nurl = \"sqlite://app.db\"\n"),
@@ -164,14 +165,14 @@ fn what_is_left_out_has_the_documented_value() {
 fn a_full_file_is_understood() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tidegate.toml");
-    fs::write(folder.path().join("url.secret"), "host=db dbname=state password=hunter2\n").unwrap();
+    fs::write(folder.path().join("url.secret"), "postgres://state:hunter2@db/state\n").unwrap();
     fs::write(&path, include_str!("config/full.toml")).unwrap();
     let config = Config::load(&path, &environment).unwrap();
     let [master, state] = &config.databases[..] else { panic!("{:?}", config.databases) };
     let file = folder.path().join("data/app.db");
     assert_eq!(master.target, Target::Sqlite { path: file, busy_timeout: Duration::from_millis(250) });
     let Target::Postgres { url, statement_timeout, .. } = &state.target else { panic!("{:?}", state.target) };
-    assert_eq!(url.reveal(), "host=db dbname=state password=hunter2");
+    assert_eq!(url.reveal(), "postgres://state:hunter2@db/state");
     assert_eq!(*statement_timeout, Duration::from_secs(30));
     assert_eq!(config.background_updates.target_duration, Duration::from_millis(200));
     let controller = config.controller_of("state").unwrap();

@@ -10,7 +10,7 @@ use tidegate::controller::{Admission, Controller, Fault, FaultKind, Outcome, Sou
 use tidegate::sandbox::{Artifact, ComponentSource, LoadOptions};
 
 /// The component of a controller, built anew where its sources are newer. Each is built once, whatever the tests.
-fn built(name: &str) -> PathBuf {
+pub fn built(name: &str) -> PathBuf {
     static BUILT: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
     let guests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../guests");
     let mut built = BUILT.lock().unwrap();

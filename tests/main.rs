@@ -4,7 +4,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
 
 mod cli;
+mod commands;
 mod config;
+mod controllers;
 mod crash;
 mod database;
 mod guests;

@@ -135,7 +135,7 @@ async fn a_fault_that_costs_the_instance_starts_another_and_an_error_returned_do
     assert_eq!(iterate(&mut supervisor).await, Some(Enter::Faulted));
     assert_eq!(script.asked(), ["on-update", "enter"], "the trap leaves nothing to close");
     assert_eq!(iterate(&mut supervisor).await, run(50));
-    assert_eq!(script.asked(), ["start", "on-update", "enter", "min-batch-size", "exit", "drop"]);
+    assert_eq!(script.asked(), ["start", "on-update", "enter", "min-batch-size", "exit", "the destructor"]);
 }
 
 #[tokio::test]

@@ -1,7 +1,9 @@
 //! What several topics need.
 
 pub mod binary;
+pub mod command;
 pub mod components;
+pub mod diary;
 pub mod place;
 pub mod postgres;
 pub mod recorder;

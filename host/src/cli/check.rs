@@ -14,12 +14,21 @@ impl Check {
     pub(super) async fn execute(self, context: &Context) -> Result<(), CliError> {
         let config = context.config()?;
         let mut problems = controllers(&config).await;
+        let mut failures = Vec::new();
         for database in &config.databases {
-            problems.extend(definitions(&config, database).await?);
+            match definitions(&config, database).await {
+                Ok(found) => problems.extend(found),
+                Err(failure) => failures.push(failure),
+            }
         }
         if !problems.is_empty() {
             problems.sort_by_key(|problem| problem.position);
-            return Err(CliError::configuration(problems));
+            failures.push(CliError::configuration(problems));
+        }
+        // Everything is told; a configuration that is known to be wrong counts for more than what is not known.
+        if let Some(last) = failures.pop() {
+            failures.iter().for_each(CliError::print);
+            return Err(last);
         }
         output::print(&format!(
             "{} is in order: {}, {}, {}",
@@ -47,7 +56,11 @@ async fn controllers(config: &Config) -> Vec<Diagnostic> {
 /// Holds every definition against its database.
 async fn definitions(config: &Config, database: &tidegate::config::Database) -> Result<Vec<Diagnostic>, CliError> {
     let refused = |error: UpdateError| {
-        CliError::failure(format!("cannot check the updates of database \"{}\"", database.name)).because(error)
+        let failure = CliError::failure(format!("cannot check the updates of database \"{}\"", database.name));
+        match error {
+            UpdateError::Sql(error) => failure.because_of_database(error),
+            other => failure.because(other),
+        }
     };
     let opened = wiring::open(database)?;
     let mut session = opened.session().await.map_err(|error| refused(error.into()))?;

@@ -72,11 +72,11 @@ fn undefined(name: &str, config: &Config, databases: &[&config::Database]) -> Cl
 async fn enqueue(database: &config::Database, names: impl Iterator<Item = &str>) -> Result<(), CliError> {
     let refused = |what: String| CliError::failure(format!("cannot {what} on database \"{}\"", database.name));
     let opened = wiring::open(database)?;
-    opened.prepare().await.map_err(|error| refused("prepare the queue".to_owned()).because(error))?;
+    opened.prepare().await.map_err(|error| refused("prepare the queue".to_owned()).because_of_database(error))?;
     for name in names {
         let row = NewRow { update_name: name.to_owned(), progress: "{}".to_owned(), depends_on: None, ordering: 0 };
         let queued = opened.enqueue(&row).await;
-        let said = match queued.map_err(|error| refused(format!("queue \"{name}\"")).because(error))? {
+        let said = match queued.map_err(|error| refused(format!("queue \"{name}\"")).because_of_database(error))? {
             true => "queued",
             false => "already queued",
         };

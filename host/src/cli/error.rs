@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::process::ExitCode;
 
 use tidegate::config::Diagnostic;
+use tidegate::update::{ErrorClass, SqlError};
 
 use super::output;
 
@@ -70,6 +71,19 @@ impl CliError {
         self
     }
 
+    /// Adds what a database said, and what to do about it.
+    pub(super) fn because_of_database(self, error: SqlError) -> Self {
+        self.advised_on(&error).because(error)
+    }
+
+    /// Adds what to do about what a database said.
+    pub(super) fn advised_on(self, error: &SqlError) -> Self {
+        match hint_on(error) {
+            Some(hint) => self.hint(hint),
+            None => self,
+        }
+    }
+
     /// Adds what to do about it.
     pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
@@ -93,4 +107,24 @@ impl CliError {
     pub(super) fn exit_code(&self) -> ExitCode {
         ExitCode::from(self.exit_code)
     }
+}
+
+/// What to do about an error from a database, where its own words do not say so.
+fn hint_on(error: &SqlError) -> Option<&'static str> {
+    Some(match error.code.as_deref() {
+        Some("28P01" | "28000") => "correct the user or the password in the database's `url`",
+        Some("3D000") => "create that database, or correct its name in the `url`",
+        Some("42501") => {
+            "grant the role what it lacks: a host reads and writes the queue table and tidegate's own, and makes them \
+             where they are missing"
+        }
+        Some("SQLITE_NOTADB") => "correct the path in the `url`: the file is something else",
+        Some(code) if code.starts_with("SQLITE_READONLY") => "let this user write to the file and to its folder",
+        // Says itself what is missing.
+        Some("SQLITE_CANTOPEN") => return None,
+        _ if error.class == ErrorClass::Connection => {
+            "see whether the server runs, whether it can be reached from here, and whether the `url` names it"
+        }
+        _ => return None,
+    })
 }

@@ -45,15 +45,16 @@ impl Retry {
     async fn retry_on(&self, database: &config::Database) -> Result<Vec<String>, CliError> {
         let refused = || CliError::failure(format!("cannot retry updates of database \"{}\"", database.name));
         let opened = wiring::open(database)?;
-        opened.prepare().await.map_err(|error| refused().because(error))?;
-        let queue = opened.queue().await.map_err(|error| refused().because(error))?;
+        opened.prepare().await.map_err(|error| refused().because_of_database(error))?;
+        let queue = opened.queue().await.map_err(|error| refused().because_of_database(error))?;
         let mut met = Vec::new();
         for row in queue.rows {
             let asked = if self.all { row.failure.is_some() } else { self.names.contains(&row.update_name) };
             if !asked {
                 continue;
             }
-            let forgotten = opened.forget_failures(&row.update_name).await.map_err(|error| refused().because(error))?;
+            let forgotten =
+                opened.forget_failures(&row.update_name).await.map_err(|error| refused().because_of_database(error))?;
             let said = if forgotten { "will be tried again" } else { "has not failed" };
             output::print(&format!("{}: {said} on {}", row.update_name, database.name))?;
             met.push(row.update_name);

@@ -31,7 +31,7 @@ pub(super) fn open(database: &config::Database) -> Result<Arc<dyn Database>, Cli
         }
     };
     database::open(&url, options)
-        .map_err(|error| CliError::failure(format!("cannot use database \"{}\"", database.name)).because(error))
+        .map_err(|error| CliError::usage(format!("cannot use database \"{}\"", database.name)).because(error))
 }
 
 /// This process, as the holder of leases.

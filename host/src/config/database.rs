@@ -93,8 +93,16 @@ fn target(reader: &mut Reader<'_>, section: &Section<raw::Database>, url: Secret
         return Target::Sqlite { path, busy_timeout: Duration::from_millis(raw.busy_timeout_ms.0) };
     }
     if !is_postgres(url.reveal()) {
-        let message = "\"url\" names neither a SQLite file nor a PostgreSQL server";
-        let hint = "write \"sqlite:app.db\", \"postgres://user@host/name\" or \"host=… dbname=…\"";
+        let (message, hint) = match has_parameters(url.reveal()) {
+            true => (
+                "\"url\" is a list of parameters, and not a url",
+                "write \"host=db dbname=app user=me password=…\" as \"postgres://me:…@db/app\"",
+            ),
+            false => (
+                "\"url\" names neither a SQLite file nor a PostgreSQL server",
+                "write \"sqlite:app.db\" or \"postgres://user@host/name\"",
+            ),
+        };
         reader.error(place_of_url(section), message, Some(hint.to_owned()));
     }
     let hint = "PostgreSQL has \"lock_timeout_ms\", \"statement_timeout_ms\" and \"idle_in_transaction_timeout_ms\"";
@@ -108,8 +116,12 @@ fn target(reader: &mut Reader<'_>, section: &Section<raw::Database>, url: Secret
 }
 
 fn is_postgres(url: &str) -> bool {
-    let is_url = url.starts_with("postgres://") || url.starts_with("postgresql://");
-    is_url || (!url.contains("://") && url.contains('='))
+    url.starts_with("postgres://") || url.starts_with("postgresql://")
+}
+
+/// True for libpq's other form, as in `host=db dbname=app`.
+fn has_parameters(url: &str) -> bool {
+    !url.contains("://") && url.contains('=')
 }
 
 fn place_of_url(section: &Section<raw::Database>) -> Position {

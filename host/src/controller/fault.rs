@@ -4,7 +4,7 @@ use std::fmt;
 
 /// A controller's fault.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{kind} in {callback}: {message}")]
+#[error("{kind}{}: {message}", callback.place())]
 pub struct Fault {
     /// What kind of fault.
     pub kind: FaultKind,
@@ -58,10 +58,19 @@ pub enum FaultKind {
     ErrorReturned,
     /// A callback returned a number out of range; it was replaced by the nearest in range.
     OutOfRange,
+    /// The file cannot be read.
+    Unreadable,
     /// The file is not a controller that this host can run.
     Incompatible,
     /// The file's digest is not the one that the configuration pins.
     WrongDigest,
+}
+
+impl Callback {
+    /// Where, as a part of a sentence; that a file was at fault when it was loaded goes without saying.
+    fn place(self) -> String {
+        if self == Callback::Load { String::new() } else { format!(" in {self}") }
+    }
 }
 
 impl FaultKind {
@@ -92,6 +101,7 @@ impl FaultKind {
             FaultKind::OutOfRange => {
                 "batch sizes are 1 to 2147483647, target durations at most `max_target_duration_ms`"
             }
+            FaultKind::Unreadable => "correct `path` in [[controller]], or let this user read the file",
             FaultKind::Incompatible => {
                 "build a component (not a core module) for the world `tidegate:controller/controller@0.1.0` of wit/controller.wit, with no import beyond it and WASI 0.2"
             }
@@ -114,6 +124,7 @@ impl fmt::Display for FaultKind {
             FaultKind::Trap => "trap",
             FaultKind::ErrorReturned => "error returned",
             FaultKind::OutOfRange => "value out of range",
+            FaultKind::Unreadable => "unreadable",
             FaultKind::Incompatible => "incompatible",
             FaultKind::WrongDigest => "wrong digest",
         })
@@ -128,7 +139,7 @@ impl fmt::Display for Callback {
             Callback::OnUpdate => "on-update",
             Callback::Enter => "enter",
             Callback::Exit => "exit",
-            Callback::Drop => "drop",
+            Callback::Drop => "the destructor",
             Callback::DefaultBatchSize => "default-batch-size",
             Callback::MinBatchSize => "min-batch-size",
         })

@@ -141,7 +141,7 @@ impl Supervisor {
         };
         if let Policy::Broken { fault, .. } = policy {
             supervisor.note(&fault);
-            supervisor.fall_back(format!("it cannot be loaded: {fault}"));
+            supervisor.fall_back("it cannot be loaded".to_owned(), &format!(": {fault}"));
         }
         supervisor
     }
@@ -296,13 +296,14 @@ impl Supervisor {
             self.live = None;
         }
         if self.in_a_row >= self.settings.max_faults && self.fallback_reason.is_none() {
-            self.fall_back(format!("{} faults in a row, the last: {fault}", self.in_a_row));
+            self.fall_back(format!("{} faults in a row", self.in_a_row), &format!(", the last: {fault}"));
         }
     }
 
-    fn fall_back(&mut self, reason: String) {
-        self.notices.push(Notice::Fallback { fallback: self.fallback(), reason: reason.clone() });
-        self.fallback_reason = Some(reason);
+    /// The details were noticed already, as a fault; who asks later why all is held needs them again.
+    fn fall_back(&mut self, reason: String, details: &str) {
+        self.fallback_reason = Some(format!("{reason}{details}"));
+        self.notices.push(Notice::Fallback { fallback: self.fallback(), reason });
         self.live = None;
     }
 

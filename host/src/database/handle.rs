@@ -196,6 +196,10 @@ impl<D: Driver> Database for Handle<D> {
         Ok(queue)
     }
 
+    async fn look(&self) -> Result<Option<Queue>, SqlError> {
+        plainly!(self, sql => self.tables.look(sql))
+    }
+
     async fn begin(&self, update_name: &str, progress: &str) -> Result<Begin, SqlError> {
         retried!(self.driver.begin(update_name, progress).await)
     }

@@ -17,17 +17,25 @@ pub(crate) enum Prepared {
     No,
 }
 
+/// Which tables are there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Made {
+    /// The queue's.
+    pub(crate) queue_table: bool,
+    /// tidegate's own, of whichever version this tidegate can read.
+    pub(crate) own_tables: bool,
+}
+
 impl Tables {
+    /// Looks which tables are there.
+    pub(crate) async fn made(&self, sql: &mut dyn Sql) -> Result<Made, SqlError> {
+        Ok(Made { own_tables: known_version(sql).await? > 0, queue_table: exists(sql, &self.name).await? })
+    }
+
     /// Reads whether [`Tables::migrate`] has anything to do, so that a host which finds all in place needs no lock and
     /// no right to create tables.
     pub(crate) async fn inspect(&self, sql: &mut dyn Sql) -> Result<Prepared, SqlError> {
-        let version = version(sql).await?;
-        if version > VERSION {
-            return Err(SqlError::permanent(format!(
-                "tidegate's tables in this database were made by a newer tidegate (tables version {version}, this one \
-                 knows {VERSION}): use that tidegate or a newer one"
-            )));
-        }
+        let version = known_version(sql).await?;
         let ready = version == VERSION && exists(sql, &self.name).await?;
         Ok(if ready { Prepared::Yes } else { Prepared::No })
     }
@@ -92,6 +100,18 @@ async fn version(sql: &mut dyn Sql) -> Result<i64, SqlError> {
     }
     let rows = sql.query("select version from tidegate_version", &[]).await?;
     Ok(rows.first().and_then(|row| row.first()).and_then(Value::as_integer).unwrap_or(0))
+}
+
+/// The same, where this tidegate knows that version.
+async fn known_version(sql: &mut dyn Sql) -> Result<i64, SqlError> {
+    let version = version(sql).await?;
+    if version > VERSION {
+        return Err(SqlError::permanent(format!(
+            "tidegate's tables in this database were made by a newer tidegate (tables version {version}, this one \
+             knows {VERSION}): use that tidegate or a newer one"
+        )));
+    }
+    Ok(version)
 }
 
 /// Whether a table (or a view in its place) is found under a name that is not qualified.

@@ -46,14 +46,8 @@ impl Tables {
             self.quoted,
             p(sql, 1)
         );
-        let mut stale = false;
-        let mut queue = Queue::default();
-        for row in sql.query(&select, &[self.queue_value()]).await? {
-            queue.rows.push(queue_row(row, &mut stale)?);
-        }
-        // Ordered here, because databases collate differently.
-        queue.rows.sort_by(|a, b| (a.ordering, &a.update_name).cmp(&(b.ordering, &b.update_name)));
-
+        let (rows, mut stale) = queue_rows(sql.query(&select, &[self.queue_value()]).await?)?;
+        let mut queue = Queue { rows, ..Queue::default() };
         let select = format!(
             "select key, value from tidegate_state where queue = {first} union all \
              select 'gone', f.update_name from tidegate_failures f where f.queue = {first} \
@@ -71,6 +65,20 @@ impl Tables {
             }
         }
         Ok((queue, stale))
+    }
+
+    /// See [`Database::look`](crate::scheduler::database::Database::look).
+    pub(crate) async fn look(&self, sql: &mut dyn Sql) -> Result<Option<Queue>, SqlError> {
+        let made = self.made(sql).await?;
+        if !made.queue_table {
+            return Ok(None);
+        }
+        if made.own_tables {
+            return self.queue(sql).await.map(|(queue, _)| Some(queue));
+        }
+        let select = format!("select update_name, progress_json, depends_on, ordering from {}", self.quoted);
+        let (rows, _) = queue_rows(sql.query(&select, &[]).await?)?;
+        Ok(Some(Queue { rows, ..Queue::default() }))
     }
 
     /// Forgets the failures of rows that are gone, made progress or were queued anew.
@@ -264,6 +272,9 @@ impl Tables {
         update_name: Option<&str>,
         limit: u32,
     ) -> Result<Vec<Record>, SqlError> {
+        if !self.made(sql).await?.own_tables {
+            return Ok(Vec::new());
+        }
         let mut values = vec![self.queue_value(), i64::from(limit).into()];
         let mut only = String::new();
         if let Some(name) = update_name {
@@ -282,6 +293,15 @@ impl Tables {
     fn queue_value(&self) -> Value {
         Value::from(self.name.as_str())
     }
+}
+
+/// The rows of the queue in their order, and whether a stored failure is not about its row as it is.
+fn queue_rows(rows: Vec<Row>) -> Result<(Vec<QueueRow>, bool), SqlError> {
+    let mut stale = false;
+    let mut rows = rows.into_iter().map(|row| queue_row(row, &mut stale)).collect::<Result<Vec<_>, _>>()?;
+    // Ordered here, because databases collate differently.
+    rows.sort_by(|a, b| (a.ordering, &a.update_name).cmp(&(b.ordering, &b.update_name)));
+    Ok((rows, stale))
 }
 
 /// A row of the queue; `stale` is set where the stored failure is not about the row as it is.

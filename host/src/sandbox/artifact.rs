@@ -52,13 +52,11 @@ impl Artifact {
     /// Loads a file.
     ///
     /// # Errors
-    /// [`FaultKind::Incompatible`] where the file cannot be read or is not a controller for this host,
+    /// [`FaultKind::Unreadable`], [`FaultKind::Incompatible`] where the file is not a controller for this host,
     /// [`FaultKind::WrongDigest`] where it is another one than the one pinned, and whatever goes wrong in the instance
     /// that is started to see whether it starts.
     pub async fn load(path: &Path, options: &LoadOptions) -> Result<Arc<Artifact>, Fault> {
-        let bytes = tokio::fs::read(path)
-            .await
-            .map_err(|error| fault::incompatible(&format!("cannot read `{}`: {error}", path.display())))?;
+        let bytes = tokio::fs::read(path).await.map_err(|error| fault::unreadable(path, &error))?;
         Artifact::from_bytes(bytes, options).await
     }
 

@@ -36,6 +36,9 @@ impl Names {
                 )));
             }
         }
+        if let Some(name) = self.imports.iter().find(|name| !is_offered(name)) {
+            return Err(fault::incompatible(&format!("it imports `{name}`, which this host does not offer")));
+        }
         let exported: Vec<_> = self.exports.iter().filter_map(|name| of_contract(name)).collect();
         match exported.iter().find(|(interface, _)| *interface == "pacing") {
             Some((_, version)) => Ok((*version).to_owned()),
@@ -55,6 +58,13 @@ fn without_pacing(exported: &[(&str, &str)]) -> Fault {
 fn of_contract(name: &str) -> Option<(&str, &str)> {
     let name = name.strip_prefix(PACKAGE)?;
     Some(name.split_once('@').unwrap_or((name, "(none)")))
+}
+
+/// False where this host has no such interface in any version; where it has one, only the linker knows whether it fits.
+fn is_offered(import: &str) -> bool {
+    const OFFERED: [&str; 7] =
+        [PACKAGE, "wasi:cli/", "wasi:clocks/", "wasi:filesystem/", "wasi:io/", "wasi:random/", "wasi:sockets/"];
+    OFFERED.iter().any(|package| import.starts_with(package))
 }
 
 fn is_spoken(version: &str) -> bool {

@@ -1,5 +1,7 @@
 //! From wasmtime's errors to faults: by type where there is a type, by text only where there is none.
 
+use std::path::Path;
+
 use wasmtime::{Error, Trap, WasmBacktrace};
 use wasmtime_wasi::I32Exit;
 
@@ -31,6 +33,12 @@ pub(super) fn of_call(error: &Error, callback: Callback, limits: &Limits) -> Fau
 /// The callback answered with an error.
 pub(super) fn returned(message: &str, callback: Callback) -> Fault {
     Fault { kind: FaultKind::ErrorReturned, callback, message: printable(message, MESSAGE_BYTES) }
+}
+
+/// The file cannot be read.
+pub(super) fn unreadable(path: &Path, error: &std::io::Error) -> Fault {
+    let message = printable(&format!("cannot read `{}`: {error}", path.display()), MESSAGE_BYTES);
+    Fault { kind: FaultKind::Unreadable, callback: Callback::Load, message }
 }
 
 /// The component does not fit this host.

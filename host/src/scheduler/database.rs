@@ -50,6 +50,13 @@ pub trait Database: Send + Sync {
     /// Whatever the database says.
     async fn queue(&self) -> Result<Queue, SqlError>;
 
+    /// The queue as it is now, for those who only look: nothing is written, and nothing has to be prepared. `None`
+    /// where the queue table is missing.
+    ///
+    /// # Errors
+    /// Whatever the database says.
+    async fn look(&self) -> Result<Option<Queue>, SqlError>;
+
     /// Opens the transaction of a batch: locks the update's row and compares its progress with `progress`, the text
     /// that the batch was planned from.
     ///
@@ -114,7 +121,8 @@ pub trait Database: Send + Sync {
     /// Whatever the database says.
     async fn add_history(&self, records: &[Record]) -> Result<(), SqlError>;
 
-    /// The last `limit` iterations of an update (of all, where `None`), the newest first.
+    /// The last `limit` iterations of an update (of all, where `None`), the newest first; none where tidegate's own
+    /// tables are missing.
     ///
     /// # Errors
     /// Whatever the database says.

@@ -1,4 +1,5 @@
-//! Events on a terminal: a bar for each update in hand, and above the bars a line for what is news.
+//! Events on a terminal: a bar for each update in hand with its pace beneath, and above the bars a line for what is
+//! news.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -6,34 +7,35 @@ use std::time::Duration;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use tidegate::scheduler::event::{Event, EventKind};
 
+use super::news::News;
 use super::pace::Pace;
-use super::words::words;
 
 /// The bar's length: tenths of a percent.
 const WHOLE: u64 = 1_000;
 
 /// What a bar looks like while nobody knows how far its update has come, and when somebody does.
-const UNKNOWN: &str = "{spinner} {prefix:.bold} {wide_msg}";
-const KNOWN: &str = "{spinner} {prefix:.bold} {bar:24} {wide_msg}";
+const UNKNOWN: &str = "{spinner} {prefix:.bold}\n    {wide_msg}";
+const KNOWN: &str = "{spinner} {prefix:.bold} {bar:30} {percent} %\n    {wide_msg}";
 
 /// The bars there are.
 pub(super) struct Bars {
     all: MultiProgress,
+    news: News,
     /// By database: its update in hand.
     in_hand: BTreeMap<String, (Pace, ProgressBar)>,
 }
 
 impl Bars {
     pub(super) fn new(all: MultiProgress) -> Self {
-        Self { all, in_hand: BTreeMap::new() }
+        Self { all, news: News::default(), in_hand: BTreeMap::new() }
     }
 
     /// Shows an event.
     pub(super) fn show(&mut self, event: &Event) {
         let Event { database, kind, .. } = event;
-        if let Some(words) = words(kind) {
+        if let Some(line) = self.news.line(event) {
             // A terminal that is gone is no reason to stop working.
-            let _ = self.all.println(format!("{database}: {words}"));
+            let _ = self.all.println(line);
         }
         match kind {
             EventKind::UpdateStarted { update_name, one_shot } => {
@@ -78,7 +80,7 @@ fn draw(bar: &ProgressBar, pace: &Pace) {
         bar.set_style(style(KNOWN));
         bar.set_position((done.clamp(0.0, 1.0) * WHOLE as f64) as u64);
     }
-    bar.set_message(pace.describe());
+    bar.set_message(pace.details());
 }
 
 fn style(template: &str) -> ProgressStyle {

@@ -2,6 +2,7 @@
 
 mod bars;
 mod display;
+mod news;
 mod pace;
 mod plain;
 mod words;
@@ -9,6 +10,7 @@ mod words;
 use std::collections::HashMap;
 use std::io;
 
+use indicatif::MultiProgress;
 use tidegate::config::{self, Config};
 use tidegate::controller::{BuiltIn, Fallback, Policy, SupervisorSettings};
 use tidegate::scheduler::{End, Handlers, Host, Settings, Summary, Workload};
@@ -32,7 +34,8 @@ impl Run {
     pub(super) async fn execute(self, context: &Context) -> Result<(), CliError> {
         let config = context.config()?;
         let host = host(&config, self.until_done).await?;
-        let shutdown = shutdown().map_err(|error| CliError::failure("cannot listen for signals").because(error))?;
+        let shutdown = shutdown(context.bars.clone())
+            .map_err(|error| CliError::failure("cannot listen for signals").because(error))?;
         let display = display::show(host.events().subscribe(), context.bars.clone());
         let summaries = host.run(shutdown).await;
         // The host is gone and with it the stream of events, so that the display ends after the last one.
@@ -96,7 +99,7 @@ fn supervision(background: &config::BackgroundUpdates, controller: Option<&confi
 }
 
 /// Resolves at the first signal to stop; at the second the process ends.
-fn shutdown() -> io::Result<impl Future<Output = ()>> {
+fn shutdown(bars: MultiProgress) -> io::Result<impl Future<Output = ()>> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     Ok(async move {
@@ -104,7 +107,7 @@ fn shutdown() -> io::Result<impl Future<Output = ()>> {
             _ = interrupt.recv() => "interrupted",
             _ = terminate.recv() => "told to terminate",
         };
-        output::line(&format!("{first}: ending the batches that run; once more to end at once"));
+        bars.suspend(|| output::line(&format!("{first}: ending the batches that run; once more to end at once")));
         tokio::spawn(async move {
             tokio::select! {
                 _ = interrupt.recv() => {}
@@ -123,7 +126,8 @@ fn conclude(summaries: &[Summary]) -> Result<(), CliError> {
     for Summary { database, end } in summaries {
         match end {
             End::Failed(error) => {
-                return Err(CliError::failure(format!("cannot work on database \"{database}\"")).because(error));
+                return Err(CliError::failure(format!("cannot work on database \"{database}\""))
+                    .because_of_database(error.clone()));
             }
             End::Done { remaining: rows } => {
                 remaining.extend(rows.iter().map(|(name, reason)| format!("{name} on {database}: {reason}")));
@@ -136,7 +140,7 @@ fn conclude(summaries: &[Summary]) -> Result<(), CliError> {
         count => {
             let rows = if count == 1 { "1 row remains".to_owned() } else { format!("{count} rows remain") };
             Err(CliError::rows_remain(format!("{rows} that cannot run\n  {}", remaining.join("\n  ")))
-                .hint("mend the cause, then `tidegate retry` what is quarantined"))
+                .hint("mend what the reasons name; what is quarantined then waits for `tidegate retry`"))
         }
     }
 }

@@ -33,8 +33,8 @@ impl Pace {
         Self { update_name: update_name.to_owned(), one_shot, ..Self::default() }
     }
 
-    /// Takes in what happened. True where it is held from now on, or for another reason.
-    pub(super) fn take_in(&mut self, kind: &EventKind) -> bool {
+    /// Takes in what happened.
+    pub(super) fn take_in(&mut self, kind: &EventKind) {
         match kind {
             EventKind::Progress { done, eta, .. } => {
                 self.done = Some(*done);
@@ -49,13 +49,10 @@ impl Pace {
             }
             EventKind::BatchStarted { .. } => self.held = None,
             EventKind::Held { duration, reason, .. } if *duration >= WORTH_TELLING => {
-                let news = self.held.as_ref() != Some(reason);
                 self.held = Some(reason.clone());
-                return news;
             }
             _ => {}
         }
-        false
     }
 
     /// The part that is done, 0.0 to 1.0.
@@ -63,20 +60,28 @@ impl Pace {
         self.done
     }
 
-    /// The pace on one line: "42 %, 110,400 items, 12,000/s, batch of 1,200 in 98ms of 100ms, 48s left".
+    /// How far it is and how fast, on one line: "42 %, 48s left, 12,000/s, batch of 1,200 in 98ms of 100ms, 110,400
+    /// items".
     pub(super) fn describe(&self) -> String {
+        match (self.done, &self.held) {
+            (Some(done), None) if !self.one_shot => format!("{}, {}", output::percent(done), self.details()),
+            _ => self.details(),
+        }
+    }
+
+    /// The same without the part that is done. A narrow terminal cuts its end off, so that what matters most is first.
+    pub(super) fn details(&self) -> String {
         if let Some(reason) = &self.held {
             return format!("held: {reason}");
         }
         if self.one_shot {
             return "in one go, which may take long".to_owned();
         }
+        let left = self.left.map(|left| format!("{} left", output::duration(left)));
         let rate = throughput(self.recent.iter()).map(output::rate);
         let batch = self.recent.back().filter(|record| record.items > 0).map(batch);
-        let left = self.left.map(|left| format!("{} left", output::duration(left)));
         let items = Some(format!("{} items", output::count(self.items)));
-        let parts = [self.done.map(output::percent), items, rate, batch, left];
-        parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
+        [left, rate, batch, items].into_iter().flatten().collect::<Vec<_>>().join(", ")
     }
 }
 

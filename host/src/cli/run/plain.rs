@@ -6,17 +6,55 @@ use std::time::{Duration, SystemTime};
 
 use tidegate::scheduler::event::{Event, EventKind};
 
+use super::news::News;
 use super::pace::Pace;
-use super::words::words;
 
-/// Between two lines on the pace of one database's update.
+/// Between two lines on the pace of one database's update, and between two on what holds it.
 const PACE_EVERY: Duration = Duration::from_secs(5);
+/// Between two lines on a hold for the same reason: some controllers wait before each batch.
+const HOLD_EVERY: Duration = Duration::from_secs(60);
 
 /// What the lines need to remember.
 #[derive(Default)]
 pub(super) struct Plain {
-    /// By database: its update in hand, and when its pace was last told.
-    in_hand: BTreeMap<String, (Pace, SystemTime)>,
+    news: News,
+    /// By database.
+    in_hand: BTreeMap<String, InHand>,
+}
+
+/// An update in hand.
+struct InHand {
+    pace: Pace,
+    /// When its pace was last told, or what holds it.
+    told: SystemTime,
+    /// What was last told to hold it, and when.
+    hold: Option<(String, SystemTime)>,
+}
+
+impl InHand {
+    fn new(update_name: &str, one_shot: bool, at: SystemTime) -> Self {
+        Self { pace: Pace::new(update_name, one_shot), told: at, hold: None }
+    }
+
+    /// Takes in what happened. True where it is time for a line.
+    fn take_in(&mut self, kind: &EventKind, at: SystemTime) -> bool {
+        let is = |since: SystemTime, least: Duration| at.duration_since(since).is_ok_and(|passed| passed >= least);
+        self.pace.take_in(kind);
+        let due = match kind {
+            EventKind::Held { .. } => match (&self.pace.held, &self.hold) {
+                (None, _) => false,
+                (Some(_), None) => true,
+                (Some(reason), Some((told, when))) => is(*when, if reason == told { HOLD_EVERY } else { PACE_EVERY }),
+            },
+            EventKind::IterationEnded { .. } | EventKind::Progress { .. } => is(self.told, PACE_EVERY),
+            _ => false,
+        };
+        if due {
+            self.told = at;
+            self.hold = self.pace.held.clone().map(|reason| (reason, at)).or(self.hold.take());
+        }
+        due
+    }
 }
 
 impl Plain {
@@ -24,17 +62,14 @@ impl Plain {
     pub(super) fn lines(&mut self, event: &Event) -> Vec<String> {
         let Event { at, database, kind } = event;
         if let EventKind::UpdateStarted { update_name, one_shot } = kind {
-            self.in_hand.insert(database.clone(), (Pace::new(update_name, *one_shot), *at));
+            self.in_hand.insert(database.clone(), InHand::new(update_name, *one_shot, *at));
         }
-        let mut lines: Vec<String> = words(kind).map(|words| format!("{database}: {words}")).into_iter().collect();
-        if let Some((pace, told)) = self.in_hand.get_mut(database) {
-            let held = pace.take_in(kind);
-            let is_pace = matches!(kind, EventKind::IterationEnded { .. } | EventKind::Progress { .. });
-            let due = is_pace && at.duration_since(*told).is_ok_and(|since| since >= PACE_EVERY);
-            if held || due {
-                lines.push(format!("{database}: {}: {}", pace.update_name, pace.describe()));
-                *told = *at;
-            }
+        let mut lines: Vec<String> = self.news.line(event).into_iter().collect();
+        if let Some(in_hand) = self.in_hand.get_mut(database)
+            && in_hand.take_in(kind, *at)
+        {
+            let pace = &in_hand.pace;
+            lines.push(format!("{database}: {}: {}", pace.update_name, pace.describe()));
         }
         lines
     }

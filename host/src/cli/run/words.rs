@@ -22,11 +22,12 @@ pub(super) fn words(kind: &EventKind) -> Option<String> {
         EventKind::TransientFailure { update_name, error, retry_in } => {
             format!("{update_name}: {error}; trying again in {}", duration(*retry_in))
         }
-        EventKind::Failure { update_name, error, attempts, retry_in } => match retry_in {
-            Some(retry_in) => {
+        EventKind::Failure { update_name, error, attempts, retry_in } => match (retry_in, attempts) {
+            (Some(retry_in), _) => {
                 format!("{update_name}: failed (attempt {attempts}): {error}; trying again in {}", duration(*retry_in))
             }
-            None => format!("{update_name}: quarantined after {attempts} attempts: {error}"),
+            (None, 1) => format!("{update_name}: quarantined after 1 attempt: {error}"),
+            (None, _) => format!("{update_name}: quarantined after {attempts} attempts: {error}"),
         },
         EventKind::UpdateFinished { update_name } => format!("{update_name}: finished"),
         EventKind::UpdateMoved { update_name, gone: true } => format!("{update_name}: withdrawn from the queue"),
@@ -35,7 +36,11 @@ pub(super) fn words(kind: &EventKind) -> Option<String> {
             format!("controller {controller}: {fault}\n  hint: {}", fault.kind.hint())
         }
         EventKind::Fallback { controller, fallback, reason } => {
-            format!("controller {controller}: its fallback \"{fallback}\" takes over: {reason}")
+            let effect = match fallback.as_str() {
+                "hold" => "updates are held until it is mended",
+                _ => "the built-in policy takes over",
+            };
+            format!("controller {controller}: {reason}; {effect} (fallback \"{fallback}\")")
         }
         EventKind::Blocked { rows } if rows.is_empty() => return None,
         EventKind::Blocked { rows } => {

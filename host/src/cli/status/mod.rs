@@ -6,8 +6,9 @@ mod report;
 use std::collections::HashMap;
 
 use tidegate::config::{self, Config};
-use tidegate::scheduler::database::Database;
-use tidegate::update::{Progress, UpdateError};
+use tidegate::scheduler::database::{Database, Session};
+use tidegate::update::sql::Estimate;
+use tidegate::update::{Progress, SqlError};
 
 use super::enqueue::selected;
 use super::error::CliError;
@@ -16,6 +17,8 @@ use super::{Context, output, wiring};
 use report::{DatabaseReport, Pace, Report, Snapshot};
 
 /// Show every queue: who works on it, the state of each update, what holds it, how long it will take
+///
+/// It only reads: no table is made, and rights to read are enough.
 #[derive(Debug, clap::Args)]
 pub(super) struct Status {
     /// Print JSON: an object with `version` (1) and `databases`; a key's meaning never changes within a version
@@ -31,10 +34,16 @@ impl Status {
     pub(super) async fn execute(self, context: &Context) -> Result<(), CliError> {
         let config = context.config()?;
         let mut databases = Vec::new();
+        let mut unavailable = Ok(());
         for database in selected(&config, self.database.as_deref())? {
-            databases.push(match look(&config, database).await {
+            databases.push(match look(&config, database).await? {
                 Ok(report) => report,
-                Err(error) => DatabaseReport::unavailable(database, error.to_string()),
+                Err(error) => {
+                    // The report tells why.
+                    let failure = CliError::failure(format!("cannot look at database \"{}\"", database.name));
+                    unavailable = unavailable.and(Err(failure.advised_on(&error)));
+                    DatabaseReport::unavailable(database, error.to_string())
+                }
             });
         }
         let report = Report::new(databases);
@@ -42,51 +51,55 @@ impl Status {
             true => output::print_json(&report)?,
             false => output::print(&render::report(&report))?,
         }
-        let unavailable: Vec<_> = report.databases.iter().filter(|database| database.error.is_some()).collect();
-        match unavailable.first() {
-            Some(database) => Err(CliError::failure(format!("cannot look at database \"{}\"", database.name))),
-            None => Ok(()),
-        }
+        unavailable
     }
 }
 
-/// Looks at one database.
-async fn look(config: &Config, database: &config::Database) -> Result<DatabaseReport, UpdateError> {
-    let opened = wiring::open(database).map_err(|error| UpdateError::Failed(error.to_string()))?;
-    opened.prepare().await?;
-    let queue = opened.queue().await?;
+/// Looks at one database; the inner error is its own.
+async fn look(config: &Config, database: &config::Database) -> Result<Result<DatabaseReport, SqlError>, CliError> {
+    let opened = wiring::open(database)?;
+    let seen = look_into(&*opened, config, database).await;
+    opened.close().await;
+    Ok(seen)
+}
+
+async fn look_into(
+    opened: &dyn Database,
+    config: &Config,
+    database: &config::Database,
+) -> Result<DatabaseReport, SqlError> {
+    let Some(queue) = opened.look().await? else { return Ok(DatabaseReport::without_queue(database)) };
     let runner = opened.lease_holder().await?;
     // A host that cannot write cannot write down why.
     let obstacle = if runner.is_some() { opened.obstacle().await? } else { None };
     let defined: HashMap<&str, _> =
         config.updates_of(&database.name).map(|update| (update.name.as_str(), update)).collect();
-    let mut paces = HashMap::new();
+    let mut paces: HashMap<String, Pace> = HashMap::new();
+    for row in &queue.rows {
+        let records = opened.history(Some(&row.update_name), RECENT).await?;
+        // What is older is of an earlier update of that name.
+        let of_this_row = records.iter().take_while(|record| record.outcome != "finished");
+        paces.entry(row.update_name.clone()).or_default().items_per_ms = throughput(of_this_row);
+    }
+    // Last of all: on SQLite a session holds the one connection there is.
+    let mut session = opened.session().await?;
     for row in &queue.rows {
         let Some(update) = defined.get(row.update_name.as_str()) else { continue };
-        let pace = pace(opened.as_ref(), update, database, &row.progress).await?;
-        paces.insert(row.update_name.clone(), pace);
+        let estimate = estimate(session.as_mut(), update, database, &row.progress).await;
+        paces.entry(row.update_name.clone()).or_default().estimate = estimate;
     }
-    opened.close().await;
     let report = report::database(database, Snapshot { queue, runner, paces }, &|name| defined.contains_key(name));
     Ok(DatabaseReport { obstacle, ..report })
 }
 
-/// How far an update has come and how fast it goes. An estimate that fails is none: whoever runs the update meets the
-/// same error, and `check` tells it.
-async fn pace(
-    opened: &dyn Database,
+/// How far an update has come. An estimate that fails is none: whoever runs the update meets the same error, and
+/// `check` tells it.
+async fn estimate(
+    session: &mut dyn Session,
     update: &config::Update,
     database: &config::Database,
     progress: &str,
-) -> Result<Pace, UpdateError> {
-    let records = opened.history(Some(&update.name), RECENT).await?;
-    let estimate = match Progress::parse(progress) {
-        Ok(progress) => {
-            // Only now: SQLite has one connection, which is the session's for as long as that is in use.
-            let mut session = opened.session().await?;
-            wiring::handler(update, database).estimate(session.as_sql(), &progress).await.unwrap_or_default()
-        }
-        Err(_) => None,
-    };
-    Ok(Pace { estimate, items_per_ms: throughput(records.iter()) })
+) -> Option<Estimate> {
+    let progress = Progress::parse(progress).ok()?;
+    wiring::handler(update, database).estimate(session.as_sql(), &progress).await.unwrap_or_default()
 }

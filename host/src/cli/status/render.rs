@@ -17,7 +17,13 @@ fn database(database: &DatabaseReport) -> String {
         lines.extend(activity.fault.iter().map(|fault| format!("  its last fault: {fault}")));
     }
     if database.error.is_none() && database.updates.is_empty() {
-        lines.push("  the queue is empty".to_owned());
+        lines.push(match database.queue_table_exists {
+            true => "  the queue is empty".to_owned(),
+            false => {
+                let table = &database.queue_table;
+                format!("  there is no table \"{table}\" yet: `tidegate enqueue` and `tidegate run` make it")
+            }
+        });
     }
     if !database.updates.is_empty() {
         lines.push(updates(&database.updates));
@@ -32,7 +38,7 @@ fn headline(database: &DatabaseReport) -> String {
         (None, Some(runner)) => parts.push(format!("worked on by process {} on {}", runner.pid, runner.host)),
         (None, None) => parts.push("no host works on it".to_owned()),
     }
-    if let Some(activity) = &database.activity {
+    if let Some(activity) = database.activity.as_ref().filter(|_| database.pause.is_none()) {
         parts.push(activity.state.clone());
     }
     if let Some(obstacle) = &database.obstacle {
@@ -78,12 +84,11 @@ fn state(update: &UpdateReport) -> String {
         State::BackingOff => "backing off",
         State::Paused => "paused",
         State::Pending => "pending",
-        // Its reason says so itself.
-        State::Waits => return update.reason.clone().unwrap_or_default(),
+        // Their reasons say so themselves.
+        State::Waits | State::Unreadable => return update.reason.clone().unwrap_or_default(),
         State::Cycle => "cycle",
         State::Quarantined => "quarantined",
         State::Undefined => "no definition",
-        State::Unreadable => "progress unreadable",
     };
     match &update.reason {
         Some(reason) => format!("{word}: {reason}"),

@@ -34,25 +34,101 @@ pub(super) struct DatabaseReport {
     pub system: String,
     /// Why nothing is known of it, where nothing is.
     pub error: Option<String>,
+    /// The queue's table.
+    pub queue_table: String,
+    /// False where that table is missing, as it is until something is queued or a host ran; also where an error says
+    /// that nothing is known.
+    pub queue_table_exists: bool,
     /// The host that works on it.
-    pub runner: Option<Holder>,
+    pub runner: Option<RunnerReport>,
     /// What keeps that host from writing at this moment.
     pub obstacle: Option<String>,
     /// What that host said last that it does.
-    pub activity: Option<Activity>,
+    pub activity: Option<ActivityReport>,
     /// The pause that is stored, where one is.
-    pub pause: Option<Pause>,
+    pub pause: Option<PauseReport>,
     /// The queue's rows, in their order.
     pub updates: Vec<UpdateReport>,
+}
+
+/// The host that works on a database.
+#[derive(Debug, Serialize)]
+pub(super) struct RunnerReport {
+    /// The machine's name.
+    pub host: String,
+    /// The process's number there.
+    pub pid: u32,
+}
+
+/// What a host does.
+#[derive(Debug, Serialize)]
+pub(super) struct ActivityReport {
+    /// The update in hand.
+    pub update: Option<String>,
+    /// What it does with it: "running", "held", "backing off", "paused" or "idle".
+    pub state: String,
+    /// Why, where it waits.
+    pub reason: Option<String>,
+    /// The controller that sets the pace, and where it is a fallback, what it stands in for.
+    pub controller: String,
+    /// The controller's last fault, with its hint.
+    pub fault: Option<String>,
+    /// The estimate that batch sizes are made from.
+    pub average_items_per_ms: Option<f64>,
+    /// When the host wrote this, in milliseconds since the Unix epoch.
+    pub at_ms: i64,
+}
+
+/// A pause.
+#[derive(Debug, Serialize)]
+pub(super) struct PauseReport {
+    /// Since when, in milliseconds since the Unix epoch.
+    pub since_ms: i64,
+    pub reason: Option<String>,
+}
+
+impl From<Holder> for RunnerReport {
+    fn from(holder: Holder) -> Self {
+        let Holder { host, pid } = holder;
+        Self { host, pid }
+    }
+}
+
+impl From<Activity> for ActivityReport {
+    fn from(activity: Activity) -> Self {
+        Self {
+            update: activity.update_name,
+            state: activity.state,
+            reason: activity.reason,
+            controller: activity.controller,
+            fault: activity.fault,
+            average_items_per_ms: activity.items_per_ms,
+            at_ms: activity.at_ms,
+        }
+    }
+}
+
+impl From<Pause> for PauseReport {
+    fn from(pause: Pause) -> Self {
+        let Pause { since_ms, reason } = pause;
+        Self { since_ms, reason }
+    }
 }
 
 impl DatabaseReport {
     /// A database that could not be looked at.
     pub(super) fn unavailable(database: &config::Database, error: String) -> Self {
+        Self { error: Some(error), ..Self::without_queue(database) }
+    }
+
+    /// A database that has no queue yet.
+    pub(super) fn without_queue(database: &config::Database) -> Self {
         Self {
             name: database.name.clone(),
             system: database.target.system().to_string(),
-            error: Some(error),
+            error: None,
+            queue_table: database.queue_table.clone(),
+            queue_table_exists: false,
             runner: None,
             obstacle: None,
             activity: None,
@@ -143,14 +219,12 @@ pub(super) fn database(
         update(row, state, reason, pace)
     });
     DatabaseReport {
-        name: database.name.clone(),
-        system: database.target.system().to_string(),
-        error: None,
+        queue_table_exists: true,
         updates: updates.collect(),
-        runner,
-        obstacle: None,
-        activity,
-        pause: queue.pause,
+        runner: runner.map(RunnerReport::from),
+        activity: activity.map(ActivityReport::from),
+        pause: queue.pause.map(PauseReport::from),
+        ..DatabaseReport::without_queue(database)
     }
 }
 
@@ -182,12 +256,15 @@ fn state(row: &QueueRow, standing: Standing, activity: Option<&Activity>, pause:
         Standing::DependsOn(other) => return (State::Waits, Some(format!("waits for {other}"))),
         Standing::Cycle(names) => {
             let first = names.first().cloned().unwrap_or_default();
-            return (State::Cycle, Some(format!("{} → {first}", names.join(" → "))));
+            return (State::Cycle, Some(format!("{} -> {first}", names.join(" -> "))));
         }
         Standing::Undefined => return (State::Undefined, None),
         Standing::Quarantined => return (State::Quarantined, None),
-        Standing::Ready if Progress::parse(&row.progress).is_err() => return (State::Unreadable, None),
-        Standing::Ready => {}
+        Standing::Ready => {
+            if let Err(error) = Progress::parse(&row.progress) {
+                return (State::Unreadable, Some(error.to_string()));
+            }
+        }
     }
     if pause {
         return (State::Paused, None);

@@ -46,7 +46,7 @@ impl Connection {
         let limit = config.get_connect_timeout().map_or(SET_UP_TIME, |each| *each * attempts + SET_UP_TIME);
         let open = async {
             let (client, connection) =
-                config.connect(target.tls.clone()).await.map_err(|error| connect_error(&error))?;
+                config.connect(target.tls.clone()).await.map_err(|error| connect_error(&error, &target.server()))?;
             let end = Arc::new(OnceLock::new());
             let (alive, ended) = watch::channel(());
             let reason = Arc::clone(&end);
@@ -64,7 +64,7 @@ impl Connection {
             Ok(connection)
         };
         let opened = tokio::time::timeout(limit, open).await;
-        opened.map_err(|_| lost(format!("no connection to the server within {} s", limit.as_secs())))?
+        opened.map_err(|_| lost(format!("cannot connect to {} within {} s", target.server(), limit.as_secs())))?
     }
 
     async fn set_up(&mut self, script: &str) -> Result<(), SqlError> {

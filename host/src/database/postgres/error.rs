@@ -7,6 +7,9 @@ use tokio_postgres::error::{DbError, SqlState};
 
 use crate::update::sql::{ErrorClass, SqlError};
 
+/// What tokio-postgres says, and gives no type to, when the server asks for a password and there is none.
+const PASSWORD_TEXT: &str = "password missing";
+
 /// An error of a statement.
 pub(super) fn sql_error(error: &tokio_postgres::Error) -> SqlError {
     if let Some(answer) = error.as_db_error() {
@@ -23,12 +26,20 @@ pub(super) fn sql_error(error: &tokio_postgres::Error) -> SqlError {
     SqlError { class, code: None, message: chain(error) }
 }
 
-/// An error on the way to a connection: without an answer from the server, another attempt may succeed.
-pub(super) fn connect_error(error: &tokio_postgres::Error) -> SqlError {
-    match error.as_db_error() {
-        Some(answer) => server_error(answer),
-        None => lost(chain(error)),
+/// An error on the way to a connection to `server`: without an answer from there, another attempt may succeed.
+pub(super) fn connect_error(error: &tokio_postgres::Error, server: &str) -> SqlError {
+    if let Some(answer) = error.as_db_error() {
+        return server_error(answer);
     }
+    if error.source().is_some_and(|source| source.to_string() == PASSWORD_TEXT) {
+        return SqlError {
+            class: ErrorClass::Permanent,
+            code: Some(SqlState::INVALID_PASSWORD.code().to_owned()),
+            message: format!("the server at {server} asks for a password, and the url has none"),
+        };
+    }
+    let cause = error.source().map_or_else(|| chain(error), ToString::to_string);
+    lost(format!("cannot connect to {server}: {cause}"))
 }
 
 /// A connection that is gone or cannot be made.

@@ -62,6 +62,24 @@ impl Target {
     }
 }
 
+impl Target {
+    /// Where the server is, for messages.
+    pub(super) fn server(&self) -> String {
+        /// PostgreSQL's port where none is named.
+        const PORT: u16 = 5432;
+        let ports = self.config.get_ports();
+        // One port may stand for all hosts.
+        let port = |at: usize| ports.get(at).or(ports.first()).copied().unwrap_or(PORT);
+        let hosts = self.config.get_hosts().iter().enumerate().map(|(at, host)| match host {
+            Host::Tcp(name) => format!("{name}:{}", port(at)),
+            Host::Unix(folder) => format!("{}, port {}", folder.display(), port(at)),
+        });
+        let addresses = self.config.get_hostaddrs().iter().enumerate().map(|(at, ip)| format!("{ip}:{}", port(at)));
+        let named: Vec<String> = hosts.collect();
+        if named.is_empty() { addresses.collect::<Vec<_>>().join(" or ") } else { named.join(" or ") }
+    }
+}
+
 /// libpq's modes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 enum Mode {

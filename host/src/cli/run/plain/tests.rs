@@ -92,6 +92,33 @@ fn a_hold_is_told_once_until_its_reason_changes_or_a_batch_runs() {
 }
 
 #[test]
+fn what_holds_before_each_batch_is_told_once_a_minute_and_a_reason_that_changes_every_five_seconds() {
+    let mut events = vec![(0, started())];
+    for iteration in 0..40 {
+        events.push((iteration * 3_000, held(3, "sleep between iterations")));
+    }
+    for iteration in 40..45 {
+        events.push((iteration * 3_000, held(3, &format!("replication lag {iteration} ms > 10 ms"))));
+    }
+    insta::assert_snapshot!(lines(events));
+}
+
+#[test]
+fn a_fault_in_each_iteration_is_told_once_a_minute() {
+    let fault = |callback, message: String| EventKind::ControllerFault {
+        controller: "office-hours".to_owned(),
+        fault: Fault { kind: FaultKind::OutOfRange, callback, message },
+        in_a_row: 0,
+    };
+    let events = (0..1_000).flat_map(|iteration| {
+        let at = iteration * 100;
+        let target = fault(Callback::Enter, format!("target duration {} ms, cut to 60000 ms", 60_001 + iteration));
+        [(at, target), (at, fault(Callback::MinBatchSize, "batch size 0, counted as 1".to_owned()))]
+    });
+    insta::assert_snapshot!(lines(events.collect()));
+}
+
+#[test]
 fn whatever_goes_wrong_is_told() {
     let error = || "no such column: bodi".to_owned();
     let retry_in = Some(Duration::from_secs(2));

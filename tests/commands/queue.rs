@@ -1,0 +1,176 @@
+//! Queueing, looking, running, retrying.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Value;
+use tidegate::scheduler::database::Pause;
+use tidegate::scheduler::event::EventKind;
+
+use super::site;
+use crate::assert_told;
+use crate::support::on_both;
+use crate::support::place::{Place, row};
+use crate::support::recorder::Recorder;
+use crate::support::run::{Run, make_items, touch, touched};
+use crate::support::until;
+
+/// The systems' own words for the same.
+const MASKS: &[(&str, &str)] = &[
+    (r"\((?:SQLite|PostgreSQL)\)", "([system])"),
+    (r#""system": "(?:SQLite|PostgreSQL)""#, r#""system": "[system]""#),
+    (r"NOT NULL constraint failed: items\.touched", "[not null]"),
+    (
+        r#"null value in column "touched" of relation "items" violates not-null constraint; detail: Failing row contains \(\d+, null\)\."#,
+        "[not null]",
+    ),
+    (r#""(\w+_ms|host|pid)": \d+(?:\.\d+)?"#, r#""$1": 0"#),
+    (r#""host": "[^"]+""#, r#""host": "[host]""#),
+    (r"(?m) +$", ""),
+];
+
+/// A queue with a row in each state that a row can be in without a host.
+async fn fill(place: &Place) {
+    let rows = [
+        ("touch_items", "{}", ""),
+        ("other", "{}", "touch_items"),
+        ("nobody_defines_this", "{}", ""),
+        ("fails", "{}", ""),
+    ];
+    let values = rows.map(|(name, progress, depends_on)| format!("('{name}', '{progress}', '{depends_on}')"));
+    let insert = "insert into background_updates (update_name, progress_json, depends_on) values";
+    place.run(&format!("{insert} {}", values.join(", "))).await;
+}
+
+on_both! {
+    async fn from_enqueue_to_an_empty_queue(place: Place) {
+        make_items(place, 500).await;
+        let site = site(place);
+        let mut told = Vec::new();
+        for arguments in [
+            &["status"][..],
+            &["enqueue", "touch_items", "other"],
+            &["enqueue", "touch_items"],
+            &["enqueue", "tuch_items"],
+            &["enqueue", "other", "--database", "mastr"],
+            &["status"],
+            &["retry", "touch_items"],
+            &["retry", "--all"],
+            &["retry", "fails"],
+            &["run", "--until-done"],
+            &["status"],
+        ] {
+            told.push(format!("$ tidegate {}\n{}", arguments.join(" "), site.tidegate(arguments).await.all()));
+        }
+        assert_eq!(touched(place).await, ["1|500"]);
+        assert_told!(MASKS, "from_enqueue_to_an_empty_queue", told.join("\n\n"));
+    }
+
+    async fn status_makes_no_table_and_shows_a_queue_that_somebody_else_made(place: Place) {
+        let site = site(place);
+        let tables = place.either(
+            "select name from sqlite_schema where type = 'table'",
+            "select relname from pg_class where relkind = 'r' and relnamespace = 'public'::regnamespace",
+        );
+        let none: [String; 0] = [];
+        assert!(site.tidegate(&["status"]).await.out.contains("there is no table \"background_updates\" yet"));
+        assert_eq!(place.rows(tables).await, none);
+        place.run("create table background_updates (update_name text not null unique, progress_json text not null, \
+                   depends_on text, ordering int not null default 0)").await;
+        fill(place).await;
+        let told = site.tidegate(&["status"]).await;
+        assert_eq!(place.rows(tables).await, ["background_updates"]);
+        assert_told!(MASKS, "a_queue_of_somebody_elses", told.all());
+    }
+
+    async fn what_cannot_run_is_named_and_the_others_finish(place: Place) {
+        make_items(place, 500).await;
+        let site = site(place);
+        site.tidegate(&["enqueue", "touch_items"]).await;
+        place.run("insert into background_updates (update_name, progress_json, depends_on) values \
+                   ('nobody_defines_this', '{}', null), ('fails', '{}', null)").await;
+        let run = site.tidegate(&["run", "--until-done"]).await;
+        let status = site.tidegate(&["status"]).await;
+        assert_eq!(touched(place).await, ["1|500"]);
+        let json: Value = serde_json::from_str(&site.tidegate(&["status", "--json"]).await.out).unwrap();
+        let updates = json["databases"][0]["updates"].as_array().unwrap();
+        let states: Vec<_> = updates.iter().map(|update| (&update["name"], &update["state"])).collect();
+        assert_eq!(format!("{states:?}"), format!("{:?}", [
+            (Value::from("fails"), Value::from("quarantined")),
+            (Value::from("nobody_defines_this"), Value::from("undefined")),
+        ]));
+        // Its cause mended, it is done.
+        let configuration = std::fs::read_to_string(site.path().join("tidegate.toml")).unwrap();
+        site.write("tidegate.toml", configuration.replace("touched = null", "touched = touched + 1"));
+        let held = site.tidegate(&["run", "--until-done"]).await;
+        let retry = site.tidegate(&["retry", "fails"]).await;
+        let mended = site.tidegate(&["run", "--until-done"]).await;
+        assert_eq!((held.code, retry.code, mended.code), (3, 0, 3));
+        assert_eq!(touched(place).await, ["2|500"]);
+        let all = [run.all(), status.all(), held.all(), retry.all(), mended.all()];
+        assert_told!(MASKS, "what_cannot_run", all.join("\n\n"));
+    }
+
+    async fn progress_that_cannot_be_read_is_named(place: Place) {
+        make_items(place, 500).await;
+        let site = site(place);
+        site.tidegate(&["enqueue", "touch_items"]).await;
+        place.run("insert into background_updates (update_name, progress_json) values \
+                   ('fails', 'not json'), ('other', '[1]')").await;
+        let before = site.tidegate(&["status"]).await;
+        let run = site.tidegate(&["run", "--until-done"]).await;
+        let after = site.tidegate(&["status"]).await;
+        assert_eq!(touched(place).await, ["1|500"]);
+        assert_told!(MASKS, "unreadable_progress", [before.all(), run.all(), after.all()].join("\n\n"));
+    }
+
+    async fn an_update_that_is_queued_anew_has_no_rate_from_before(place: Place) {
+        make_items(place, 500).await;
+        let site = site(place);
+        let row = async || {
+            let status = site.tidegate(&["status", "--json"]).await;
+            let json: Value = serde_json::from_str(&status.out).unwrap();
+            json["databases"][0]["updates"][0].clone()
+        };
+        site.tidegate(&["enqueue", "touch_items"]).await;
+        assert_eq!(site.tidegate(&["run", "--until-done"]).await.code, 0);
+        site.tidegate(&["enqueue", "touch_items"]).await;
+        assert_eq!(row().await["items_per_s"], Value::Null);
+        // As an interrupted host leaves it.
+        place.run("insert into tidegate_history (queue, update_name, started_ms, record) select queue, update_name, \
+                   started_ms, replace(replace(record, '\"finished\"', '\"completed\"'), '\"items\":0', '\"items\":1') \
+                   from tidegate_history").await;
+        assert!(row().await["items_per_s"].as_f64().unwrap() > 0.0);
+    }
+
+    async fn a_cycle_is_named_and_the_others_finish(place: Place) {
+        make_items(place, 500).await;
+        let site = site(place);
+        site.tidegate(&["enqueue", "touch_items"]).await;
+        place.run("insert into background_updates (update_name, progress_json, depends_on) values \
+                   ('fails', '{}', 'other'), ('other', '{}', 'fails')").await;
+        let run = site.tidegate(&["run", "--until-done"]).await;
+        let status = site.tidegate(&["status"]).await;
+        assert_eq!(touched(place).await, ["1|500"]);
+        assert_told!(MASKS, "cycle", [run.all(), status.all()].join("\n\n"));
+    }
+
+    async fn a_running_host_is_seen_with_what_holds_it_and_with_a_pause(place: Place) {
+        make_items(place, 500).await;
+        let site = site(place);
+        let hours = Duration::from_secs(3_600);
+        let run = Run::on(place, &[row("touch_items")]).await.define("touch_items", touch()).for_ever();
+        let database = run.database.clone();
+        let mut running = run.controller(Arc::new(Recorder::waiting(hours))).start();
+        running.next("a wait", |kind| matches!(kind, EventKind::Held { .. }).then_some(())).await;
+        let state = async || database.queue().await.unwrap().activity.map(|activity| activity.state);
+        until("the host says that it is held", async || state().await.as_deref() == Some("held")).await;
+        let held = site.tidegate(&["status"]).await;
+        let json = site.tidegate(&["status", "--json"]).await;
+        database.set_pause(Some(&Pause { since_ms: 5, reason: Some("maintenance".to_owned()) })).await.unwrap();
+        until("the host says that it is paused", async || state().await.as_deref() == Some("paused")).await;
+        let paused = site.tidegate(&["status"]).await;
+        running.stop().await;
+        assert_told!(MASKS, "a_running_host", [held.all(), json.all(), paused.all()].join("\n\n"));
+    }
+}

@@ -1,0 +1,49 @@
+//! The controllers of `guests/` at work, through the program.
+
+use serde_json::Value;
+
+use super::{ITEMS, assert_done, site};
+use crate::guests::built;
+use crate::support::on_both;
+use crate::support::place::Place;
+
+/// The iterations as the history has them, and items per batch asked for.
+async fn history(place: &Place) -> (Vec<Value>, Vec<u64>) {
+    let rows = place.rows("select record from tidegate_history order by id").await;
+    let records: Vec<Value> = rows.iter().map(|row| serde_json::from_str(row).unwrap()).collect();
+    let sizes = records.iter().map(|record| record["batch_size"].as_u64().unwrap()).collect();
+    (records, sizes)
+}
+
+async fn run(place: &Place, guest: &str, settings: &str) {
+    let component = std::fs::read(built(guest)).unwrap();
+    let site = site(place, &component, &format!("[controller.settings]\n{settings}")).await;
+    let check = site.tidegate(&["check"]).await;
+    assert_eq!(check.all(), "tidegate.toml is in order: 1 database, 1 controller, 1 update\nexit code 0");
+    let run = site.tidegate(&["run", "--until-done"]).await;
+    assert!(run.code == 0 && !run.err.contains("controller guest"), "{}", run.all());
+    assert_done(place, guest).await;
+}
+
+on_both! {
+    async fn rust_steady_sleeps_and_aims_as_its_settings_say(place: Place) {
+        run(place, "rust-steady", "sleep_duration_ms = 20\nbackground_update_duration_ms = 0\nmin_batch_size = 50\n").await;
+        let (records, sizes) = history(place).await;
+        assert_eq!(sizes[..4], [100, 50, 50, 50]);
+        for record in &records {
+            assert!(record["waited_ms"].as_f64().unwrap() >= 20.0, "{record}");
+            assert_eq!(record["wait_reason"], "sleep between iterations");
+            assert_eq!((&record["controller"], &record["target_ms"]), (&"guest".into(), &0.into()));
+            assert!(record["fuel"].as_u64().unwrap() > 0, "{record}");
+        }
+    }
+
+    async fn c_fixed_has_no_batch_sizes_so_that_the_configuration_counts(place: Place) {
+        run(place, "c-fixed", "target_ms = 0\n").await;
+        let (records, sizes) = history(place).await;
+        assert_eq!(sizes[..10], [100; 10]);
+        let items: u64 = records.iter().map(|record| record["items"].as_u64().unwrap()).sum();
+        assert_eq!(items, u64::from(ITEMS));
+        assert!(records.iter().all(|record| record["waited_ms"] == 0.0 && record["wait_reason"].is_null()));
+    }
+}

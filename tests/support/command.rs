@@ -1,0 +1,85 @@
+//! The program as an operator runs it: in a folder of its own, to its end.
+
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use tokio::process::Command;
+
+/// Longer than any of these commands takes on a busy machine.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// A folder with a `tidegate.toml` in it.
+pub struct Site {
+    folder: tempfile::TempDir,
+}
+
+/// How a command ended.
+pub struct Told {
+    pub code: i32,
+    pub out: String,
+    pub err: String,
+}
+
+impl Site {
+    pub fn new(configuration: &str) -> Self {
+        let site = Self { folder: tempfile::tempdir().unwrap() };
+        site.write("tidegate.toml", configuration);
+        site
+    }
+
+    pub fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Puts a file into the folder.
+    pub fn write(&self, name: &str, contents: impl AsRef<[u8]>) {
+        std::fs::write(self.folder.path().join(name), contents).unwrap();
+    }
+
+    /// Runs `tidegate` to its end.
+    pub async fn tidegate(&self, arguments: &[&str]) -> Told {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+        command.args(arguments).current_dir(self.folder.path()).stdin(Stdio::null()).kill_on_drop(true);
+        // Nothing of the machine's is to matter: neither what was compiled before nor how wide its terminal is.
+        command.env("XDG_CACHE_HOME", self.folder.path().join("cache")).env_remove("CACHE_DIRECTORY");
+        command.env("COLUMNS", "100").env_remove("RUST_LOG");
+        let ended = tokio::time::timeout(DEADLINE, command.output()).await;
+        let output = ended.unwrap_or_else(|_| panic!("{arguments:?} does not end")).unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("what is printed is UTF-8");
+        let code = output.status.code().unwrap_or_else(|| panic!("{arguments:?} was ended by a signal"));
+        let told = Told { code, out: text(output.stdout), err: text(output.stderr) };
+        assert!(!told.err.contains("panicked"), "{}", told.all());
+        told
+    }
+}
+
+impl Told {
+    /// Everything, as a terminal would show it.
+    pub fn all(&self) -> String {
+        format!("{}{}exit code {}", self.out, self.err, self.code)
+    }
+}
+
+/// Compares with a snapshot, what differs from run to run masked: `masks` are pairs of a regular expression and what to
+/// show instead.
+#[macro_export]
+macro_rules! assert_told {
+    ($masks:expr, $name:expr, $told:expr) => {{
+        let told = $told;
+        let mut settings = insta::Settings::clone_current();
+        for (pattern, shown) in $crate::support::command::MASKS.iter().chain($masks) {
+            settings.add_filter(pattern, *shown);
+        }
+        settings.bind(|| insta::assert_snapshot!($name, told));
+    }};
+}
+
+/// What differs from run to run whatever the test.
+pub const MASKS: &[(&str, &str)] = &[
+    (r"process \d+ on \S+?(,|\n| works)", "process [pid] on [host]$1"),
+    (r"\d{4}-\d\d-\d\dT[0-9:.]+Z", "[time]"),
+    (r"(?:/[\w.-]+)+/\.tmp\w+", "[folder]"),
+    (r"127\.0\.0\.1:\d+", "[server]"),
+    (r"\b[0-9a-f]{64}\b", "[digest]"),
+];
