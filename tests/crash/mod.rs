@@ -3,6 +3,7 @@
 //! Most of these tests run the binary itself. What they rely on in the end is SQL of their own, which owes nothing to
 //! what the host says of itself.
 
+mod commits;
 mod index;
 mod killed;
 mod outages;

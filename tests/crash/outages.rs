@@ -22,8 +22,9 @@ async fn a_server_that_is_started_again_finds_the_host_waiting() {
     let mut host = folder.start(&["run", "--until-done"]);
     for (end, outage) in [Server::stop, Server::kill, Server::stop].into_iter().zip(1..) {
         moved_on(place, progress(place).await.as_deref()).await;
+        let told = host.said().matches("unavailable: ").count();
         end(&server);
-        host.repeats("unavailable: ", outage, PATIENCE).await;
+        host.repeats("unavailable: ", told + 1, PATIENCE).await;
         server.start_again();
         let (_, queued) = in_agreement(place).await.unwrap();
         assert!(queued, "the work was over at outage {outage}: it is too little");

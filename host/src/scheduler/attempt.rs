@@ -9,6 +9,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::control::Control;
 use super::database::{Begin, Database, Interrupt, Lease, QueueRow, Transaction};
+use super::event::{EventKind, Events};
 use crate::update::sql::Sql;
 use crate::update::{Budget, ErrorClass, Handler, Mode, Next, Progress, SqlError, Step, UpdateError};
 
@@ -20,7 +21,9 @@ const ASK_AGAIN: Duration = Duration::from_millis(500);
 
 /// What a batch is run with.
 pub(super) struct Attempt<'a> {
+    pub(super) database_name: &'a str,
     pub(super) database: &'a dyn Database,
+    pub(super) events: &'a Events,
     pub(super) control: &'a Control,
     pub(super) shutdown_grace: Duration,
     pub(super) lease: &'a mut dyn Lease,
@@ -157,18 +160,33 @@ impl Attempt<'_> {
 
     /// Where a commit's answer was lost: asks until it is known what the row says.
     async fn was_committed(&mut self, written: Option<&str>) -> Result<bool, Trouble> {
-        loop {
+        let mut told = false;
+        let found = loop {
             match self.database.progress(&self.row.update_name).await {
-                Ok(found) if found.as_deref() == written => return Ok(true),
-                Ok(found) if found.as_deref() == Some(&self.row.progress) => return Ok(false),
-                Ok(found) => return Err(Trouble::Moved { gone: found.is_none() }),
+                Ok(found) => break found,
+                // Told once: nothing else is heard of the host for as long as this lasts.
+                Err(error) if !std::mem::replace(&mut told, true) => {
+                    self.emit(EventKind::Unavailable { error: error.to_string(), retry_in: ASK_AGAIN });
+                }
                 Err(error) => tracing::debug!(%error, "it is not known yet what became of a commit"),
             }
             tokio::select! {
                 () = sleep(ASK_AGAIN) => {}
                 () = self.control.stopped() => return Err(Trouble::Interrupted(Interruption::Stopping)),
             }
+        };
+        if told {
+            self.emit(EventKind::Available);
         }
+        match found {
+            found if found.as_deref() == written => Ok(true),
+            found if found.as_deref() == Some(&self.row.progress) => Ok(false),
+            found => Err(Trouble::Moved { gone: found.is_none() }),
+        }
+    }
+
+    fn emit(&self, kind: EventKind) {
+        self.events.emit(self.database_name, kind);
     }
 }
 

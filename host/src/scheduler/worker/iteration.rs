@@ -161,7 +161,9 @@ impl Worker {
         self.announce(&plan, batch_size, target).await;
         let started_ms = unix_ms(SystemTime::now());
         let attempt = Attempt {
+            database_name: &self.workload.name,
             database: &*self.workload.database,
+            events: &self.events,
             control: &self.control,
             shutdown_grace: self.settings.shutdown_grace,
             lease,
