@@ -31,7 +31,7 @@ fn slow(place: &Place) -> &str {
     )
 }
 
-super::promises! {
+crate::support::on_both! {
     async fn rows_and_progress_commit_together(place: Place) {
         let database = ready(place).await;
         let mut batch = begin(&*database, "a", "{}").await;

@@ -28,7 +28,7 @@ fn columns(index: &Index) -> Vec<Option<&str>> {
     index.columns.iter().map(Option::as_deref).collect()
 }
 
-super::promises! {
+crate::support::on_both! {
     async fn tables_are_described(place: Place) {
         place.run(place.either("create table \"It's\" (\"Id\" integer primary key, a varchar(20) not null, b text unique)",
             "create table \"It's\" (\"Id\" bigint primary key, a varchar(20) not null, b text unique)")).await;

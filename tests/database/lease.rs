@@ -18,7 +18,7 @@ async fn taken_by(database: &dyn Database) -> Option<Holder> {
     }
 }
 
-super::promises! {
+crate::support::on_both! {
     async fn one_host_holds_the_lease(place: Place) {
         let (first, second) = (place.prepared().await, place.prepared().await);
         assert_eq!(second.lease_holder().await.unwrap(), None);

@@ -40,7 +40,7 @@ fn record(update_name: &str, started: SystemTime) -> Record {
     }
 }
 
-super::promises! {
+crate::support::on_both! {
     async fn tables_are_made_where_they_are_missing(place: Place) {
         let database = place.prepared().await;
         assert!(database.queue().await.unwrap().rows.is_empty());

@@ -22,8 +22,8 @@ pub async fn until<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut()
 
 /// Makes, of each promise, a test on SQLite and a test on PostgreSQL.
 macro_rules! on_both {
-    ($(async fn $name:ident($place:ident: Place) $body:block)*) => {
-        $( async fn $name($place: &Place) $body )*
+    ($($(#[$attribute:meta])* async fn $name:ident($place:ident: Place) $body:block)*) => {
+        $( $(#[$attribute])* async fn $name($place: &Place) $body )*
 
         mod sqlite {
             $( #[tokio::test(flavor = "multi_thread")]
