@@ -147,7 +147,7 @@ async fn dragging(place: &Place) {
                 Ok(()) => looks.store(0, Ordering::Relaxed),
                 Err(_) => drop(looks.fetch_add(1, Ordering::Relaxed)),
             }
-            looks.load(Ordering::Relaxed) >= 50
+            looks.load(Ordering::Relaxed) >= 20
         }
     })
     .await;

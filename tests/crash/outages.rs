@@ -9,9 +9,10 @@ use crate::support::binary::Folder;
 use crate::support::place::Place;
 use crate::support::postgres::{Server, Settings};
 
-const ROWS: u32 = 100_000;
+const ROWS: u32 = 200_000;
 
-const SETTINGS: &str = "sleep_enabled = false\nbackground_update_duration_ms = 50\ndefault_batch_size = 1000";
+const SETTINGS: &str =
+    "sleep_enabled = false\nbackground_update_duration_ms = 50\ndefault_batch_size = 1000\nmax_batch_size = 2000";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_is_started_again_finds_the_host_waiting() {

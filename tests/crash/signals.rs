@@ -34,7 +34,7 @@ on_both! {
         queue_touch(place, 300).await;
         let settings = "sleep_enabled = false\nmax_batch_size = 100\nshutdown_grace_ms = 60000";
         let folder = touching(place, settings, touch_dragged(place).await);
-        drag(place, 5_000_000).await;
+        drag(place, 20_000_000).await;
         let mut host = folder.start(&["run"]);
         dragging(place).await;
         host.signal("TERM");
