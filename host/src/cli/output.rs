@@ -28,9 +28,23 @@ pub(super) fn colors_errors() -> bool {
     anstream::AutoStream::choice(&io::stderr()) != anstream::ColorChoice::Never
 }
 
+/// A text without what a terminal would obey: names and errors come from databases, and anybody may have written them.
+/// Lines stay lines.
+pub(super) fn visible(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for character in text.chars() {
+        if character.is_control() && character != '\n' {
+            shown.extend(character.escape_default());
+        } else {
+            shown.push(character);
+        }
+    }
+    shown
+}
+
 /// Prints a result.
 pub(super) fn print(text: &str) -> Result<(), CliError> {
-    match writeln!(stdout().lock(), "{text}") {
+    match writeln!(stdout().lock(), "{}", visible(text)) {
         // Whoever reads has read enough: `tidegate status | head -1`.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         result => result.map_err(|error| CliError::failure("cannot write to standard output").because(error)),
@@ -57,7 +71,7 @@ pub(super) fn hint(text: &str) {
 
 fn labelled(color: AnsiColor, label: &str, text: &str) {
     let style = Style::new().bold().fg_color(Some(color.into()));
-    line(&format!("{style}{label}{style:#}: {text}"));
+    line(&format!("{style}{label}{style:#}: {}", visible(text)));
 }
 
 /// Writes a line to standard error.
@@ -102,4 +116,14 @@ pub(super) fn duration(duration: Duration) -> String {
 /// The one of `known` that was probably meant.
 pub(super) fn nearest<'a>(written: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     tidegate::config::nearest(written, &known.collect::<Vec<_>>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::visible;
+
+    #[test]
+    fn nothing_that_is_printed_is_obeyed_by_a_terminal() {
+        assert_eq!(visible("a\u{1b}[2Jb\r\nç – 100 %"), "a\\u{1b}[2Jb\\r\nç – 100 %");
+    }
 }

@@ -8,6 +8,7 @@ use tidegate::scheduler::event::{Event, EventKind};
 
 use super::news::News;
 use super::pace::Pace;
+use crate::cli::output::visible;
 
 /// Between two lines on the pace of one database's update, and between two on what holds it.
 const PACE_EVERY: Duration = Duration::from_secs(5);
@@ -69,7 +70,7 @@ impl Plain {
             && in_hand.take_in(kind, *at)
         {
             let pace = &in_hand.pace;
-            lines.push(format!("{database}: {}: {}", pace.update_name, pace.describe()));
+            lines.push(visible(&format!("{database}: {}: {}", pace.update_name, pace.describe())));
         }
         lines
     }
