@@ -234,3 +234,16 @@ async fn a_trap_in_a_batch_size_leaves_no_batch_and_nothing_to_exit() {
     iterate(&mut supervisor).await;
     assert_eq!(script.asked(), ["start", "on-update", "enter", "min-batch-size"]);
 }
+
+#[tokio::test]
+async fn the_error_that_brings_the_fallback_does_not_cost_the_iteration_its_exit() {
+    let answers = [Answer::Fine, Answer::Fine, Answer::Fine, Answer::Fault(FaultKind::ErrorReturned)];
+    let script = Script::new(&answers);
+    let settings = SupervisorSettings { max_faults: 1, ..SupervisorSettings::default() };
+    let mut supervisor = Supervisor::new("d", Policy::Controller(Arc::new(script.clone())), settings);
+    iterate(&mut supervisor).await;
+    assert_eq!(script.asked(), ["start", "on-update", "enter", "min-batch-size", "exit", "the destructor"]);
+    assert_eq!(supervisor.describe(), "default (fallback for script)");
+    iterate(&mut supervisor).await;
+    assert_eq!(script.asked(), [""; 0], "the built-in policy has taken over");
+}

@@ -119,6 +119,8 @@ pub struct Supervisor {
     in_a_row: u32,
     /// True once a fault was noted in the iteration in hand.
     iteration_at_fault: bool,
+    /// True where the instance is to give way to the fallback once the iteration in hand is over.
+    retired: bool,
     /// Why the fallback is in force, where it is.
     fallback_reason: Option<String>,
     last_fault: Option<Fault>,
@@ -135,6 +137,7 @@ impl Supervisor {
             live: None,
             in_a_row: 0,
             iteration_at_fault: false,
+            retired: false,
             fallback_reason: None,
             last_fault: None,
             notices: Vec::new(),
@@ -183,6 +186,9 @@ impl Supervisor {
     /// Begins an iteration.
     pub async fn start(&mut self, subject: &Subject) -> Start {
         self.iteration_at_fault = false;
+        if std::mem::take(&mut self.retired) {
+            self.live = None;
+        }
         if let Some(reason) = &self.fallback_reason
             && self.fallback() == Fallback::Hold
         {
@@ -304,7 +310,7 @@ impl Supervisor {
     fn fall_back(&mut self, reason: String, details: &str) {
         self.fallback_reason = Some(format!("{reason}{details}"));
         self.notices.push(Notice::Fallback { fallback: self.fallback(), reason });
-        self.live = None;
+        self.retired = true;
     }
 
     fn out_of_range(&mut self, callback: Callback, message: String) {
