@@ -79,6 +79,10 @@ pub(super) fn closed() -> SqlError {
 }
 
 fn class(extended: i32) -> ErrorClass {
+    // The file was moved or replaced: the lease is about to be lost, and what lies in its place is opened anew.
+    if extended == ffi::SQLITE_READONLY_DBMOVED {
+        return ErrorClass::Transient;
+    }
     // The primary code is the lowest byte.
     match extended & 0xff {
         ffi::SQLITE_BUSY

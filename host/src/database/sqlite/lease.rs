@@ -27,10 +27,13 @@ const ATTEMPT_INTERVAL: Duration = Duration::from_millis(10);
 pub(super) async fn try_lease(path: &Path, suffix: Option<&str>, holder: &Holder) -> Result<LeaseAttempt, SqlError> {
     let lock_file = lock_file(path, suffix).await?;
     for attempt in 1..=ATTEMPTS {
-        let (path, holder) = (lock_file.clone(), holder.clone());
-        let locked = blocking(&lock_file, move || lock(&path, &holder)).await?;
+        let (to_lock, holder) = (lock_file.clone(), holder.clone());
+        let locked = blocking(&lock_file, move || lock(&to_lock, &holder)).await?;
         if let Some((file, identity)) = locked {
-            return Ok(LeaseAttempt::Held(Box::new(FileLease::new(file, lock_file, identity))));
+            let database = tokio::fs::canonicalize(path).await.map_err(|error| failed(path, &error))?;
+            let found = tokio::fs::metadata(&database).await.map_err(|error| failed(path, &error))?;
+            let watched = vec![(lock_file, identity), (database, self::identity(&found))];
+            return Ok(LeaseAttempt::Held(Box::new(FileLease::new(file, watched))));
         }
         if attempt < ATTEMPTS {
             tokio::time::sleep(ATTEMPT_INTERVAL).await;
@@ -168,16 +171,16 @@ fn failed(path: &Path, error: &io::Error) -> SqlError {
 struct FileLease {
     /// Closed, it is unlocked.
     file: File,
-    path: PathBuf,
-    identity: Identity,
+    /// The lock file and the database's: with another in the place of either, the lock says nothing of the database.
+    watched: Vec<(PathBuf, Identity)>,
     check: Interval,
 }
 
 impl FileLease {
-    fn new(file: File, path: PathBuf, identity: Identity) -> Self {
+    fn new(file: File, watched: Vec<(PathBuf, Identity)>) -> Self {
         let mut check = tokio::time::interval(CHECK_INTERVAL);
         check.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Self { file, path, identity, check }
+        Self { file, watched, check }
     }
 }
 
@@ -186,12 +189,14 @@ impl Lease for FileLease {
     async fn lost(&mut self) -> String {
         loop {
             self.check.tick().await;
-            let reason = match tokio::fs::metadata(&self.path).await {
-                Ok(found) if identity(&found) == self.identity => continue,
-                Ok(_) => "was replaced".to_owned(),
-                Err(error) => format!("is gone: {error}"),
-            };
-            return format!("the lock file \"{}\" {reason}", self.path.display());
+            for (path, known) in &self.watched {
+                let reason = match tokio::fs::metadata(path).await {
+                    Ok(found) if identity(&found) == *known => continue,
+                    Ok(_) => "was moved or replaced".to_owned(),
+                    Err(error) => format!("is gone: {error}"),
+                };
+                return format!("the file \"{}\" {reason}", path.display());
+            }
         }
     }
 
