@@ -123,6 +123,16 @@ on_both! {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn progress_that_a_program_stored_as_bytes_is_understood_on_sqlite() {
+    let place = &Place::sqlite();
+    make_items(place, 300).await;
+    let run = Run::on(place, &[row("b")]).await.define("a", touch()).define("b", touch());
+    place.run("insert into background_updates (update_name, progress_json) values ('a', x'7b7d')").await;
+    assert_eq!(run.until_done().await.finished(), ["a", "b"]);
+    assert_eq!(touched(place).await, ["2|300"]);
+}
+
 fn recorder() -> std::sync::Arc<Recorder> {
     std::sync::Arc::new(Recorder::running())
 }

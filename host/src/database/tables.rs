@@ -41,7 +41,7 @@ impl Tables {
     /// The queue, and whether failures are stored that no longer belong to it.
     pub(crate) async fn queue(&self, sql: &mut dyn Sql) -> Result<(Queue, bool), SqlError> {
         let select = format!(
-            "select q.update_name, q.progress_json, q.depends_on, q.ordering, f.progress, f.failure \
+            "select q.update_name, cast(q.progress_json as text), q.depends_on, q.ordering, f.progress, f.failure \
              from {} q left join tidegate_failures f on f.queue = {} and f.update_name = q.update_name",
             self.quoted,
             p(sql, 1)
@@ -76,7 +76,8 @@ impl Tables {
         if made.own_tables {
             return self.queue(sql).await.map(|(queue, _)| Some(queue));
         }
-        let select = format!("select update_name, progress_json, depends_on, ordering from {}", self.quoted);
+        let select =
+            format!("select update_name, cast(progress_json as text), depends_on, ordering from {}", self.quoted);
         let (rows, _) = queue_rows(sql.query(&select, &[]).await?)?;
         Ok(Some(Queue { rows, ..Queue::default() }))
     }
@@ -85,7 +86,7 @@ impl Tables {
     pub(crate) async fn forget_stale(&self, sql: &mut dyn Sql) -> Result<(), SqlError> {
         let delete = format!(
             "delete from tidegate_failures where queue = {} and not exists (select 1 from {} q where \
-             q.update_name = tidegate_failures.update_name and q.progress_json = tidegate_failures.progress)",
+             q.update_name = tidegate_failures.update_name and cast(q.progress_json as text) = tidegate_failures.progress)",
             p(sql, 1),
             self.quoted
         );
@@ -94,7 +95,7 @@ impl Tables {
 
     /// The SQL that reads an update's progress: parameter 1 is its name.
     pub(crate) fn select_progress(&self, parameter: &str) -> String {
-        format!("select progress_json from {} where update_name = {parameter}", self.quoted)
+        format!("select cast(progress_json as text) from {} where update_name = {parameter}", self.quoted)
     }
 
     /// The SQL that deletes an update's row: parameter 1 is its name.
