@@ -166,4 +166,44 @@ on_both! {
         first.stop().await;
         assert_eq!(touched(place).await, ["1|400"]);
     }
+
+    async fn a_lock_on_the_table_does_not_keep_a_host_from_stopping(place: Place) {
+        make_items(place, 2_000).await;
+        let run = Run::on(place, &[row("a")]).await.define("a", touch()).controller(gentle()).for_ever();
+        let mut run = run;
+        run.settings.max_batch_size = 10;
+        run.settings.shutdown_grace = Duration::from_millis(100);
+        let mut running = run.start();
+        committed(&mut running).await;
+        let lock = place.lock_items().await;
+        held(&mut running).await;
+        let stopped = tokio::time::timeout(Duration::from_secs(15), running.stop()).await;
+        assert_eq!(stopped.expect("the host waits for the lock").end, End::Stopped);
+        drop(lock);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sqlite_file_that_another_takes_the_place_of_is_opened_anew() {
+    let place = &Place::sqlite();
+    make_items(place, 200).await;
+    let recorder = Recorder::new(|entered| match entered {
+        0 => wait(DAYS),
+        _ => tidegate::controller::Admission::Run(Duration::from_millis(20)),
+    });
+    let run = Run::on(place, &[row("a")]).await.define("a", touch()).controller(Arc::new(recorder));
+    let mut running = run.start();
+    held(&mut running).await;
+    let copy = place.file().with_extension("copy");
+    std::fs::copy(place.file(), &copy).unwrap();
+    std::fs::rename(&copy, place.file()).unwrap();
+    let reason = running
+        .next("the loss of the lease", |kind| match kind {
+            EventKind::LeaseLost { reason } => Some(reason.clone()),
+            _ => None,
+        })
+        .await;
+    assert!(reason.ends_with("was moved or replaced"), "{reason}");
+    assert_eq!(running.end().await.remaining(), []);
+    assert_eq!(touched(place).await, ["1|200"], "of the file that is in place now");
 }

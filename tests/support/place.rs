@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tidegate::database::{Options, open};
 use tidegate::scheduler::database::{Begin, Database, Holder, NewRow, Transaction};
@@ -85,6 +86,23 @@ impl Place {
         match &self.backend {
             Backend::Sqlite { file, .. } => rusqlite::Connection::open(file).unwrap().execute_batch(sql).unwrap(),
             Backend::Postgres(database) => database.connect().await.batch_execute(sql).await.unwrap(),
+        }
+    }
+
+    /// Locks the table `items` against everybody else until what comes back is dropped; on SQLite the whole database.
+    pub async fn lock_items(&self) -> Box<dyn Send> {
+        match &self.backend {
+            Backend::Sqlite { file, .. } => {
+                let connection = rusqlite::Connection::open(file).unwrap();
+                connection.busy_timeout(Duration::from_secs(10)).unwrap();
+                connection.execute_batch("begin exclusive").unwrap();
+                Box::new(connection)
+            }
+            Backend::Postgres(database) => {
+                let client = database.connect().await;
+                client.batch_execute("begin; lock table items in access exclusive mode").await.unwrap();
+                Box::new(client)
+            }
         }
     }
 

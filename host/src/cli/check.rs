@@ -63,7 +63,7 @@ async fn definitions(config: &Config, database: &tidegate::config::Database) -> 
         }
     };
     let opened = wiring::open(database)?;
-    let mut session = opened.session().await.map_err(|error| refused(error.into()))?;
+    let mut session = opened.inspect().await.map_err(|error| refused(error.into()))?;
     let mut problems = Vec::new();
     for update in config.updates_of(&database.name) {
         for problem in wiring::handler(update, database).check(session.as_sql()).await.map_err(refused)? {

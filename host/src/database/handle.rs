@@ -50,6 +50,9 @@ pub(crate) trait Driver: Send + Sync + 'static {
     /// See [`Database::session`]; without the retry.
     async fn session(&self) -> Result<Box<dyn Session>, SqlError>;
 
+    /// See [`Database::inspect`]; without the retry.
+    async fn inspect(&self) -> Result<Box<dyn Session>, SqlError>;
+
     /// See [`Database::close`].
     async fn close(&self);
 }
@@ -206,6 +209,10 @@ impl<D: Driver> Database for Handle<D> {
 
     async fn session(&self) -> Result<Box<dyn Session>, SqlError> {
         retried!(self.driver.session().await)
+    }
+
+    async fn inspect(&self) -> Result<Box<dyn Session>, SqlError> {
+        retried!(self.driver.inspect().await)
     }
 
     async fn progress(&self, update_name: &str) -> Result<Option<String>, SqlError> {

@@ -94,8 +94,8 @@ impl Attempt<'_> {
         match self.guarded(interrupt, work).await {
             Ok(step) => self.commit(transaction, step).await,
             Err(trouble) => {
-                if let Err(error) = transaction.rollback().await {
-                    tracing::debug!(%error, "the rollback was not answered; the server rolls back by itself");
+                if !matches!(timeout(INTERRUPT_PATIENCE, transaction.rollback()).await, Ok(Ok(()))) {
+                    tracing::debug!("the rollback was not answered; the server rolls back by itself");
                 }
                 Err(trouble)
             }
@@ -117,7 +117,8 @@ impl Attempt<'_> {
     }
 
     async fn begin(&mut self) -> Result<Box<dyn Transaction>, Trouble> {
-        match self.database.begin(&self.row.update_name, &self.row.progress).await? {
+        let (database, row) = (self.database, self.row);
+        match self.answered(database.begin(&row.update_name, &row.progress)).await?? {
             Begin::Ready(transaction) => Ok(transaction),
             Begin::Moved(progress) => Err(Trouble::Moved { gone: progress.is_none() }),
         }
@@ -140,12 +141,23 @@ impl Attempt<'_> {
         Err(Trouble::Interrupted(interruption))
     }
 
+    /// Awaits the database's answer, unless the host must leave off: not every wait on a server has an end of its own.
+    async fn answered<T>(&mut self, answer: impl Future<Output = T>) -> Result<T, Trouble> {
+        tokio::select! {
+            answer = answer => Ok(answer),
+            interruption = must_leave_off(self.control, self.shutdown_grace, self.lease) => {
+                Err(Trouble::Interrupted(interruption))
+            }
+        }
+    }
+
     async fn commit(&mut self, transaction: Box<dyn Transaction>, step: Step) -> Result<Committed, Trouble> {
         let progress = match step.next {
             Next::Continue(progress) => Some(progress.to_json()),
             Next::Finished => None,
         };
-        match transaction.commit(progress.as_deref()).await {
+        // Given up, it is not known whether it happened: the next batch compares before it begins.
+        match self.answered(transaction.commit(progress.as_deref())).await? {
             Ok(()) => Ok(Committed { items: step.items, progress }),
             Err(error) if error.class == ErrorClass::Connection => {
                 if self.was_committed(progress.as_deref()).await? {

@@ -71,6 +71,12 @@ pub trait Database: Send + Sync {
     /// Whatever the database says.
     async fn session(&self) -> Result<Box<dyn Session>, SqlError>;
 
+    /// A session for questions about the database, under the same time limits as a batch's statements.
+    ///
+    /// # Errors
+    /// Whatever the database says.
+    async fn inspect(&self) -> Result<Box<dyn Session>, SqlError>;
+
     /// The progress of an update as it is committed now; `None` where its row is gone.
     ///
     /// # Errors

@@ -19,11 +19,12 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use tokio::sync::oneshot;
 use tokio::task::{Id, JoinSet};
+use tokio::time::timeout;
 
 pub use control::Control;
 use database::{Database, Holder};
 use event::Events;
-use worker::Worker;
+use worker::{PARTING_LIMIT, Worker};
 
 use crate::controller::{Policy, SupervisorSettings};
 use crate::update::{Handler, SqlError};
@@ -164,9 +165,13 @@ async fn work(workload: Workload, settings: Settings, events: Events, control: C
     let end = Worker::new(workload, settings, events, control).run().await;
     // The receiver is gone only if the writer is.
     let _ = done.send(());
-    if history.join_next().await.is_some_and(|ended| ended.is_err()) {
-        tracing::error!(database = name, "the writer of the history failed");
+    match timeout(PARTING_LIMIT, history.join_next()).await {
+        Ok(Some(Ok(()))) => {}
+        Ok(_) => tracing::error!(database = name, "the writer of the history failed"),
+        Err(_) => tracing::warn!(database = name, "the last second of the history could not be written"),
     }
-    database.close().await;
+    drop(history);
+    // A connection that does not close in good time is dropped.
+    let _ = timeout(PARTING_LIMIT, database.close()).await;
     end
 }

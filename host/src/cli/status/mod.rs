@@ -82,7 +82,7 @@ async fn look_into(
         paces.entry(row.update_name.clone()).or_default().items_per_ms = throughput(of_this_row);
     }
     // Last of all: on SQLite a session holds the one connection there is.
-    let mut session = opened.session().await?;
+    let mut session = opened.inspect().await?;
     for row in &queue.rows {
         let Some(update) = defined.get(row.update_name.as_str()) else { continue };
         let estimate = estimate(session.as_mut(), update, database, &row.progress).await;

@@ -191,6 +191,10 @@ impl handle::Driver for Driver {
         Ok(Box::new(held))
     }
 
+    async fn inspect(&self) -> Result<Box<dyn Session>, SqlError> {
+        Ok(Box::new(self.take(&self.control, &self.holder, Role::Control).await?))
+    }
+
     async fn close(&self) {
         for slot in [&self.batch, &self.control, &self.lease] {
             slot.lock().await.take();

@@ -121,6 +121,10 @@ impl handle::Driver for Driver {
     }
 
     async fn session(&self) -> Result<Box<dyn Session>, SqlError> {
+        self.inspect().await
+    }
+
+    async fn inspect(&self) -> Result<Box<dyn Session>, SqlError> {
         Ok(Box::new(self.take().await?))
     }
 

@@ -250,6 +250,9 @@ impl Worker {
             Err(Trouble::Failed(error)) => self.note_failure(&plan.row, &error, lease).await,
             Err(Trouble::Moved { gone }) => {
                 self.refreshed = None;
+                if gone {
+                    self.paces.remove(&name);
+                }
                 self.emit(EventKind::UpdateMoved { update_name: name, gone });
                 Ok(())
             }
@@ -310,6 +313,7 @@ impl Worker {
         self.refreshed = None;
         self.report_failure(row, failure, transient, wait);
         if quarantined {
+            self.paces.remove(&row.update_name);
             self.current = None;
             return Ok(());
         }

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::attempt::Interruption;
 use super::choice::{Standing, assess};
@@ -30,6 +30,12 @@ const LONGEST_BACKOFF: Duration = Duration::from_secs(30);
 
 /// How often it is estimated how far the update in hand has come.
 const ESTIMATE_INTERVAL: Duration = Duration::from_secs(2);
+
+/// How long that may take.
+const ESTIMATE_LIMIT: Duration = Duration::from_millis(500);
+
+/// How long a host that leaves waits for a database to take its last words.
+pub(super) const PARTING_LIMIT: Duration = Duration::from_secs(2);
 
 /// What a rest ended with.
 #[derive(PartialEq)]
@@ -156,6 +162,8 @@ impl Worker {
                     self.refreshed = None;
                     self.activity_written = None;
                     lease.release().await;
+                    // Whatever cost the lease may have cost the connections too, and they need not know it yet.
+                    let _ = timeout(PARTING_LIMIT, self.workload.database.close()).await;
                 }
             }
         };
@@ -218,8 +226,10 @@ impl Worker {
     }
 
     async fn leave(&mut self, lease: Box<dyn Lease>) {
-        if let Err(error) = self.workload.database.set_activity(None).await {
-            tracing::debug!(%error, "the last word on this host's activity was not written");
+        match timeout(PARTING_LIMIT, self.workload.database.set_activity(None)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(%error, "the last word on this host's activity was not written"),
+            Err(_) => tracing::debug!("the last word on this host's activity was not written in time"),
         }
         lease.release().await;
     }
@@ -231,8 +241,11 @@ impl Worker {
                 return Err(Interruption::Stopping);
             }
             if self.is_refresh_due()
-                && let Err(error) = self.refresh().await
+                && let Err(error) = self.refresh_unless_told(lease).await?
             {
+                if self.settings.until_done && error.class == ErrorClass::Permanent {
+                    return Ok(End::Failed(error));
+                }
                 let wait = self.note_unavailable(&error);
                 self.rest(wait, lease).await?;
                 continue;
@@ -311,7 +324,7 @@ impl Worker {
             }
             let due = self.refreshed.map_or(Duration::ZERO, |at| self.refresh_interval().saturating_sub(at.elapsed()));
             if due.is_zero() {
-                match self.refresh().await {
+                match self.refresh_unless_told(lease).await? {
                     Ok(()) if self.paused || !self.is_as_planned(row) => return Ok(Rest::Overtaken),
                     Ok(()) => {}
                     // A database that does not answer is no reason to end the rest; it is asked again before a batch.
@@ -357,6 +370,16 @@ impl Worker {
 
     fn is_refresh_due(&self) -> bool {
         self.refreshed.is_none_or(|at| at.elapsed() >= self.refresh_interval())
+    }
+
+    /// As [`Worker::refresh`], but given up where the host must leave off: a database may take long to answer.
+    async fn refresh_unless_told(&mut self, lease: &mut dyn Lease) -> Result<Result<(), SqlError>, Interruption> {
+        let control = self.control.clone();
+        tokio::select! {
+            refreshed = self.refresh() => Ok(refreshed),
+            () = control.stopped() => Err(Interruption::Stopping),
+            reason = lease.lost() => Err(Interruption::LeaseLost(reason)),
+        }
     }
 
     /// Reads the queue, and writes what this host does where that has changed.

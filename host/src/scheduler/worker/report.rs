@@ -2,12 +2,12 @@
 
 use std::time::{Duration, SystemTime};
 
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::super::choice::Standing;
 use super::super::database::{Activity, unix_ms};
 use super::super::event::EventKind;
-use super::{ESTIMATE_INTERVAL, Worker};
+use super::{ESTIMATE_INTERVAL, ESTIMATE_LIMIT, Worker};
 use crate::controller::Fallback;
 use crate::controller::supervisor::Notice;
 use crate::pace::eta;
@@ -70,7 +70,9 @@ impl Worker {
         }
         let Some(update_name) = self.current.clone() else { return };
         self.estimated = Some(Instant::now());
-        match self.estimate_of(&update_name).await {
+        // An estimate that has to wait for somebody's lock is not worth the wait.
+        let estimate = timeout(ESTIMATE_LIMIT, self.estimate_of(&update_name)).await;
+        match estimate.unwrap_or(Ok(None)) {
             Ok(Some(Estimate { done, rows })) => {
                 let pace = self.pace(&update_name);
                 let rate = pace.items as f64 / (pace.since.elapsed().as_secs_f64() * 1e3);
@@ -89,7 +91,7 @@ impl Worker {
         let handler = self.workload.handlers.get(update_name);
         let (Some(row), Some(handler)) = (row, handler) else { return Ok(None) };
         let progress = Progress::parse(&row.progress)?;
-        let mut session = self.workload.database.session().await?;
+        let mut session = self.workload.database.inspect().await?;
         handler.estimate(session.as_sql(), &progress).await
     }
 
