@@ -43,6 +43,54 @@ async fn fill(place: &Place) {
 }
 
 on_both! {
+    async fn the_history_shows_what_was_asked_and_what_came_of_it(place: Place) {
+        make_items(place, 150).await;
+        place.prepared().await;
+        fill(place).await;
+        let site = site(place);
+        site.tidegate(&["run", "--until-done"]).await;
+        let mut told = Vec::new();
+        for arguments in [
+            &["history", "touch_items"][..],
+            &["history", "fails", "--limit", "1"],
+            &["history", "tuch_items"],
+            &["history", "touch_items", "--limit", "1", "--json"],
+        ] {
+            told.push(format!("$ tidegate {}\n{}", arguments.join(" "), site.tidegate(arguments).await.all()));
+        }
+        // How long a batch took, and so how many items the next one asked for, differs from run to run.
+        let measured = [
+            (r"\b[\d.]+m?s\b", "[time]"),
+            (r"(?m) {2,}", "  "),
+            (r"\[time\]  [\d,]+  50 ", "[time]  [asked]  50 "),
+            (r#""batch_size": \d+"#, r#""batch_size": 0"#),
+        ];
+        let masks: Vec<_> = MASKS.iter().chain(&measured).copied().collect();
+        assert_told!(&masks, "history", told.join("\n\n"));
+    }
+
+    async fn pausing_resuming_and_cancelling_say_what_they_did(place: Place) {
+        make_items(place, 500).await;
+        place.prepared().await;
+        fill(place).await;
+        let site = site(place);
+        let mut told = Vec::new();
+        for arguments in [
+            &["pause", "--reason", "deploying"][..],
+            &["status"],
+            &["resume"],
+            &["cancel", "touch_items"],
+            &["cancel", "touch_items", "--with-dependents"],
+            &["cancel", "touch_items"],
+            &["cancel", "fails", "nobody_defines_this"],
+            &["run", "--until-done"],
+        ] {
+            told.push(format!("$ tidegate {}\n{}", arguments.join(" "), site.tidegate(arguments).await.all()));
+        }
+        assert_told!(MASKS, "pausing_resuming_cancelling", told.join("\n\n"));
+        assert_eq!(touched(place).await, ["0|500"]);
+    }
+
     async fn from_enqueue_to_an_empty_queue(place: Place) {
         make_items(place, 500).await;
         let site = site(place);

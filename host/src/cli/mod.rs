@@ -1,11 +1,14 @@
 //! The command line: what a person types and reads. One file per command; here what they have in common.
 
+mod cancel;
 mod check;
 mod enqueue;
 mod error;
 mod estimate;
+mod history;
 mod log;
 mod output;
+mod pause;
 mod retry;
 mod run;
 mod status;
@@ -47,7 +50,11 @@ enum Command {
     Check(check::Check),
     Enqueue(enqueue::Enqueue),
     Status(status::Status),
+    History(history::History),
     Retry(retry::Retry),
+    Pause(pause::Pause),
+    Resume(pause::Resume),
+    Cancel(cancel::Cancel),
 }
 
 /// What every command has at hand.
@@ -94,7 +101,11 @@ fn execute(cli: Cli) -> Result<(), CliError> {
             Command::Check(check) => check.execute(&context).await,
             Command::Enqueue(enqueue) => enqueue.execute(&context).await,
             Command::Status(status) => status.execute(&context).await,
+            Command::History(history) => history.execute(&context).await,
             Command::Retry(retry) => retry.execute(&context).await,
+            Command::Pause(pause) => pause.execute(&context).await,
+            Command::Resume(resume) => resume.execute(&context).await,
+            Command::Cancel(cancel) => cancel.execute(&context).await,
         }
     })
 }

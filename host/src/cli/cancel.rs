@@ -1,0 +1,82 @@
+//! `tidegate cancel`.
+
+use std::collections::BTreeSet;
+
+use tidegate::config;
+use tidegate::scheduler::database::QueueRow;
+
+use super::enqueue::selected;
+use super::error::CliError;
+use super::{Context, output, wiring};
+
+/// Take updates out of the queue; what they have done until then stays
+#[derive(Debug, clap::Args)]
+pub(super) struct Cancel {
+    /// The updates' names
+    #[arg(required = true, value_name = "NAME")]
+    names: Vec<String>,
+
+    /// Also whatever depends on them, directly or not
+    #[arg(long)]
+    with_dependents: bool,
+
+    /// On this database alone
+    #[arg(long, value_name = "DATABASE")]
+    database: Option<String>,
+}
+
+impl Cancel {
+    pub(super) async fn execute(self, context: &Context) -> Result<(), CliError> {
+        let config = context.config()?;
+        let mut met = BTreeSet::new();
+        for database in selected(&config, self.database.as_deref())? {
+            met.extend(self.cancel_on(database).await?);
+        }
+        match self.names.iter().find(|name| !met.contains(*name)) {
+            Some(name) => {
+                Err(CliError::failure(format!("update \"{name}\" is not queued"))
+                    .hint("`tidegate status` shows what is"))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Cancels on one database. Returns the names that were there.
+    async fn cancel_on(&self, database: &config::Database) -> Result<Vec<String>, CliError> {
+        let refused = || CliError::failure(format!("cannot cancel updates of database \"{}\"", database.name));
+        let opened = wiring::open(database)?;
+        opened.prepare().await.map_err(|error| refused().because_of_database(error))?;
+        let queue = opened.queue().await.map_err(|error| refused().because_of_database(error))?;
+        let dependents = dependents(&queue.rows, &self.names);
+        if !dependents.is_empty() && !self.with_dependents {
+            let dependents = dependents.join(", ");
+            let message = format!(
+                "what depends on them on {} would run without them: {dependents}; nothing was cancelled there",
+                database.name
+            );
+            return Err(CliError::failure(message).hint("cancel them too, with `--with-dependents`"));
+        }
+        let names = [self.names.as_slice(), &dependents].concat();
+        let cancelled = opened.cancel(&names).await.map_err(|error| refused().because_of_database(error))?;
+        for name in &cancelled {
+            output::print(&format!("{name}: cancelled on {}", database.name))?;
+        }
+        opened.close().await;
+        Ok(cancelled)
+    }
+}
+
+/// The rows that depend on the named ones, directly or not, and are not named themselves.
+fn dependents(rows: &[QueueRow], names: &[String]) -> Vec<String> {
+    let queued = |name: &String| rows.iter().any(|row| row.update_name == *name);
+    let mut reached: Vec<&str> = names.iter().filter(|name| queued(name)).map(String::as_str).collect();
+    let mut next = 0;
+    while let Some(name) = reached.get(next).copied() {
+        let waiting = rows.iter().filter(|row| row.depends_on.as_deref() == Some(name));
+        let new: Vec<&str> =
+            waiting.map(|row| row.update_name.as_str()).filter(|name| !reached.contains(name)).collect();
+        reached.extend(new);
+        next += 1;
+    }
+    reached.into_iter().filter(|name| !names.iter().any(|named| named == name)).map(str::to_owned).collect()
+}

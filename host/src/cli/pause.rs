@@ -1,0 +1,64 @@
+//! `tidegate pause` and `tidegate resume`.
+
+use std::time::SystemTime;
+
+use tidegate::config;
+use tidegate::scheduler::database::{Pause as Stored, unix_ms};
+
+use super::enqueue::selected;
+use super::error::CliError;
+use super::{Context, output, wiring};
+
+/// Start no more batches until `resume`, restarts and takeovers included; a batch that runs is finished
+#[derive(Debug, clap::Args)]
+pub(super) struct Pause {
+    /// On this database alone
+    #[arg(long, value_name = "DATABASE")]
+    database: Option<String>,
+
+    /// Why, for whoever looks at `status`
+    #[arg(long)]
+    reason: Option<String>,
+}
+
+/// Lift a pause
+#[derive(Debug, clap::Args)]
+pub(super) struct Resume {
+    /// On this database alone
+    #[arg(long, value_name = "DATABASE")]
+    database: Option<String>,
+}
+
+impl Pause {
+    pub(super) async fn execute(self, context: &Context) -> Result<(), CliError> {
+        let pause = Stored { since_ms: unix_ms(SystemTime::now()), reason: self.reason };
+        store(context, self.database.as_deref(), Some(&pause)).await
+    }
+}
+
+impl Resume {
+    pub(super) async fn execute(self, context: &Context) -> Result<(), CliError> {
+        store(context, self.database.as_deref(), None).await
+    }
+}
+
+/// Stores a pause, or that there is none, on each database meant.
+async fn store(context: &Context, name: Option<&str>, pause: Option<&Stored>) -> Result<(), CliError> {
+    let config = context.config()?;
+    for database in selected(&config, name)? {
+        store_on(database, pause).await?;
+        let word = if pause.is_some() { "paused" } else { "resumed" };
+        output::print(&format!("{}: {word}", database.name))?;
+    }
+    Ok(())
+}
+
+async fn store_on(database: &config::Database, pause: Option<&Stored>) -> Result<(), CliError> {
+    let word = if pause.is_some() { "pause" } else { "resume" };
+    let refused = || CliError::failure(format!("cannot {word} database \"{}\"", database.name));
+    let opened = wiring::open(database)?;
+    opened.prepare().await.map_err(|error| refused().because_of_database(error))?;
+    opened.set_pause(pause).await.map_err(|error| refused().because_of_database(error))?;
+    opened.close().await;
+    Ok(())
+}
