@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use tidegate::pace::eta;
 use tidegate::scheduler::database::Record;
 use tidegate::update::sql::Estimate;
 
@@ -19,6 +20,5 @@ pub(super) fn throughput<'a>(records: impl Iterator<Item = &'a Record>) -> Optio
 
 /// How long the rest of a walk takes at a pace, in items per millisecond.
 pub(super) fn time_left(estimate: Estimate, items_per_ms: f64) -> Option<Duration> {
-    let items_left = estimate.rows * (1.0 - estimate.done).clamp(0.0, 1.0);
-    Duration::try_from_secs_f64(items_left / items_per_ms / 1_000.0).ok()
+    eta(estimate.rows * (1.0 - estimate.done), items_per_ms)
 }
