@@ -1,7 +1,7 @@
 //! A running instance: every call into a guest goes through here, and none goes unmetered.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use wasmtime::component::ResourceAny;
 use wasmtime::{Result, Store, UpdateDeadline};
@@ -26,6 +26,8 @@ pub(super) struct Live {
     /// Why it can never be called again. Set while a call runs, so that it stays where a call is given up half way:
     /// wasmtime does not let anybody into an instance that was left in the middle of something.
     lost: Option<Fault>,
+    /// When the call in hand began.
+    begun: Instant,
     /// Shared with the controller, which is asked for it without waiting for a call to end.
     usage: Arc<Mutex<Usage>>,
 }
@@ -49,6 +51,7 @@ impl Live {
         Ok(Live {
             default_batch_size: default_batch_size.map(|world| world.tidegate_controller_default_batch_size().clone()),
             min_batch_size: min_batch_size.map(|world| world.tidegate_controller_min_batch_size().clone()),
+            begun: Instant::now(),
             usage: Arc::default(),
             store,
             guest,
@@ -128,6 +131,7 @@ impl Live {
         allow(&mut self.store, &self.limits).map_err(|error| fault::of_call(&error, callback, &self.limits))?;
         let message = "the host gave the call up before it ended".to_owned();
         self.lost = Some(Fault { kind: FaultKind::Deadline, callback, message });
+        self.begun = Instant::now();
         Ok(())
     }
 
@@ -142,10 +146,15 @@ impl Live {
 
     fn measure(&mut self) {
         let fuel_left = self.store.get_fuel().unwrap_or_default();
-        let mut usage = self.usage.lock().unwrap_or_else(PoisonError::into_inner);
-        usage.calls += 1;
-        usage.fuel += self.limits.fuel_per_call.saturating_sub(fuel_left);
-        usage.peak_memory = self.store.data().accountant.memory_bytes();
+        let fuel = self.limits.fuel_per_call.saturating_sub(fuel_left);
+        let call = Usage {
+            calls: 1,
+            fuel,
+            peak_fuel: fuel,
+            peak_memory: self.store.data().accountant.memory_bytes(),
+            duration: self.begun.elapsed(),
+        };
+        self.usage.lock().unwrap_or_else(PoisonError::into_inner).add(call);
     }
 }
 

@@ -331,6 +331,13 @@ pub struct Record {
     pub fuel: Option<u64>,
 }
 
+impl Record {
+    /// True where its batch was committed.
+    pub fn is_committed(&self) -> bool {
+        matches!(self.outcome.as_str(), "completed" | "finished")
+    }
+}
+
 /// The wall clock as stored: milliseconds since the Unix epoch.
 pub fn unix_ms(time: SystemTime) -> i64 {
     time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_millis().try_into().unwrap_or(i64::MAX))

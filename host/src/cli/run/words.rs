@@ -42,6 +42,9 @@ pub(super) fn words(kind: &EventKind) -> Option<String> {
             };
             format!("controller {controller}: {reason}; {effect} (fallback \"{fallback}\")")
         }
+        EventKind::ControllerLoaded { controller, reloaded: true } => {
+            format!("reloaded: controller {controller} sets the pace")
+        }
         EventKind::Blocked { rows } if rows.is_empty() => return None,
         EventKind::Blocked { rows } => {
             let rows: Vec<_> = rows.iter().map(|(name, reason)| format!("{name} ({reason})")).collect();

@@ -41,6 +41,8 @@ enum Admitted {
 struct Waited {
     total: Duration,
     reason: Option<String>,
+    /// Fuel that the controller used until now.
+    fuel: u64,
 }
 
 impl Worker {
@@ -127,6 +129,7 @@ impl Worker {
                 Enter::Wait { duration, reason } => (duration.max(SHORTEST_WAIT), reason),
             };
             self.report_controller();
+            waited.fuel += self.report_usage().unwrap_or_default();
             let update_name = plan.row.update_name.clone();
             self.emit(EventKind::Held { update_name, duration, reason: reason.clone() });
             self.set_state("held", Some(reason.clone()));
@@ -189,7 +192,7 @@ impl Worker {
             wait_reason: waited.reason,
             outcome: name_of(&outcome).to_owned(),
             error: error_of(&outcome),
-            fuel: self.supervisor.take_usage().map(|usage| usage.fuel),
+            fuel: self.report_usage().map(|fuel| fuel + waited.fuel),
         };
         self.report_controller();
         self.settle(plan, result, record, duration, lease).await
@@ -355,6 +358,7 @@ impl Worker {
 
     async fn rest_after_fault(&mut self, row: &QueueRow, lease: &mut dyn Lease) -> Result<(), Interruption> {
         self.report_controller();
+        self.report_usage();
         let wait = self.fault_backoff.after_failure();
         let reason = self.supervisor.last_fault().map(ToString::to_string);
         self.set_state("backing off", reason);

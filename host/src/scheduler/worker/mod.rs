@@ -13,7 +13,7 @@ use super::attempt::Interruption;
 use super::choice::{Standing, assess};
 use super::database::{Activity, Lease, LeaseAttempt, Queue, QueueRow};
 use super::event::{EventKind, Events};
-use super::{Control, End, Settings, Workload};
+use super::{Control, End, Replacement, Settings, Workload};
 use crate::controller::Supervisor;
 use crate::pace::{Backoff, Estimator, Shrink, Synapse};
 use crate::update::{ErrorClass, SqlError};
@@ -40,9 +40,9 @@ pub(super) const PARTING_LIMIT: Duration = Duration::from_secs(2);
 /// What a rest ended with.
 #[derive(PartialEq)]
 enum Rest {
-    /// The time is over.
+    /// The time is over, or somebody is in a hurry.
     Over,
-    /// The row was withdrawn or changed, or the database paused.
+    /// The row was withdrawn or changed, the database paused, or all is to be done otherwise.
     Overtaken,
 }
 
@@ -139,6 +139,7 @@ impl Worker {
 
     /// Works until told to stop, or until nothing can run where the settings say so.
     pub(super) async fn run(mut self) -> End {
+        self.emit(EventKind::ControllerLoaded { controller: self.supervisor.describe(), reloaded: false });
         self.report_controller();
         let end = loop {
             let mut lease = match self.acquire().await {
@@ -240,6 +241,7 @@ impl Worker {
             if self.control.is_stopping() {
                 return Err(Interruption::Stopping);
             }
+            self.reload();
             if self.is_refresh_due()
                 && let Err(error) = self.refresh_unless_told(lease).await?
             {
@@ -268,6 +270,21 @@ impl Worker {
                 }
             }
         }
+    }
+
+    /// Takes what was ordered with [`Control::reload`], between two iterations.
+    fn reload(&mut self) {
+        let Some(replacement) = self.control.take_replacement(&self.workload.name) else { return };
+        self.report_usage();
+        let Replacement { handlers, policy, supervision, settings } = replacement;
+        let Settings { holder, until_done, .. } = self.settings.clone();
+        self.settings = Settings { holder, until_done, ..settings };
+        self.workload.handlers = handlers;
+        self.supervisor = Supervisor::new(&self.workload.name, policy, supervision);
+        self.fault_backoff.reset();
+        self.refreshed = None;
+        self.emit(EventKind::ControllerLoaded { controller: self.supervisor.describe(), reloaded: true });
+        self.report_controller();
     }
 
     /// Nothing can run: ends here or waits for a change.
@@ -319,8 +336,11 @@ impl Worker {
         let until = Instant::now() + duration;
         loop {
             let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
+            if left.is_zero() || self.control.take_hurry(&self.workload.name) {
                 return Ok(Rest::Over);
+            }
+            if self.control.has_replacement(&self.workload.name) {
+                return Ok(Rest::Overtaken);
             }
             let due = self.refreshed.map_or(Duration::ZERO, |at| self.refresh_interval().saturating_sub(at.elapsed()));
             if due.is_zero() {

@@ -109,6 +109,15 @@ impl Worker {
         }
     }
 
+    /// Tells what the controller used since this was last told; the fuel of it comes back, where it is measured.
+    pub(super) fn report_usage(&mut self) -> Option<u64> {
+        let usage = self.supervisor.take_usage()?;
+        if usage.calls > 0 {
+            self.emit(EventKind::ControllerUsed { controller: self.supervisor.name().to_owned(), usage });
+        }
+        Some(usage.fuel)
+    }
+
     /// Passes on what the supervisor noticed.
     pub(super) fn report_controller(&mut self) {
         let controller = self.supervisor.name().to_owned();
