@@ -16,9 +16,15 @@ const MODULES: &[(&str, &[&str], &[&str])] = &[
         &["scheduler", "update"],
         &["rusqlite", "tokio_rusqlite", "tokio_postgres", "tokio_postgres_rustls", "rustls", "rustls_native_certs"],
     ),
+    // How a program makes a host of its own: it names a database by its URL, so that it knows who opens it.
+    ("embed", &["controller", "database", "scheduler", "update"], &[]),
     // Plain data of those whose settings a person writes: limits, definitions, policies.
     ("config", &["controller", "sandbox", "update"], &["toml"]),
-    ("cli", &["config", "controller", "database", "pace", "sandbox", "scheduler", "update"], &["clap", "indicatif"]),
+    (
+        "cli",
+        &["config", "controller", "database", "embed", "pace", "sandbox", "scheduler", "update"],
+        &["clap", "indicatif"],
+    ),
 ];
 
 /// What pace must not know, besides: anything that waits, reads or writes.

@@ -10,8 +10,8 @@ use tidegate::scheduler::database::{Database, NewRow, Record};
 use tidegate::scheduler::event::{Event, EventKind};
 use tidegate::scheduler::{Control, End, Handlers, Host, Replacement, Settings, Summary, Workload};
 use tidegate::update::Handler;
-use tidegate::update::backfill::{Backfill, BackfillDefinition};
 use tidegate::update::sql::TableName;
+use tidegate::update::{Backfill, BackfillDefinition};
 use tokio::sync::broadcast::Receiver;
 use tokio::task::JoinHandle;
 

@@ -4,7 +4,6 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use rustix::system::uname;
 use tidegate::config::{self, Target, UpdateKind};
 use tidegate::controller::{Fault, Source};
 use tidegate::database::{self, Options};
@@ -16,7 +15,7 @@ use super::error::CliError;
 
 /// A database as the scheduler knows it. It connects when it is first used.
 pub(super) fn open(database: &config::Database) -> Result<Arc<dyn Database>, CliError> {
-    let mut options = Options::new(holder());
+    let mut options = Options::new(Holder::this_process());
     options.queue_table.clone_from(&database.queue_table);
     let url = match &database.target {
         Target::Sqlite { path, busy_timeout } => {
@@ -32,11 +31,6 @@ pub(super) fn open(database: &config::Database) -> Result<Arc<dyn Database>, Cli
     };
     database::open(&url, options)
         .map_err(|error| CliError::usage(format!("cannot use database \"{}\"", database.name)).because(error))
-}
-
-/// This process, as the holder of leases.
-pub(super) fn holder() -> Holder {
-    Holder { host: uname().nodename().to_string_lossy().into_owned(), pid: std::process::id() }
 }
 
 /// What does an update's work on a database.

@@ -1,8 +1,9 @@
 //! Controllers: the policy that sets the pace. The traits that one implements, the built-in policy, and what happens
 //! when one fails. Nothing here knows WebAssembly, SQL or HTTP.
 
-pub mod builtin;
-pub mod fault;
+mod builtin;
+mod fault;
+mod native;
 pub mod supervisor;
 
 use std::time::Duration;
@@ -11,6 +12,7 @@ use async_trait::async_trait;
 
 pub use builtin::BuiltIn;
 pub use fault::{Callback, Fault, FaultKind};
+pub use native::Native;
 pub use supervisor::{Fallback, Policy, Supervisor, SupervisorSettings};
 
 /// The update that a callback is asked about.

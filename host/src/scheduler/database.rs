@@ -165,6 +165,13 @@ pub struct Holder {
     pub pid: u32,
 }
 
+impl Holder {
+    /// This process on this machine.
+    pub fn this_process() -> Self {
+        Self { host: rustix::system::uname().nodename().to_string_lossy().into_owned(), pid: std::process::id() }
+    }
+}
+
 /// Whether a batch can go on from the progress that it was planned from.
 pub enum Begin {
     /// It can, in this transaction.

@@ -3,10 +3,10 @@
 //! A handler is given a position, a budget and a transaction, does a part of its update, and says how far it came. It
 //! knows neither the driver behind the transaction nor the controller that set the budget.
 
-pub mod backfill;
-pub mod create_index;
-pub mod delete;
-pub mod noop;
+mod backfill;
+mod create_index;
+mod delete;
+mod noop;
 pub mod sql;
 mod walk;
 

@@ -161,6 +161,13 @@ pub struct TableName {
     pub name: String,
 }
 
+impl From<&str> for TableName {
+    /// The table of this name, without a schema.
+    fn from(name: &str) -> Self {
+        Self { schema: None, name: name.to_owned() }
+    }
+}
+
 impl fmt::Display for TableName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.schema {

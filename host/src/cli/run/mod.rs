@@ -13,7 +13,8 @@ use std::io;
 use indicatif::MultiProgress;
 use tidegate::config::{self, Config};
 use tidegate::controller::{BuiltIn, Fallback, Policy, SupervisorSettings};
-use tidegate::scheduler::{End, Handlers, Host, Settings, Summary, Workload};
+use tidegate::embed::DatabaseSpec;
+use tidegate::scheduler::{End, Handlers, Host, Summary};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::error::CliError;
@@ -50,27 +51,24 @@ async fn host(config: &Config, until_done: bool) -> Result<Host, CliError> {
     for controller in &config.controllers {
         policies.insert(controller.name.as_str(), policy(controller).await);
     }
-    let mut workloads = Vec::new();
+    let background = &config.background_updates;
+    let mut builder = Host::builder()
+        .poll_interval(background.poll_interval)
+        .max_batch_size(background.max_batch_size.into())
+        .max_attempts(background.max_attempts)
+        .shutdown_grace(background.shutdown_grace)
+        .end_when_done(until_done);
     for database in &config.databases {
         let controller = config.controller_of(&database.name);
-        workloads.push(Workload {
-            name: database.name.clone(),
-            database: wiring::open(database)?,
-            handlers: handlers(config, database),
-            policy: controller.and_then(|used| policies.get(used.name.as_str()).cloned()).unwrap_or(Policy::BuiltIn),
-            supervision: supervision(&config.background_updates, controller),
-        });
+        let policy = controller.and_then(|used| policies.get(used.name.as_str()).cloned()).unwrap_or(Policy::BuiltIn);
+        builder = builder.database(
+            DatabaseSpec::opened(&database.name, wiring::open(database)?)
+                .updates(handlers(config, database))
+                .policy(policy)
+                .supervision(supervision(background, controller)),
+        );
     }
-    let background = &config.background_updates;
-    let settings = Settings {
-        poll_interval: background.poll_interval,
-        max_batch_size: background.max_batch_size.into(),
-        max_attempts: background.max_attempts,
-        shutdown_grace: background.shutdown_grace,
-        until_done,
-        ..Settings::new(wiring::holder())
-    };
-    Ok(Host::new(workloads, settings))
+    builder.build().map_err(|error| CliError::usage("cannot set the host up").because(error))
 }
 
 fn handlers(config: &Config, database: &config::Database) -> Handlers {
