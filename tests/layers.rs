@@ -18,11 +18,12 @@ const MODULES: &[(&str, &[&str], &[&str])] = &[
     ),
     // How a program makes a host of its own: it names a database by its URL, so that it knows who opens it.
     ("embed", &["controller", "database", "scheduler", "update"], &[]),
-    // Plain data of those whose settings a person writes: limits, definitions, policies.
-    ("config", &["controller", "sandbox", "update"], &["toml"]),
+    ("admin", &["controller", "pace", "scheduler", "update"], &["axum", "hyper", "hyper_util", "maud", "utoipa"]),
+    // Plain data of those whose settings a person writes: limits, definitions, policies, tokens.
+    ("config", &["admin", "controller", "sandbox", "update"], &["toml"]),
     (
         "cli",
-        &["config", "controller", "database", "embed", "pace", "sandbox", "scheduler", "update"],
+        &["admin", "config", "controller", "database", "embed", "pace", "sandbox", "scheduler", "update"],
         &["clap", "indicatif"],
     ),
 ];

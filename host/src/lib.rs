@@ -83,6 +83,7 @@
 //! Runnable examples are in the folder `examples` beside the crate's sources: `native_handler`, `native_controller` and
 //! `events_and_stop`.
 
+pub mod admin;
 pub mod config;
 pub mod controller;
 pub mod database;

@@ -1,5 +1,6 @@
 //! What several topics need.
 
+pub mod api;
 pub mod binary;
 pub mod command;
 pub mod components;

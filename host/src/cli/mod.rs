@@ -68,13 +68,17 @@ struct Context {
 impl Context {
     /// The configuration. What is doubtful in it is printed.
     fn config(&self) -> Result<Config, CliError> {
-        let environment = |name: &str| env::var(name).ok();
         let config = Config::load(&self.config, &environment).map_err(CliError::configuration)?;
         for warning in &config.warnings {
             output::warn(&warning.to_string());
         }
         Ok(config)
     }
+}
+
+/// The value of a variable of this process's environment.
+fn environment(name: &str) -> Option<String> {
+    env::var(name).ok()
 }
 
 /// Does what the command line says.

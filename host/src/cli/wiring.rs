@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use tidegate::config::{self, Target, UpdateKind};
-use tidegate::controller::{Fault, Source};
+use tidegate::controller::Fault;
 use tidegate::database::{self, Options};
 use tidegate::sandbox::{Artifact, ComponentSource, LoadOptions};
 use tidegate::scheduler::database::{Database, Holder};
@@ -44,7 +44,7 @@ pub(super) fn handler(update: &config::Update, database: &config::Database) -> A
 }
 
 /// A controller's component, read, compiled and linked.
-pub(super) async fn controller(controller: &config::Controller) -> Result<Arc<dyn Source>, Fault> {
+pub(super) async fn controller(controller: &config::Controller) -> Result<Arc<ComponentSource>, Fault> {
     let options = LoadOptions {
         sha256: controller.sha256,
         limits: controller.limits.clone(),

@@ -5,6 +5,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::admin::Admin;
 use super::diagnostic::{Diagnostic, Position};
 use super::secret::Secret;
 use crate::controller::Fallback;
@@ -25,6 +26,8 @@ pub struct Config {
     pub controllers: Vec<Controller>,
     /// `[[update]]`, in order of appearance, no two of one name for one database.
     pub updates: Vec<Update>,
+    /// `[admin]`; without it there is no API.
+    pub admin: Option<Admin>,
     /// What is in order, but probably not what was meant.
     pub warnings: Vec<Diagnostic>,
 }

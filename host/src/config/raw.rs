@@ -77,6 +77,30 @@ pub(super) struct Limits {
     pub log_line_bytes: Whole<4_096, 16, MIB>,
 }
 
+/// `[admin]`
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(default)]
+pub(super) struct Admin {
+    pub listen: Texts,
+    pub unix_socket: Text,
+    pub max_body_bytes: Whole<{ 50 * MIB }, 1_024, { 1_024 * MIB }>,
+    pub max_header_bytes: Whole<65_536, 8_192, MIB>,
+    pub max_connections: Whole<1_024, 1, 65_536>,
+    pub header_timeout_ms: Whole<30_000, 100, DAY>,
+    pub request_timeout_ms: Whole<60_000, 100, DAY>,
+    // Read as sections of their own; here it stands for its name.
+    pub token: Option<IgnoredAny>,
+}
+
+/// `[[admin.token]]`
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(default)]
+pub(super) struct Token {
+    pub name: Text,
+    pub role: Text,
+    pub sha256: Text,
+}
+
 /// `[[update]]`: the keys of all kinds together.
 #[derive(Debug, Default, serde::Deserialize)]
 #[serde(default)]

@@ -123,7 +123,7 @@ impl Control {
     }
 
     /// Resolves once the host was asked to stop.
-    pub(super) async fn stopped(&self) {
+    pub async fn stopped(&self) {
         // The sender lives as long as `self`, so that an error cannot be.
         let _ = self.stopping.subscribe().wait_for(|stopping| *stopping).await;
     }

@@ -1,24 +1,26 @@
 //! `tidegate run`.
 
+mod api;
 mod bars;
 mod display;
 mod news;
 mod pace;
 mod plain;
+mod plan;
+mod reload;
 mod words;
 
-use std::collections::HashMap;
 use std::io;
 
 use indicatif::MultiProgress;
-use tidegate::config::{self, Config};
-use tidegate::controller::{BuiltIn, Fallback, Policy, SupervisorSettings};
+use tidegate::config::Config;
 use tidegate::embed::DatabaseSpec;
-use tidegate::scheduler::{End, Handlers, Host, Summary};
+use tidegate::scheduler::{End, Host, Replacement, Summary};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::error::CliError;
 use super::{Context, output, wiring};
+use plan::Plan;
 
 /// Work on the queues of all databases until told to stop
 ///
@@ -34,11 +36,24 @@ pub(super) struct Run {
 impl Run {
     pub(super) async fn execute(self, context: &Context) -> Result<(), CliError> {
         let config = context.config()?;
-        let host = host(&config, self.until_done).await?;
+        // First of all: until it is listened for, SIGHUP ends a process.
+        let hangups = api::hangups()?;
+        let listeners = api::listen(&config).await?;
+        let Plan { databases, live, .. } = plan::plan(&config, self.until_done).await;
+        let host = host(&config, databases, self.until_done)?;
         let shutdown = shutdown(context.bars.clone())
             .map_err(|error| CliError::failure("cannot listen for signals").because(error))?;
         let display = display::show(host.events().subscribe(), context.bars.clone());
+        let state = api::state(&config, &host, live)?;
+        let control = host.control();
+        let reloads = tokio::spawn(api::reload_at(hangups, state.clone()));
+        let serving = api::serve(&config, state, listeners);
         let summaries = host.run(shutdown).await;
+        // The host may have ended by itself.
+        control.stop();
+        reloads.abort();
+        let _ = reloads.await;
+        let _ = serving.await;
         // The host is gone and with it the stream of events, so that the display ends after the last one.
         let _ = display.await;
         conclude(&summaries)
@@ -46,11 +61,7 @@ impl Run {
 }
 
 /// A host as the configuration describes it.
-async fn host(config: &Config, until_done: bool) -> Result<Host, CliError> {
-    let mut policies = HashMap::new();
-    for controller in &config.controllers {
-        policies.insert(controller.name.as_str(), policy(controller).await);
-    }
+fn host(config: &Config, databases: Vec<(String, Replacement)>, until_done: bool) -> Result<Host, CliError> {
     let background = &config.background_updates;
     let mut builder = Host::builder()
         .poll_interval(background.poll_interval)
@@ -58,42 +69,16 @@ async fn host(config: &Config, until_done: bool) -> Result<Host, CliError> {
         .max_attempts(background.max_attempts)
         .shutdown_grace(background.shutdown_grace)
         .end_when_done(until_done);
-    for database in &config.databases {
-        let controller = config.controller_of(&database.name);
-        let policy = controller.and_then(|used| policies.get(used.name.as_str()).cloned()).unwrap_or(Policy::BuiltIn);
+    for (database, (name, Replacement { handlers, policy, supervision, .. })) in config.databases.iter().zip(databases)
+    {
         builder = builder.database(
-            DatabaseSpec::opened(&database.name, wiring::open(database)?)
-                .updates(handlers(config, database))
+            DatabaseSpec::opened(name, wiring::open(database)?)
+                .updates(handlers)
                 .policy(policy)
-                .supervision(supervision(background, controller)),
+                .supervision(supervision),
         );
     }
     builder.build().map_err(|error| CliError::usage("cannot set the host up").because(error))
-}
-
-fn handlers(config: &Config, database: &config::Database) -> Handlers {
-    let updates = config.updates_of(&database.name);
-    updates.map(|update| (update.name.clone(), wiring::handler(update, database))).collect()
-}
-
-/// A controller, or why there is none: its fallback takes over then, which the host tells.
-async fn policy(controller: &config::Controller) -> Policy {
-    match wiring::controller(controller).await {
-        Ok(source) => Policy::Controller(source),
-        Err(fault) => Policy::Broken { name: controller.name.clone(), fault },
-    }
-}
-
-fn supervision(background: &config::BackgroundUpdates, controller: Option<&config::Controller>) -> SupervisorSettings {
-    let sleep = background.sleep_enabled.then_some(background.sleep_duration);
-    SupervisorSettings {
-        builtin: BuiltIn { sleep, target: background.target_duration },
-        fallback: controller.map_or(Fallback::Default, |controller| controller.fallback),
-        max_faults: controller.map_or(SupervisorSettings::default().max_faults, |controller| controller.max_faults),
-        max_target: background.max_target_duration,
-        default_batch_size: background.default_batch_size,
-        min_batch_size: background.min_batch_size,
-    }
 }
 
 /// Resolves at the first signal to stop; at the second the process ends.

@@ -1,0 +1,3 @@
+//! The API of a running host, over HTTP.
+
+mod health;
