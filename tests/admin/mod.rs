@@ -1,3 +1,4 @@
 //! The API of a running host, over HTTP.
 
 mod health;
+mod metrics;

@@ -5,16 +5,18 @@
 
 pub mod access;
 mod health;
+pub mod metrics;
 pub mod server;
 pub mod state;
 
 use axum::Router;
 
 pub use access::{Access, Role, Token};
+pub use metrics::Metrics;
 pub use server::{Limits, Listener, serve};
 pub use state::{Live, LoadedController, Reload, Site, State};
 
 /// Everything that is served.
-pub fn router(state: State) -> Router {
-    Router::new().merge(health::routes()).with_state(state)
+pub fn router(state: State, metrics: Metrics) -> Router {
+    Router::new().merge(health::routes()).merge(metrics::routes(metrics)).with_state(state)
 }

@@ -57,6 +57,8 @@ pub enum EventKind {
     Held {
         /// The update.
         update_name: String,
+        /// The controller, or what stands in for it.
+        controller: String,
         /// For how long.
         duration: Duration,
         /// Why.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use futures_util::FutureExt;
-use tidegate::admin::{self, Listener, Live, Site, State};
+use tidegate::admin::{self, Listener, Live, Metrics, Site, State};
 use tidegate::config::{Admin, Config};
 use tidegate::scheduler::Host;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -55,15 +55,25 @@ pub(super) fn state(config: &Config, host: &Host, live: Live) -> Result<State, C
     Ok(State::new(sites, (host.control(), host.board(), host.events().clone()), live, Arc::new(reloader)))
 }
 
+/// Counts what a host does from now on.
+///
+/// # Errors
+/// None that a configuration could bring about.
+pub(super) fn count(host: &Host) -> Result<Metrics, CliError> {
+    let metrics = Metrics::new().map_err(|error| CliError::failure("cannot set the metrics up").because(error))?;
+    host.events().observe(Arc::new(metrics.clone()));
+    Ok(metrics)
+}
+
 /// Serves the API until the host is told to stop.
-pub(super) fn serve(config: &Config, state: State, listeners: Vec<Listener>) -> JoinHandle<()> {
+pub(super) fn serve(config: &Config, state: State, metrics: Metrics, listeners: Vec<Listener>) -> JoinHandle<()> {
     let limits = config.admin.as_ref().map(|admin| admin.limits.clone()).unwrap_or_default();
     for listener in &listeners {
         output::line(&format!("the API listens on {}", listener.describe()));
     }
     let control = state.control().clone();
     let stopped = async move { control.stopped().await }.boxed().shared();
-    tokio::spawn(admin::serve(admin::router(state), listeners, limits, stopped))
+    tokio::spawn(admin::serve(admin::router(state, metrics), listeners, limits, stopped))
 }
 
 /// SIGHUP, from now on.

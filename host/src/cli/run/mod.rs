@@ -47,7 +47,7 @@ impl Run {
         let state = api::state(&config, &host, live)?;
         let control = host.control();
         let reloads = tokio::spawn(api::reload_at(hangups, state.clone()));
-        let serving = api::serve(&config, state, listeners);
+        let serving = api::serve(&config, state, api::count(&host)?, listeners);
         let summaries = host.run(shutdown).await;
         // The host may have ended by itself.
         control.stop();

@@ -131,7 +131,8 @@ impl Worker {
             self.report_controller();
             waited.fuel += self.report_usage().unwrap_or_default();
             let update_name = plan.row.update_name.clone();
-            self.emit(EventKind::Held { update_name, duration, reason: reason.clone() });
+            let controller = self.supervisor.describe();
+            self.emit(EventKind::Held { update_name, controller, duration, reason: reason.clone() });
             self.set_state("held", Some(reason.clone()));
             waited.reason = Some(reason);
             let started = Instant::now();
@@ -349,7 +350,8 @@ impl Worker {
         }
         if self.activity.state != "held" {
             let (update_name, duration) = (plan.row.update_name.clone(), self.refresh_interval());
-            self.emit(EventKind::Held { update_name, duration, reason: reason.clone() });
+            let controller = self.supervisor.describe();
+            self.emit(EventKind::Held { update_name, controller, duration, reason: reason.clone() });
         }
         self.set_state("held", Some(reason));
         self.rest_until_refresh(lease).await?;

@@ -57,7 +57,12 @@ fn ended() -> EventKind {
 }
 
 fn held(seconds: u64, reason: &str) -> EventKind {
-    EventKind::Held { update_name: name(), duration: Duration::from_secs(seconds), reason: reason.to_owned() }
+    EventKind::Held {
+        update_name: name(),
+        controller: name(),
+        duration: Duration::from_secs(seconds),
+        reason: reason.to_owned(),
+    }
 }
 
 #[test]
