@@ -2,6 +2,7 @@
 //! signals.
 
 use std::io::{BufRead as _, BufReader, Read};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -37,11 +38,32 @@ impl Folder {
 
     /// Starts a command.
     pub fn start(&self, arguments: &[&str]) -> Process {
+        self.start_with(arguments, &[])
+    }
+
+    /// Starts a command with variables in its environment.
+    pub fn start_with(&self, arguments: &[&str], variables: &[(&str, &str)]) -> Process {
         let mut command = self.command(arguments);
+        command.envs(variables.iter().copied());
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let said = Arc::default();
         let listeners = vec![listen(child.stdout.take().unwrap(), &said), listen(child.stderr.take().unwrap(), &said)];
         Process { child, said, listeners }
+    }
+
+    /// The folder.
+    pub fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    /// The configuration as it is now.
+    pub fn configuration(&self) -> String {
+        std::fs::read_to_string(self.path().join("tidegate.toml")).unwrap()
+    }
+
+    /// Writes another configuration.
+    pub fn configure(&self, text: &str) {
+        std::fs::write(self.path().join("tidegate.toml"), text).unwrap();
     }
 
     fn command(&self, arguments: &[&str]) -> Command {

@@ -32,9 +32,14 @@ struct Cli {
     #[arg(long, global = true, value_name = "FILE", default_value = "tidegate.toml")]
     config: PathBuf,
 
-    /// What is logged to standard error, e.g. "info" or "tidegate=debug,warn".
-    #[arg(long, global = true, value_name = "FILTER", default_value = "warn")]
-    log: String,
+    /// What is logged to standard error, e.g. "info" or "tidegate=debug,warn"; as JSON "warn,tidegate=info" where
+    /// nothing is said, and otherwise "warn".
+    #[arg(long, global = true, value_name = "FILTER")]
+    log: Option<String>,
+
+    /// How log lines are written.
+    #[arg(long, global = true, value_name = "FORMAT", value_enum, default_value_t = log::Format::Human)]
+    log_format: log::Format,
 
     /// Whether to colour what is printed.
     #[arg(long, global = true, value_name = "WHEN", default_value_t = ColorChoice::Auto)]
@@ -96,7 +101,7 @@ pub(crate) fn main() -> ExitCode {
 
 fn execute(cli: Cli) -> Result<(), CliError> {
     let context = Context { config: cli.config, bars: MultiProgress::new() };
-    log::start(&cli.log, &context.bars)?;
+    log::start(cli.log.as_deref(), cli.log_format, &context.bars)?;
     let runtime = tokio::runtime::Runtime::new()
         .map_err(|error| CliError::failure("cannot start the async runtime").because(error))?;
     runtime.block_on(async {

@@ -2,6 +2,7 @@
 //! durations are written for people.
 
 use std::io::{self, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anstream::{stderr, stdout};
@@ -21,6 +22,19 @@ pub(super) fn set_color(choice: ColorChoice) {
         ColorChoice::Never => anstream::ColorChoice::Never,
     };
     choice.write_global();
+}
+
+/// True where what is written to standard error is to be JSON, a log line each.
+static AS_JSON: AtomicBool = AtomicBool::new(false);
+
+/// Has all that is written to standard error written as lines of the log, which are JSON.
+pub(super) fn log_everything() {
+    AS_JSON.store(true, Ordering::Relaxed);
+}
+
+/// True where standard error is a log in JSON.
+pub(super) fn is_logged() -> bool {
+    AS_JSON.load(Ordering::Relaxed)
 }
 
 /// Whether standard error is coloured.
@@ -58,10 +72,16 @@ pub(super) fn print_json(value: &impl Serialize) -> Result<(), CliError> {
 }
 
 pub(super) fn error(text: &str) {
+    if is_logged() {
+        return tracing::error!(target: "tidegate::run", "{}", visible(text));
+    }
     labelled(AnsiColor::Red, "error", text);
 }
 
 pub(super) fn warn(text: &str) {
+    if is_logged() {
+        return tracing::warn!(target: "tidegate::run", "{}", visible(text));
+    }
     labelled(AnsiColor::Yellow, "warning", text);
 }
 
@@ -76,6 +96,9 @@ fn labelled(color: AnsiColor, label: &str, text: &str) {
 
 /// Writes a line to standard error.
 pub(super) fn line(text: &str) {
+    if is_logged() {
+        return tracing::info!(target: "tidegate::run", "{}", visible(text));
+    }
     // There is nowhere left to tell that standard error is gone.
     let _ = writeln!(stderr().lock(), "{text}");
 }

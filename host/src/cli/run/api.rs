@@ -10,6 +10,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinHandle;
 
 use super::reload::Reloader;
+use super::service;
 use crate::cli::error::CliError;
 use crate::cli::{output, wiring};
 
@@ -87,7 +88,10 @@ pub(super) fn hangups() -> Result<Signal, CliError> {
 /// Reloads at each SIGHUP, for ever.
 pub(super) async fn reload_at(mut hangups: Signal, state: State) {
     while hangups.recv().await.is_some() {
-        match state.reload().await {
+        service::reloading();
+        let reloaded = state.reload().await;
+        service::ready();
+        match reloaded {
             Ok(()) => output::line("reloaded the configuration and the controllers"),
             Err(wrong) => {
                 output::error("the configuration was not reloaded, and the old one stays in force");

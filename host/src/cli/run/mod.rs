@@ -8,9 +8,12 @@ mod pace;
 mod plain;
 mod plan;
 mod reload;
+mod service;
+mod trace;
 mod words;
 
 use std::io;
+use std::sync::Arc;
 
 use indicatif::MultiProgress;
 use tidegate::config::Config;
@@ -43,19 +46,24 @@ impl Run {
         let host = host(&config, databases, self.until_done)?;
         let shutdown = shutdown(context.bars.clone())
             .map_err(|error| CliError::failure("cannot listen for signals").because(error))?;
-        let display = display::show(host.events().subscribe(), context.bars.clone());
+        host.events().observe(Arc::new(trace::Trace));
+        let display = (!output::is_logged()).then(|| display::show(host.events().subscribe(), context.bars.clone()));
         let state = api::state(&config, &host, live)?;
         let control = host.control();
         let reloads = tokio::spawn(api::reload_at(hangups, state.clone()));
         let serving = api::serve(&config, state, api::count(&host)?, listeners);
+        let service = service::start(host.control());
         let summaries = host.run(shutdown).await;
         // The host may have ended by itself.
         control.stop();
         reloads.abort();
         let _ = reloads.await;
+        let _ = service.await;
         let _ = serving.await;
         // The host is gone and with it the stream of events, so that the display ends after the last one.
-        let _ = display.await;
+        if let Some(display) = display {
+            let _ = display.await;
+        }
         conclude(&summaries)
     }
 }
