@@ -220,6 +220,8 @@ fn each_kind_of_update_is_understood() {
             parts: IndexParts::Expressions(vec!["lower(search_body)".to_owned(), "id".to_owned()]),
             unique: false,
             filter: Some("search_body is not null".to_owned()),
+            replaces: None,
+            postgres_only: false,
         })
     );
     assert_eq!(*update("old_one"), UpdateKind::Noop);

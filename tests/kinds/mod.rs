@@ -1,5 +1,6 @@
 //! The kinds of update, each on each database: what they do to the rows, and what they refuse.
 
+mod conformance;
 mod create_index;
 mod postgres;
 mod problems;

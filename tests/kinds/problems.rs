@@ -28,17 +28,10 @@ fn index(subject: &Subject, name: &str, index: &str, columns: &[&str], filter: O
         parts: IndexParts::Columns(names(columns)),
         unique: false,
         filter: filter.map(str::to_owned),
+        replaces: None,
+        postgres_only: false,
     };
     Box::new(CreateIndex::new(definition, subject.system))
-}
-
-async fn problems(subject: &Subject, handler: &dyn Handler) -> String {
-    let mut session = subject.database.session().await.unwrap();
-    let problems = handler.check(session.as_sql()).await.unwrap();
-    problems
-        .iter()
-        .map(|problem| format!("{}: {}\n  hint: {}\n", problem.field, problem.message, problem.hint))
-        .collect()
 }
 
 #[tokio::test]
@@ -53,7 +46,7 @@ async fn a_definition_in_order_has_no_problems() {
             index(&subject, "messages", "new", &["body", "room"], Some("n > 3")),
             index(&subject, "messages", "by_room", &["room", "n"], None),
         ] {
-            assert_eq!(problems(&subject, &*handler).await, "", "on {}", subject.system);
+            assert_eq!(subject.problems(&*handler).await, "", "on {}", subject.system);
         }
     }
 }
@@ -78,7 +71,7 @@ async fn what_does_not_fit_is_named_with_a_hint() {
             index(&subject, "messages", "by_room", &["n", "room"], None),
             index(&subject, "messages", "new", &["n"], Some("m = 1")),
         ] {
-            text.push_str(&problems(&subject, &*handler).await);
+            text.push_str(&subject.problems(&*handler).await);
             text.push('\n');
         }
         assert_snapshot!(format!("problems_{}", subject.system), text);

@@ -4,10 +4,18 @@
 //! knows neither the driver behind the transaction nor the controller that set the budget.
 
 pub mod backfill;
+pub mod batch;
+mod constraint;
+pub mod copy;
 pub mod create_index;
 pub mod delete;
 pub mod noop;
+mod placeholder;
+mod scan;
+pub mod script;
 pub mod sql;
+pub mod validate;
+pub mod validate_and_delete;
 mod walk;
 
 use std::fmt;
@@ -16,10 +24,16 @@ use async_trait::async_trait;
 use serde_json::{Map, Value as Json};
 
 pub use backfill::{Backfill, BackfillDefinition};
+pub use batch::{Batch, BatchDefinition};
+pub use constraint::ConstraintKind;
+pub use copy::{Copy, CopyColumn, CopyDefinition, CopySource, OnConflict};
 pub use create_index::{CreateIndex, CreateIndexDefinition, IndexParts};
 pub use delete::{Delete, DeleteDefinition};
 pub use noop::Noop;
+pub use script::{Script, ScriptDefinition};
 pub use sql::{Dialect, ErrorClass, Sql, SqlError};
+pub use validate::{ValidateConstraint, ValidateConstraintDefinition};
+pub use validate_and_delete::{ValidateAndDelete, ValidateAndDeleteDefinition};
 
 /// How an update stands between two batches: the object in its row's `progress_json`.
 #[derive(Debug, Clone, PartialEq, Default)]
