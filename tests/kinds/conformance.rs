@@ -153,8 +153,15 @@ fn numbers(meets: impl Fn(u64) -> bool) -> Vec<String> {
 }
 
 const STATE: (&str, &str) = ("UPDATE t SET state = 'bad' WHERE n = 6", "UPDATE t SET state = 'mended' WHERE n = 6");
+const TRIGGER: (&str, &str) = (
+    "CREATE TRIGGER stone BEFORE DELETE ON t WHEN old.n = 6 BEGIN SELECT raise(abort, 'a stone'); END",
+    "DROP TRIGGER stone",
+);
 const CHILD: (&str, &str) = ("INSERT INTO child VALUES (6)", "DELETE FROM child");
-const NONE: (&str, &str) = ("", "");
+/// No constraint; `b` is NULL in the rows that others break theirs with.
+const NONE: (&str, &str) = ("", "NULL");
+/// Nothing that can go wrong.
+const NO_STONE: (&str, &str) = ("", "");
 
 fn walking() -> Vec<Walking> {
     let kind = |what, handler| Walking {
@@ -273,6 +280,17 @@ impl Cell<'_> {
         assert_eq!(subject.problems(&*handler).await, "", "{}", self.name());
     }
 
+    /// What puts the stone in the way, and what takes it out.
+    fn stone(&self) -> (String, String) {
+        // SQLite counts what breaks foreign keys before and after a statement: a row that goes and broke one itself
+        // makes up for a row that refers to it.
+        let (put, take) = match (self.subject.system, self.kind.what) {
+            (System::Sqlite, "validate and delete, foreign key") => TRIGGER,
+            _ => self.kind.stone,
+        };
+        (self.sql(put), self.sql(take))
+    }
+
     fn sql(&self, sql: &str) -> String {
         sql.replace("KEY", &self.key.list())
     }
@@ -332,7 +350,8 @@ async fn each_kind_that_walks_fails_half_way_and_goes_on_from_there() {
             for kind in &walking() {
                 let mut cell = Cell { subject: &subject, key, kind, driven: Driven::default() };
                 cell.prepare().await;
-                subject.script(&cell.sql(kind.stone.0)).await;
+                let (put, take) = cell.stone();
+                subject.script(&put).await;
                 cell.iterations(kind.around.0 + 1).await;
                 let progress = subject.progress().await;
                 for _ in 0..2 {
@@ -340,7 +359,7 @@ async fn each_kind_that_walks_fails_half_way_and_goes_on_from_there() {
                     assert_eq!(subject.progress().await, progress, "{}", cell.name());
                     cell.assert_seen(4, "after a batch that failed").await;
                 }
-                subject.script(&cell.sql(kind.stone.1)).await;
+                subject.script(&take).await;
                 cell.iterations(2 + kind.around.1).await;
                 assert_eq!(subject.progress().await, None, "{} is not finished", cell.name());
                 cell.assert_seen(10, "finished").await;
@@ -383,7 +402,7 @@ fn one_shots() -> Vec<OneShot> {
         OneShot {
             what: "create-index",
             constraint: NONE,
-            handler: |key, system| {
+            handler: |_, system| {
                 let definition = CreateIndexDefinition {
                     table: table("t"),
                     index: "of_state".to_owned(),
@@ -438,7 +457,7 @@ fn one_shots() -> Vec<OneShot> {
             what: "noop",
             constraint: NONE,
             handler: |_, _| Box::new(Noop),
-            stone: NONE,
+            stone: NO_STONE,
             look: ("SELECT count(*) FROM t WHERE touched = 0", "SELECT count(*) FROM t WHERE touched = 0"),
             seen: ("10", "10"),
         },
@@ -491,7 +510,7 @@ async fn each_kind_of_one_iteration_is_done_and_may_be_done_again() {
 async fn each_kind_of_one_iteration_that_fails_leaves_nothing_behind() {
     for subject in Subject::each().await {
         for key in &KEYS {
-            for kind in one_shots().iter().filter(|kind| kind.stone != NONE) {
+            for kind in one_shots().iter().filter(|kind| kind.stone != NO_STONE) {
                 let name = format!("{}, {} key, {}", kind.what, key.what, subject.system);
                 subject.script(&tables(key, subject.system, kind.constraint.0, kind.constraint.1)).await;
                 subject.script(&kind.stone(subject.system)).await;

@@ -52,7 +52,13 @@ impl Subject {
             // One flush to the disk a commit instead of several: these tests make thousands.
             place.run("PRAGMA journal_mode = wal").await;
         }
-        Subject { system: place.system(), database: place.prepared().await, place }
+        let database = place.prepared().await;
+        Self::with(place, database)
+    }
+
+    /// A database that a handle was opened for.
+    pub fn with(place: Place, database: Arc<dyn Database>) -> Subject {
+        Subject { system: place.system(), database, place }
     }
 
     /// Executes statements.

@@ -438,7 +438,12 @@ pub(super) async fn explain_with(
     statement: &str,
     parameters: &[Value],
 ) -> Result<Option<Problem>, UpdateError> {
-    match sql.query(&format!("EXPLAIN {statement}"), parameters).await {
+    // SQLite's EXPLAIN alone lists its program, with operands that are no text.
+    let explain = match sql.dialect().system() {
+        System::Sqlite => "EXPLAIN QUERY PLAN",
+        System::Postgres => "EXPLAIN",
+    };
+    match sql.query(&format!("{explain} {statement}"), parameters).await {
         Ok(_) => Ok(None),
         Err(error) if error.class == ErrorClass::Permanent => Ok(Some(Problem {
             field,

@@ -59,7 +59,7 @@ pub(super) async fn rehearse(sql: &mut dyn Sql, wanted: &CreateIndexDefinition) 
     let dialect = sql.dialect();
     let (schema, table) = (schema(&*dialect, wanted), dialect.quote(&wanted.table.name));
     let tail = wanted.tail(&*dialect, &dialect.quote("tidegate_rehearsal"), &table);
-    let explained = sql.query(&format!("EXPLAIN {} {schema}{tail}", wanted.head()), &[]).await;
+    let explained = sql.query(&format!("EXPLAIN QUERY PLAN {} {schema}{tail}", wanted.head()), &[]).await;
     match explained {
         Ok(_) => Ok(None),
         Err(error) if error.class == ErrorClass::Permanent => Ok(Some(error.message)),
