@@ -109,6 +109,7 @@ async fn no_row_is_deleted_that_the_database_would_take() {
             ["1", "2", "4"]
         );
         assert_eq!(remaining(&subject, "CHECK (b <> 2 -- two\n)", "(1, 1), (2, 2)").await, ["1"]);
+        assert_eq!(remaining(&subject, "CHECK (test_constraint.b <> 2)", "(1, 1), (2, 2)").await, ["1"]);
         let to_itself = "FOREIGN KEY (b) REFERENCES test_constraint (a)";
         assert_eq!(remaining(&subject, to_itself, "(1, 1), (2, 1), (3, 7)").await, ["1", "2"]);
     }
@@ -236,5 +237,14 @@ fn progress_that_is_not_its_own_is_refused() {
     ] {
         let error = handler(None).mode(&Progress::parse(text).unwrap()).unwrap_err();
         assert!(matches!(error, UpdateError::Progress { .. }), "{text}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn a_constraint_that_is_not_there_is_named() {
+    for subject in Subject::each().await {
+        subject.script("CREATE TABLE test_constraint (a integer not null primary key)").await;
+        let error = subject.drive(&handler(None), 100).await.unwrap_err().to_string();
+        assert!(error.starts_with("table \"test_constraint\" has no constraint \"the_constraint\"; "), "{error}");
     }
 }

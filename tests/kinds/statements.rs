@@ -119,6 +119,7 @@ async fn a_script_ends_no_transaction_of_the_hosts() {
         for sql in ["UPDATE t SET touched = 1; COMMIT", "UPDATE t SET touched = 1; COMMIT; BEGIN"] {
             let driven = subject.drive(&script(&subject, sql), 1).await;
             assert!(driven.is_err(), "{sql} on {}", subject.system);
+            assert_eq!(subject.value("SELECT sum(touched) FROM t").await, "0", "{sql} on {}", subject.system);
             subject.database.cancel(&[UPDATE.to_owned()]).await.unwrap();
         }
     }
@@ -220,4 +221,18 @@ async fn a_conflict_is_ignored_and_any_other_violation_is_not() {
         assert!(error.contains("not null") || error.contains("not-null"), "{error}");
         assert_eq!(subject.value("SELECT count(*) FROM copied").await, "0");
     }
+}
+
+#[tokio::test]
+async fn a_key_of_bytes_is_bound_as_bytes() {
+    let subject = Subject::sqlite().await;
+    subject
+        .script(
+            "CREATE TABLE t (id blob not null primary key, touched integer not null default 0);
+                 INSERT INTO t (id) VALUES (x'00'), (x'0a'), (x'ff'), (x'ff00'), (x'')",
+        )
+        .await;
+    let sql = "UPDATE t SET touched = touched + 1 WHERE (:after IS NULL OR id > :after) AND id <= :upto";
+    assert_eq!(subject.drive(&batch(&subject, sql), 2).await.unwrap().items, [2, 2, 1]);
+    assert_eq!(subject.value("SELECT count(*) FROM t WHERE touched <> 1").await, "0");
 }

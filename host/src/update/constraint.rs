@@ -42,19 +42,20 @@ impl fmt::Display for ConstraintKind {
     }
 }
 
-/// The name under which a statement has the table whose rows are held against a constraint.
-pub(super) const CHECKED: &str = "checked";
-
 /// A constraint of a table.
 pub(super) struct Constraint {
     pub(super) kind: ConstraintKind,
     /// True where the database vouches for every row (PostgreSQL's `convalidated`).
     validated: bool,
-    /// The condition that a row which breaks it meets, in a statement that calls the table [`CHECKED`].
+    /// The condition that a row which breaks it meets, in a statement that calls the table by its own name: a CHECK may
+    /// do so too.
     pub(super) violation: String,
     /// SQLite's number of a foreign key.
     foreign_key: Option<i64>,
 }
+
+/// What the table that a foreign key refers to is called in a statement: it may be the table itself.
+const PARENT: &str = "tidegate_parent";
 
 /// What there is under a constraint's name.
 pub(super) enum Found {
@@ -138,7 +139,7 @@ pub(super) async fn validate(
 /// The condition of a foreign key: rows that name a row which is not there. `pairs` are the comparisons of the parent's
 /// columns with the child's, `child` the child's columns.
 fn dangling(child: &[String], pairs: &[String], parent: &str, full: bool) -> String {
-    let missing = format!("NOT EXISTS (SELECT 1 FROM {parent} AS parent WHERE {})", pairs.join(" AND "));
+    let missing = format!("NOT EXISTS (SELECT 1 FROM {parent} AS {PARENT} WHERE {})", pairs.join(" AND "));
     let each = |test: &str, word: &str| {
         let tests: Vec<String> = child.iter().map(|column| format!("{column} {test}")).collect();
         format!("({})", tests.join(word))
@@ -151,6 +152,6 @@ fn dangling(child: &[String], pairs: &[String], parent: &str, full: bool) -> Str
 }
 
 /// A column of the table whose rows are held against the constraint, quoted.
-fn checked(dialect: &dyn Dialect, column: &str) -> String {
-    format!("{CHECKED}.{}", dialect.quote(column))
+fn checked(dialect: &dyn Dialect, table: &TableName, column: &str) -> String {
+    format!("{}.{}", dialect.quote(&table.name), dialect.quote(column))
 }

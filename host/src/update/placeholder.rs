@@ -2,6 +2,7 @@
 
 use super::Problem;
 use super::scan::{self, Kind, Token};
+use super::script::out_of_place;
 use super::sql::{Column, Dialect, System, Value};
 use super::walk::{compare_with, one_line};
 
@@ -78,6 +79,7 @@ pub(super) fn problems(script: &str, columns: usize, system: System) -> Vec<Prob
         })
         .collect();
     let statements = scan::statements(script, system);
+    problems.extend(statements.iter().filter_map(|statement| out_of_place(statement, system)));
     if statements.is_empty() {
         problems.push(problem("\"sql\" holds no statement".to_owned(), "write at least one".to_owned()));
     }
@@ -144,7 +146,10 @@ pub(super) fn render(statement: &str, dialect: &dyn Dialect, bounds: &Bounds<'_>
             }
             Some(meaning) => {
                 let number = number(&mut numbers, &mut rendered.parameters, dialect, bounds, meaning);
+                let null = rendered.parameters.get(number - 1) == Some(&Value::Null);
                 let text = match meaning {
+                    // SQLite knows no typed NULL, and turns no NULL into a key of bytes.
+                    _ if null && dialect.system() == System::Sqlite => dialect.parameter(number),
                     Meaning::After(part) | Meaning::Upto(part) => dialect.key_from_text(number, &bounds.key[part]),
                     _ => format!("CAST({} AS bigint)", dialect.parameter(number)),
                 };

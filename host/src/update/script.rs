@@ -39,6 +39,11 @@ impl Handler for Script {
 
     async fn run(&self, sql: &mut dyn Sql, progress: &Progress, _budget: Budget) -> Result<Step, UpdateError> {
         accept(progress)?;
+        let statements = scan::statements(&self.definition.sql, self.system);
+        if let Some(problem) = statements.iter().find_map(|statement| out_of_place(statement, self.system)) {
+            // A COMMIT of its own would be noticed only once it has happened.
+            return Err(UpdateError::Failed(format!("{} ({})", problem.message, problem.hint)));
+        }
         if self.system == System::Postgres {
             // A one-shot takes what it takes; a lock that it waits for still has its limit.
             sql.execute("SET LOCAL statement_timeout = 0", &[]).await?;
@@ -60,14 +65,15 @@ impl Handler for Script {
         // What comes after a statement that makes or changes something may need what that one did.
         let mut as_it_is = true;
         for statement in statements {
-            as_it_is &= walk::can_be_explained(statement, self.system);
-            let found = match as_it_is {
+            let plain = walk::can_be_explained(statement, self.system);
+            let found = match as_it_is && (plain || explains(self.system, statement)) {
                 true => walk::explain(sql, "sql", statement).await?,
                 false => syntax_error(sql, statement, self.system).await?,
             };
             if let Some(problem) = found {
                 return Ok(vec![problem]);
             }
+            as_it_is &= plain;
         }
         Ok(Vec::new())
     }
@@ -77,13 +83,18 @@ fn problem(message: &str, hint: &str) -> Problem {
     Problem { field: "sql", message: message.to_owned(), hint: hint.to_owned() }
 }
 
+/// True where the system explains a statement of any kind: SQLite all but a PRAGMA, which it may execute meanwhile.
+fn explains(system: System, statement: &str) -> bool {
+    system == System::Sqlite && !scan::code(statement, system).first().is_some_and(|first| first.is("pragma"))
+}
+
 /// The problem of a statement that a transaction of the host's cannot hold.
-fn out_of_place(statement: &str, system: System) -> Option<Problem> {
+pub(super) fn out_of_place(statement: &str, system: System) -> Option<Problem> {
     let code = scan::code(statement, system);
     let is = |at: usize, word: &str| code.get(at).is_some_and(|token| token.is(word));
     let first = |words: &[&str]| words.iter().any(|word| is(0, word));
     let alone = |what: &str, hint: &str| {
-        Some(problem(&format!("{what} cannot run in a transaction, and a script runs in one"), hint))
+        Some(problem(&format!("{what} cannot run in a transaction, and this would run in one"), hint))
     };
     let by_hand = "run it by hand, or from the application";
     match system {
@@ -91,7 +102,7 @@ fn out_of_place(statement: &str, system: System) -> Option<Problem> {
             || (is(0, "rollback") && !code.iter().any(|token| token.is("to"))) =>
         {
             Some(problem(
-                &format!("{} would begin or end the transaction that the script runs in", one_line(statement)),
+                &format!("{} would begin or end the transaction that this runs in", one_line(statement)),
                 "leave it out: the host begins, and commits together with the update's progress",
             ))
         }
@@ -110,7 +121,7 @@ fn out_of_place(statement: &str, system: System) -> Option<Problem> {
         System::Postgres if is(0, "alter") && is(1, "system") => alone("ALTER SYSTEM", by_hand),
         System::Sqlite if first(&["attach", "detach"]) => alone("ATTACH and DETACH", by_hand),
         System::Sqlite if is(0, "pragma") && (is(1, "foreign_keys") || is(1, "journal_mode")) => Some(problem(
-            &format!("{} does nothing in a transaction, and a script runs in one", one_line(statement)),
+            &format!("{} does nothing in a transaction, and this would run in one", one_line(statement)),
             "leave it out; PRAGMA defer_foreign_keys puts foreign keys off until the end",
         )),
         _ => None,

@@ -7,7 +7,7 @@
 use async_trait::async_trait;
 use serde_json::{Map, Value as Json};
 
-use super::constraint::{self, CHECKED, Constraint, ConstraintKind, Found, Validation};
+use super::constraint::{self, Constraint, ConstraintKind, Found, Validation};
 use super::sql::{Dialect, Estimate, Sql, TableName};
 use super::validate;
 use super::walk::{self, Batch, Walk};
@@ -127,7 +127,7 @@ impl ValidateAndDelete {
     /// The DELETE of a batch's rows that break the constraint.
     fn statement(&self, dialect: &dyn Dialect, constraint: &Constraint, batch: &Batch) -> String {
         let table = dialect.table(&self.definition.table);
-        format!("DELETE FROM {table} AS {CHECKED}{}", batch.clause(Some(&constraint.violation)))
+        format!("DELETE FROM {table}{}", batch.clause(Some(&constraint.violation)))
     }
 }
 
@@ -177,11 +177,8 @@ impl Handler for ValidateAndDelete {
             Found::Constraint(constraint) => {
                 problems.extend(self.wrong_kind(&constraint));
                 let dialect = sql.dialect();
-                let statement = format!(
-                    "DELETE FROM {} AS {CHECKED}{}",
-                    dialect.table(table),
-                    walk::filter_clause(&constraint.violation)
-                );
+                let statement =
+                    format!("DELETE FROM {}{}", dialect.table(table), walk::filter_clause(&constraint.violation));
                 problems.extend(walk::explain(sql, "constraint", &statement).await?);
             }
             other => {

@@ -1,6 +1,6 @@
 //! Constraints in PostgreSQL's catalogue.
 
-use super::{Constraint, ConstraintKind, Found, Validation, checked, dangling};
+use super::{Constraint, ConstraintKind, Found, PARENT, Validation, checked, dangling};
 use crate::update::sql::{Sql, SqlError, TableName, Value};
 
 /// A table's ($1, quoted) constraint of a name ($2): its kind, whether it is valid, its condition, whether that is but
@@ -35,7 +35,7 @@ WHERE conrelid = to_regclass($1::text) AND contype IN ('c', 'f', 'n') ORDER BY c
 /// Looks a constraint up.
 pub(super) async fn find(sql: &mut dyn Sql, table: &TableName, name: &str) -> Result<Found, SqlError> {
     let dialect = sql.dialect();
-    let table = dialect.table(table);
+    let (of, table) = (table, dialect.table(table));
     let known = sql.query("SELECT (to_regclass($1::text) IS NOT NULL)::int", &[table.as_str().into()]).await?;
     if integer(known.first().map_or(&[], Vec::as_slice), 0) == 0 {
         return Ok(Found::NoTable);
@@ -46,7 +46,7 @@ pub(super) async fn find(sql: &mut dyn Sql, table: &TableName, name: &str) -> Re
         return Ok(Found::Missing(others.iter().map(|row| text(row, 0)).collect()));
     };
     let (kind, violation) = match text(&row, 0).as_str() {
-        "n" => (ConstraintKind::NotNull, format!("{} IS NULL", checked(&*dialect, &text(&row, 4)))),
+        "n" => (ConstraintKind::NotNull, format!("{} IS NULL", checked(&*dialect, of, &text(&row, 4)))),
         "c" => {
             let kind = if integer(&row, 3) != 0 { ConstraintKind::NotNull } else { ConstraintKind::Check };
             // A condition that is NULL is met.
@@ -54,11 +54,11 @@ pub(super) async fn find(sql: &mut dyn Sql, table: &TableName, name: &str) -> Re
         }
         "f" => {
             let pairs = sql.query(PAIRS, &[Value::from(text(&row, 7))]).await?;
-            let child: Vec<String> = pairs.iter().map(|pair| checked(&*dialect, &text(pair, 0))).collect();
+            let child: Vec<String> = pairs.iter().map(|pair| checked(&*dialect, of, &text(pair, 0))).collect();
             let compared = pairs
                 .iter()
                 .zip(&child)
-                .map(|(pair, child)| format!("parent.{} {} {child}", dialect.quote(&text(pair, 1)), text(pair, 2)));
+                .map(|(pair, child)| format!("{PARENT}.{} {} {child}", dialect.quote(&text(pair, 1)), text(pair, 2)));
             let compared: Vec<String> = compared.collect();
             (ConstraintKind::ForeignKey, dangling(&child, &compared, &text(&row, 5), integer(&row, 6) != 0))
         }

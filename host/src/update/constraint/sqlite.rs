@@ -1,6 +1,6 @@
 //! Constraints in the text of CREATE TABLE, which is all that SQLite keeps of their names.
 
-use super::{Constraint, ConstraintKind, Found, Validation, checked, dangling};
+use super::{Constraint, ConstraintKind, Found, PARENT, Validation, checked, dangling};
 use crate::update::scan::{self, Kind, Token};
 use crate::update::sql::{Dialect, Sql, SqlError, System, TableName, Value};
 
@@ -34,7 +34,7 @@ pub(super) async fn find(sql: &mut dyn Sql, table: &TableName, name: &str) -> Re
         Clause::Other(kind) => return Ok(Found::Other(kind)),
         // IS NULL would not look: SQLite takes the column's word that it holds none.
         Clause::NotNull { column } => {
-            (ConstraintKind::NotNull, format!("typeof({}) = 'null'", checked(&*dialect, &column)), None)
+            (ConstraintKind::NotNull, format!("typeof({}) = 'null'", checked(&*dialect, table, &column)), None)
         }
         // A condition that is NULL is met.
         Clause::Check { condition } => (kind_of(&condition), format!("({condition}\n) IS FALSE"), None),
@@ -76,7 +76,7 @@ pub(super) async fn validate(
         }
         None => {
             let (table, violation) = (dialect.table(table), &constraint.violation);
-            let question = format!("SELECT 1 FROM {table} AS {} WHERE {violation} LIMIT 1", super::CHECKED);
+            let question = format!("SELECT 1 FROM {table} WHERE {violation} LIMIT 1");
             sql.query(&question, &[]).await?
         }
     };
@@ -113,9 +113,9 @@ async fn foreign_key(
         if to.len() < from.len() {
             to = primary_key(sql, &parent).await?;
         }
-        let child: Vec<String> = from.iter().map(|column| checked(dialect, column)).collect();
+        let child: Vec<String> = from.iter().map(|column| checked(dialect, table, column)).collect();
         // The parent's column stands on the left: its collation is the one that counts.
-        let pairs = to.iter().zip(&child).map(|(to, from)| format!("parent.{} = {from}", dialect.quote(to)));
+        let pairs = to.iter().zip(&child).map(|(to, from)| format!("{PARENT}.{} = {from}", dialect.quote(to)));
         let violation = dangling(&child, &pairs.collect::<Vec<_>>(), &dialect.table(&parent), false);
         return Ok(Some((id, violation)));
     }
