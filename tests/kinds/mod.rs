@@ -5,6 +5,7 @@ mod constraints;
 mod create_index;
 mod postgres;
 mod problems;
+mod program;
 mod replaced;
 mod statements;
 mod subject;
