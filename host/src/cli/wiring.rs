@@ -9,7 +9,9 @@ use tidegate::controller::Fault;
 use tidegate::database::{self, Options};
 use tidegate::sandbox::{Artifact, ComponentSource, LoadOptions};
 use tidegate::scheduler::database::{Database, Holder};
-use tidegate::update::{Backfill, CreateIndex, Delete, Handler, Noop};
+use tidegate::update::{
+    Backfill, Batch, Copy, CreateIndex, Delete, Handler, Noop, Script, ValidateAndDelete, ValidateConstraint,
+};
 
 use super::error::CliError;
 
@@ -35,10 +37,16 @@ pub(super) fn open(database: &config::Database) -> Result<Arc<dyn Database>, Cli
 
 /// What does an update's work on a database.
 pub(super) fn handler(update: &config::Update, database: &config::Database) -> Arc<dyn Handler> {
+    let system = database.target.system();
     match update.kind.clone() {
         UpdateKind::Backfill(definition) => Arc::new(Backfill::new(definition)),
         UpdateKind::Delete(definition) => Arc::new(Delete::new(definition)),
-        UpdateKind::CreateIndex(definition) => Arc::new(CreateIndex::new(definition, database.target.system())),
+        UpdateKind::Copy(definition) => Arc::new(Copy::new(definition)),
+        UpdateKind::Batch(definition) => Arc::new(Batch::new(definition, system)),
+        UpdateKind::CreateIndex(definition) => Arc::new(CreateIndex::new(definition, system)),
+        UpdateKind::ValidateConstraint(definition) => Arc::new(ValidateConstraint::new(definition)),
+        UpdateKind::ValidateAndDelete(definition) => Arc::new(ValidateAndDelete::new(definition)),
+        UpdateKind::Script(definition) => Arc::new(Script::new(definition, system)),
         UpdateKind::Noop => Arc::new(Noop),
     }
 }

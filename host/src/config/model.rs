@@ -11,7 +11,10 @@ use super::secret::Secret;
 use crate::controller::Fallback;
 use crate::sandbox::Limits;
 use crate::update::sql::System;
-use crate::update::{BackfillDefinition, CreateIndexDefinition, DeleteDefinition};
+use crate::update::{
+    BackfillDefinition, BatchDefinition, CopyDefinition, CreateIndexDefinition, DeleteDefinition, ScriptDefinition,
+    ValidateAndDeleteDefinition, ValidateConstraintDefinition,
+};
 
 /// A whole configuration. Paths in it are already relative to what the configuration file is relative to.
 #[derive(Debug, Clone)]
@@ -223,8 +226,18 @@ pub enum UpdateKind {
     Backfill(BackfillDefinition),
     /// `delete`: deletes rows in the order of a key.
     Delete(DeleteDefinition),
+    /// `copy`: inserts rows into another table in the order of a key.
+    Copy(CopyDefinition),
+    /// `batch`: executes statements for each batch of a walk along a key.
+    Batch(BatchDefinition),
     /// `create-index`: builds an index.
     CreateIndex(CreateIndexDefinition),
+    /// `validate-constraint`: validates a constraint.
+    ValidateConstraint(ValidateConstraintDefinition),
+    /// `validate-constraint-and-delete`: validates a constraint, deleting the rows that break it where need be.
+    ValidateAndDelete(ValidateAndDeleteDefinition),
+    /// `sql`: executes a script once.
+    Script(ScriptDefinition),
     /// `noop`: ends at once.
     Noop,
 }

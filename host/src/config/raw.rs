@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use serde::de::{self, Deserialize, Deserializer, IgnoredAny, SeqAccess, Visitor};
+use serde::de::{self, Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use toml::Spanned;
 
 type Text = Option<Spanned<String>>;
@@ -115,9 +115,18 @@ pub(super) struct Update {
     #[serde(rename = "where")]
     pub condition: Text,
     pub index: Text,
-    pub columns: Texts,
+    pub columns: Option<Spanned<Columns>>,
     pub expressions: Texts,
     pub unique: Option<bool>,
+    pub replaces: Text,
+    pub postgres_only: Option<bool>,
+    pub into: Text,
+    pub into_schema: Text,
+    pub on_conflict: Text,
+    pub sql: Text,
+    pub constraint: Text,
+    pub check: Text,
+    pub unique_columns: Option<Spanned<OneOrMany>>,
 }
 
 /// A whole number from `MIN` to `MAX`, `DEFAULT` where its key is left out.
@@ -193,5 +202,44 @@ impl<'de> Visitor<'de> for OneOrManyVisitor {
             texts.push(text);
         }
         Ok(texts)
+    }
+}
+
+/// Columns: an array of their names, or a table of what is written to each.
+#[derive(Debug)]
+pub(super) enum Columns {
+    Names(Vec<Spanned<String>>),
+    Expressions(Vec<(String, Spanned<String>)>),
+}
+
+impl<'de> Deserialize<'de> for Columns {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(ColumnsVisitor)
+    }
+}
+
+struct ColumnsVisitor;
+
+impl<'de> Visitor<'de> for ColumnsVisitor {
+    type Value = Columns;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array of strings, or a table of strings")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Self::Value, A::Error> {
+        let mut names = Vec::new();
+        while let Some(name) = elements.next_element()? {
+            names.push(name);
+        }
+        Ok(Columns::Names(names))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Self::Value, A::Error> {
+        let mut expressions = Vec::new();
+        while let Some(entry) = entries.next_entry()? {
+            expressions.push(entry);
+        }
+        Ok(Columns::Expressions(expressions))
     }
 }

@@ -7,7 +7,7 @@ mod sqlite;
 use async_trait::async_trait;
 
 use super::sql::{Dialect, Index, Sql, System, Table, TableName};
-use super::walk::{Names, explain, filter_clause, no_table, one_line};
+use super::walk::{Names, explain, filter_clause, no_column, no_table, one_line};
 use super::{Budget, Handler, Mode, Next, Problem, Progress, Step, UpdateError};
 
 /// An index to be built.
@@ -23,6 +23,10 @@ pub struct CreateIndexDefinition {
     pub unique: bool,
     /// The condition of a partial index.
     pub filter: Option<String>,
+    /// An index of the same table that is dropped once this one is there and valid; gone already, so much the better.
+    pub replaces: Option<String>,
+    /// True where SQLite needs no such index: there the update ends at once.
+    pub postgres_only: bool,
 }
 
 /// What an index indexes, in order.
@@ -38,8 +42,7 @@ impl IndexParts {
     fn list(&self, dialect: &dyn Dialect) -> String {
         match self {
             IndexParts::Columns(names) => names.iter().map(|name| dialect.quote(name)).collect::<Vec<_>>().join(", "),
-            // A comment at the end of one cannot swallow what follows.
-            IndexParts::Expressions(expressions) => format!("{}\n", expressions.join("\n, ")),
+            IndexParts::Expressions(expressions) => listed(expressions),
         }
     }
 
@@ -101,6 +104,11 @@ fn finished() -> Step {
     Step { items: 1, next: Next::Finished }
 }
 
+/// A list of SQL texts with commas between them: a comment at the end of one cannot swallow what follows.
+fn listed(expressions: &[String]) -> String {
+    format!("{}\n", expressions.join("\n, "))
+}
+
 #[async_trait]
 impl Handler for CreateIndex {
     fn mode(&self, progress: &Progress) -> Result<Mode, UpdateError> {
@@ -116,6 +124,9 @@ impl Handler for CreateIndex {
         if self.system == System::Postgres {
             return Err(UpdateError::Failed("PostgreSQL builds no index concurrently in a transaction".to_owned()));
         }
+        if self.definition.postgres_only {
+            return Ok(Step { items: 0, next: Next::Finished });
+        }
         sqlite::build(sql, &self.definition).await?;
         Ok(finished())
     }
@@ -130,16 +141,28 @@ impl Handler for CreateIndex {
     }
 
     async fn check(&self, sql: &mut dyn Sql) -> Result<Vec<Problem>, UpdateError> {
+        if self.system == System::Sqlite && self.definition.postgres_only {
+            return Ok(Vec::new());
+        }
         let dialect = sql.dialect();
         let Some(table) = dialect.describe(sql, &self.definition.table).await? else {
             return Ok(vec![no_table(&self.definition.table)]);
         };
         let names = Names(dialect.system());
         let mut problems = self.check_columns(&table, names);
+        problems.extend(self.check_table(&table));
         problems.extend(self.check_name(&table, names));
+        problems.extend(self.check_replaced(sql, names).await?);
         if let (true, Some(filter)) = (problems.is_empty(), &self.definition.filter) {
             let reading = format!("SELECT 1 FROM {}{}", dialect.table(&self.definition.table), filter_clause(filter));
             problems.extend(explain(sql, "where", &reading).await?);
+        }
+        if problems.is_empty() {
+            let refused = match self.system {
+                System::Sqlite => sqlite::rehearse(sql, &self.definition).await?,
+                System::Postgres => postgres::rehearse(sql, &self.definition).await?,
+            };
+            problems.extend(refused.map(|message| self.refused(&message)));
         }
         Ok(problems)
     }
@@ -148,15 +171,22 @@ impl Handler for CreateIndex {
 impl CreateIndex {
     fn check_columns(&self, table: &Table, names: Names) -> Vec<Problem> {
         let IndexParts::Columns(columns) = &self.definition.parts else { return Vec::new() };
-        let known: Vec<&str> = table.columns.iter().map(|column| column.name.as_str()).collect();
         let unknown = columns.iter().filter(|name| names.column(table, name).is_none());
-        unknown
-            .map(|name| Problem {
-                field: "columns",
-                message: format!("table \"{}\" has no column \"{name}\"", self.definition.table),
-                hint: format!("its columns are {}", known.join(", ")),
-            })
-            .collect()
+        unknown.map(|name| no_column("columns", &self.definition.table, table, name)).collect()
+    }
+
+    fn check_table(&self, table: &Table) -> Option<Problem> {
+        table.partitioned.then(|| Problem {
+            field: "table",
+            message: format!(
+                "table \"{}\" is partitioned, and PostgreSQL builds no index on all partitions concurrently",
+                self.definition.table
+            ),
+            hint:
+                "define an update for each partition; then CREATE INDEX on the table itself takes theirs for its own, \
+                   at once"
+                    .to_owned(),
+        })
     }
 
     fn check_name(&self, table: &Table, names: Names) -> Option<Problem> {
@@ -187,4 +217,40 @@ impl CreateIndex {
         let wanted = &self.definition;
         found.unique == wanted.unique && found.partial == wanted.filter.is_some() && wanted.parts.resemble(found, names)
     }
+
+    async fn check_replaced(&self, sql: &mut dyn Sql, names: Names) -> Result<Option<Problem>, UpdateError> {
+        let Some(replaced) = &self.definition.replaces else { return Ok(None) };
+        let problem = |message, hint: &str| Ok(Some(Problem { field: "replaces", message, hint: hint.to_owned() }));
+        if names.equal(replaced, &self.definition.index) {
+            let message = format!("index \"{replaced}\" cannot replace itself");
+            return problem(message, "give the new index another name");
+        }
+        let obstacle = match self.system {
+            System::Sqlite => sqlite::replaced(sql, &self.definition).await,
+            System::Postgres => postgres::replaced(sql, &self.definition).await,
+        };
+        match obstacle {
+            Ok(_) => Ok(None),
+            Err(UpdateError::Failed(message)) => problem(message, "name an index of this table, or leave the key out"),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The problem of an index that the database would not build.
+    fn refused(&self, message: &str) -> Problem {
+        let field = match self.definition.parts {
+            IndexParts::Columns(_) => "columns",
+            IndexParts::Expressions(_) => "expressions",
+        };
+        Problem {
+            field,
+            message: one_line(message),
+            hint: "this is what the database says to such an index on a copy of the table without rows".to_owned(),
+        }
+    }
+}
+
+/// The error of an index that is to be replaced and cannot be.
+fn not_replaceable(index: &str, why: &str) -> UpdateError {
+    UpdateError::Failed(format!("index \"{index}\" cannot be replaced: {why}"))
 }

@@ -241,7 +241,10 @@ impl Worker {
         let name = plan.row.update_name.clone();
         if let Ok(committed) = &result {
             let pace = self.pace(&name);
-            pace.estimator.record(committed.items, duration);
+            // What a one-shot takes says nothing of the batches that the same update may run.
+            if !record.one_shot {
+                pace.estimator.record(committed.items, duration);
+            }
             pace.items = pace.items.saturating_add(committed.items);
         }
         let items_per_ms = self.pace(&name).estimator.average_items_per_ms();

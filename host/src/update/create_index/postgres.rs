@@ -1,8 +1,8 @@
 //! An index on PostgreSQL: CREATE INDEX CONCURRENTLY, and the comparison with an index that is there already.
 
-use super::CreateIndexDefinition;
-use crate::update::UpdateError;
+use super::{CreateIndexDefinition, not_replaceable};
 use crate::update::sql::{ErrorClass, Row, Sql, SqlError, Value};
+use crate::update::{UpdateError, scan};
 
 /// The bytes that PostgreSQL keeps of a name.
 pub(super) const LONGEST_NAME: usize = 63;
@@ -42,8 +42,32 @@ struct Found {
     identity: String,
 }
 
-/// Builds the index, unless it is there.
+/// Builds the index, unless it is there, and drops the one that it replaces.
 pub(super) async fn build(sql: &mut dyn Sql, wanted: &CreateIndexDefinition) -> Result<(), UpdateError> {
+    build_alone(sql, wanted).await?;
+    if let Some(replaced) = replaced(sql, wanted).await? {
+        sql.execute(&format!("DROP INDEX CONCURRENTLY IF EXISTS {replaced}"), &[]).await?;
+    }
+    Ok(())
+}
+
+/// The index to be replaced, quoted, with its schema; `None` where there is none (any more).
+pub(super) async fn replaced(sql: &mut dyn Sql, wanted: &CreateIndexDefinition) -> Result<Option<String>, UpdateError> {
+    let Some(name) = &wanted.replaces else { return Ok(None) };
+    let table = sql.dialect().table(&wanted.table);
+    let Some(found) = find(sql, name, &table).await? else { return Ok(None) };
+    if !found.of_this_table {
+        return Err(not_replaceable(name, &format!("it is another table's, {}", found.definition)));
+    }
+    let constraint = "SELECT conname::text FROM pg_constraint WHERE conindid = $1::text::regclass AND contype <> 'f'";
+    let constraints = sql.query(constraint, &[Value::from(found.name.as_str())]).await?;
+    match constraints.first().and_then(|row| row.first()).and_then(Value::as_text) {
+        Some(constraint) => Err(not_replaceable(name, &format!("constraint \"{constraint}\" needs it"))),
+        None => Ok(Some(found.name)),
+    }
+}
+
+async fn build_alone(sql: &mut dyn Sql, wanted: &CreateIndexDefinition) -> Result<(), UpdateError> {
     if wanted.index.len() > LONGEST_NAME {
         return Err(UpdateError::Failed(format!("the name \"{}\" is longer than {LONGEST_NAME} bytes", wanted.index)));
     }
@@ -127,6 +151,30 @@ async fn compare(
     // Whatever came of it, nothing of it stays, and no transaction stays open.
     sql.script("ROLLBACK").await?;
     if copied?.identity == found.identity { Ok(()) } else { Err(wanted.differs(&found.definition, statement)) }
+}
+
+/// What PostgreSQL says against such an index, tried on an empty copy of the table; `None` where it says nothing.
+/// Nothing of it stays: the statement ends in an error of its own.
+pub(super) async fn rehearse(sql: &mut dyn Sql, wanted: &CreateIndexDefinition) -> Result<Option<String>, UpdateError> {
+    const REHEARSED: &str = "TG001";
+    const NO_TEMPORARY_TABLES: &str = "42501";
+    const UNDEFINED_OBJECT: &str = "42704";
+    let dialect = sql.dialect();
+    let name = dialect.quote(&wanted.table.name);
+    let tail = wanted.tail(&*dialect, &dialect.quote("tidegate_rehearsal"), &format!("pg_temp.{name}"));
+    let table = dialect.table(&wanted.table);
+    let text = format!("BEGIN CREATE TEMPORARY TABLE {name} (LIKE {table}); {} {tail};", wanted.head());
+    let error = match sql.script(&scan::do_block(&text, REHEARSED)).await {
+        Ok(()) => return Ok(None),
+        Err(error) => error,
+    };
+    match error.code.as_deref() {
+        // Whoever may make no temporary table hears of it when the index is built.
+        Some(REHEARSED | NO_TEMPORARY_TABLES) => Ok(None),
+        Some(UNDEFINED_OBJECT) if error.message.contains("plpgsql") => Ok(None),
+        _ if error.class == ErrorClass::Permanent => Ok(Some(error.message)),
+        _ => Err(error.into()),
+    }
 }
 
 /// Makes the index wanted on a copy, which bears the table's name because the condition may speak of it.
