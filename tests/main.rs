@@ -6,9 +6,11 @@
 mod cli;
 mod commands;
 mod config;
+mod configured;
 mod controllers;
 mod crash;
 mod database;
+mod extremes;
 mod guests;
 mod kinds;
 mod layers;

@@ -37,11 +37,7 @@ impl Folder {
 
     /// Starts a command.
     pub fn start(&self, arguments: &[&str]) -> Process {
-        let mut command = self.command(arguments);
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let said = Arc::default();
-        let listeners = vec![listen(child.stdout.take().unwrap(), &said), listen(child.stderr.take().unwrap(), &said)];
-        Process { child, said, listeners }
+        Process::start(self.command(arguments))
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
@@ -69,6 +65,13 @@ pub struct Process {
 }
 
 impl Process {
+    pub fn start(mut command: Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let said = Arc::default();
+        let listeners = vec![listen(child.stdout.take().unwrap(), &said), listen(child.stderr.take().unwrap(), &said)];
+        Self { child, said, listeners }
+    }
+
     pub fn id(&self) -> u32 {
         self.child.id()
     }

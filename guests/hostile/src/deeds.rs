@@ -11,6 +11,9 @@ use crate::bindings::tidegate::controller::log::{self, Level};
 use crate::bindings::tidegate::controller::signals;
 use crate::plan::Deed;
 
+/// Bytes of memory that are taken at once.
+const PIECE: u64 = 65_536;
+
 /// Beyond any memory that a guest of these tests has.
 const NOWHERE: usize = 0xfff0_0000;
 
@@ -21,13 +24,13 @@ pub fn act(due: Option<(Deed, u64)>) {
         Deed::Loop => (0..amount).for_each(|turn| _ = black_box(turn)),
         Deed::HostCalls => (0..amount).for_each(|_| _ = signals::read("", "")),
         Deed::Recursion => _ = black_box(down(amount, 1)),
-        Deed::Memory => grab(amount),
-        Deed::Leak => mem::forget(black_box(vec![1_u8; amount as usize])),
+        Deed::Memory => (0..amount.div_ceil(PIECE)).for_each(|_| keep(PIECE as usize)),
+        Deed::Leak => keep(amount as usize),
         Deed::Log => (0..amount).for_each(|line| log::write(Level::Info, &format!("line {line}"))),
         Deed::LogLine => log::write(Level::Info, &text(amount)),
         Deed::Handles => (0..amount).for_each(|_| hold_another()),
         Deed::Sleep => thread::sleep(Duration::from_millis(amount)),
-        Deed::Trap => unreachable!("as told"),
+        Deed::Trap => core::arch::wasm32::unreachable(),
         Deed::Exit => process::exit(amount as i32),
         Deed::BadPointer => log::write(Level::Info, nowhere()),
         Deed::BadText => log::write(Level::Info, not_utf8()),
@@ -39,7 +42,9 @@ pub fn act(due: Option<(Deed, u64)>) {
 
 /// A text of so many bytes.
 pub fn text(bytes: u64) -> String {
-    "as told ".chars().cycle().take(bytes as usize).collect()
+    let mut text = "as told ".repeat(bytes.div_ceil(8) as usize);
+    text.truncate(bytes as usize);
+    text
 }
 
 /// Calls itself, with nothing on any stack but its own frame, and in a form that no compiler makes a loop of.
@@ -51,9 +56,9 @@ fn down(calls: u64, seed: u64) -> u64 {
     }
 }
 
-/// Takes and keeps memory, in pieces of 64 KiB.
-fn grab(bytes: u64) {
-    (0..bytes.div_ceil(65_536)).for_each(|_| mem::forget(black_box(vec![1_u8; 65_536])));
+/// Takes memory that is never given back. Nothing is written to it: that would cost fuel.
+fn keep(bytes: usize) {
+    mem::forget(black_box(Vec::<u8>::with_capacity(bytes)));
 }
 
 /// An iteration that nobody ever drops.

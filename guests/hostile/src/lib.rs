@@ -1,5 +1,5 @@
 //! A controller that misbehaves as its settings say, to try a host with. Without settings it behaves: it runs batches
-//! of 100 ms and of 100 items.
+//! of 100 ms (`target_ms`) and of 100 items.
 
 mod bindings {
     wit_bindgen::generate!({ path: "wit", world: "controller-full" });
@@ -44,7 +44,7 @@ impl GuestIteration for Iteration {
             Some((Deed::BadAnswer, _)) => wait(20, deeds::bad_answer()),
             due => {
                 deeds::act(due);
-                Admission::Run(100)
+                Admission::Run(number(plan::setting("target_ms").unwrap_or(100)))
             }
         })
     }

@@ -98,6 +98,7 @@ pub fn due(callback: Callback, update_name: &str) -> Option<(Deed, u64)> {
     is_due.then(|| (deed, setting("amount").unwrap_or(amount)))
 }
 
-fn setting(key: &str) -> Option<u64> {
-    settings::get(key).map(|value| value.parse().expect("`amount` and `call` are numbers"))
+/// A setting that is a number.
+pub fn setting(key: &str) -> Option<u64> {
+    settings::get(key).map(|value| value.parse().expect("`amount`, `call` and `target_ms` are numbers"))
 }
