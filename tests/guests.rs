@@ -124,11 +124,10 @@ async fn office_hours_are_always_or_never_by_the_hosts_clock_and_on_little_fuel(
     assert_eq!(iterate(&mut *controller).await, Ok(vec![run(70)]));
     let windows = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"].map(|day| format!("{day} 00:00-00:01"));
     let many = vec![windows.join(", "); 7].join(", ");
-    for (windows, most) in [(always[0].1, 1_000_000), (many.as_str(), 5_000_000)] {
+    for (windows, most) in [(always[0].1, 200_000), (many.as_str(), 1_000_000)] {
         let mut controller = start("rust-office-hours", &[("windows", windows), always[1]]).await;
         let first = fuel_of_an_iteration(&mut *controller).await;
         let later = fuel_of_an_iteration(&mut *controller).await;
-        println!("{} windows: {first}, then {later}", windows.split(',').count());
         assert!(later < first && first < most, "{first}, then {later}");
     }
 }

@@ -54,6 +54,9 @@ impl Window {
         let Some((begin, end)) = hours.split_once('-') else {
             return Err(format!("\"{hours}\" is no stretch of time: write e.g. \"22:00-06:00\""));
         };
+        if end.is_empty() {
+            return Err(format!("\"{hours}\" has no end: write \"{hours}24:00\" for the rest of the day"));
+        }
         let window =
             Window { first_day: day(first_day)?, last_day: day(last_day)?, begin: time(begin)?, end: time(end)? };
         if window.begin == MIDNIGHT {
@@ -133,7 +136,7 @@ mod tests {
             ("mon 08:00-09:00,", "a window is empty: write e.g. \"mon-fri 22:00-06:00\""),
             ("mon", "\"mon\" has no hours: write e.g. \"mon 22:00-06:00\""),
             ("mon 8", "\"8\" is no stretch of time: write e.g. \"22:00-06:00\""),
-            ("mon 22:00-", "\"\" is no time of day: write it from 00:00 to 24:00"),
+            ("mon 22:00-", "\"22:00-\" has no end: write \"22:00-24:00\" for the rest of the day"),
             ("mon 22:00-25:00", "\"25:00\" is no time of day: write it from 00:00 to 24:00"),
             ("mon 22:60-23:00", "\"22:60\" is no time of day: write it from 00:00 to 24:00"),
             ("mon 8:00-9:00", "\"8:00\" is no time of day: write it from 00:00 to 24:00"),
