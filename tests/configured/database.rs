@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::update;
 use crate::support::binary::Folder;
 use crate::support::on_both;
 use crate::support::place::{Place, row};
@@ -11,10 +12,6 @@ use crate::support::run::{make_items, touched};
 const PATIENCE: Duration = Duration::from_secs(60);
 
 const SETTINGS: &str = "sleep_enabled = false";
-
-fn update(set: &str) -> String {
-    format!("[[update]]\nname = \"touch\"\nkind = \"backfill\"\ntable = \"items\"\nkey = \"id\"\nset = \"{set}\"\n")
-}
 
 async fn queued(place: &Place) {
     make_items(place, 200).await;

@@ -45,7 +45,7 @@ const KEYS: &[(&str, &[(&str, &str)])] = &[
             ("name", "controllers/log.rs lines_have_the_controllers_name_and_cannot_pass_for_others"),
             ("path", "controllers/faults.rs a_controller_that_is_not_there"),
             ("sha256", "controllers/faults.rs a_wrong_digest_holds_whatever_the_fallback"),
-            ("databases", "config.rs a_controller_that_is_not_used_is_warned_of"),
+            ("databases", "config.rs a_controller_paces_the_databases_that_it_names"),
             ("fallback", "controllers/faults.rs the_fallback_hold_holds_and_says_why"),
             ("max_faults", "configured/controller.rs patience_with_a_controller_is_as_long_as_configured"),
             ("settings", "controllers/guests.rs rust_steady_sleeps_and_aims_as_its_settings_say"),
@@ -68,6 +68,11 @@ const KEYS: &[(&str, &[(&str, &str)])] = &[
         ],
     ),
 ];
+
+/// The definition of the update `touch`, a backfill of `items`.
+fn update(set: &str) -> String {
+    format!("[[update]]\nname = \"touch\"\nkind = \"backfill\"\ntable = \"items\"\nkey = \"id\"\nset = \"{set}\"\n")
+}
 
 /// The fields of a section, as the host's own list has them.
 fn fields(section: &str) -> BTreeSet<String> {

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use super::update;
 use crate::support::binary::Folder;
 use crate::support::on_both;
 use crate::support::place::{Place, row};
@@ -12,10 +13,6 @@ use crate::support::until;
 
 /// A liveness bound.
 const PATIENCE: Duration = Duration::from_secs(60);
-
-fn update(set: &str) -> String {
-    format!("[[update]]\nname = \"touch\"\nkind = \"backfill\"\ntable = \"items\"\nkey = \"id\"\nset = \"{set}\"\n")
-}
 
 /// Runs an update of 200 items with these settings; the history's records.
 async fn records(place: &Place, settings: &str) -> Vec<Value> {
