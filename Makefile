@@ -23,6 +23,7 @@ demo: rust ## Run updates over a million rows, with a live display (DATABASE=sql
 
 .PHONY: test
 test: setup guests ## Run every test, on SQLite and on PostgreSQL
+	$(MAKE) --directory guests test
 	cargo test --workspace
 
 .PHONY: lint

@@ -330,3 +330,16 @@ fn a_controller_that_is_not_used_is_warned_of() {
       hint: say with `databases` which controller is for which database
     "#);
 }
+
+#[test]
+fn a_controller_paces_the_databases_that_it_names() {
+    let databases =
+        "[[database]]\nname = \"a\"\nurl = \"sqlite:a.db\"\n[[database]]\nname = \"b\"\nurl = \"sqlite:b.db\"\n";
+    let controller = |name, more| format!("[[controller]]\nname = \"{name}\"\npath = \"{name}.wasm\"\n{more}");
+    let paced_by = |more| {
+        let config = parse(&format!("{databases}{}{}", controller("one", more), controller("two", ""))).unwrap();
+        ["a", "b"].map(|database| config.controller_of(database).unwrap().name.clone())
+    };
+    assert_eq!(paced_by(""), ["one", "one"]);
+    assert_eq!(paced_by("databases = [\"b\"]\n"), ["two", "one"]);
+}

@@ -39,6 +39,14 @@ impl Place {
         Self { url: database.url.clone(), backend: Backend::Postgres(database) }
     }
 
+    /// Another fresh one, on the same system.
+    pub async fn another(&self) -> Self {
+        match self.system() {
+            System::Sqlite => Self::sqlite(),
+            System::Postgres => Self::postgres().await,
+        }
+    }
+
     pub fn system(&self) -> System {
         match self.backend {
             Backend::Sqlite { .. } => System::Sqlite,

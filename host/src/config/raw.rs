@@ -26,7 +26,8 @@ pub(super) struct BackgroundUpdates {
     pub default_batch_size: Whole<100, 1, LARGEST_BATCH>,
     pub max_batch_size: Whole<1_000_000, 1, LARGEST_BATCH>,
     pub max_target_duration_ms: Whole<60_000, 1, DAY>,
-    pub poll_interval_ms: Whole<1_000, 10, DAY>,
+    // No longer: a running host is to notice within a second what a command tells it, and it looks at both at once.
+    pub poll_interval_ms: Whole<1_000, 10, 1_000>,
     pub max_attempts: Whole<5, 1, 1_000>,
     pub shutdown_grace_ms: Whole<10_000, 0, DAY>,
     pub estimator: Text,

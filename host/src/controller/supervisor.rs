@@ -313,7 +313,8 @@ impl Supervisor {
             self.live = None;
         }
         if self.in_a_row >= self.settings.max_faults && self.fallback_reason.is_none() {
-            self.fall_back(format!("{} faults in a row", self.in_a_row), &format!(", the last: {fault}"));
+            let faults = if self.in_a_row == 1 { "fault" } else { "faults" };
+            self.fall_back(format!("{} {faults} in a row", self.in_a_row), &format!(", the last: {fault}"));
         }
     }
 
