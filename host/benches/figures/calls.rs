@@ -1,0 +1,61 @@
+//! What the calls of an iteration into a controller cost.
+
+use std::time::{Duration, Instant};
+
+use tidegate::controller::{Admission, Batch, Controller, Outcome as Ended, Source, Subject};
+use tidegate::sandbox::{Artifact, ComponentSource, LoadOptions};
+
+use super::report::Report;
+use super::work::{awake, without_sleep};
+use super::{Outcome, component, median};
+
+/// Iterations in a round, and rounds, of which the median counts.
+const ITERATIONS: u32 = 20_000;
+const ROUNDS: usize = 5;
+
+pub(super) async fn measure(report: &mut Report) -> Outcome<()> {
+    let mut section = report.section("on-update, enter, exit, drop", "ns", "");
+    let native = nanoseconds(&awake(Duration::from_millis(100))).await?;
+    let baseline = section.baseline("native trait object", native);
+    for name in ["rust-steady", "c-fixed"] {
+        for metered in [true, false] {
+            let (path, options) = (component(name)?, LoadOptions::default());
+            let artifact = match metered {
+                true => Artifact::load(&path, &options).await?,
+                false => Artifact::load_unmetered(&path, &options).await?,
+            };
+            let source = ComponentSource::new(name, artifact).with_settings(without_sleep());
+            let fuel = if metered { "fuel on" } else { "fuel off" };
+            section.add(format!("{name}, {fuel}"), nanoseconds(&source).await?, &baseline);
+        }
+    }
+    Ok(())
+}
+
+/// How long the calls of one iteration take.
+async fn nanoseconds(source: &dyn Source) -> Outcome<f64> {
+    let mut controller = source.start("master").await?;
+    iterate(&mut *controller).await?;
+    let mut rounds = Vec::new();
+    for _ in 0..ROUNDS {
+        let began = Instant::now();
+        iterate(&mut *controller).await?;
+        rounds.push(began.elapsed().as_nanos() as f64 / f64::from(ITERATIONS));
+    }
+    Ok(median(&rounds))
+}
+
+async fn iterate(controller: &mut dyn Controller) -> Outcome<()> {
+    let subject = Subject { update_name: "bench".into(), database_name: "master".into(), one_shot: false };
+    let batch = Batch { items: 100, batch_size: 100, duration: Duration::from_millis(100), finished: false };
+    let outcome = Ended::Completed(batch);
+    for _ in 0..ITERATIONS {
+        let mut iteration = controller.on_update(&subject).await?;
+        match iteration.enter().await? {
+            Admission::Run(_) => iteration.exit(&outcome).await?,
+            Admission::Wait { reason, .. } => return Err(format!("the controller waits: {reason}").into()),
+        }
+        iteration.close().await?;
+    }
+    Ok(())
+}
