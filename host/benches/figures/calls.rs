@@ -9,9 +9,11 @@ use super::report::Report;
 use super::work::{awake, without_sleep};
 use super::{Outcome, component, median};
 
-/// Iterations in a round, and rounds, of which the median counts.
-const ITERATIONS: u32 = 20_000;
+/// A round lasts so long; of several the median counts.
+const ROUND: Duration = Duration::from_millis(300);
 const ROUNDS: usize = 5;
+/// Iterations between two looks at the clock.
+const AT_ONCE: u32 = 100;
 
 pub(super) async fn measure(report: &mut Report) -> Outcome<()> {
     let mut section = report.section("on-update, enter, exit, drop", "ns", "");
@@ -35,13 +37,17 @@ pub(super) async fn measure(report: &mut Report) -> Outcome<()> {
 /// How long the calls of one iteration take.
 async fn nanoseconds(source: &dyn Source) -> Outcome<f64> {
     let mut controller = source.start("master").await?;
-    iterate(&mut *controller).await?;
     let mut rounds = Vec::new();
-    for _ in 0..ROUNDS {
-        let began = Instant::now();
-        iterate(&mut *controller).await?;
-        rounds.push(began.elapsed().as_nanos() as f64 / f64::from(ITERATIONS));
+    // The first round is for the processor's caches.
+    for _ in 0..=ROUNDS {
+        let (began, mut iterations) = (Instant::now(), 0);
+        while began.elapsed() < ROUND {
+            iterate(&mut *controller).await?;
+            iterations += AT_ONCE;
+        }
+        rounds.push(began.elapsed().as_nanos() as f64 / f64::from(iterations));
     }
+    rounds.remove(0);
     Ok(median(&rounds))
 }
 
@@ -49,7 +55,7 @@ async fn iterate(controller: &mut dyn Controller) -> Outcome<()> {
     let subject = Subject { update_name: "bench".into(), database_name: "master".into(), one_shot: false };
     let batch = Batch { items: 100, batch_size: 100, duration: Duration::from_millis(100), finished: false };
     let outcome = Ended::Completed(batch);
-    for _ in 0..ITERATIONS {
+    for _ in 0..AT_ONCE {
         let mut iteration = controller.on_update(&subject).await?;
         match iteration.enter().await? {
             Admission::Run(_) => iteration.exit(&outcome).await?,

@@ -79,7 +79,8 @@ fn main() -> ExitCode {
     };
     let done = match arguments.bare.clone() {
         Some(url) => runtime.block_on(processes::bare(&url)),
-        None => runtime.block_on(measure(&arguments)),
+        // On a thread of the runtime's own, where a host's loop runs too.
+        None => runtime.block_on(runtime.spawn(measure(arguments))).map_err(Into::into).flatten(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -97,7 +98,7 @@ fn failed(error: &dyn Error) -> ExitCode {
     ExitCode::FAILURE
 }
 
-async fn measure(arguments: &Arguments) -> Outcome<()> {
+async fn measure(arguments: Arguments) -> Outcome<()> {
     let began = Instant::now();
     let wanted = |what| arguments.what.is_empty() || arguments.what.contains(&what);
     let places = Place::both(arguments.durable)?;
