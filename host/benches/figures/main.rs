@@ -38,8 +38,8 @@ struct Arguments {
     /// The rows of the backfill.
     #[arg(long, default_value_t = 1_000_000)]
     rows: i64,
-    /// How long each loop of iterations is measured, in seconds.
-    #[arg(long, default_value_t = 1.0)]
+    /// How long each loop of iterations is measured, in seconds, each time.
+    #[arg(long, default_value_t = 0.4)]
     seconds: f64,
     /// Have what is committed written to the disk. Without this, SQLite's file is in memory where the system has a file
     /// system for that, and PostgreSQL does not wait for the disk: what is measured is the host, and no disk.

@@ -8,9 +8,9 @@ use serde_json::{Map, Value as Json, json};
 use tidegate::Host;
 use tidegate::controller::BuiltIn;
 use tidegate::sandbox::{Artifact, ComponentSource, LoadOptions};
-use tidegate::scheduler::End;
 use tidegate::scheduler::database::Record;
 use tidegate::scheduler::event::EventKind;
+use tidegate::scheduler::{End, Summary};
 use tidegate::update::sql::Sql;
 use tidegate::update::{Backfill, Budget, Handler, Mode, Next, Progress, Step, UpdateError};
 
@@ -47,17 +47,21 @@ pub(super) async fn run(host: Host) -> Outcome<(Vec<Record>, Duration)> {
         }
         (records, began.zip(ended))
     });
-    for summary in host.run(std::future::pending()).await {
-        if summary.end != (End::Done { remaining: Vec::new() }) {
-            return Err(format!("the host did not do all of its work: {summary:?}").into());
-        }
-    }
+    done(&host.run(std::future::pending()).await)?;
     let (records, span) = gathering.await?;
     let (began, ended) = span.ok_or("no update was finished")?;
     if let Some(failed) = records.iter().find(|record| record.error.is_some()) {
         return Err(format!("an iteration failed: {failed:?}").into());
     }
     Ok((records, ended.duration_since(began)?))
+}
+
+/// A figure of a host that failed would be worth nothing.
+pub(super) fn done(summaries: &[Summary]) -> Outcome<()> {
+    match summaries.iter().find(|summary| summary.end != End::Done { remaining: Vec::new() }) {
+        Some(summary) => Err(format!("the host did not do all of its work: {summary:?}").into()),
+        None => Ok(()),
+    }
 }
 
 /// An update that does nothing, for `warm_up` and then for `time`, and takes the time of its iterations.
