@@ -12,9 +12,9 @@ use super::work::{Idle, awake, controller, done};
 use super::{Outcome, median};
 
 /// Each loop is measured so many times, in turn with the others; the median counts.
-const ROUNDS: usize = 7;
+const ROUNDS: usize = 3;
 /// What comes before is not counted: connections, prepared statements, the processor's caches.
-const WARM_UP: Duration = Duration::from_millis(100);
+const WARM_UP: Duration = Duration::from_millis(200);
 /// The target of batches that have nothing to do.
 const TARGET: Duration = Duration::from_millis(100);
 
@@ -38,7 +38,7 @@ impl Runner {
     }
 }
 
-pub(super) async fn measure(report: &mut Report, place: &Place, time: Duration) -> Outcome<()> {
+pub(super) async fn measure(report: &mut Report, place: &Place, time: Duration, of: &str) -> Outcome<()> {
     let mut runners = vec![
         Runner::Bare(Trips::Two),
         Runner::BuiltIn,
@@ -49,6 +49,7 @@ pub(super) async fn measure(report: &mut Report, place: &Place, time: Duration) 
     if matches!(place, Place::Sqlite { .. }) {
         runners.push(Runner::Bare(Trips::One));
     }
+    runners.retain(|runner| runner.name().contains(of));
     let mut rounds: Vec<Vec<f64>> = vec![Vec::new(); runners.len()];
     for _ in 0..ROUNDS {
         for (runner, micros) in runners.iter().zip(&mut rounds) {
