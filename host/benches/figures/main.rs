@@ -104,36 +104,42 @@ fn failed(error: &dyn Error) -> ExitCode {
 
 async fn measure(arguments: Arguments) -> Outcome<()> {
     let began = Instant::now();
-    let wanted = |what| arguments.what.is_empty() || arguments.what.contains(&what);
     let places = Place::both(arguments.durable)?;
     let mut report = Report::new(arguments.durable, &places);
+    let measured = measure_each(&arguments, &places, &mut report, began).await;
+    step("done", began);
+    // What was measured before something went wrong is worth something still.
+    report.print();
+    let folder = arguments.results.clone().unwrap_or_else(|| repository().join("target/bench"));
+    println!("\nwritten to {}", report.write(&folder)?.display());
+    measured
+}
+
+async fn measure_each(arguments: &Arguments, places: &[Place], report: &mut Report, began: Instant) -> Outcome<()> {
+    let wanted = |what| arguments.what.is_empty() || arguments.what.contains(&what);
     let loops = Duration::from_secs_f64(arguments.seconds);
     if wanted(What::Calls) {
         step("calls into controllers", began);
-        calls::measure(&mut report).await?;
+        calls::measure(report).await?;
     }
-    for place in &places {
+    for place in places {
         if wanted(What::Iterations) {
             step(&format!("iterations on {}", place.name()), began);
-            iterations::measure(&mut report, place, loops, &arguments.of).await?;
+            iterations::measure(report, place, loops, &arguments.of).await?;
         }
         if wanted(What::Backfill) {
             step(&format!("backfill on {}", place.name()), began);
-            backfill::measure(&mut report, place, arguments.rows).await?;
+            backfill::measure(report, place, arguments.rows).await?;
         }
         if wanted(What::Steps) {
             step(&format!("steps of cost on {}", place.name()), began);
-            steps::measure(&mut report, place).await?;
+            steps::measure(report, place).await?;
         }
         if wanted(What::Processes) {
             step(&format!("processes on {}", place.name()), began);
-            processes::measure(&mut report, place).await?;
+            processes::measure(report, place).await?;
         }
     }
-    step("done", began);
-    let folder = arguments.results.clone().unwrap_or_else(|| repository().join("target/bench"));
-    report.print();
-    println!("\nwritten to {}", report.write(&folder)?.display());
     Ok(())
 }
 

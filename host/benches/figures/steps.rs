@@ -51,7 +51,9 @@ impl Handler for Counting {
                 "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?1 * 1000) \
                  SELECT count(*) FROM n"
             }
-            System::Postgres => "SELECT count(*) FROM generate_series(1, $1::bigint), generate_series(1, 1000)",
+            System::Postgres => {
+                "SELECT count(*) FROM generate_series(1, $1::bigint) AS n, generate_series(1, 1000) AS m"
+            }
         };
         sql.query(statement, &[Value::Integer(units)]).await?;
         let next = match iteration + 1 {
