@@ -6,6 +6,8 @@ SHELL := bash
 
 # The database of the demo: sqlite or postgres.
 DATABASE ?= sqlite
+# What to measure, and how: see `make bench BENCH=--help`.
+BENCH :=
 # A command that gives the rights to install packages; empty for root.
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
@@ -25,6 +27,11 @@ demo: rust ## Run updates over a million rows, with a live display (DATABASE=sql
 test: setup guests ## Run every test, on SQLite and on PostgreSQL
 	$(MAKE) --directory guests test
 	cargo test --workspace
+
+.PHONY: bench
+bench: rust postgres guest-tools ## Measure what it costs, beside bare loops over the same drivers (BENCH=--help explains what can be chosen)
+	$(MAKE) --directory guests rust-steady c-fixed
+	cargo bench --package tidegate --bench figures -- $(BENCH)
 
 .PHONY: lint
 lint: rust ## Check the formatting, the lints, the documentation and the guests' copies of the contract
