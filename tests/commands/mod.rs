@@ -1,6 +1,9 @@
 //! The commands against real databases, as an operator types them.
 
 mod check;
+mod enqueue;
+mod init;
+mod json;
 mod queue;
 mod trouble;
 

@@ -115,7 +115,7 @@ pub trait Database: Send + Sync {
     /// Whatever the database says.
     async fn set_pause(&self, pause: Option<&Pause>) -> Result<(), SqlError>;
 
-    /// Stores what the running host does now, for `status`; `None` when it stops.
+    /// Stores what the running host does now, or what is to be known of it once it has stopped, for `status`.
     ///
     /// # Errors
     /// Whatever the database says.
@@ -238,6 +238,9 @@ pub struct QueueRow {
     pub ordering: i64,
     /// Its failures since the last success.
     pub failure: Option<Failure>,
+    /// Why the row cannot be worked on as it stands there, in words: on SQLite any bytes can stand anywhere. Its name is
+    /// one to show then, and not the one in the table.
+    pub problem: Option<String>,
 }
 
 /// A row to be queued.
@@ -282,7 +285,8 @@ pub struct Activity {
     pub holder: Holder,
     /// The update in hand.
     pub update_name: Option<String>,
-    /// What it does with it: "running", "held", "backing off", "paused", "idle", "stopping".
+    /// What it does with it: "running" (resting between two batches included), "held", "backing off", "paused",
+    /// "idle"; "stopped" where it does nothing any more.
     pub state: String,
     /// Why, where it waits.
     pub reason: Option<String>,

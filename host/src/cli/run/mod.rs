@@ -11,6 +11,7 @@ use std::collections::HashMap;
 use std::io;
 
 use indicatif::MultiProgress;
+use serde::Serialize;
 use tidegate::config::{self, Config};
 use tidegate::controller::{BuiltIn, Fallback, Policy, SupervisorSettings};
 use tidegate::scheduler::{End, Handlers, Host, Settings, Summary, Workload};
@@ -28,6 +29,10 @@ pub(super) struct Run {
     /// Stop when nothing can run any more: exit code 0 where the queues are empty, 3 where rows remain
     #[arg(long)]
     until_done: bool,
+
+    /// Print JSON when it ends: an object with `version` (1) and `databases`, each with how its work ended
+    #[arg(long)]
+    pub(super) json: bool,
 }
 
 impl Run {
@@ -40,7 +45,52 @@ impl Run {
         let summaries = host.run(shutdown).await;
         // The host is gone and with it the stream of events, so that the display ends after the last one.
         let _ = display.await;
+        if self.json {
+            output::print_json(&Report::new(&summaries))?;
+        }
         conclude(&summaries)
+    }
+}
+
+/// How the work ended: the shape of the JSON.
+#[derive(Serialize)]
+struct Report<'a> {
+    /// Grows when a key's meaning changes or a key goes; new keys may come at any time.
+    version: u32,
+    /// In the configuration's order.
+    databases: Vec<DatabaseEnd<'a>>,
+}
+
+#[derive(Serialize)]
+struct DatabaseEnd<'a> {
+    name: &'a str,
+    /// "done" where nothing can run any more, "stopped" where the host was told to stop, "failed".
+    end: &'static str,
+    /// What remains in the queue and cannot run, where nothing can.
+    remaining: Vec<Remaining<'a>>,
+    /// Why the database could not be worked on.
+    error: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Remaining<'a> {
+    name: &'a str,
+    /// Why it cannot run.
+    reason: &'a str,
+}
+
+impl<'a> Report<'a> {
+    fn new(summaries: &'a [Summary]) -> Self {
+        let databases = summaries.iter().map(|Summary { database, end }| {
+            let (end, remaining, error) = match end {
+                End::Stopped => ("stopped", &[][..], None),
+                End::Done { remaining } => ("done", &remaining[..], None),
+                End::Failed(error) => ("failed", &[][..], Some(error.to_string())),
+            };
+            let remaining = remaining.iter().map(|(name, reason)| Remaining { name, reason }).collect();
+            DatabaseEnd { name: database, end, remaining, error }
+        });
+        Self { version: 1, databases: databases.collect() }
     }
 }
 
@@ -139,7 +189,7 @@ fn conclude(summaries: &[Summary]) -> Result<(), CliError> {
         0 => Ok(()),
         count => {
             let rows = if count == 1 { "1 row remains".to_owned() } else { format!("{count} rows remain") };
-            Err(CliError::rows_remain(format!("{rows} that cannot run\n  {}", remaining.join("\n  ")))
+            Err(CliError::rows_remain(format!("{rows} that cannot run"), remaining)
                 .hint("mend what the reasons name; what is quarantined then waits for `tidegate retry`"))
         }
     }

@@ -16,8 +16,15 @@ use crate::controller::{Batch, Iteration, Outcome, Subject};
 use crate::pace::BatchSize;
 use crate::update::{ErrorClass, Handler, Mode, Progress, UpdateError};
 
+/// What an update that rests is said to do.
+const RESTING: &str = "resting between batches";
+
 /// The least that a controller's wait lasts, so that `wait(0)` cannot spin.
 const SHORTEST_WAIT: Duration = Duration::from_millis(10);
+
+/// What a controller has waited in one iteration so far is a rest between two batches below this, and a hold from then
+/// on.
+const LONGEST_REST: Duration = Duration::from_secs(2);
 
 /// What an iteration asks of the database, fixed before its controller is asked.
 struct Plan {
@@ -128,8 +135,13 @@ impl Worker {
             };
             self.report_controller();
             let update_name = plan.row.update_name.clone();
-            self.emit(EventKind::Held { update_name, duration, reason: reason.clone() });
-            self.set_state("held", Some(reason.clone()));
+            let rest = self.supervisor.is_built_in() || waited.total + duration < LONGEST_REST;
+            self.emit(EventKind::Held { update_name, duration, reason: reason.clone(), rest });
+            match (rest, self.supervisor.is_built_in()) {
+                (true, true) => self.set_state("running", Some(RESTING.to_owned())),
+                (true, false) => self.set_state("running", Some(format!("{RESTING}: {reason}"))),
+                (false, _) => self.set_state("held", Some(reason.clone())),
+            }
             waited.reason = Some(reason);
             let started = Instant::now();
             let rest = self.rest_on(&plan.row, duration, lease).await;
@@ -302,9 +314,7 @@ impl Worker {
         let hopeless = matches!(error, UpdateError::Progress { .. });
         let quarantined = !transient && (hopeless || attempts >= self.settings.max_attempts);
         let failure = Failure { attempts, error: error.to_string(), at_ms: unix_ms(SystemTime::now()), quarantined };
-        if let Err(error) = self.workload.database.record_failure(&row.update_name, &row.progress, &failure).await {
-            tracing::warn!(update = row.update_name, %error, "a failure could not be recorded");
-        }
+        self.record(row, &failure).await;
         let pace = self.pace(&row.update_name);
         let wait = pace.backoff.after_failure();
         if transient {
@@ -319,6 +329,33 @@ impl Worker {
         }
         self.set_state("backing off", Some(error.to_string()));
         self.rest_on(row, wait, lease).await.map(|_| ())
+    }
+
+    /// Records a failure, or keeps it in mind until the database takes it: what it counts for must not depend on that.
+    async fn record(&mut self, row: &QueueRow, failure: &Failure) {
+        match self.workload.database.record_failure(&row.update_name, &row.progress, failure).await {
+            Ok(()) => drop(self.unrecorded.remove(&row.update_name)),
+            Err(error) => {
+                tracing::warn!(update = row.update_name, %error, "a failure could not be recorded yet");
+                self.unrecorded.insert(row.update_name.clone(), (row.progress.clone(), failure.clone()));
+            }
+        }
+    }
+
+    /// Counts the failures that the database did not take to their rows, and offers them again.
+    pub(super) async fn record_late(&mut self) {
+        let mut unrecorded = std::mem::take(&mut self.unrecorded);
+        let rows: Vec<QueueRow> =
+            self.queue.rows.iter().filter(|row| unrecorded.contains_key(&row.update_name)).cloned().collect();
+        for row in rows {
+            // Of a row that is gone or moved on nothing is kept, as in the database.
+            let kept = unrecorded.remove(&row.update_name).filter(|(progress, _)| *progress == row.progress);
+            let Some((_, failure)) = kept else { continue };
+            self.record(&row, &failure).await;
+            if let Some(row) = self.queue.rows.iter_mut().find(|queued| queued.update_name == row.update_name) {
+                row.failure = Some(failure);
+            }
+        }
     }
 
     fn report_failure(&self, row: &QueueRow, failure: Failure, transient: bool, wait: Duration) {
@@ -346,7 +383,7 @@ impl Worker {
         }
         if self.activity.state != "held" {
             let (update_name, duration) = (plan.row.update_name.clone(), self.refresh_interval());
-            self.emit(EventKind::Held { update_name, duration, reason: reason.clone() });
+            self.emit(EventKind::Held { update_name, duration, reason: reason.clone(), rest: false });
         }
         self.set_state("held", Some(reason));
         self.rest_until_refresh(lease).await?;
