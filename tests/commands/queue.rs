@@ -237,4 +237,40 @@ on_both! {
         running.stop().await;
         assert_told!(MASKS, "a_running_host", [held.all(), json.all(), paused.all()].join("\n\n"));
     }
+
+    /// Names and errors come from databases: none may write a line of its own, or move a terminal's cursor.
+    async fn what_a_terminal_would_obey_is_shown_and_not_obeyed(place: Place) {
+        make_items(place, 10).await;
+        let name = "evil\n\u{1b}[2Jupdate\r\u{202e}";
+        let site = site(place);
+        let configuration = std::fs::read_to_string(site.path().join("tidegate.toml")).unwrap();
+        let evil = toml::Value::from(name).to_string();
+        let set = place.either("touched = json('a\nb')", "touched = 'a\nb\u{7}'::int");
+        let update = format!("[[update]]\nname = {evil}\nkind = \"backfill\"\ntable = \"items\"\nkey = \"id\"\n");
+        site.write("tidegate.toml", format!("{configuration}\n{update}set = {}\n", toml::Value::from(set)));
+        let mut told = Vec::new();
+        for arguments in [
+            &["enqueue", name][..],
+            &["enqueue", "other", "--depends-on", name],
+            &["pause", "--reason", "a\nb\u{9b}"],
+            &["status"],
+            &["resume"],
+            &["run", "--until-done"],
+            &["status"],
+            &["history", name],
+            &["cancel", name],
+            &["history", "no\nsuch"],
+            &["cancel", "no\nsuch"],
+        ] {
+            let all = site.tidegate(arguments).await.all();
+            let obeyed = all.chars().find(|c| c.is_control() && *c != '\n' || *c == '\u{202e}');
+            assert_eq!(obeyed, None, "{arguments:?}: {all}");
+            told.push(all);
+        }
+        let told = told.join("\n");
+        assert!(!told.lines().any(|line| line.starts_with("b") || line.contains("[2Jupdate") && !line.contains("evil")), "{told}");
+        assert!(told.contains("evil\\n\\u{1b}[2Jupdate\\r\\u{202e}: quarantined after 1 attempt"), "{told}");
+        assert!(told.contains("paused: a\\nb\\u{9b}"), "{told}");
+        assert!(told.contains("update \"no\\nsuch\" is not queued"), "{told}");
+    }
 }
