@@ -9,6 +9,7 @@ mod config;
 mod controllers;
 mod crash;
 mod database;
+mod faults;
 mod guests;
 mod kinds;
 mod layers;

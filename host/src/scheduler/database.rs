@@ -38,7 +38,8 @@ pub trait Database: Send + Sync {
     /// Whatever the database says.
     async fn lease_holder(&self) -> Result<Option<Holder>, SqlError>;
 
-    /// What keeps everybody from writing at this moment, if anything, found out without writing: for `status`.
+    /// What keeps everybody from writing at this moment, or what the running host has noted as such
+    /// ([`Lease::note`]), if anything, found out without writing: for `status`.
     ///
     /// # Errors
     /// Whatever the database says.
@@ -151,6 +152,12 @@ pub enum LeaseAttempt {
 pub trait Lease: Send {
     /// Resolves when the lease is lost, with the reason; pending for as long as it is held.
     async fn lost(&mut self) -> String;
+
+    /// Notes what is in the way of the host's work, where the database itself will not take it; `None` where nothing is
+    /// any more. A lease that is kept outside the database can be read for [`Database::obstacle`] all the same.
+    async fn note(&mut self, trouble: Option<&str>) {
+        let _ = trouble;
+    }
 
     /// Gives the lease up.
     async fn release(self: Box<Self>);

@@ -91,7 +91,7 @@ impl handle::Driver for Driver {
     }
 
     async fn lease_holder(&self) -> Result<Option<Holder>, SqlError> {
-        lease::holder(&self.path, self.lock_suffix()).await
+        Ok(lease::held(&self.path, self.lock_suffix()).await?.map(|held| held.holder))
     }
 
     async fn obstacle(&self) -> Result<Option<String>, SqlError> {
@@ -101,16 +101,19 @@ impl handle::Driver for Driver {
         if let Some(obstacle) = place::obstacle(&self.path, journal == "wal") {
             return Ok(Some(obstacle));
         }
-        match held.begin_with(|_| Ok(())).await {
-            Ok(()) => held.rollback().await.map(|()| None),
+        let noted = lease::held(&self.path, self.lock_suffix()).await?;
+        let begun = match held.begin_with(|_| Ok(())).await {
+            Ok(()) => held.rollback().await,
+            Err(error) => Err(error),
+        };
+        match begun {
+            // A host that is in the middle of a batch is in nobody's way but others'.
             Err(error) if error.class == ErrorClass::Transient => {
-                // A host that is in the middle of a batch is in nobody's way but others'.
-                let holder = lease::holder(&self.path, self.lock_suffix()).await?;
-                let its_own = holder.is_some_and(|holder| place::is_written_by(&self.path, holder.pid));
-                Ok((!its_own).then(|| error.to_string()))
+                let its_own = noted.as_ref().is_some_and(|held| place::is_written_by(&self.path, held.holder.pid));
+                Ok(if its_own { noted.and_then(|held| held.trouble) } else { Some(error.to_string()) })
             }
-            // Whoever may only read learns nothing here.
-            Err(error) if error.class == ErrorClass::Permanent => Ok(None),
+            // Whoever may only read learns nothing by trying.
+            Ok(()) | Err(SqlError { class: ErrorClass::Permanent, .. }) => Ok(noted.and_then(|held| held.trouble)),
             Err(error) => Err(error),
         }
     }

@@ -257,6 +257,7 @@ impl Worker {
         match result {
             Ok(committed) => {
                 self.settle_committed(&plan.row, committed).await;
+                lease.note(self.trouble()).await;
                 Ok(())
             }
             Err(Trouble::Failed(error)) => self.note_failure(&plan.row, &error, lease).await,
@@ -278,6 +279,7 @@ impl Worker {
         pace.shrink.after_success();
         pace.backoff.reset();
         self.fault_backoff.reset();
+        self.unrecorded.remove(name);
         self.note_available();
         if row.failure.is_some()
             && let Err(error) = self.workload.database.forget_failures(name).await
@@ -315,6 +317,7 @@ impl Worker {
         let quarantined = !transient && (hopeless || attempts >= self.settings.max_attempts);
         let failure = Failure { attempts, error: error.to_string(), at_ms: unix_ms(SystemTime::now()), quarantined };
         self.record(row, &failure).await;
+        lease.note(self.trouble()).await;
         let pace = self.pace(&row.update_name);
         let wait = pace.backoff.after_failure();
         if transient {
@@ -340,6 +343,11 @@ impl Worker {
                 self.unrecorded.insert(row.update_name.clone(), (row.progress.clone(), failure.clone()));
             }
         }
+    }
+
+    /// What is in the way, where the database will not take a word of it.
+    pub(super) fn trouble(&self) -> Option<&str> {
+        self.unrecorded.values().next().map(|(_, failure)| failure.error.as_str())
     }
 
     /// Counts the failures that the database did not take to their rows, and offers them again.

@@ -379,11 +379,13 @@ impl Worker {
     /// As [`Worker::refresh`], but given up where the host must leave off: a database may take long to answer.
     async fn refresh_unless_told(&mut self, lease: &mut dyn Lease) -> Result<Result<(), SqlError>, Interruption> {
         let control = self.control.clone();
-        tokio::select! {
-            refreshed = self.refresh() => Ok(refreshed),
-            () = control.stopped() => Err(Interruption::Stopping),
-            reason = lease.lost() => Err(Interruption::LeaseLost(reason)),
-        }
+        let refreshed = tokio::select! {
+            refreshed = self.refresh() => refreshed,
+            () = control.stopped() => return Err(Interruption::Stopping),
+            reason = lease.lost() => return Err(Interruption::LeaseLost(reason)),
+        };
+        lease.note(self.trouble()).await;
+        Ok(refreshed)
     }
 
     /// Reads the queue, and writes what this host does where that has changed.
