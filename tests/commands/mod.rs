@@ -5,6 +5,7 @@ mod enqueue;
 mod init;
 mod json;
 mod queue;
+mod terminal;
 mod trouble;
 
 use crate::support::command::Site;

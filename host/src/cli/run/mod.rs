@@ -2,6 +2,7 @@
 
 mod bars;
 mod display;
+mod keys;
 mod news;
 mod pace;
 mod plain;
@@ -9,6 +10,7 @@ mod words;
 
 use std::collections::HashMap;
 use std::io;
+use std::sync::Arc;
 
 use indicatif::MultiProgress;
 use serde::Serialize;
@@ -17,6 +19,7 @@ use tidegate::controller::{BuiltIn, Fallback, Policy, SupervisorSettings};
 use tidegate::scheduler::{End, Handlers, Host, Settings, Summary, Workload};
 use tokio::signal::unix::{SignalKind, signal};
 
+use self::keys::Unechoed;
 use super::error::CliError;
 use super::{Context, output, wiring};
 
@@ -39,12 +42,14 @@ impl Run {
     pub(super) async fn execute(self, context: &Context) -> Result<(), CliError> {
         let config = context.config()?;
         let host = host(&config, self.until_done).await?;
-        let shutdown = shutdown(context.bars.clone())
+        let keys = Arc::new(Unechoed::new());
+        let shutdown = shutdown(context.bars.clone(), keys.clone())
             .map_err(|error| CliError::failure("cannot listen for signals").because(error))?;
         let display = display::show(host.events().subscribe(), context.bars.clone());
         let summaries = host.run(shutdown).await;
         // The host is gone and with it the stream of events, so that the display ends after the last one.
         let _ = display.await;
+        keys.restore();
         if self.json {
             output::print_json(&Report::new(&summaries))?;
         }
@@ -149,7 +154,7 @@ fn supervision(background: &config::BackgroundUpdates, controller: Option<&confi
 }
 
 /// Resolves at the first signal to stop; at the second the process ends.
-fn shutdown(bars: MultiProgress) -> io::Result<impl Future<Output = ()>> {
+fn shutdown(bars: MultiProgress, keys: Arc<Unechoed>) -> io::Result<impl Future<Output = ()>> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     Ok(async move {
@@ -165,6 +170,7 @@ fn shutdown(bars: MultiProgress) -> io::Result<impl Future<Output = ()>> {
             }
             /// What a shell reports of a process that SIGINT ended.
             const INTERRUPTED: i32 = 130;
+            keys.restore();
             std::process::exit(INTERRUPTED);
         });
     })
