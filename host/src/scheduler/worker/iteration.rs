@@ -14,7 +14,7 @@ use super::{Pace, Rest, Worker};
 use crate::controller::supervisor::{Enter, Start};
 use crate::controller::{Batch, Iteration, Outcome, Subject};
 use crate::pace::BatchSize;
-use crate::update::{ErrorClass, Handler, Mode, Progress, UpdateError};
+use crate::update::{ErrorClass, Handler, Mode, Progress, SqlError, UpdateError};
 
 /// What an update that rests is said to do.
 const RESTING: &str = "resting between batches";
@@ -316,7 +316,9 @@ impl Worker {
         let hopeless = matches!(error, UpdateError::Progress { .. });
         let quarantined = !transient && (hopeless || attempts >= self.settings.max_attempts);
         let failure = Failure { attempts, error: error.to_string(), at_ms: unix_ms(SystemTime::now()), quarantined };
-        self.record(row, &failure).await;
+        if let Err(error) = self.record(row, &failure).await {
+            tracing::warn!(update = row.update_name, %error, "a failure could not be recorded yet");
+        }
         lease.note(self.trouble()).await;
         let pace = self.pace(&row.update_name);
         let wait = pace.backoff.after_failure();
@@ -335,14 +337,15 @@ impl Worker {
     }
 
     /// Records a failure, or keeps it in mind until the database takes it: what it counts for must not depend on that.
-    async fn record(&mut self, row: &QueueRow, failure: &Failure) {
-        match self.workload.database.record_failure(&row.update_name, &row.progress, failure).await {
+    async fn record(&mut self, row: &QueueRow, failure: &Failure) -> Result<(), SqlError> {
+        let recorded = self.workload.database.record_failure(&row.update_name, &row.progress, failure).await;
+        match recorded {
             Ok(()) => drop(self.unrecorded.remove(&row.update_name)),
-            Err(error) => {
-                tracing::warn!(update = row.update_name, %error, "a failure could not be recorded yet");
+            Err(_) => {
                 self.unrecorded.insert(row.update_name.clone(), (row.progress.clone(), failure.clone()));
             }
         }
+        recorded
     }
 
     /// What is in the way, where the database will not take a word of it.
@@ -359,7 +362,9 @@ impl Worker {
             // Of a row that is gone or moved on nothing is kept, as in the database.
             let kept = unrecorded.remove(&row.update_name).filter(|(progress, _)| *progress == row.progress);
             let Some((_, failure)) = kept else { continue };
-            self.record(&row, &failure).await;
+            if let Err(error) = self.record(&row, &failure).await {
+                tracing::debug!(update = row.update_name, %error, "a failure still could not be recorded");
+            }
             if let Some(row) = self.queue.rows.iter_mut().find(|queued| queued.update_name == row.update_name) {
                 row.failure = Some(failure);
             }
