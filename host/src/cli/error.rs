@@ -25,7 +25,7 @@ Exit codes:
 pub(super) struct CliError {
     message: String,
     /// More of the message, each on a line of its own.
-    details: Vec<String>,
+    details: Box<[String]>,
     causes: Vec<String>,
     hint: Option<String>,
     /// What is wrong with the configuration.
@@ -37,7 +37,7 @@ impl CliError {
     /// Something failed: exit code 1.
     pub(super) fn failure(message: impl Into<String>) -> Self {
         let message = message.into();
-        let (details, causes, diagnostics) = (Vec::new(), Vec::new(), Vec::new());
+        let (details, causes, diagnostics) = (Box::default(), Vec::new(), Vec::new());
         Self { message, details, causes, hint: None, diagnostics, exit_code: 1 }
     }
 
@@ -48,7 +48,7 @@ impl CliError {
 
     /// Rows remain that cannot run: exit code 3. `rows` are these, each with its reason.
     pub(super) fn rows_remain(message: impl Into<String>, rows: Vec<String>) -> Self {
-        Self { exit_code: 3, details: rows, ..Self::failure(message) }
+        Self { exit_code: 3, details: rows.into(), ..Self::failure(message) }
     }
 
     /// A configuration that is wrong, and what is wrong with it.
