@@ -13,6 +13,7 @@ mod crash;
 mod database;
 mod embedding;
 mod extremes;
+mod faults;
 mod guests;
 mod kinds;
 mod layers;

@@ -5,6 +5,7 @@ pub mod binary;
 pub mod command;
 pub mod components;
 pub mod diary;
+pub mod disk;
 pub mod place;
 pub mod postgres;
 pub mod recorder;

@@ -1,6 +1,6 @@
 //! A database of a test's own, SQLite's or PostgreSQL's, and a way to look into it that owes nothing to the drivers.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,6 +27,14 @@ impl Place {
         let file = folder.path().join("app.db");
         rusqlite::Connection::open(&file).unwrap().execute_batch("vacuum").unwrap();
         Self { url: format!("sqlite:{}", file.display()), backend: Backend::Sqlite { file, _folder: folder } }
+    }
+
+    /// An SQLite database in this folder.
+    pub fn sqlite_in(folder: &Path) -> Self {
+        let file = folder.join("app.db");
+        rusqlite::Connection::open(&file).unwrap().execute_batch("vacuum").unwrap();
+        let own = tempfile::tempdir().unwrap();
+        Self { url: format!("sqlite:{}", file.display()), backend: Backend::Sqlite { file, _folder: own } }
     }
 
     pub async fn postgres() -> Self {

@@ -309,7 +309,7 @@ async fn queue(state: &State, site: &Site, board: &DatabaseBoard) -> Option<BTre
     let handlers = live.handlers.get(&site.name);
     let standings = assess(&rows, &|name| handlers.is_some_and(|handlers| handlers.contains_key(name)));
     let in_hand = board.in_hand.as_ref().map(|in_hand| in_hand.update_name.as_str());
-    let states = ["in_hand", "ready", "waiting", "cycle", "undefined", "quarantined"];
+    let states = ["in_hand", "ready", "waiting", "cycle", "undefined", "quarantined", "unreadable"];
     let mut counts: BTreeMap<&'static str, i64> = states.into_iter().map(|name| (name, 0)).collect();
     for (row, standing) in rows.iter().zip(standings) {
         let name = match standing {
@@ -319,6 +319,7 @@ async fn queue(state: &State, site: &Site, board: &DatabaseBoard) -> Option<BTre
             Standing::Cycle(_) => "cycle",
             Standing::Undefined => "undefined",
             Standing::Quarantined => "quarantined",
+            Standing::Unreadable(_) => "unreadable",
         };
         *counts.entry(name).or_default() += 1;
     }

@@ -2,13 +2,16 @@
 
 mod cancel;
 mod check;
+mod completions;
 mod enqueue;
 mod error;
 mod estimate;
 mod history;
+mod init;
 mod log;
 mod output;
 mod pause;
+mod results;
 mod retry;
 mod run;
 mod status;
@@ -22,7 +25,7 @@ use clap::{ColorChoice, Parser, Subcommand};
 use indicatif::MultiProgress;
 use tidegate::config::Config;
 
-use error::CliError;
+use error::{CliError, Finding};
 
 /// Runs background updates over SQLite and PostgreSQL in small batches.
 #[derive(Debug, Parser)]
@@ -51,6 +54,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Init(init::Init),
     Run(run::Run),
     Check(check::Check),
     Enqueue(enqueue::Enqueue),
@@ -60,6 +64,26 @@ enum Command {
     Pause(pause::Pause),
     Resume(pause::Resume),
     Cancel(cancel::Cancel),
+    Completions(completions::Completions),
+    Reference(completions::Reference),
+}
+
+impl Command {
+    /// Whether what is printed is for a program to read.
+    fn prints_json(&self) -> bool {
+        match self {
+            Command::Init(init) => init.json,
+            Command::Run(run) => run.json,
+            Command::Enqueue(enqueue) => enqueue.json.json,
+            Command::Status(status) => status.json,
+            Command::History(history) => history.json,
+            Command::Retry(retry) => retry.json.json,
+            Command::Pause(pause) => pause.json.json,
+            Command::Resume(resume) => resume.json.json,
+            Command::Cancel(cancel) => cancel.json.json,
+            Command::Check(_) | Command::Completions(_) | Command::Reference(_) => false,
+        }
+    }
 }
 
 /// What every command has at hand.
@@ -68,6 +92,8 @@ struct Context {
     config: PathBuf,
     /// The progress bars there are: whatever else is written to standard error goes around them.
     bars: MultiProgress,
+    /// Whether what is printed is for a program to read.
+    json: bool,
 }
 
 impl Context {
@@ -75,7 +101,10 @@ impl Context {
     fn config(&self) -> Result<Config, CliError> {
         let config = Config::load(&self.config, &environment).map_err(CliError::configuration)?;
         for warning in &config.warnings {
-            output::warn(&warning.to_string());
+            match self.json {
+                true => output::json_line("warning", &Finding::from(warning)),
+                false => output::warn(&warning.to_string()),
+            }
         }
         Ok(config)
     }
@@ -90,22 +119,28 @@ fn environment(name: &str) -> Option<String> {
 pub(crate) fn main() -> ExitCode {
     let cli = Cli::parse();
     output::set_color(cli.color);
-    match execute(cli) {
+    let json = cli.command.prints_json();
+    match execute(cli, json) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            error.print();
+            if json {
+                error.print_json()
+            } else {
+                error.print()
+            }
             error.exit_code()
         }
     }
 }
 
-fn execute(cli: Cli) -> Result<(), CliError> {
-    let context = Context { config: cli.config, bars: MultiProgress::new() };
+fn execute(cli: Cli, json: bool) -> Result<(), CliError> {
+    let context = Context { config: cli.config, bars: MultiProgress::new(), json };
     log::start(cli.log.as_deref(), cli.log_format, &context.bars)?;
     let runtime = tokio::runtime::Runtime::new()
         .map_err(|error| CliError::failure("cannot start the async runtime").because(error))?;
     runtime.block_on(async {
         match cli.command {
+            Command::Init(init) => init.execute(&context).await,
             Command::Run(run) => run.execute(&context).await,
             Command::Check(check) => check.execute(&context).await,
             Command::Enqueue(enqueue) => enqueue.execute(&context).await,
@@ -115,6 +150,8 @@ fn execute(cli: Cli) -> Result<(), CliError> {
             Command::Pause(pause) => pause.execute(&context).await,
             Command::Resume(resume) => resume.execute(&context).await,
             Command::Cancel(cancel) => cancel.execute(&context).await,
+            Command::Completions(completions) => completions.execute(),
+            Command::Reference(reference) => reference.execute(),
         }
     })
 }

@@ -63,6 +63,9 @@ pub enum EventKind {
         duration: Duration,
         /// Why.
         reason: String,
+        /// True where this is no more than the rest between two batches: the built-in policy's sleep, or a wait of
+        /// less than two seconds in all.
+        rest: bool,
     },
     /// A batch begins.
     BatchStarted {
