@@ -75,7 +75,7 @@ impl Folder {
 
     /// The folder.
     pub fn path(&self) -> &Path {
-        self.0.path()
+        self.folder.path()
     }
 
     /// The configuration as it is now.
