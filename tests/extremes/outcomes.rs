@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use futures_util::future::join_all;
 use serde_json::Value;
 
-use super::hostile;
+use super::{PACE, hostile};
 use crate::assert_told;
 use crate::controllers::assert_done;
 use crate::support::on_both;
@@ -14,9 +14,7 @@ use crate::support::place::Place;
 /// Work is over before its deadline on however slow a machine, but where the deadline is what is tried.
 const PATIENT: &str = "deadline_ms = 60000";
 
-/// On a slow machine there is time for lines on the pace; which second a line of the log falls into, no test decides.
-const MASKS: &[(&str, &str)] =
-    &[(r"(?m)^master: touch_items: \d[^\n]*\n", ""), ("(?:as told ){20,}", "as told [many times] ")];
+const MASKS: &[(&str, &str)] = &[PACE, ("(?:as told ){20,}", "as told [many times] ")];
 
 /// What is misbehaved, in which way, within which limits.
 const CASES: &[(&str, &str, &str)] = &[
