@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 use std::time::Duration;
 
-use super::hostile;
+use super::{PACE, hostile};
 use crate::assert_told;
 use crate::controllers::{ITEMS, assert_done};
 use crate::support::command::Site;
@@ -18,6 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const MASKS: &[(&str, &str)] = &[
     (r"\((?:SQLite|PostgreSQL)\)", "([system])"),
     (r"(master: touch_items: held: as told\n)+", "$1"),
+    PACE,
     (r"(?m) +$", ""),
 ];
 
