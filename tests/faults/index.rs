@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::status_with;
+use super::{FINISHED, status_with};
 use crate::crash::PATIENCE;
 use crate::support::binary::Folder;
 use crate::support::on_both;
@@ -46,7 +46,7 @@ async fn a_build_whose_backend_is_killed_is_done_again() {
     place.rows(&format!("select pg_terminate_backend({backend})")).await;
     host.says("trying again in", PATIENCE).await;
     status_with(&folder, "terminating connection due to administrator command").await;
-    assert_eq!(host.end(PATIENCE).await, 0, "{}", host.said());
+    assert_eq!(host.end(FINISHED).await, 0, "{}", host.said());
     assert_eq!(place.rows(INDEX).await, ["items_slowly|t"]);
 }
 
@@ -58,7 +58,7 @@ async fn a_build_whose_host_is_killed_is_done_by_the_next() {
     host.kill();
     // Its build would go on in the server for a while.
     let mut next = folder.start(&["run", "--until-done"]);
-    assert_eq!(next.end(PATIENCE).await, 0, "{}", next.said());
+    assert_eq!(next.end(FINISHED).await, 0, "{}", next.said());
     assert_eq!(place.rows(INDEX).await, ["items_slowly|t"]);
     let none: [String; 0] = [];
     assert_eq!(place.rows(&format!("select 1 from pg_stat_activity where pid = {backend}")).await, none);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{ROWS, endures, status_with, touching};
+use super::{FINISHED, ROWS, endures, status_with, touching};
 use crate::crash::{
     ENDLESS, PATIENCE, drag, dragging, each_touched_once, in_agreement, moved_on, queue_touch, touch_dragged,
 };
@@ -133,7 +133,7 @@ async fn a_server_restart() {
         assert!(status.contains("hint: see whether the server runs"), "{status}");
         server.start_again();
         assert!(in_agreement(place).await.unwrap().1, "the work was over: it is too little");
-        assert_eq!(host.end(PATIENCE).await, 0, "{}", host.said());
+        assert_eq!(host.end(FINISHED).await, 0, "{}", host.said());
         each_touched_once(place, ROWS).await.unwrap();
     }
 }

@@ -3,9 +3,8 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::time::Duration;
 
-use super::{ROWS, endures, status_with, touching};
+use super::{FINISHED, ROWS, endures, status_with, touching};
 use crate::crash::{
     ENDLESS, PATIENCE, drag, dragging, each_touched_once, in_agreement, moved_on, queue_touch, touch_dragged,
 };
@@ -116,7 +115,7 @@ async fn a_file_that_is_read_only() {
     host.repeats("is read-only for this user; trying again in", 2, PATIENCE).await;
     assert_eq!(in_agreement(place).await, Ok((0, true)));
     allow(file, 0o644);
-    host.says("touch: finished", PATIENCE).await;
+    host.says("touch: finished", FINISHED).await;
     each_touched_once(place, ROWS).await.unwrap();
 }
 
@@ -144,7 +143,7 @@ async fn a_long_batch_of_its_own_is_not_blamed_on_others() {
         status_with(&folder, "cannot be written to: database is locked").await;
         other.execute_batch("rollback").unwrap();
         drop(other);
-        host.says("touch: finished", Duration::from_secs(120)).await;
+        host.says("touch: finished", FINISHED).await;
         each_touched_once(place, ROWS).await.unwrap();
     }
 }
