@@ -29,8 +29,11 @@ pub(super) async fn measure(report: &mut Report, place: &Place, rows: i64) -> Ou
     for size in SIZES {
         prepare(&database, rows).await?;
         let began = Instant::now();
-        let durations = bare.fill(size, || ()).await?;
-        loops.push((size, per_second(began.elapsed()), durations));
+        let mut durations = bare.fill(size, || ()).await?;
+        let took = began.elapsed();
+        // The last batch finds that nothing is left.
+        durations.pop();
+        loops.push((size, per_second(took), durations));
     }
     drop(bare);
 
@@ -84,7 +87,7 @@ async fn track(
 
     let usual = |durations: &[Duration]| median(&seconds(durations));
     let apart = |durations: &[Duration]| (usual(durations) / TARGET.as_secs_f64()).ln().abs();
-    let nearest = loops.into_iter().filter(|(_, durations)| durations.len() > FINDING);
+    let nearest = loops.into_iter().filter(|(_, durations)| durations.len() >= FINDING);
     let nearest = nearest.min_by(|(_, one), (_, other)| apart(one).total_cmp(&apart(other)));
     let (size, durations) = nearest.ok_or("there are too few rows to see how well the target is kept")?;
     let usual = usual(&durations);

@@ -53,19 +53,20 @@ pub(super) async fn write_down(
 fn gather(kept: &mut Vec<Record>, name: &str, events: &mut Receiver<Arc<Event>>) {
     loop {
         match events.try_recv() {
-            Ok(event) => keep(kept, name, &event),
+            Ok(event) => keep(kept, name, event),
             Err(TryRecvError::Lagged(lost)) => tracing::warn!(database = name, lost, "the history fell behind"),
             Err(TryRecvError::Empty | TryRecvError::Closed) => return,
         }
     }
 }
 
-fn keep(kept: &mut Vec<Record>, name: &str, event: &Event) {
-    if event.database == name
-        && kept.len() < MOST_KEPT
-        && let EventKind::IterationEnded { record, .. } = &event.kind
-    {
-        kept.push(record.clone());
+fn keep(kept: &mut Vec<Record>, name: &str, event: Arc<Event>) {
+    if event.database != name || kept.len() >= MOST_KEPT || !matches!(event.kind, EventKind::IterationEnded { .. }) {
+        return;
+    }
+    // Where nobody else listens, or all others have heard it, the record need not be copied.
+    if let EventKind::IterationEnded { record, .. } = Arc::unwrap_or_clone(event).kind {
+        kept.push(record);
     }
 }
 

@@ -134,9 +134,8 @@ impl Worker {
 
     /// Passes on what the supervisor noticed.
     pub(super) fn report_controller(&mut self) {
-        let controller = self.supervisor.name().to_owned();
         for notice in self.supervisor.take_notices() {
-            let controller = controller.clone();
+            let controller = self.supervisor.name().to_owned();
             self.emit(match notice {
                 Notice::Fault { fault, in_a_row } => EventKind::ControllerFault { controller, fault, in_a_row },
                 Notice::Fallback { fallback, reason } => {
