@@ -36,9 +36,10 @@ kind = \"noop\"
 #[test]
 fn the_reference_is_what_help_prints() {
     let folder = tempfile::tempdir().unwrap();
-    let commands = ["", "run", "check", "enqueue", "status", "history", "retry", "pause", "resume", "cancel"];
+    let commands =
+        ["", "run", "check", "enqueue", "status", "history", "retry", "pause", "resume", "cancel", "token new"];
     let pages = commands.map(|command| {
-        let arguments: Vec<_> = [command, "--help"].into_iter().filter(|argument| !argument.is_empty()).collect();
+        let arguments: Vec<_> = command.split_whitespace().chain(["--help"]).collect();
         told(&tidegate(folder.path(), &arguments))
     });
     insta::assert_snapshot!(pages.join("\n\n---\n\n"));

@@ -1,3 +1,8 @@
 //! The API of a running host, over HTTP.
 
 mod health;
+mod synapse;
+mod synapse_jobs;
+mod synapse_table;
+mod synapse_wire;
+mod tokens;

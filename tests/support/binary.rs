@@ -2,6 +2,7 @@
 //! signals.
 
 use std::io::{BufRead as _, BufReader, Read};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -26,6 +27,19 @@ impl Folder {
         );
         std::fs::write(folder.path().join("tidegate.toml"), text).unwrap();
         Self(folder)
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    /// Puts one text into the configuration in place of another.
+    pub fn reconfigure(&self, from: &str, to: &str) {
+        let file = self.path().join("tidegate.toml");
+        let text = std::fs::read_to_string(&file).unwrap();
+        assert!(text.contains(from), "{text}");
+        std::fs::write(file, text.replace(from, to)).unwrap();
     }
 
     /// Runs a command to its end; returns what it printed, and its exit code.

@@ -5,16 +5,19 @@
 
 pub mod access;
 mod health;
+pub mod jobs;
 pub mod server;
 pub mod state;
+mod synapse;
 
 use axum::Router;
 
 pub use access::{Access, Role, Token};
+pub use jobs::{Job, Jobs};
 pub use server::{Limits, Listener, serve};
 pub use state::{Live, LoadedController, Reload, Site, State};
 
 /// Everything that is served.
 pub fn router(state: State) -> Router {
-    Router::new().merge(health::routes()).with_state(state)
+    Router::new().merge(health::routes()).merge(synapse::routes()).fallback(synapse::elsewhere).with_state(state)
 }

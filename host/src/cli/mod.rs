@@ -12,6 +12,7 @@ mod pause;
 mod retry;
 mod run;
 mod status;
+mod token;
 mod wiring;
 
 use std::env;
@@ -55,6 +56,7 @@ enum Command {
     Pause(pause::Pause),
     Resume(pause::Resume),
     Cancel(cancel::Cancel),
+    Token(token::Token),
 }
 
 /// What every command has at hand.
@@ -110,6 +112,7 @@ fn execute(cli: Cli) -> Result<(), CliError> {
             Command::Pause(pause) => pause.execute(&context).await,
             Command::Resume(resume) => resume.execute(&context).await,
             Command::Cancel(cancel) => cancel.execute(&context).await,
+            Command::Token(token) => token.execute(),
         }
     })
 }
