@@ -158,6 +158,27 @@ const WRONG: &[(&str, &str)] = &[
     ("update-no-database+", "[[update]]\nname = \"a\"\nkind = \"noop\"\ndatabases = []\n"),
     ("update-twice+", "[[update]]\nname = \"a\"\nkind = \"noop\"\n\n[[update]]\nname = \"a\"\nkind = \"noop\"\n"),
     (
+        "job-incomplete+",
+        "[[job]]\ndatabase = \"mastre\"\n[[job]]\nname = \"a\"\n[[job.update]]\ndepends_on = \"b\"\n[[job.parameter]]\nrequired = 1\n",
+    ),
+    (
+        "job-dependencies+",
+        "[[job]]\nname = \"a\"\n[[job.update]]\nupdate = \"first\"\n[[job.update]]\nupdate = \"second\"\ndepends_on = \"third\"\n[[job.update]]\nupdate = \"third\"\ndepends_on = \"third\"\n[[job.update]]\nupdate = \"first\"\ndepends_on = \"second\"\n",
+    ),
+    (
+        "job-progress+",
+        "[[job]]\nname = \"a\"\nupdate = [{ update = \"b\", progress = \"after 3\" }, { update = \"c\", progress = 3 }, { update = \"d\", progress = \"[3]\" }, { update = \"e\", progress = { at = 2026-01-01 } }]\n",
+    ),
+    (
+        "job-parameters+",
+        "[[job]]\nname = \"a\"\nupdate = [{ update = \"b\", progress = { after = 3 } }]\nparameter = [{ name = \"after\", type = \"integer\" }, { name = \"job_name\", type = \"string\" }, { name = \"c\", type = \"bool\" }, { name = \"d\", type = \"number\" }, { name = \"d\", type = \"number\" }]\n",
+    ),
+    (
+        "job-twice+",
+        "[[job]]\nname = \"a\"\nupdate = [{ update = \"b\" }]\n[[job]]\nname = \"a\"\nupdate = [{ update = \"b\" }]\n",
+    ),
+    ("job-of-nothing+", "[[job]]\nname = \"a\"\nupdate = []\n[[job]]\nname = \"b\"\nupdate = \"c\"\n"),
+    (
         "many-at-once",
         "[background_update]\nmax_attempts = 3\n\n[[database]]\nname = \"main\"\nurll = \"sqlite:app.db\"\n\n[[update]]\nname = \"a\"\nkind = \"delete\"\ntabel = \"t\"\nkey = \"id\"\nwhere = \"${NOT_SET}\"\n",
     ),
@@ -319,6 +340,17 @@ fn updates_of_one_name_may_be_for_different_databases() {
     let update = |database| format!("[[update]]\nname = \"same\"\nkind = \"noop\"\ndatabases = [\"{database}\"]\n");
     let config = parse(&format!("{databases}{}{}", update("a"), update("b"))).unwrap();
     assert_eq!(config.updates_of("b").count(), 1);
+}
+
+#[test]
+fn a_job_of_an_update_that_is_not_defined_is_warned_of() {
+    let job = "[[job]]\nname = \"a\"\nupdate = [{ update = \"b\" }, { update = \"c\" }]\n";
+    let update = "[[update]]\nname = \"b\"\nkind = \"noop\"\n";
+    let config = parse(&format!("{DATABASE}{update}{job}")).unwrap();
+    insta::assert_snapshot!(printed(&config.warnings), @r#"
+    tidegate.toml:6:1: job "a" cannot start: update "c" is not defined for database "master"
+      hint: define it in [[update]], or name the job's database with `database`
+    "#);
 }
 
 #[test]

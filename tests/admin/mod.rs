@@ -3,3 +3,8 @@
 mod health;
 mod metrics;
 mod service;
+mod synapse;
+mod synapse_jobs;
+mod synapse_table;
+mod synapse_wire;
+mod tokens;

@@ -64,6 +64,11 @@ impl Api {
         self.client.request(method, format!("{}{path}", self.address))
     }
 
+    /// Sends a request that something else made.
+    pub async fn send(&self, request: reqwest::Request) -> Response {
+        self.client.execute(request).await.unwrap()
+    }
+
     /// A GET with a token.
     pub async fn get(&self, path: &str, token: &str) -> Answer {
         Answer::of(self.request(Method::GET, path).bearer_auth(token).send().await.unwrap()).await

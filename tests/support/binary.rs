@@ -54,6 +54,14 @@ impl Folder {
         }
     }
 
+    /// Puts one text into the configuration in place of another.
+    pub fn reconfigure(&self, from: &str, to: &str) {
+        let file = self.path().join("tidegate.toml");
+        let text = std::fs::read_to_string(&file).unwrap();
+        assert!(text.contains(from), "{text}");
+        std::fs::write(file, text.replace(from, to)).unwrap();
+    }
+
     /// Runs a command to its end; returns what it printed, and its exit code.
     pub async fn tidegate(&self, arguments: &[&str]) -> (String, i32) {
         let mut process = self.start(arguments);

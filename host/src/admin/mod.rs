@@ -5,18 +5,22 @@
 
 pub mod access;
 mod health;
+pub mod jobs;
 pub mod metrics;
 pub mod server;
 pub mod state;
+mod synapse;
 
 use axum::Router;
 
 pub use access::{Access, Role, Token};
+pub use jobs::{Job, Jobs};
 pub use metrics::Metrics;
 pub use server::{Limits, Listener, serve};
 pub use state::{Live, LoadedController, Reload, Site, State};
 
 /// Everything that is served.
 pub fn router(state: State, metrics: Metrics) -> Router {
-    Router::new().merge(health::routes()).merge(metrics::routes(metrics)).with_state(state)
+    let routes = Router::new().merge(health::routes()).merge(metrics::routes(metrics)).merge(synapse::routes());
+    routes.fallback(synapse::elsewhere).with_state(state)
 }

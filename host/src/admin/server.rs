@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::http::StatusCode;
+use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
@@ -122,7 +122,8 @@ pub async fn serve(
 ) {
     let router = router
         .layer(TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, limits.request_timeout))
-        .layer(DefaultBodyLimit::max(limits.body_bytes));
+        .layer(DefaultBodyLimit::max(limits.body_bytes))
+        .layer(Extension(limits.clone()));
     let slots = Arc::new(Semaphore::new(limits.connections));
     let mut tasks = JoinSet::new();
     for listener in listeners {

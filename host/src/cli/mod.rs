@@ -15,6 +15,7 @@ mod results;
 mod retry;
 mod run;
 mod status;
+mod token;
 mod wiring;
 
 use std::env;
@@ -64,6 +65,7 @@ enum Command {
     Pause(pause::Pause),
     Resume(pause::Resume),
     Cancel(cancel::Cancel),
+    Token(token::Token),
     Completions(completions::Completions),
     Reference(completions::Reference),
 }
@@ -81,7 +83,7 @@ impl Command {
             Command::Pause(pause) => pause.json.json,
             Command::Resume(resume) => resume.json.json,
             Command::Cancel(cancel) => cancel.json.json,
-            Command::Check(_) | Command::Completions(_) | Command::Reference(_) => false,
+            Command::Check(_) | Command::Completions(_) | Command::Reference(_) | Command::Token(_) => false,
         }
     }
 }
@@ -150,6 +152,7 @@ fn execute(cli: Cli, json: bool) -> Result<(), CliError> {
             Command::Pause(pause) => pause.execute(&context).await,
             Command::Resume(resume) => resume.execute(&context).await,
             Command::Cancel(cancel) => cancel.execute(&context).await,
+            Command::Token(token) => token.execute(),
             Command::Completions(completions) => completions.execute(),
             Command::Reference(reference) => reference.execute(),
         }

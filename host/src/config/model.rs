@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::admin::Admin;
 use super::diagnostic::{Diagnostic, Position};
 use super::secret::Secret;
+use crate::admin;
 use crate::controller::Fallback;
 use crate::sandbox::Limits;
 use crate::update::sql::System;
@@ -29,6 +30,8 @@ pub struct Config {
     pub controllers: Vec<Controller>,
     /// `[[update]]`, in order of appearance, no two of one name for one database.
     pub updates: Vec<Update>,
+    /// `[[job]]`, in order of appearance, no two of one name. Synapse's own are not among them.
+    pub jobs: Vec<Job>,
     /// `[admin]`; without it there is no API.
     pub admin: Option<Admin>,
     /// What is in order, but probably not what was meant.
@@ -215,6 +218,15 @@ pub struct Update {
     pub databases: Databases,
     /// What it does.
     pub kind: UpdateKind,
+    /// Where it stands in the file.
+    pub places: Places,
+}
+
+/// A job: rows that are queued together.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Job {
+    /// What it is.
+    pub definition: admin::Job,
     /// Where it stands in the file.
     pub places: Places,
 }

@@ -3,7 +3,9 @@
 
 use std::fmt;
 
+use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Value};
 use toml::Spanned;
 
 type Text = Option<Spanned<String>>;
@@ -89,6 +91,7 @@ pub(super) struct Admin {
     pub max_connections: Whole<1_024, 1, 65_536>,
     pub header_timeout_ms: Whole<30_000, 100, DAY>,
     pub request_timeout_ms: Whole<60_000, 100, DAY>,
+    pub token_file: Text,
     // Read as sections of their own; here it stands for its name.
     pub token: Option<IgnoredAny>,
 }
@@ -100,6 +103,36 @@ pub(super) struct Token {
     pub name: Text,
     pub role: Text,
     pub sha256: Text,
+}
+
+/// `[[job]]`
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(default)]
+pub(super) struct Job {
+    pub name: Text,
+    pub database: Text,
+    // These two are read as sections of their own; here they stand for their names.
+    pub update: Option<IgnoredAny>,
+    pub parameter: Option<IgnoredAny>,
+}
+
+/// `[[job.update]]`
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(default)]
+pub(super) struct JobUpdate {
+    pub update: Text,
+    pub progress: Option<Spanned<Progress>>,
+    pub depends_on: Text,
+}
+
+/// `[[job.parameter]]`
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(default)]
+pub(super) struct JobParameter {
+    pub name: Text,
+    #[serde(rename = "type")]
+    pub kind: Text,
+    pub required: Option<bool>,
 }
 
 /// `[[update]]`: the keys of all kinds together.
@@ -242,5 +275,37 @@ impl<'de> Visitor<'de> for ColumnsVisitor {
             expressions.push(entry);
         }
         Ok(Columns::Expressions(expressions))
+    }
+}
+
+/// A JSON object, written as a table or as the text that it is in the queue.
+#[derive(Debug)]
+pub(super) enum Progress {
+    Table(Map<String, Value>),
+    /// Perhaps no JSON at all: variables in it are not replaced before it is read.
+    Json(String),
+}
+
+impl<'de> Deserialize<'de> for Progress {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(ProgressVisitor)
+    }
+}
+
+struct ProgressVisitor;
+
+impl<'de> Visitor<'de> for ProgressVisitor {
+    type Value = Progress;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a table or a JSON object in a string")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Self::Value, E> {
+        Ok(Progress::Json(text.to_owned()))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, entries: A) -> Result<Self::Value, A::Error> {
+        Map::deserialize(MapAccessDeserializer::new(entries)).map(Progress::Table)
     }
 }

@@ -11,7 +11,7 @@ use crate::database::tables::Tables;
 #[cfg(feature = "test-switches")]
 use crate::scheduler::database::Lease;
 use crate::scheduler::database::{
-    Activity, Begin, Database, Failure, Holder, LeaseAttempt, NewRow, Pause, Queue, Record, Session,
+    Activity, AlreadyQueued, Begin, Database, Failure, Holder, LeaseAttempt, NewRow, Pause, Queue, Record, Session,
 };
 use crate::update::sql::{Dialect, ErrorClass, Sql, SqlError};
 
@@ -93,6 +93,24 @@ impl<D: Driver> Handle<D> {
         }
         control.commit().await?;
         Ok(true)
+    }
+
+    /// One attempt at queueing all of these rows.
+    async fn try_enqueue_all(&self, rows: &[NewRow]) -> Result<Result<(), AlreadyQueued>, SqlError> {
+        let mut control = self.driver.control().await?;
+        control.begin().await?;
+        let mut queued = Vec::new();
+        for row in rows {
+            if !self.tables.enqueue(&mut *control, row).await? {
+                queued.push(row.update_name.clone());
+            }
+        }
+        if !queued.is_empty() {
+            // Dropped within its transaction, the connection rolls it back.
+            return Ok(Err(AlreadyQueued(queued)));
+        }
+        control.commit().await?;
+        Ok(Ok(()))
     }
 
     /// Prunes the history where it is time to.
@@ -221,6 +239,10 @@ impl<D: Driver> Database for Handle<D> {
 
     async fn enqueue(&self, row: &NewRow) -> Result<bool, SqlError> {
         in_transaction!(self, sql => self.tables.enqueue(sql, row))
+    }
+
+    async fn enqueue_all(&self, rows: &[NewRow]) -> Result<Result<(), AlreadyQueued>, SqlError> {
+        retried!(self.try_enqueue_all(rows).await)
     }
 
     async fn cancel(&self, update_names: &[String]) -> Result<Vec<String>, SqlError> {

@@ -91,6 +91,13 @@ pub trait Database: Send + Sync {
     /// Whatever the database says.
     async fn enqueue(&self, row: &NewRow) -> Result<bool, SqlError>;
 
+    /// Queues updates as [`Database::enqueue`] does, all of them in one transaction. Where one or another is queued
+    /// already nothing changes, and the names of those come back.
+    ///
+    /// # Errors
+    /// Whatever the database says.
+    async fn enqueue_all(&self, rows: &[NewRow]) -> Result<Result<(), AlreadyQueued>, SqlError>;
+
     /// Removes an update and those in `others` (its dependents) from the queue, in one transaction. The names that
     /// were there come back.
     ///
@@ -269,6 +276,10 @@ pub struct NewRow {
     /// `ordering`.
     pub ordering: i64,
 }
+
+/// Updates that are in the queue already, by name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AlreadyQueued(pub Vec<String>);
 
 /// What went wrong with an update.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
