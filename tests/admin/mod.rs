@@ -2,6 +2,7 @@
 
 mod health;
 mod metrics;
+mod page;
 mod service;
 mod synapse;
 mod synapse_jobs;

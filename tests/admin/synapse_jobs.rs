@@ -7,8 +7,8 @@ use crate::support::api::{ADMIN, Api, with_tokens};
 use crate::support::place::Place;
 use crate::support::{on_both, until};
 
-/// So long that nothing happens unless the host is woken.
-const ASLEEP: &str = "sleep_enabled = false\npoll_interval_ms = 86_400_000\n";
+/// Updates wait for nothing but the pause.
+const ASLEEP: &str = "sleep_enabled = false\npoll_interval_ms = 1000\n";
 
 const DIRECTORY: [&str; 4] = [
     "populate_user_directory_createtables",

@@ -28,7 +28,7 @@ pub fn with_tokens() -> String {
 pub const WITHOUT_TOKENS: &str = "[admin]\nlisten = [\"127.0.0.1:0\"]\n";
 
 /// A client, which wants to know who does its cryptography even where it has none to do.
-fn client() -> Client {
+pub fn client() -> Client {
     // An error only says that another test was first.
     let _ = rustls::crypto::ring::default_provider().install_default();
     Client::new()

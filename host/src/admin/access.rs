@@ -68,11 +68,15 @@ impl Access {
 
     /// What a token allows. How long this takes depends on how many tokens there are, and on nothing else.
     pub fn role_of(&self, token: &str) -> Option<Role> {
+        self.role_of_digest(&digest(token))
+    }
+
+    /// As [`Access::role_of`], for whoever kept the token's digest.
+    pub fn role_of_digest(&self, digest: &[u8; 32]) -> Option<Role> {
         const NOBODY: u8 = 0;
-        let digest = digest(token);
         let mut found = NOBODY;
         for known in &self.tokens {
-            let same: Choice = known.sha256.ct_eq(&digest);
+            let same: Choice = known.sha256.ct_eq(digest);
             found = u8::conditional_select(&found, &(known.role as u8 + 1), same);
         }
         [Role::Viewer, Role::Admin].into_iter().find(|role| *role as u8 + 1 == found)
@@ -97,9 +101,17 @@ pub fn digest(token: &str) -> [u8; 32] {
 /// # Errors
 /// Where the operating system has no random numbers to give.
 pub fn new_token() -> Result<String, getrandom::Error> {
+    random().map(|digits| format!("tidegate_{digits}"))
+}
+
+/// 256 random bits, in hexadecimal.
+///
+/// # Errors
+/// Where the operating system has no random numbers to give.
+pub(super) fn random() -> Result<String, getrandom::Error> {
     let mut bytes = [0; 32];
     getrandom::fill(&mut bytes)?;
-    Ok(format!("tidegate_{}", hex(&bytes)))
+    Ok(hex(&bytes))
 }
 
 /// Bytes in hexadecimal.

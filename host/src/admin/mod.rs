@@ -7,6 +7,7 @@ pub mod access;
 mod health;
 pub mod jobs;
 pub mod metrics;
+mod page;
 pub mod server;
 pub mod state;
 mod synapse;
@@ -21,6 +22,7 @@ pub use state::{Live, LoadedController, Reload, Site, State};
 
 /// Everything that is served.
 pub fn router(state: State, metrics: Metrics) -> Router {
+    let page = page::routes(state.clone());
     let routes = Router::new().merge(health::routes()).merge(metrics::routes(metrics)).merge(synapse::routes());
-    routes.fallback(synapse::elsewhere).with_state(state)
+    routes.fallback(synapse::elsewhere).with_state(state).merge(page)
 }

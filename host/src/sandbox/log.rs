@@ -227,6 +227,6 @@ mod tests {
             log.write(Level::WARN, LogSource::Stderr, "panicked");
         });
         let written = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
-        assert_eq!(written, " WARN tidegate::controller::paced: panicked database=\"master\" source=\"stderr\"\n");
+        assert_eq!(written, " WARN tidegate::controller::paced: panicked database=\"master\" source=stderr\n");
     }
 }

@@ -57,8 +57,7 @@ pub(super) fn trace(line: &LogLine) {
             return;
         }
         let fields = metadata.fields();
-        let (text, source) = (format_args!("{}", line.text), line.source.to_string());
-        let values: [&dyn Value; 3] = [&text, &line.database, &source];
+        let values: [&dyn Value; 3] = [&format_args!("{}", line.text), &line.database, &format_args!("{}", line.source)];
         let mut names = fields.iter();
         let mut next = |value| names.next().map(|field| (field, value));
         if let [Some(message), Some(database), Some(source)] = values.map(&mut next) {
