@@ -20,7 +20,7 @@ use std::process::ExitCode;
 
 use clap::{ColorChoice, Parser, Subcommand};
 use indicatif::MultiProgress;
-use tidegate::config::Config;
+use tidegate::config::{Config, Diagnostic};
 
 use error::CliError;
 
@@ -68,12 +68,20 @@ struct Context {
 impl Context {
     /// The configuration. What is doubtful in it is printed.
     fn config(&self) -> Result<Config, CliError> {
-        let environment = |name: &str| env::var(name).ok();
-        let config = Config::load(&self.config, &environment).map_err(CliError::configuration)?;
+        let config = self.read().map_err(CliError::configuration)?;
         for warning in &config.warnings {
             output::warn(&warning.to_string());
         }
         Ok(config)
+    }
+
+    /// The configuration, or all that is wrong with it, urls that no driver understands included.
+    fn read(&self) -> Result<Config, Vec<Diagnostic>> {
+        let environment = |name: &str| env::var(name).ok();
+        let config = Config::load(&self.config, &environment)?;
+        let wrong: Vec<Diagnostic> =
+            config.databases.iter().filter_map(|database| wiring::refused_url(&config, database)).collect();
+        if wrong.is_empty() { Ok(config) } else { Err(wrong) }
     }
 }
 

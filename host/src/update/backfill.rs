@@ -2,9 +2,10 @@
 
 use async_trait::async_trait;
 
-use super::sql::{Dialect, Estimate, Sql, TableName};
-use super::walk::{self, Walk};
-use super::{Budget, Handler, Mode, Problem, Progress, Step, UpdateError};
+use super::plan::Draft;
+use super::sql::{Dialect, Estimate, Right, Sql, TableName};
+use super::walk::{Batch, Walk};
+use super::{Budget, Handler, Mode, Plan, Problem, Progress, Step, UpdateError};
 
 /// What a backfill sets, and where.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +37,12 @@ impl Backfill {
     fn statement(&self, dialect: &dyn Dialect, clause: &str) -> String {
         format!("UPDATE {} SET {}{clause}", dialect.table(&self.definition.table), self.definition.set)
     }
+
+    /// What a batch executes, to be looked at.
+    fn drafts(&self, dialect: &dyn Dialect, batch: &Batch) -> Vec<Draft> {
+        let statement = self.statement(dialect, &batch.clause(self.definition.filter.as_deref()));
+        vec![Draft::of("set", statement, batch)]
+    }
 }
 
 #[async_trait]
@@ -59,20 +66,17 @@ impl Handler for Backfill {
     }
 
     async fn check(&self, sql: &mut dyn Sql) -> Result<Vec<Problem>, UpdateError> {
-        let problems = self.walk.check(sql).await?;
-        if !problems.is_empty() {
-            return Ok(problems);
-        }
-        let dialect = sql.dialect();
-        let mut clause = String::new();
-        if let Some(filter) = &self.definition.filter {
-            clause = walk::filter_clause(filter);
-            let reading = format!("SELECT 1 FROM {}{clause}", dialect.table(&self.definition.table));
-            if let Some(problem) = walk::explain(sql, "where", &reading).await? {
-                return Ok(vec![problem]);
-            }
-        }
-        let statement = self.statement(&*dialect, &clause);
-        Ok(walk::explain(sql, "set", &statement).await?.into_iter().collect())
+        let drafts = |dialect: &dyn Dialect, batch: &Batch| {
+            let reading = self.definition.filter.as_deref().map(|filter| {
+                let table = dialect.table(&self.definition.table);
+                Draft::of("where", format!("SELECT 1 FROM {table}{}", batch.clause(Some(filter))), batch)
+            });
+            reading.into_iter().chain(self.drafts(dialect, batch)).collect()
+        };
+        self.walk.check_with(sql, &[Right::Select, Right::Update], drafts).await
+    }
+
+    async fn plan(&self, sql: &mut dyn Sql, progress: &Progress, budget: Budget) -> Result<Option<Plan>, UpdateError> {
+        self.walk.plan(sql, progress, budget, |dialect, batch| self.drafts(dialect, batch)).await.map(Some)
     }
 }

@@ -6,9 +6,10 @@ mod sqlite;
 
 use async_trait::async_trait;
 
-use super::sql::{Dialect, Index, Sql, System, Table, TableName};
+use super::sql::{Dialect, Right, Sql, System, Table, TableName};
+use super::walk::plan::check_rights;
 use super::walk::{Names, explain, filter_clause, no_table, one_line};
-use super::{Budget, Handler, Mode, Next, Problem, Progress, Step, UpdateError};
+use super::{Budget, Handler, Mode, Next, Plan, Problem, Progress, Step, UpdateError};
 
 /// An index to be built.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,19 +43,6 @@ impl IndexParts {
             IndexParts::Expressions(expressions) => format!("{}\n", expressions.join("\n, ")),
         }
     }
-
-    /// Whether an index has these parts, as far as its description tells.
-    fn resemble(&self, found: &Index, names: Names) -> bool {
-        match self {
-            IndexParts::Columns(columns) => {
-                let same = |(found, wanted): (&Option<String>, &String)| {
-                    found.as_ref().is_some_and(|found| names.equal(found, wanted))
-                };
-                found.columns.len() == columns.len() && found.columns.iter().zip(columns).all(same)
-            }
-            IndexParts::Expressions(expressions) => found.columns.len() == expressions.len(),
-        }
-    }
 }
 
 impl CreateIndexDefinition {
@@ -76,6 +64,15 @@ impl CreateIndexDefinition {
             one_line(found),
             one_line(wanted)
         ))
+    }
+
+    /// The problem of such an index.
+    fn occupied(&self, found: &str) -> Problem {
+        Problem {
+            field: "index",
+            message: format!("there is a different index \"{}\" already: {found}", self.index),
+            hint: "take another name, or drop the index that is there".to_owned(),
+        }
     }
 }
 
@@ -130,18 +127,33 @@ impl Handler for CreateIndex {
     }
 
     async fn check(&self, sql: &mut dyn Sql) -> Result<Vec<Problem>, UpdateError> {
+        let wanted = &self.definition;
         let dialect = sql.dialect();
-        let Some(table) = dialect.describe(sql, &self.definition.table).await? else {
-            return Ok(vec![no_table(&self.definition.table)]);
+        let Some(table) = dialect.describe(sql, &wanted.table).await? else {
+            return Ok(vec![no_table(&wanted.table)]);
         };
-        let names = Names(dialect.system());
-        let mut problems = self.check_columns(&table, names);
-        problems.extend(self.check_name(&table, names));
-        if let (true, Some(filter)) = (problems.is_empty(), &self.definition.filter) {
-            let reading = format!("SELECT 1 FROM {}{}", dialect.table(&self.definition.table), filter_clause(filter));
+        let mut problems = self.check_columns(&table, Names(self.system));
+        problems.extend(self.check_name(sql).await?);
+        problems.extend(check_rights(sql, &wanted.table, &[Right::Own, Right::Create]).await?);
+        if let (true, Some(filter)) = (problems.is_empty(), &wanted.filter) {
+            let reading = format!("SELECT 1 FROM {}{}", dialect.table(&wanted.table), filter_clause(filter));
             problems.extend(explain(sql, "where", &reading).await?);
         }
+        if problems.is_empty() {
+            problems.extend(self.check_statement(sql).await?);
+        }
         Ok(problems)
+    }
+
+    async fn plan(&self, sql: &mut dyn Sql, progress: &Progress, _budget: Budget) -> Result<Option<Plan>, UpdateError> {
+        Self::accept(progress)?;
+        let dialect = sql.dialect();
+        let statement = match self.system {
+            System::Sqlite => sqlite::statement(&*dialect, &self.definition),
+            System::Postgres => postgres::statement(&*dialect, &self.definition),
+        };
+        let estimate = Plan::rows_of(sql, &self.definition.table).await?;
+        Ok(Some(Plan::unexplained(statement, estimate)))
     }
 }
 
@@ -159,32 +171,40 @@ impl CreateIndex {
             .collect()
     }
 
-    fn check_name(&self, table: &Table, names: Names) -> Option<Problem> {
+    /// Whether the name is to be had.
+    async fn check_name(&self, sql: &mut dyn Sql) -> Result<Option<Problem>, UpdateError> {
         let index = &self.definition.index;
-        if names.0 == System::Postgres && index.len() > postgres::LONGEST_NAME {
-            return Some(Problem {
+        if self.system == System::Postgres && index.len() > postgres::LONGEST_NAME {
+            return Ok(Some(Problem {
                 field: "index",
                 message: format!("\"{index}\" is longer than the {} bytes of a name", postgres::LONGEST_NAME),
                 hint: "take a shorter name: PostgreSQL would cut it off".to_owned(),
-            });
+            }));
         }
-        let found = table.indexes.iter().find(|found| names.equal(&found.name, index))?;
-        (found.valid && !self.resembles(found, names)).then(|| Problem {
+        let bearer = sql.dialect().bearer(sql, &self.definition.table, index).await?;
+        Ok(bearer.map(|bearer| Problem {
             field: "index",
-            message: format!(
-                "there is a different index \"{index}\" already: {}",
-                found
-                    .definition
-                    .as_deref()
-                    .map_or_else(|| "one that the table's definition makes".to_owned(), one_line)
-            ),
-            hint: "take another name, or drop the index that is there".to_owned(),
-        })
+            message: format!("the name \"{index}\" is taken: {bearer} bears it"),
+            hint: "take another name".to_owned(),
+        }))
     }
 
-    /// Whether an index is the one wanted, as far as its description tells: its condition is not compared.
-    fn resembles(&self, found: &Index, names: Names) -> bool {
+    /// Whether the statement can be executed, and whether a different index of that name is there.
+    async fn check_statement(&self, sql: &mut dyn Sql) -> Result<Option<Problem>, UpdateError> {
         let wanted = &self.definition;
-        found.unique == wanted.unique && found.partial == wanted.filter.is_some() && wanted.parts.resemble(found, names)
+        let field = match wanted.parts {
+            IndexParts::Columns(_) => "columns",
+            IndexParts::Expressions(_) => "expressions",
+        };
+        if self.system == System::Postgres {
+            return postgres::check(sql, wanted, field).await;
+        }
+        match sqlite::find(sql, wanted).await? {
+            None => {
+                let statement = sqlite::statement(&*sql.dialect(), wanted);
+                explain(sql, field, &statement).await
+            }
+            Some(found) => Ok((!found.same).then(|| wanted.occupied(&one_line(&found.definition)))),
+        }
     }
 }

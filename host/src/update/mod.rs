@@ -7,6 +7,7 @@ pub mod backfill;
 pub mod create_index;
 pub mod delete;
 pub mod noop;
+pub mod plan;
 pub mod sql;
 mod walk;
 
@@ -19,6 +20,7 @@ pub use backfill::{Backfill, BackfillDefinition};
 pub use create_index::{CreateIndex, CreateIndexDefinition, IndexParts};
 pub use delete::{Delete, DeleteDefinition};
 pub use noop::Noop;
+pub use plan::{Plan, Planned};
 pub use sql::{Dialect, ErrorClass, Sql, SqlError};
 
 /// How an update stands between two batches: the object in its row's `progress_json`.
@@ -145,6 +147,18 @@ pub trait Handler: Send + Sync {
     async fn check(&self, sql: &mut dyn Sql) -> Result<Vec<Problem>, UpdateError> {
         let _ = sql;
         Ok(Vec::new())
+    }
+
+    /// What a typical batch of `budget`, or the one-shot, would do from `progress` on, and how the database would go
+    /// about it. Nothing is changed. `None` where the handler does not tell.
+    ///
+    /// Asked only where [`Handler::check`] found nothing wrong.
+    ///
+    /// # Errors
+    /// Whatever the database says, and [`UpdateError::Progress`].
+    async fn plan(&self, sql: &mut dyn Sql, progress: &Progress, budget: Budget) -> Result<Option<Plan>, UpdateError> {
+        let _ = (sql, progress, budget);
+        Ok(None)
     }
 }
 

@@ -5,6 +5,8 @@
 //! far. It starts from `{}`. Rows that come in behind the walk are not met; the application writes those as they are
 //! to be from the start.
 
+pub(super) mod plan;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 use tokio::sync::OnceCell;
@@ -382,7 +384,17 @@ pub(super) async fn explain(
     field: &'static str,
     statement: &str,
 ) -> Result<Option<Problem>, UpdateError> {
-    match sql.query(&format!("EXPLAIN {statement}"), &[]).await {
+    explain_with(sql, field, statement, &[]).await
+}
+
+/// As [`explain`], for a statement with parameters.
+pub(super) async fn explain_with(
+    sql: &mut dyn Sql,
+    field: &'static str,
+    statement: &str,
+    parameters: &[Value],
+) -> Result<Option<Problem>, UpdateError> {
+    match sql.query(&format!("EXPLAIN {statement}"), parameters).await {
         Ok(_) => Ok(None),
         Err(error) if error.class == ErrorClass::Permanent => Ok(Some(Problem {
             field,

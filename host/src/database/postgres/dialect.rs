@@ -2,8 +2,12 @@
 
 use async_trait::async_trait;
 
+use super::inspect;
 use crate::database::estimate::{EMPTY, KeyRange};
-use crate::update::sql::{Column, Dialect, Estimate, Index, Row, Sql, SqlError, System, Table, TableName, Value};
+use crate::update::plan::Explanation;
+use crate::update::sql::{
+    Column, Dialect, Estimate, Index, Lacking, Right, Row, Sql, SqlError, System, Table, TableName, Value,
+};
 
 /// PostgreSQL's dialect.
 pub(super) struct PostgresDialect;
@@ -76,6 +80,23 @@ impl Dialect for PostgresDialect {
         };
         let done = part_by_statistics(sql, &self.table(table), first, after).await?;
         Ok(done.map(|done| Estimate { done: done.clamp(0.0, 1.0), rows }))
+    }
+
+    async fn explain(&self, sql: &mut dyn Sql, statement: &str, parameters: &[Value]) -> Result<Explanation, SqlError> {
+        inspect::explain(sql, statement, parameters).await
+    }
+
+    async fn lacking(
+        &self,
+        sql: &mut dyn Sql,
+        table: &TableName,
+        rights: &[Right],
+    ) -> Result<Option<Lacking>, SqlError> {
+        inspect::lacking(sql, table, rights).await
+    }
+
+    async fn bearer(&self, sql: &mut dyn Sql, table: &TableName, name: &str) -> Result<Option<String>, SqlError> {
+        inspect::bearer(sql, table, name).await
     }
 }
 

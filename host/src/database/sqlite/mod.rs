@@ -6,6 +6,7 @@
 mod connection;
 mod dialect;
 mod error;
+mod inspect;
 mod lease;
 
 use std::path::PathBuf;
@@ -19,7 +20,7 @@ use self::dialect::SqliteDialect;
 use crate::database::handle::{self, Control};
 use crate::database::tables::Tables;
 use crate::database::{DEFAULT_QUEUE_TABLE, Options};
-use crate::scheduler::database::{Begin, Holder, Interrupt, LeaseAttempt, Session, Transaction};
+use crate::scheduler::database::{Begin, Holder, Interrupt, LeaseAttempt, Remark, Session, Transaction};
 use crate::update::sql::{Dialect, ErrorClass, Row, Sql, SqlError, Value};
 
 /// One SQLite database file.
@@ -126,6 +127,10 @@ impl handle::Driver for Driver {
 
     async fn inspect(&self) -> Result<Box<dyn Session>, SqlError> {
         Ok(Box::new(self.take().await?))
+    }
+
+    async fn survey(&self) -> Result<Vec<Remark>, SqlError> {
+        inspect::survey(&mut self.take().await?, &self.path).await
     }
 
     async fn close(&self) {

@@ -1,8 +1,9 @@
 //! An index on PostgreSQL: CREATE INDEX CONCURRENTLY, and the comparison with an index that is there already.
 
 use super::CreateIndexDefinition;
-use crate::update::UpdateError;
-use crate::update::sql::{ErrorClass, Row, Sql, SqlError, Value};
+use crate::update::sql::{Dialect, ErrorClass, Row, Sql, SqlError, Value};
+use crate::update::walk::one_line;
+use crate::update::{Problem, UpdateError};
 
 /// The bytes that PostgreSQL keeps of a name.
 pub(super) const LONGEST_NAME: usize = 63;
@@ -49,8 +50,7 @@ pub(super) async fn build(sql: &mut dyn Sql, wanted: &CreateIndexDefinition) -> 
     }
     let dialect = sql.dialect();
     let table = dialect.table(&wanted.table);
-    let (name, head) = (dialect.quote(&wanted.index), wanted.head());
-    let statement = format!("{head} CONCURRENTLY {}", wanted.tail(&*dialect, &name, &table));
+    let statement = statement(&*dialect, wanted);
     if let Some(found) = find(sql, &wanted.index, &table).await? {
         if !found.of_this_table {
             return Err(wanted.differs(&found.definition, &statement));
@@ -75,6 +75,65 @@ pub(super) async fn build(sql: &mut dyn Sql, wanted: &CreateIndexDefinition) -> 
             Err(error.into())
         }
     }
+}
+
+/// The statement that makes the index.
+pub(super) fn statement(dialect: &dyn Dialect, wanted: &CreateIndexDefinition) -> String {
+    let (name, table) = (dialect.quote(&wanted.index), dialect.table(&wanted.table));
+    format!("{} CONCURRENTLY {}", wanted.head(), wanted.tail(dialect, &name, &table))
+}
+
+/// What keeps PostgreSQL from making the index, and whether another of that name is there: the index is made on an
+/// empty copy of the table, in a transaction that is rolled back.
+pub(super) async fn check(
+    sql: &mut dyn Sql,
+    wanted: &CreateIndexDefinition,
+    field: &'static str,
+) -> Result<Option<Problem>, UpdateError> {
+    const INSUFFICIENT_PRIVILEGE: &str = "42501";
+    let dialect = sql.dialect();
+    let table = dialect.table(&wanted.table);
+    let kind = sql
+        .query("select relkind::text from pg_class where oid = to_regclass($1::text)", &[table.as_str().into()])
+        .await?;
+    let kind = kind.first().and_then(|row| row.first()).and_then(Value::as_text).unwrap_or_default();
+    if kind == "p" {
+        return Ok(Some(Problem {
+            field: "table",
+            message: format!(
+                "table \"{}\" is partitioned, and PostgreSQL builds no index on it concurrently",
+                wanted.table
+            ),
+            hint: "build the index on each partition, then on the table: that takes no time".to_owned(),
+        }));
+    }
+    if !matches!(kind, "r" | "m") {
+        return Ok(Some(Problem {
+            field: "table",
+            message: format!("\"{}\" is no table, and cannot have an index", wanted.table),
+            hint: "name the table that the rows are in".to_owned(),
+        }));
+    }
+    let copied = copy(sql, wanted).await;
+    sql.script("ROLLBACK").await?;
+    let identity = match copied {
+        Ok(made) => made.identity,
+        // Whoever may make no temporary tables learns it from the build itself.
+        Err(UpdateError::Sql(error)) if error.code.as_deref() == Some(INSUFFICIENT_PRIVILEGE) => return Ok(None),
+        Err(UpdateError::Sql(error)) if error.class == ErrorClass::Permanent => {
+            return Ok(Some(Problem {
+                field,
+                message: one_line(&error.message),
+                hint: format!("the statement that it was to be part of: {}", one_line(&statement(&*dialect, wanted))),
+            }));
+        }
+        Err(UpdateError::Sql(error)) if error.class == ErrorClass::Transient => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let found = find(sql, &wanted.index, &table).await?;
+    Ok(found
+        .filter(|found| found.of_this_table && found.valid && found.identity != identity)
+        .map(|found| wanted.occupied(&one_line(&found.definition))))
 }
 
 async fn find(sql: &mut dyn Sql, index: &str, table: &str) -> Result<Option<Found>, UpdateError> {

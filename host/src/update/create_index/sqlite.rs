@@ -2,28 +2,52 @@
 
 use super::CreateIndexDefinition;
 use crate::update::UpdateError;
-use crate::update::sql::{Sql, Value};
+use crate::update::sql::{Dialect, Sql, Value};
 
 /// Builds the index, unless it is there.
 pub(super) async fn build(sql: &mut dyn Sql, wanted: &CreateIndexDefinition) -> Result<(), UpdateError> {
-    let dialect = sql.dialect();
-    // SQLite takes the schema with the index's name and forbids it with the table's.
-    let schema = wanted.table.schema.as_ref().map(|schema| format!("{}.", dialect.quote(schema))).unwrap_or_default();
-    let (name, table) = (dialect.quote(&wanted.index), dialect.quote(&wanted.table.name));
-    let statement = format!("{} {schema}{}", wanted.head(), wanted.tail(&*dialect, &name, &table));
+    let statement = statement(&*sql.dialect(), wanted);
+    match find(sql, wanted).await? {
+        None => {
+            sql.execute(&statement, &[]).await?;
+            Ok(())
+        }
+        Some(found) if found.same => Ok(()),
+        Some(found) => Err(wanted.differs(&found.definition, &statement)),
+    }
+}
 
+/// The statement that makes the index. SQLite takes the schema with the index's name and forbids it with the table's.
+pub(super) fn statement(dialect: &dyn Dialect, wanted: &CreateIndexDefinition) -> String {
+    let (name, table) = (dialect.quote(&wanted.index), dialect.quote(&wanted.table.name));
+    format!("{} {}{}", wanted.head(), schema(dialect, wanted), wanted.tail(dialect, &name, &table))
+}
+
+/// An index as it was found.
+pub(super) struct Found {
+    /// True where it is the one wanted.
+    pub(super) same: bool,
+    pub(super) definition: String,
+}
+
+/// Finds the index by its name, among those of any table.
+pub(super) async fn find(sql: &mut dyn Sql, wanted: &CreateIndexDefinition) -> Result<Option<Found>, UpdateError> {
+    let dialect = sql.dialect();
+    let schema = schema(&*dialect, wanted);
     let question = format!("SELECT sql FROM {schema}sqlite_master WHERE type = 'index' AND name = ?1 COLLATE NOCASE");
     let rows = sql.query(&question, &[Value::from(wanted.index.as_str())]).await?;
-    let Some(row) = rows.into_iter().next() else {
-        sql.execute(&statement, &[]).await?;
-        return Ok(());
-    };
+    let Some(row) = rows.into_iter().next() else { return Ok(None) };
+    let (name, table) = (dialect.quote(&wanted.index), dialect.quote(&wanted.table.name));
+    // SQLite stores a statement without the schema.
     let stored = format!("{} {}", wanted.head(), wanted.tail(&*dialect, &name, &table));
-    match row.first() {
-        Some(Value::Text(found)) if tokens(found) == tokens(&stored) => Ok(()),
-        Some(Value::Text(found)) => Err(wanted.differs(found, &statement)),
-        _ => Err(wanted.differs("one that the table's own definition makes", &statement)),
-    }
+    Ok(Some(match row.into_iter().next() {
+        Some(Value::Text(definition)) => Found { same: tokens(&definition) == tokens(&stored), definition },
+        _ => Found { same: false, definition: "one that the table's own definition makes".to_owned() },
+    }))
+}
+
+fn schema(dialect: &dyn Dialect, wanted: &CreateIndexDefinition) -> String {
+    wanted.table.schema.as_ref().map(|schema| format!("{}.", dialect.quote(schema))).unwrap_or_default()
 }
 
 /// The words of a statement, so that two texts can be compared: SQLite keeps a definition as it was typed. Spaces,
