@@ -1,6 +1,7 @@
 //! The commands against real databases, as an operator types them.
 
 mod check;
+mod plan;
 mod queue;
 mod trouble;
 

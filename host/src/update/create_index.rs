@@ -147,11 +147,15 @@ impl Handler for CreateIndex {
 
     async fn plan(&self, sql: &mut dyn Sql, progress: &Progress, _budget: Budget) -> Result<Option<Plan>, UpdateError> {
         Self::accept(progress)?;
-        let dialect = sql.dialect();
-        let statement = match self.system {
-            System::Sqlite => sqlite::statement(&*dialect, &self.definition),
-            System::Postgres => postgres::statement(&*dialect, &self.definition),
+        let (dialect, wanted) = (sql.dialect(), &self.definition);
+        // One that is there and different is a problem, and no plan.
+        let (there, statement) = match self.system {
+            System::Sqlite => (sqlite::find(sql, wanted).await?.is_some(), sqlite::statement(&*dialect, wanted)),
+            System::Postgres => (postgres::is_there(sql, wanted).await?, postgres::statement(&*dialect, wanted)),
         };
+        if there {
+            return Ok(Some(Plan::nothing()));
+        }
         let estimate = Plan::rows_of(sql, &self.definition.table).await?;
         Ok(Some(Plan::unexplained(statement, estimate)))
     }

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use super::sql::{Estimate, Sql};
+use super::sql::Sql;
 use super::{Budget, Handler, Mode, Next, Plan, Progress, Step, UpdateError};
 
 /// The handler that does nothing. It takes any progress: whoever wrote it is gone.
@@ -25,7 +25,6 @@ impl Handler for Noop {
         _progress: &Progress,
         _budget: Budget,
     ) -> Result<Option<Plan>, UpdateError> {
-        let nothing = Estimate { done: 1.0, rows: 0.0 };
-        Ok(Some(Plan { estimate: Some(nothing), ..Plan::default() }))
+        Ok(Some(Plan::nothing()))
     }
 }

@@ -47,6 +47,8 @@ pub struct Read {
     pub table: TableName,
     /// The index by which rows are found; as [`Index::name`], where it has a name.
     pub index: Option<String>,
+    /// What is looked up in that index, in the database's own words; `None` where that is not told.
+    pub condition: Option<String>,
     /// True where all of the table is read, and no index could spare that.
     pub whole: bool,
 }
@@ -61,6 +63,11 @@ pub(super) struct Draft {
 }
 
 impl Plan {
+    /// There is nothing to do.
+    pub(super) fn nothing() -> Self {
+        Self { estimate: Some(Estimate { done: 1.0, rows: 0.0 }), ..Self::default() }
+    }
+
     /// A statement that databases do not explain.
     pub(super) fn unexplained(sql: String, estimate: Option<Estimate>) -> Self {
         let statements = vec![Planned { sql, explanation: Vec::new() }];
@@ -124,8 +131,7 @@ impl Judge<'_> {
             let name = real_name(sql, &*dialect, &read.table, statement).await?;
             let warning = match &table {
                 Some(table) if self.is_walked(&name) => self.about_walked(table, read),
-                _ if read.whole => self.about_other(sql, &*dialect, &name).await,
-                _ => None,
+                _ => self.about_other(sql, &*dialect, &name, read).await?,
             };
             warnings.extend(warning.filter(|warning| !warnings.contains(warning)));
         }
@@ -148,7 +154,7 @@ impl Judge<'_> {
 
     /// The walked table is to be read by an index that has the key's order.
     fn about_walked(&self, table: &Table, read: &Read) -> Option<Problem> {
-        if read.whole {
+        if self.reads_all(table, read) {
             return Some(self.problem(
                 format!("each batch reads the whole of table \"{}\", not the range of its key", self.walked),
                 format!("make an index that {} can use for the range of ({})", self.names.0, self.key.join(", ")),
@@ -170,24 +176,46 @@ impl Judge<'_> {
         })
     }
 
+    /// True where all of the table is read, or all of an index: what is looked up there is not what it begins with.
+    fn reads_all(&self, table: &Table, read: &Read) -> bool {
+        let index = table.indexes.iter().find(|found| read.index.as_ref().is_some_and(|name| *name == found.name));
+        let first = index.and_then(|index| index.columns.first()?.as_ref());
+        let looked_up = |(condition, first): (&String, &String)| {
+            condition.split(|c: char| !c.is_alphanumeric() && c != '_').any(|word| self.names.equal(word, first))
+        };
+        // A name that has to be quoted is not looked for.
+        let plain = first.filter(|name| name.chars().all(|c| c.is_alphanumeric() || c == '_'));
+        read.whole || read.condition.as_ref().zip(plain).is_some_and(|both| !looked_up(both))
+    }
+
     fn leads_the_key(&self, index: &Index) -> bool {
         let first = index.columns.first().and_then(Option::as_ref);
         first.zip(self.key.first()).is_some_and(|(column, key)| self.names.equal(column, key))
     }
 
     /// Another table, which every batch reads as a whole: no matter while it is small.
-    async fn about_other(&self, sql: &mut dyn Sql, dialect: &dyn Dialect, name: &TableName) -> Option<Problem> {
-        let table = dialect.table(name);
-        let count = format!("SELECT count(*) FROM (SELECT 1 FROM {table} LIMIT {}) AS some", READ_IN_PASSING + 1);
-        // What is no table (a subquery, a function) cannot be counted.
-        let rows = sql.query(&count, &[]).await.ok()?;
-        let count = rows.first().and_then(|row| row.first()).and_then(Value::as_integer)?;
-        u64::try_from(count).is_ok_and(|count| count > READ_IN_PASSING).then(|| {
+    async fn about_other(
+        &self,
+        sql: &mut dyn Sql,
+        dialect: &dyn Dialect,
+        name: &TableName,
+        read: &Read,
+    ) -> Result<Option<Problem>, SqlError> {
+        // What is no table, but a subquery or a function, is of no size that could be known.
+        let Some(table) = dialect.describe(sql, name).await? else { return Ok(None) };
+        if !self.reads_all(&table, read) {
+            return Ok(None);
+        }
+        let quoted = dialect.table(name);
+        let count = format!("SELECT count(*) FROM (SELECT 1 FROM {quoted} LIMIT {}) AS counted", READ_IN_PASSING + 1);
+        let rows = sql.query(&count, &[]).await?;
+        let count = rows.first().and_then(|row| row.first()).and_then(Value::as_integer).unwrap_or(0);
+        Ok(u64::try_from(count).is_ok_and(|count| count > READ_IN_PASSING).then(|| {
             self.problem(
                 format!("each batch reads the whole of table \"{name}\", which has more than {READ_IN_PASSING} rows"),
                 format!("make an index on the columns of \"{name}\" that the statement compares"),
             )
-        })
+        }))
     }
 
     fn problem(&self, message: String, hint: String) -> Problem {

@@ -96,7 +96,10 @@ fn depends_on_nothing(scene: Scene<'_>, row: &QueueRow, on: &str, queued: &HashS
             "was \"{near}\" meant? {}",
             set(scene, &format!("depends_on = {}", literal(near)), &row.update_name)
         ),
-        None => format!("if it is done, all is well; {}", set(scene, "depends_on = NULL", &row.update_name)),
+        None => format!(
+            "all is well if that was done long ago; if not, queue it, or do without: {}",
+            set(scene, "depends_on = NULL", &row.update_name)
+        ),
     };
     scene.about_row(&row.update_name, Severity::Warning, message, hint)
 }

@@ -42,6 +42,7 @@ fn gather(node: &Json, parent: &str, into: &mut Explanation) {
         into.reads.push(Read {
             table: TableName { schema: word("Schema"), name },
             index: word("Index Name"),
+            condition: word("Index Cond"),
             whole: unconditional && !stops_early,
         });
     }

@@ -46,7 +46,8 @@ fn read(detail: &str) -> Option<Read> {
     };
     // An automatic index is made of the whole table, each time anew.
     let whole = scans || by.starts_with("AUTOMATIC");
-    Some(Read { table: TableName { schema: None, name: table.to_owned() }, index, whole })
+    // SQLite looks up nothing but what an index begins with.
+    Some(Read { table: TableName { schema: None, name: table.to_owned() }, index, condition: None, whole })
 }
 
 /// See [`Dialect::bearer`](crate::update::Dialect::bearer).

@@ -83,6 +83,12 @@ pub(super) fn statement(dialect: &dyn Dialect, wanted: &CreateIndexDefinition) -
     format!("{} CONCURRENTLY {}", wanted.head(), wanted.tail(dialect, &name, &table))
 }
 
+/// Whether a valid index of that name and table is there.
+pub(super) async fn is_there(sql: &mut dyn Sql, wanted: &CreateIndexDefinition) -> Result<bool, UpdateError> {
+    let table = sql.dialect().table(&wanted.table);
+    Ok(find(sql, &wanted.index, &table).await?.is_some_and(|found| found.of_this_table && found.valid))
+}
+
 /// What keeps PostgreSQL from making the index, and whether another of that name is there: the index is made on an
 /// empty copy of the table, in a transaction that is rolled back.
 pub(super) async fn check(
