@@ -1,5 +1,6 @@
 //! The program as an operator runs it: in a folder of its own, to its end.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
@@ -39,7 +40,25 @@ impl Site {
 
     /// Runs `tidegate` to its end.
     pub async fn tidegate(&self, arguments: &[&str]) -> Told {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+        self.told(Command::new(env!("CARGO_BIN_EXE_tidegate")), arguments).await
+    }
+
+    /// The same as somebody whom rights to files mean something: root may write anywhere.
+    pub async fn tidegate_without_privileges(&self, arguments: &[&str]) -> Told {
+        let built = env!("CARGO_BIN_EXE_tidegate");
+        let Some((uid, gid)) = super::postgres::unprivileged_user() else { return self.tidegate(arguments).await };
+        std::fs::set_permissions(self.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+        // Where the program is built they may not look.
+        let here = self.path().join("tidegate");
+        if !here.exists() {
+            std::fs::hard_link(built, &here).or_else(|_| std::fs::copy(built, &here).map(drop)).unwrap();
+        }
+        let mut command = Command::new(here);
+        command.uid(uid).gid(gid);
+        self.told(command, arguments).await
+    }
+
+    async fn told(&self, mut command: Command, arguments: &[&str]) -> Told {
         command.args(arguments).current_dir(self.folder.path()).stdin(Stdio::null()).kill_on_drop(true);
         // Nothing of the machine's is to matter: neither what was compiled before nor how wide its terminal is.
         command.env("XDG_CACHE_HOME", self.folder.path().join("cache")).env_remove("CACHE_DIRECTORY");

@@ -1,6 +1,7 @@
 //! What speaks against working on a database, found out without writing: the rights that a host needs on the queue table
 //! and on tidegate's own.
 
+use super::schema::exists;
 use super::tables::Tables;
 use crate::scheduler::database::Remark;
 use crate::update::sql::{Right, Sql, SqlError, TableName};
@@ -16,19 +17,17 @@ const OWN_TABLES: [(&str, &[Right]); 4] = [
 impl Tables {
     /// The rights that are missing.
     pub(crate) async fn survey(&self, sql: &mut dyn Sql) -> Result<Vec<Remark>, SqlError> {
-        let made = self.made(sql).await?;
-        let queue = [Right::Select, Right::Insert, Right::Update, Right::Delete];
+        const QUEUE: &[Right] = &[Right::Select, Right::Insert, Right::Update, Right::Delete];
         let mut wanted: Vec<(&str, &[Right])> = Vec::new();
-        if made.queue_table {
-            wanted.push((&self.name, &queue));
+        let mut missing = None;
+        for (name, rights) in [(self.name.as_str(), QUEUE)].into_iter().chain(OWN_TABLES) {
+            match exists(sql, name).await? {
+                true => wanted.push((name, rights)),
+                // Whichever is missing, it comes to the same schema.
+                false => missing = Some((name, &[Right::Create][..])),
+            }
         }
-        if made.own_tables {
-            wanted.extend(OWN_TABLES);
-        }
-        if !(made.queue_table && made.own_tables) {
-            // Whichever is missing, it comes to the same schema.
-            wanted.push((if made.queue_table { OWN_TABLES[0].0 } else { &self.name }, &[Right::Create]));
-        }
+        wanted.extend(missing);
         let mut remarks = Vec::new();
         for (name, rights) in wanted {
             let table = TableName { schema: None, name: name.to_owned() };

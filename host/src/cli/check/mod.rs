@@ -169,6 +169,7 @@ fn progress_of(handler: &dyn Handler, row: Option<&QueueRow>) -> Progress {
 fn as_problem(error: UpdateError) -> Result<Vec<Problem>, SqlError> {
     let hint = match error {
         UpdateError::Sql(error) if error.class == ErrorClass::Connection => return Err(error),
+        UpdateError::Sql(ref error) if lacks_rights(error) => "grant that to the role in the database's `url`",
         UpdateError::Sql(ref error) => hint_on(error).unwrap_or("check again, and if it stays so, mend the definition"),
         _ => "mend the definition, or what it stands on",
     };

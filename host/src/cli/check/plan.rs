@@ -71,6 +71,7 @@ impl Plan {
             return "does nothing".to_owned();
         }
         match (self.one_shot, self.rows_left, self.batches) {
+            (false, Some(0), _) => "no rows are left".to_owned(),
             (true, Some(rows), _) => format!("in one go over about {} rows", output::count(rows)),
             (true, None, _) => "in one go".to_owned(),
             (false, Some(rows), Some(batches)) => format!(

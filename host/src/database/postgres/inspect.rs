@@ -148,10 +148,9 @@ pub(super) async fn survey(sql: &mut dyn Sql) -> Result<Vec<Remark>, SqlError> {
         )]);
     }
     if text(row, 1) == "on" {
-        let role = text(row, 2);
         return Ok(vec![Remark::hindrance(
-            format!("transactions of role \"{role}\" only read"),
-            format!("ALTER ROLE {} RESET default_transaction_read_only", PostgresDialect.quote(&role)),
+            format!("transactions of role \"{}\" only read", text(row, 2)),
+            "set `default_transaction_read_only` to off, which the role, the database or the server has on",
         )]);
     }
     Ok(Vec::new())
