@@ -76,7 +76,7 @@ impl Check {
         } else {
             report.findings.iter().for_each(Finding::print);
             for plan in &report.plans {
-                output::print(&plan.render())?;
+                output::print(&format!("{}\n", plan.render()))?;
             }
             if in_order {
                 output::print(&in_order_with(config, tally.as_deref()))?;
