@@ -70,7 +70,7 @@ on_both! {
 
     async fn what_fits_is_in_order(place: Place) {
         place.run("create table items (id integer not null primary key, touched int not null)").await;
-        place.run(place.either("pragma journal_mode = wal", "select 1")).await;
+        place.recommended().await;
         let told = super::site(place).tidegate(&["check"]).await;
         let in_order = "tidegate.toml is in order: 1 database, 0 controllers, 3 updates (3 notes)\n";
         assert_eq!((told.code, told.out.as_str()), (0, in_order), "{}", told.all());
@@ -83,7 +83,7 @@ on_both! {
 
     async fn a_queue_that_cannot_go_on_is_told(place: Place) {
         make_items(place, 10).await;
-        place.run(place.either("pragma journal_mode = wal", "select 1")).await;
+        place.recommended().await;
         let site = super::site(place);
         site.tidegate(&["enqueue", "touch_items", "other", "fails"]).await;
         // The third is quarantined by a run.
