@@ -16,9 +16,16 @@ const MODULES: &[(&str, &[&str], &[&str])] = &[
         &["scheduler", "update"],
         &["rusqlite", "tokio_rusqlite", "tokio_postgres", "tokio_postgres_rustls", "rustls", "rustls_native_certs"],
     ),
-    // Plain data of those whose settings a person writes: limits, definitions, policies.
-    ("config", &["controller", "sandbox", "update"], &["toml"]),
-    ("cli", &["config", "controller", "database", "pace", "sandbox", "scheduler", "update"], &["clap", "indicatif"]),
+    // How a program makes a host of its own: it names a database by its URL, so that it knows who opens it.
+    ("embed", &["controller", "database", "scheduler", "update"], &[]),
+    ("admin", &["controller", "pace", "scheduler", "update"], &["axum", "hyper", "hyper_util", "maud", "utoipa"]),
+    // Plain data of those whose settings a person writes: limits, definitions, policies, tokens.
+    ("config", &["admin", "controller", "sandbox", "update"], &["toml"]),
+    (
+        "cli",
+        &["admin", "config", "controller", "database", "embed", "pace", "sandbox", "scheduler", "update"],
+        &["clap", "indicatif"],
+    ),
 ];
 
 /// What pace must not know, besides: anything that waits, reads or writes.

@@ -3,12 +3,17 @@
 #![allow(missing_docs, unreachable_pub)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
 
+mod admin;
 mod cli;
 mod commands;
 mod config;
+mod configured;
 mod controllers;
 mod crash;
 mod database;
+mod embedding;
+mod extremes;
+mod faults;
 mod guests;
 mod kinds;
 mod layers;

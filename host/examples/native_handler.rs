@@ -6,17 +6,14 @@
 
 use std::error::Error;
 use std::path::Path;
-use std::sync::Arc;
 
 use async_trait::async_trait;
 use serde_json::{Map, json};
 use sha2::{Digest, Sha256};
-use tidegate::controller::{Policy, SupervisorSettings};
-use tidegate::database::{Options, open};
-use tidegate::scheduler::database::Holder;
-use tidegate::scheduler::{Handlers, Host, Settings, Workload};
+use tidegate::controller::BuiltIn;
 use tidegate::update::sql::{Sql, Value};
 use tidegate::update::{Budget, Handler, Mode, Next, Progress, Step, UpdateError};
+use tidegate::{DatabaseSpec, Host};
 
 /// Fills `messages.body_sha256`, walking along `id`. Its progress is `{"id": N}`, the last one done.
 struct HashBodies;
@@ -91,18 +88,12 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let path = folder.path().join("chat.db");
     application(&path)?;
 
-    let holder = Holder { host: "localhost".to_owned(), pid: std::process::id() };
-    let mut handlers = Handlers::new();
-    handlers.insert("messages_body_sha256".to_owned(), Arc::new(HashBodies));
-    let workload = Workload {
-        name: "master".to_owned(),
-        database: open(&format!("sqlite:{}", path.display()), Options::new(holder.clone()))?,
-        handlers,
-        policy: Policy::BuiltIn,
-        supervision: SupervisorSettings::default(),
-    };
-    let settings = Settings { until_done: true, ..Settings::new(holder) };
-    let summaries = Host::new(vec![workload], settings).run(std::future::pending()).await;
+    let database = DatabaseSpec::new("master", format!("sqlite:{}", path.display()))
+        .update("messages_body_sha256", HashBodies)
+        // The application is not in use here, so that no sleep is needed to leave it room.
+        .built_in(BuiltIn { sleep: None, ..BuiltIn::default() });
+    let host = Host::builder().database(database).until_done().build()?;
+    let summaries = host.run(std::future::pending()).await;
 
     let connection = rusqlite::Connection::open(&path)?;
     let missing: i64 =

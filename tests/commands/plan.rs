@@ -13,40 +13,58 @@ use crate::support::place::Place;
 /// What the planner reckons differs between versions and machines.
 const MASKS: &[(&str, &str)] = &[(r"\(cost=[^)]*\)", "(cost)"), (r"_test_\d+", "_[database]")];
 
-/// Definitions in order, of each kind and with each sort of key: (update, its keys).
+/// Definitions in order, of each kind: (update, its keys).
 const SOUND: [(&str, &str); 11] = [
     ("fill", "kind = 'backfill'\ntable = 't01'\nkey = 'id'\nset = 'body = lower(body)'"),
-    ("fill_some", "kind = 'backfill'\ntable = 't02'\nkey = 'id'\nset = 'body = room'\nwhere = 'body IS NULL'"),
-    ("fill_by_two", "kind = 'backfill'\ntable = 't03'\nkey = ['room', 'n']\nset = 'body = room'"),
-    ("fill_by_text", "kind = 'backfill'\ntable = 't04'\nkey = 'room'\nset = 'body = room'"),
     (
-        "fill_from_another",
-        "kind = 'backfill'\ntable = 't05'\nkey = 'id'\nset = 'n = (SELECT max(o.n) FROM t30 o WHERE o.id = t05.id)'",
-    ),
-    (
-        "fill_from_a_small_one",
-        "kind = 'backfill'\ntable = 't05'\nkey = 'id'\nset = 'n = (SELECT count(*) FROM t04 o WHERE o.n < t05.n)'",
+        "fill_some",
+        "kind = 'backfill'\ntable = 't02'\nkey = ['room', 'n']\nwhere = 'body IS NULL'\nset = 'body = (SELECT max(o.body) FROM t30 o WHERE o.id = t02.n)'",
     ),
     ("prune", "kind = 'delete'\ntable = 't06'\nkey = 'id'\nwhere = 'n > 1000'"),
-    ("index", "kind = 'create-index'\ntable = 't07'\nindex = 'new_index'\ncolumns = ['body', 'n']"),
     (
-        "index_of_expressions",
-        "kind = 'create-index'\ntable = 't08'\nindex = 'lower_body'\nexpressions = ['lower(body) DESC']\nunique = true\nwhere = 'n > 3'",
+        "copies",
+        "kind = 'copy'\ntable = 't04'\nkey = 'room'\ninto = 't29'\non_conflict = 'ignore'\ncolumns = { id = 'id + 1000', room = \"'copy of ' || room\", n = 'n' }",
+    ),
+    (
+        "batches",
+        "kind = 'batch'\ntable = 't05'\nkey = 'id'\nsql = 'UPDATE t05 SET n = (SELECT count(*) FROM t04 o WHERE o.n < t05.n) WHERE :range; DELETE FROM t28 WHERE id > :upto AND id < :upto + :batch_size'",
+    ),
+    (
+        "index",
+        "kind = 'create-index'\ntable = 't08'\nindex = 'lower_body'\nexpressions = ['lower(body) DESC']\nunique = true\nwhere = 'n > 3'\nreplaces = 't08_by_body'",
     ),
     (
         "index_that_is_there",
         "kind = 'create-index'\ntable = 't03'\nindex = 't03_by_body'\ncolumns = ['body']\nwhere = 'n > 5'",
     ),
+    ("validates", "kind = 'validate-constraint'\ntable = 't18'\nconstraint = 'n_small'"),
+    (
+        "validates_and_deletes",
+        "kind = 'validate-constraint-and-delete'\ntable = 't19'\nconstraint = 'n_small'\nunique_columns = 'id'",
+    ),
+    ("script", "kind = 'sql'\nsql = \"UPDATE t20 SET body = 'x' WHERE id = 1; DROP TABLE t21\""),
     ("gone", "kind = 'noop'"),
 ];
 
 /// Definitions with a fault each, and a part of what is to be said of it.
 const FAULTY: [(&str, &str, &str); 8] = [
-    ("unknown_table", "kind = 'delete'\ntable = 't31'\nkey = 'id'\nwhere = 'n = 1'", "there is no table \"t31\""),
-    ("unknown_column", "kind = 'delete'\ntable = 't09'\nkey = 'idd'\nwhere = 'n = 1'", "no column \"idd\""),
-    ("key_may_be_null", "kind = 'delete'\ntable = 't10'\nkey = 'body'\nwhere = 'n = 1'", "\"body\" may be NULL"),
-    ("key_not_indexed", "kind = 'delete'\ntable = 't11'\nkey = 'n'\nwhere = 'n = 1'", "begins with the key (n)"),
-    ("does_not_prepare", "kind = 'backfill'\ntable = 't12'\nkey = 'id'\nset = 'bodi = room'", "bodi"),
+    ("unknown_table", "kind = 'validate-constraint'\ntable = 't31'\nconstraint = 'x'", "there is no table \"t31\""),
+    (
+        "unknown_column",
+        "kind = 'copy'\ntable = 't09'\nkey = 'id'\ninto = 't29'\ncolumns = { id = 'id', rom = 'room' }",
+        "table \"t29\" has no column \"rom\"",
+    ),
+    (
+        "key_may_be_null",
+        "kind = 'batch'\ntable = 't10'\nkey = 'body'\nsql = 'DELETE FROM t10 WHERE :range'",
+        "\"body\" may be NULL",
+    ),
+    (
+        "key_not_indexed",
+        "kind = 'delete'\ntable = 't11'\nkey = 'n'\nwhere = 'n = 1'",
+        "no index of table \"t11\" gives its rows in the order of the key (n)",
+    ),
+    ("does_not_prepare", "kind = 'sql'\nsql = 'UPDATE t12 SET bodi = room'", "bodi"),
     (
         "other_index",
         "kind = 'create-index'\ntable = 't13'\nindex = 't13_by_body'\ncolumns = ['body']\nwhere = 'n > 5'",
@@ -76,6 +94,9 @@ const OF_THE_QUEUE: [(&str, &str); 3] = [
     ("fill", "in a dependency cycle: fill -> fill_some -> fill"),
 ];
 
+/// What the kinds that validate are about.
+const CONSTRAINT: &str = ", constraint n_small check (n < 100)";
+
 fn definition((name, keys): (&str, &str)) -> String {
     format!("[[update]]\nname = '{name}'\n{keys}\n\n")
 }
@@ -88,17 +109,25 @@ async fn plant(place: &Place) -> Site {
     assert_eq!(definitions.len(), 20);
     let (begin, url) = role(place).await;
     let tables = (1..=30).map(|number| {
+        // SQLite has constraints from the beginning alone, and PostgreSQL knows those to be valid.
+        let constraint = if (18..=19).contains(&number) { place.either(CONSTRAINT, "") } else { "" };
         format!(
             "create table t{number:02} (id integer not null primary key, room text not null unique, n integer not null, \
-             body text, unique (room, n));
+             body text, unique (room, n) {constraint});
              {numbers} insert into t{number:02} select g, 'room ' || g, g % 7, 'Body' from numbers;",
             numbers = numbers(if number == 30 { 10_500 } else { 300 }),
         )
     });
     let indexes = "create index t03_by_body on t03 (body) where n > 5; create index t10_by_body on t10 (body);
+         create index t08_by_body on t08 (body);
          create index t13_by_body on t13 (body) where n > 6; create index t17_by_n on t17 (n);";
+    let constraints = place.either(
+        "",
+        "alter table t18 add constraint n_small check (n < 100) not valid;
+         alter table t19 add constraint n_small check (n < 100) not valid",
+    );
     let journal = place.either("pragma journal_mode = wal;", "");
-    place.run(&format!("{journal} {begin} {} {indexes}", tables.collect::<String>())).await;
+    place.run(&format!("{journal} {begin} {} {indexes} {constraints}", tables.collect::<String>())).await;
     place.run(place.either("select 1", "analyze")).await;
     let sections: String = definitions.iter().copied().map(definition).collect();
     let site = Site::new(&format!("[[database]]\nurl = \"{url}\"\n\n{sections}"));
@@ -134,6 +163,41 @@ async fn role(place: &Place) -> (String, String) {
 fn numbers(count: u32) -> String {
     format!("with recursive numbers (g) as (select 1 union all select g + 1 from numbers where g < {count})")
 }
+
+const CONSTRAINT_OF_ALL: &str = ", constraint n_small check (n < 10000)";
+
+/// Definitions in order, whose plans are shown.
+const PLANNED: [(&str, &str); 14] = [
+    ("fill", "kind = 'backfill'\ntable = 'items'\nkey = 'id'\nset = 'body = lower(room)'\nwhere = 'body IS NULL'"),
+    ("prune", "kind = 'delete'\ntable = 'items'\nkey = 'id'\nwhere = 'body IS NULL'"),
+    ("copies", "kind = 'copy'\ntable = 'items'\nkey = 'id'\ninto = 'archive'\ncolumns = ['id', 'room']"),
+    (
+        "batches",
+        "kind = 'batch'\ntable = 'items'\nkey = 'id'\nsql = 'DELETE FROM archive WHERE id = :upto; CREATE TABLE IF NOT EXISTS made (id integer); INSERT INTO made SELECT id FROM items WHERE :range LIMIT :batch_size'",
+    ),
+    ("index", "kind = 'create-index'\ntable = 'items'\nindex = 'by_room'\ncolumns = ['room']"),
+    (
+        "index_instead",
+        "kind = 'create-index'\ntable = 'items'\nindex = 'by_body'\ncolumns = ['body']\nreplaces = 'old'",
+    ),
+    (
+        "index_on_postgres",
+        "kind = 'create-index'\ntable = 'items'\nindex = 'only'\ncolumns = ['body', 'room']\npostgres_only = true",
+    ),
+    ("validates", "kind = 'validate-constraint'\ntable = 'checked'\nconstraint = 'n_small'"),
+    (
+        "validates_and_deletes",
+        "kind = 'validate-constraint-and-delete'\ntable = 'checked'\nconstraint = 'n_small'\nunique_columns = 'id'",
+    ),
+    (
+        "validates_half_way",
+        "kind = 'validate-constraint-and-delete'\ntable = 'checked'\nconstraint = 'n_small'\nunique_columns = 'id'",
+    ),
+    ("script", "kind = 'sql'\nsql = \"UPDATE items SET body = 'x' WHERE id = 1; CREATE TABLE later (id integer)\""),
+    ("nothing_there", "kind = 'delete'\ntable = 'empty'\nkey = 'id'\nwhere = 'body IS NULL'"),
+    ("batches_nothing", "kind = 'batch'\ntable = 'empty'\nkey = 'id'\nsql = 'DELETE FROM empty WHERE :range'"),
+    ("gone", "kind = 'noop'"),
+];
 
 /// Everything that is in a database and everything that it knows of itself.
 async fn dump(place: &Place) -> Vec<String> {
@@ -202,23 +266,28 @@ on_both! {
     async fn a_plan_shows_the_statements_of_a_batch_with_the_range_of_the_key(place: Place) {
         place.run(&format!(
             "create table items (id integer not null primary key, room text not null, body text);
-             {} insert into items select g, 'room ' || g, null from numbers;
-             create table empty (id integer not null primary key, body text);",
-            numbers(5_000),
+             {numbers} insert into items select g, 'room ' || g, null from numbers;
+             create table empty (id integer not null primary key, body text);
+             create table archive (id integer not null primary key, room text);
+             create index old on items (room, body);
+             create table checked (id integer not null primary key, room text, n integer {constraint});
+             {numbers} insert into checked select g, 'room', g from numbers; {not_valid}",
+            constraint = place.either(CONSTRAINT_OF_ALL, ""),
+            not_valid = place.either("", "alter table checked add constraint n_small check (n < 10000) not valid"),
+            numbers = numbers(5_000),
         )).await;
         place.run(place.either("pragma journal_mode = wal", "analyze")).await;
-        let definitions: String = [
-            ("fill", "kind = 'backfill'\ntable = 'items'\nkey = 'id'\nset = 'body = lower(room)'\nwhere = 'body IS NULL'"),
-            ("prune", "kind = 'delete'\ntable = 'items'\nkey = 'id'\nwhere = 'body IS NULL'"),
-            ("index", "kind = 'create-index'\ntable = 'items'\nindex = 'by_room'\ncolumns = ['room']"),
-            ("nothing_there", "kind = 'delete'\ntable = 'empty'\nkey = 'id'\nwhere = 'body IS NULL'"),
-            ("gone", "kind = 'noop'"),
-        ].into_iter().map(definition).collect();
+        let definitions: String = PLANNED.into_iter().map(definition).collect();
         let settings = "[background_updates]\ndefault_batch_size = 250\n";
         let site = Site::new(&format!("{settings}\n[[database]]\nurl = \"{}\"\n\n{definitions}", place.url));
-        site.tidegate(&["enqueue", "fill", "prune", "index", "nothing_there", "gone"]).await;
+        let names: Vec<&str> = ["enqueue"].into_iter().chain(PLANNED.iter().map(|(name, _)| *name)).collect();
+        assert_eq!(site.tidegate(&names).await.code, 0);
         // Half-way: what is left is planned, and not what was done.
         place.run(r#"update background_updates set progress_json = '{"after": ["2500"], "items": 2500}' where update_name = 'prune'"#).await;
+        place.run(
+            r#"update background_updates set progress_json = '{"state": "delete", "after": ["1000"], "items": 1000}'
+               where update_name = 'validates_half_way'"#,
+        ).await;
         let before = dump(place).await;
         let told = site.tidegate(&["check", "--plan"]).await;
         assert_eq!(told.code, 0, "{}", told.all());

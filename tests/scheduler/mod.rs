@@ -2,4 +2,5 @@
 
 mod failure;
 mod order;
+mod reload;
 mod steering;

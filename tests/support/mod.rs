@@ -1,9 +1,11 @@
 //! What several topics need.
 
+pub mod api;
 pub mod binary;
 pub mod command;
 pub mod components;
 pub mod diary;
+pub mod disk;
 pub mod place;
 pub mod postgres;
 pub mod recorder;

@@ -119,6 +119,13 @@ impl Server {
         }
     }
 
+    /// Gives a folder to the server.
+    pub fn hand_over(&self, folder: &Path) {
+        if let Some(User { uid, gid }) = self.user {
+            chown(folder, Some(uid), Some(gid)).unwrap();
+        }
+    }
+
     /// Stops it in good order, ending all connections.
     pub fn stop(&self) {
         self.stop_in("fast");

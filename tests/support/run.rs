@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidegate::controller::{BuiltIn, Policy, Source, SupervisorSettings};
+use tidegate::scheduler::board::Board;
 use tidegate::scheduler::database::{Database, NewRow, Record};
 use tidegate::scheduler::event::{Event, EventKind};
-use tidegate::scheduler::{Control, End, Handlers, Host, Settings, Summary, Workload};
+use tidegate::scheduler::{Control, End, Handlers, Host, Replacement, Settings, Summary, Workload};
 use tidegate::update::Handler;
-use tidegate::update::backfill::{Backfill, BackfillDefinition};
 use tidegate::update::sql::TableName;
+use tidegate::update::{Backfill, BackfillDefinition};
 use tokio::sync::broadcast::Receiver;
 use tokio::task::JoinHandle;
 
@@ -104,6 +105,16 @@ impl Run {
         self
     }
 
+    /// What a running host can be given instead.
+    pub fn replacement(&self) -> Replacement {
+        Replacement {
+            handlers: self.handlers.clone(),
+            policy: self.policy.clone(),
+            supervision: self.supervision,
+            settings: self.settings.clone(),
+        }
+    }
+
     /// Runs until nothing can run.
     pub async fn until_done(self) -> Story {
         self.start().end().await
@@ -120,9 +131,9 @@ impl Run {
             supervision: self.supervision,
         };
         let host = Host::new(vec![workload], self.settings);
-        let (events, control) = (host.events().subscribe(), host.control());
+        let (events, control, board) = (host.events().subscribe(), host.control(), host.board());
         let task = tokio::spawn(host.run(std::future::pending()));
-        Running { events, control, task, database, seen: Vec::new() }
+        Running { events, control, board, task, database, seen: Vec::new() }
     }
 }
 
@@ -130,6 +141,7 @@ impl Run {
 pub struct Running {
     events: Receiver<Arc<Event>>,
     pub control: Control,
+    pub board: Board,
     pub task: JoinHandle<Vec<Summary>>,
     database: Arc<dyn Database>,
     seen: Vec<EventKind>,

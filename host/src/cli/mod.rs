@@ -2,13 +2,16 @@
 
 mod cancel;
 mod check;
+mod completions;
 mod enqueue;
 mod error;
 mod estimate;
 mod history;
+mod init;
 mod log;
 mod output;
 mod pause;
+mod results;
 mod retry;
 mod run;
 mod status;
@@ -22,7 +25,7 @@ use clap::{ColorChoice, Parser, Subcommand};
 use indicatif::MultiProgress;
 use tidegate::config::{Config, Diagnostic};
 
-use error::CliError;
+use error::{CliError, Finding};
 
 /// Runs background updates over SQLite and PostgreSQL in small batches.
 #[derive(Debug, Parser)]
@@ -32,9 +35,14 @@ struct Cli {
     #[arg(long, global = true, value_name = "FILE", default_value = "tidegate.toml")]
     config: PathBuf,
 
-    /// What is logged to standard error, e.g. "info" or "tidegate=debug,warn".
-    #[arg(long, global = true, value_name = "FILTER", default_value = "warn")]
-    log: String,
+    /// What is logged to standard error, e.g. "info" or "tidegate=debug,warn"; as JSON "warn,tidegate=info" where
+    /// nothing is said, and otherwise "warn".
+    #[arg(long, global = true, value_name = "FILTER")]
+    log: Option<String>,
+
+    /// How log lines are written.
+    #[arg(long, global = true, value_name = "FORMAT", value_enum, default_value_t = log::Format::Human)]
+    log_format: log::Format,
 
     /// Whether to colour what is printed.
     #[arg(long, global = true, value_name = "WHEN", default_value_t = ColorChoice::Auto)]
@@ -46,6 +54,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Init(init::Init),
     Run(run::Run),
     Check(check::Check),
     Enqueue(enqueue::Enqueue),
@@ -55,6 +64,27 @@ enum Command {
     Pause(pause::Pause),
     Resume(pause::Resume),
     Cancel(cancel::Cancel),
+    Completions(completions::Completions),
+    Reference(completions::Reference),
+}
+
+impl Command {
+    /// Whether what is printed is for a program to read.
+    fn prints_json(&self) -> bool {
+        match self {
+            Command::Init(init) => init.json,
+            Command::Run(run) => run.json,
+            Command::Enqueue(enqueue) => enqueue.json.json,
+            Command::Status(status) => status.json,
+            Command::History(history) => history.json,
+            Command::Retry(retry) => retry.json.json,
+            Command::Pause(pause) => pause.json.json,
+            Command::Resume(resume) => resume.json.json,
+            Command::Cancel(cancel) => cancel.json.json,
+            Command::Check(check) => check.json,
+            Command::Completions(_) | Command::Reference(_) => false,
+        }
+    }
 }
 
 /// What every command has at hand.
@@ -63,6 +93,8 @@ struct Context {
     config: PathBuf,
     /// The progress bars there are: whatever else is written to standard error goes around them.
     bars: MultiProgress,
+    /// Whether what is printed is for a program to read.
+    json: bool,
 }
 
 impl Context {
@@ -70,14 +102,16 @@ impl Context {
     fn config(&self) -> Result<Config, CliError> {
         let config = self.read().map_err(CliError::configuration)?;
         for warning in &config.warnings {
-            output::warn(&warning.to_string());
+            match self.json {
+                true => output::json_line("warning", &Finding::from(warning)),
+                false => output::warn(&warning.to_string()),
+            }
         }
         Ok(config)
     }
 
     /// The configuration, or all that is wrong with it, urls that no driver understands included.
     fn read(&self) -> Result<Config, Vec<Diagnostic>> {
-        let environment = |name: &str| env::var(name).ok();
         let config = Config::load(&self.config, &environment)?;
         let wrong: Vec<Diagnostic> =
             config.databases.iter().filter_map(|database| wiring::refused_url(&config, database)).collect();
@@ -85,26 +119,37 @@ impl Context {
     }
 }
 
+/// The value of a variable of this process's environment.
+fn environment(name: &str) -> Option<String> {
+    env::var(name).ok()
+}
+
 /// Does what the command line says.
 pub(crate) fn main() -> ExitCode {
     let cli = Cli::parse();
     output::set_color(cli.color);
-    match execute(cli) {
+    let json = cli.command.prints_json();
+    match execute(cli, json) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            error.print();
+            if json {
+                error.print_json()
+            } else {
+                error.print()
+            }
             error.exit_code()
         }
     }
 }
 
-fn execute(cli: Cli) -> Result<(), CliError> {
-    let context = Context { config: cli.config, bars: MultiProgress::new() };
-    log::start(&cli.log, &context.bars)?;
+fn execute(cli: Cli, json: bool) -> Result<(), CliError> {
+    let context = Context { config: cli.config, bars: MultiProgress::new(), json };
+    log::start(cli.log.as_deref(), cli.log_format, &context.bars)?;
     let runtime = tokio::runtime::Runtime::new()
         .map_err(|error| CliError::failure("cannot start the async runtime").because(error))?;
     runtime.block_on(async {
         match cli.command {
+            Command::Init(init) => init.execute(&context).await,
             Command::Run(run) => run.execute(&context).await,
             Command::Check(check) => check.execute(&context).await,
             Command::Enqueue(enqueue) => enqueue.execute(&context).await,
@@ -114,6 +159,8 @@ fn execute(cli: Cli) -> Result<(), CliError> {
             Command::Pause(pause) => pause.execute(&context).await,
             Command::Resume(resume) => resume.execute(&context).await,
             Command::Cancel(cancel) => cancel.execute(&context).await,
+            Command::Completions(completions) => completions.execute(),
+            Command::Reference(reference) => reference.execute(),
         }
     })
 }

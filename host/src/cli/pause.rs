@@ -7,7 +7,8 @@ use tidegate::scheduler::database::{Pause as Stored, unix_ms};
 
 use super::enqueue::selected;
 use super::error::CliError;
-use super::{Context, output, wiring};
+use super::results::{Json, Results};
+use super::{Context, wiring};
 
 /// Start no more batches until `resume`, restarts and takeovers included; a batch that runs is finished
 #[derive(Debug, clap::Args)]
@@ -19,6 +20,9 @@ pub(super) struct Pause {
     /// Why, for whoever looks at `status`
     #[arg(long)]
     reason: Option<String>,
+
+    #[command(flatten)]
+    pub(super) json: Json,
 }
 
 /// Lift a pause
@@ -27,28 +31,40 @@ pub(super) struct Resume {
     /// On this database alone
     #[arg(long, value_name = "DATABASE")]
     database: Option<String>,
+
+    #[command(flatten)]
+    pub(super) json: Json,
 }
 
 impl Pause {
     pub(super) async fn execute(self, context: &Context) -> Result<(), CliError> {
         let pause = Stored { since_ms: unix_ms(SystemTime::now()), reason: self.reason };
-        store(context, self.database.as_deref(), Some(&pause)).await
+        let mut results = Results::new(&self.json);
+        let outcome = store(context, self.database.as_deref(), Some(&pause), &mut results).await;
+        results.end(outcome)
     }
 }
 
 impl Resume {
     pub(super) async fn execute(self, context: &Context) -> Result<(), CliError> {
-        store(context, self.database.as_deref(), None).await
+        let mut results = Results::new(&self.json);
+        let outcome = store(context, self.database.as_deref(), None, &mut results).await;
+        results.end(outcome)
     }
 }
 
 /// Stores a pause, or that there is none, on each database meant.
-async fn store(context: &Context, name: Option<&str>, pause: Option<&Stored>) -> Result<(), CliError> {
+async fn store(
+    context: &Context,
+    name: Option<&str>,
+    pause: Option<&Stored>,
+    results: &mut Results,
+) -> Result<(), CliError> {
     let config = context.config()?;
     for database in selected(&config, name)? {
         store_on(database, pause).await?;
         let word = if pause.is_some() { "paused" } else { "resumed" };
-        output::print(&format!("{}: {word}", database.name))?;
+        results.tell(&database.name, None, word, &format!("{}: {word}", database.name))?;
     }
     Ok(())
 }

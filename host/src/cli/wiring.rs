@@ -4,13 +4,14 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use rustix::system::uname;
 use tidegate::config::{self, Config, Diagnostic, Target, UpdateKind};
-use tidegate::controller::{Fault, Source};
+use tidegate::controller::Fault;
 use tidegate::database::{self, OpenError, Options};
 use tidegate::sandbox::{Artifact, ComponentSource, LoadOptions};
 use tidegate::scheduler::database::{Database, Holder};
-use tidegate::update::{Backfill, CreateIndex, Delete, Handler, Noop};
+use tidegate::update::{
+    Backfill, Batch, Copy, CreateIndex, Delete, Handler, Noop, Script, ValidateAndDelete, ValidateConstraint,
+};
 
 use super::error::CliError;
 
@@ -34,7 +35,7 @@ pub(super) fn refused_url(config: &Config, database: &config::Database) -> Optio
 
 /// As [`open`], with the driver's own error.
 pub(super) fn open_lazily(database: &config::Database) -> Result<Arc<dyn Database>, OpenError> {
-    let mut options = Options::new(holder());
+    let mut options = Options::new(Holder::this_process());
     options.queue_table.clone_from(&database.queue_table);
     let url = match &database.target {
         Target::Sqlite { path, busy_timeout } => {
@@ -51,23 +52,24 @@ pub(super) fn open_lazily(database: &config::Database) -> Result<Arc<dyn Databas
     database::open(&url, options)
 }
 
-/// This process, as the holder of leases.
-pub(super) fn holder() -> Holder {
-    Holder { host: uname().nodename().to_string_lossy().into_owned(), pid: std::process::id() }
-}
-
 /// What does an update's work on a database.
 pub(super) fn handler(update: &config::Update, database: &config::Database) -> Arc<dyn Handler> {
+    let system = database.target.system();
     match update.kind.clone() {
         UpdateKind::Backfill(definition) => Arc::new(Backfill::new(definition)),
         UpdateKind::Delete(definition) => Arc::new(Delete::new(definition)),
-        UpdateKind::CreateIndex(definition) => Arc::new(CreateIndex::new(definition, database.target.system())),
+        UpdateKind::Copy(definition) => Arc::new(Copy::new(definition)),
+        UpdateKind::Batch(definition) => Arc::new(Batch::new(definition, system)),
+        UpdateKind::CreateIndex(definition) => Arc::new(CreateIndex::new(definition, system)),
+        UpdateKind::ValidateConstraint(definition) => Arc::new(ValidateConstraint::new(definition)),
+        UpdateKind::ValidateAndDelete(definition) => Arc::new(ValidateAndDelete::new(definition)),
+        UpdateKind::Script(definition) => Arc::new(Script::new(definition, system)),
         UpdateKind::Noop => Arc::new(Noop),
     }
 }
 
 /// A controller's component, read, compiled and linked.
-pub(super) async fn controller(controller: &config::Controller) -> Result<Arc<dyn Source>, Fault> {
+pub(super) async fn controller(controller: &config::Controller) -> Result<Arc<ComponentSource>, Fault> {
     let options = LoadOptions {
         sha256: controller.sha256,
         limits: controller.limits.clone(),

@@ -43,7 +43,7 @@ fn controller<'a>(reader: &mut Reader<'a>, mut table: Table<'a>, known: &[&str])
     let settings = settings.map(|table| reader.texts("[controller.settings]", table)).unwrap_or_default();
     let raw = &section.values;
     let fallback = raw.fallback.as_ref().and_then(|text| one_of(reader, "fallback", text, &["default", "hold"]));
-    let sha256 = raw.sha256.as_ref().and_then(|text| digest(reader, text));
+    let sha256 = raw.sha256.as_ref().and_then(|text| digest(reader, text, "`sha256sum` on the file prints it"));
     let databases = named_databases(reader, raw.databases.as_ref(), known);
     let name = required(reader, &section, "name", raw.name.as_ref());
     let path = required(reader, &section, "path", raw.path.as_ref());
@@ -76,11 +76,12 @@ fn resolve_limits(raw: &raw::Limits) -> Limits {
 }
 
 /// A number of things in memory; the ranges of the limits are far below any machine's.
-fn size(number: u64) -> usize {
+pub(super) fn size(number: u64) -> usize {
     usize::try_from(number).unwrap_or(usize::MAX)
 }
 
-fn digest(reader: &mut Reader<'_>, text: &Spanned<String>) -> Option<[u8; 32]> {
+/// A SHA-256 digest.
+pub(super) fn digest(reader: &mut Reader<'_>, text: &Spanned<String>, hint: &str) -> Option<[u8; 32]> {
     let digits = text.get_ref();
     let bytes = (0..32).map(|byte| u8::from_str_radix(digits.get(2 * byte..2 * byte + 2)?, 16).ok());
     let is_hex = digits.len() == 64 && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
@@ -88,7 +89,7 @@ fn digest(reader: &mut Reader<'_>, text: &Spanned<String>) -> Option<[u8; 32]> {
         Some(digest) if is_hex => Some(digest),
         _ => {
             let message = format!("\"sha256\": {} is not a digest of 64 hexadecimal digits", reader.written(text));
-            reader.error(reader.at(text), message, Some("`sha256sum` on the file prints it".to_owned()));
+            reader.error(reader.at(text), message, Some(hint.to_owned()));
             None
         }
     }

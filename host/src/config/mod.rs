@@ -4,6 +4,7 @@
 //! Relative paths are relative to the file's folder. Everything that is wrong is reported at once, each with its place
 //! and what to do about it; what a person wrote may appear there, what a variable or a secret file holds never does.
 
+mod admin;
 mod controller;
 mod database;
 mod diagnostic;
@@ -19,6 +20,7 @@ use std::path::Path;
 
 use toml::de::DeTable;
 
+pub use admin::{Admin, DEFAULT_ADDRESS};
 pub use diagnostic::{Diagnostic, Position};
 pub use model::{
     BackgroundUpdates, Config, Controller, Database, Databases, Estimator, Places, Settings, Target, Update, UpdateKind,

@@ -5,12 +5,16 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::admin::Admin;
 use super::diagnostic::{Diagnostic, Position};
 use super::secret::Secret;
 use crate::controller::Fallback;
 use crate::sandbox::Limits;
 use crate::update::sql::System;
-use crate::update::{BackfillDefinition, CreateIndexDefinition, DeleteDefinition};
+use crate::update::{
+    BackfillDefinition, BatchDefinition, CopyDefinition, CreateIndexDefinition, DeleteDefinition, ScriptDefinition,
+    ValidateAndDeleteDefinition, ValidateConstraintDefinition,
+};
 
 /// A whole configuration. Paths in it are already relative to what the configuration file is relative to.
 #[derive(Debug, Clone)]
@@ -25,6 +29,8 @@ pub struct Config {
     pub controllers: Vec<Controller>,
     /// `[[update]]`, in order of appearance, no two of one name for one database.
     pub updates: Vec<Update>,
+    /// `[admin]`; without it there is no API.
+    pub admin: Option<Admin>,
     /// What is in order, but probably not what was meant.
     pub warnings: Vec<Diagnostic>,
 }
@@ -220,8 +226,18 @@ pub enum UpdateKind {
     Backfill(BackfillDefinition),
     /// `delete`: deletes rows in the order of a key.
     Delete(DeleteDefinition),
+    /// `copy`: inserts rows into another table in the order of a key.
+    Copy(CopyDefinition),
+    /// `batch`: executes statements for each batch of a walk along a key.
+    Batch(BatchDefinition),
     /// `create-index`: builds an index.
     CreateIndex(CreateIndexDefinition),
+    /// `validate-constraint`: validates a constraint.
+    ValidateConstraint(ValidateConstraintDefinition),
+    /// `validate-constraint-and-delete`: validates a constraint, deleting the rows that break it where need be.
+    ValidateAndDelete(ValidateAndDeleteDefinition),
+    /// `sql`: executes a script once.
+    Script(ScriptDefinition),
     /// `noop`: ends at once.
     Noop,
 }

@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use serde::de::{self, Deserialize, Deserializer, IgnoredAny, SeqAccess, Visitor};
+use serde::de::{self, Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use toml::Spanned;
 
 type Text = Option<Spanned<String>>;
@@ -26,7 +26,8 @@ pub(super) struct BackgroundUpdates {
     pub default_batch_size: Whole<100, 1, LARGEST_BATCH>,
     pub max_batch_size: Whole<1_000_000, 1, LARGEST_BATCH>,
     pub max_target_duration_ms: Whole<60_000, 1, DAY>,
-    pub poll_interval_ms: Whole<1_000, 10, DAY>,
+    // No longer: a running host is to notice within a second what a command tells it, and it looks at both at once.
+    pub poll_interval_ms: Whole<1_000, 10, 1_000>,
     pub max_attempts: Whole<5, 1, 1_000>,
     pub shutdown_grace_ms: Whole<10_000, 0, DAY>,
     pub estimator: Text,
@@ -77,6 +78,30 @@ pub(super) struct Limits {
     pub log_line_bytes: Whole<4_096, 16, MIB>,
 }
 
+/// `[admin]`
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(default)]
+pub(super) struct Admin {
+    pub listen: Texts,
+    pub unix_socket: Text,
+    pub max_body_bytes: Whole<{ 50 * MIB }, 1_024, { 1_024 * MIB }>,
+    pub max_header_bytes: Whole<65_536, 8_192, MIB>,
+    pub max_connections: Whole<1_024, 1, 65_536>,
+    pub header_timeout_ms: Whole<30_000, 100, DAY>,
+    pub request_timeout_ms: Whole<60_000, 100, DAY>,
+    // Read as sections of their own; here it stands for its name.
+    pub token: Option<IgnoredAny>,
+}
+
+/// `[[admin.token]]`
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(default)]
+pub(super) struct Token {
+    pub name: Text,
+    pub role: Text,
+    pub sha256: Text,
+}
+
 /// `[[update]]`: the keys of all kinds together.
 #[derive(Debug, Default, serde::Deserialize)]
 #[serde(default)]
@@ -91,9 +116,18 @@ pub(super) struct Update {
     #[serde(rename = "where")]
     pub condition: Text,
     pub index: Text,
-    pub columns: Texts,
+    pub columns: Option<Spanned<Columns>>,
     pub expressions: Texts,
     pub unique: Option<bool>,
+    pub replaces: Text,
+    pub postgres_only: Option<bool>,
+    pub into: Text,
+    pub into_schema: Text,
+    pub on_conflict: Text,
+    pub sql: Text,
+    pub constraint: Text,
+    pub check: Text,
+    pub unique_columns: Option<Spanned<OneOrMany>>,
 }
 
 /// A whole number from `MIN` to `MAX`, `DEFAULT` where its key is left out.
@@ -169,5 +203,44 @@ impl<'de> Visitor<'de> for OneOrManyVisitor {
             texts.push(text);
         }
         Ok(texts)
+    }
+}
+
+/// Columns: an array of their names, or a table of what is written to each.
+#[derive(Debug)]
+pub(super) enum Columns {
+    Names(Vec<Spanned<String>>),
+    Expressions(Vec<(String, Spanned<String>)>),
+}
+
+impl<'de> Deserialize<'de> for Columns {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(ColumnsVisitor)
+    }
+}
+
+struct ColumnsVisitor;
+
+impl<'de> Visitor<'de> for ColumnsVisitor {
+    type Value = Columns;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array of strings, or a table of strings")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Self::Value, A::Error> {
+        let mut names = Vec::new();
+        while let Some(name) = elements.next_element()? {
+            names.push(name);
+        }
+        Ok(Columns::Names(names))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Self::Value, A::Error> {
+        let mut expressions = Vec::new();
+        while let Some(entry) = entries.next_entry()? {
+            expressions.push(entry);
+        }
+        Ok(Columns::Expressions(expressions))
     }
 }

@@ -9,15 +9,15 @@ use toml::de::{DeTable, DeValue};
 
 use super::model::{BackgroundUpdates, Config, Databases, Estimator, Places};
 use super::section::{Reader, Section, suggest};
-use super::{controller, database, raw, update};
+use super::{admin, controller, database, raw, update};
 
 /// The sections of the file.
-const SECTIONS: [&str; 4] = ["background_updates", "database", "controller", "update"];
+const SECTIONS: [&str; 5] = ["background_updates", "database", "controller", "update", "admin"];
 
 /// Reads the whole document. What is wrong is with the reader afterwards, and what is returned then is of no use.
 pub(super) fn config<'a>(reader: &mut Reader<'a>, mut document: DeTable<'a>) -> Config {
     reader.refuse_unknown_keys("", &mut document, &SECTIONS);
-    let [background, databases, controllers, updates] = SECTIONS.map(|name| document.remove(name));
+    let [background, databases, controllers, updates, admin] = SECTIONS.map(|name| document.remove(name));
     let background_updates = background_updates(reader, background);
     let databases = database::databases(reader, databases);
     let known: Vec<&str> = databases.iter().map(|database| database.name.as_str()).collect();
@@ -29,6 +29,7 @@ pub(super) fn config<'a>(reader: &mut Reader<'a>, mut document: DeTable<'a>) -> 
         databases,
         controllers,
         updates,
+        admin: admin::admin(reader, admin),
         warnings: Vec::new(),
     };
     config.warnings = controller::ignored_controllers(&config);

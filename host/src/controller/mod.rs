@@ -1,8 +1,9 @@
 //! Controllers: the policy that sets the pace. The traits that one implements, the built-in policy, and what happens
 //! when one fails. Nothing here knows WebAssembly, SQL or HTTP.
 
-pub mod builtin;
-pub mod fault;
+mod builtin;
+mod fault;
+mod native;
 pub mod supervisor;
 
 use std::time::Duration;
@@ -11,6 +12,7 @@ use async_trait::async_trait;
 
 pub use builtin::BuiltIn;
 pub use fault::{Callback, Fault, FaultKind};
+pub use native::Native;
 pub use supervisor::{Fallback, Policy, Supervisor, SupervisorSettings};
 
 /// The update that a callback is asked about.
@@ -69,8 +71,23 @@ pub struct Usage {
     pub calls: u64,
     /// Fuel consumed by them.
     pub fuel: u64,
+    /// The most fuel that one of them consumed.
+    pub peak_fuel: u64,
     /// The most linear memory held at any time, in bytes.
     pub peak_memory: u64,
+    /// How long they took, in total.
+    pub duration: Duration,
+}
+
+impl Usage {
+    /// Adds what other calls used.
+    pub fn add(&mut self, other: Usage) {
+        self.calls = self.calls.saturating_add(other.calls);
+        self.fuel = self.fuel.saturating_add(other.fuel);
+        self.peak_fuel = self.peak_fuel.max(other.peak_fuel);
+        self.peak_memory = self.peak_memory.max(other.peak_memory);
+        self.duration += other.duration;
+    }
 }
 
 /// A policy that sets the pace of one database's updates. One call at a time.

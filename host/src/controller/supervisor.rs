@@ -124,6 +124,8 @@ pub struct Supervisor {
     /// Why the fallback is in force, where it is.
     fallback_reason: Option<String>,
     last_fault: Option<Fault>,
+    /// What instances used that are gone.
+    spent: Option<Usage>,
     notices: Vec<Notice>,
 }
 
@@ -140,6 +142,7 @@ impl Supervisor {
             retired: false,
             fallback_reason: None,
             last_fault: None,
+            spent: None,
             notices: Vec::new(),
         };
         if let Policy::Broken { fault, .. } = policy {
@@ -168,6 +171,12 @@ impl Supervisor {
         }
     }
 
+    /// True where the built-in policy sets the pace, be it as a fallback.
+    pub fn is_built_in(&self) -> bool {
+        let replaced = self.fallback_reason.is_some() && !self.retired;
+        matches!(self.policy, Policy::BuiltIn) || (replaced && self.fallback() == Fallback::Default)
+    }
+
     /// The last fault.
     pub fn last_fault(&self) -> Option<&Fault> {
         self.last_fault.as_ref()
@@ -180,7 +189,14 @@ impl Supervisor {
 
     /// What the controller used since this was last asked.
     pub fn take_usage(&mut self) -> Option<Usage> {
-        self.live.as_mut().and_then(|live| live.take_usage())
+        let used = self.live.as_mut().and_then(|live| live.take_usage());
+        match (self.spent.take(), used) {
+            (Some(mut spent), Some(used)) => {
+                spent.add(used);
+                Some(spent)
+            }
+            (spent, used) => spent.or(used),
+        }
     }
 
     /// Begins an iteration.
@@ -299,10 +315,12 @@ impl Supervisor {
         self.iteration_at_fault = true;
         self.note(&fault);
         if fault.kind.loses_instance() {
+            self.spent = self.take_usage();
             self.live = None;
         }
         if self.in_a_row >= self.settings.max_faults && self.fallback_reason.is_none() {
-            self.fall_back(format!("{} faults in a row", self.in_a_row), &format!(", the last: {fault}"));
+            let faults = if self.in_a_row == 1 { "fault" } else { "faults" };
+            self.fall_back(format!("{} {faults} in a row", self.in_a_row), &format!(", the last: {fault}"));
         }
     }
 

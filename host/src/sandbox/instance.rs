@@ -1,7 +1,7 @@
 //! A running instance: every call into a guest goes through here, and none goes unmetered.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use wasmtime::component::ResourceAny;
 use wasmtime::{Result, Store, UpdateDeadline};
@@ -23,9 +23,12 @@ pub(super) struct Live {
     default_batch_size: Option<default_batch_size::Guest>,
     min_batch_size: Option<min_batch_size::Guest>,
     limits: Limits,
+    metered: bool,
     /// Why it can never be called again. Set while a call runs, so that it stays where a call is given up half way:
     /// wasmtime does not let anybody into an instance that was left in the middle of something.
     lost: Option<Fault>,
+    /// When the call in hand began.
+    begun: Instant,
     /// Shared with the controller, which is asked for it without waiting for a call to end.
     usage: Arc<Mutex<Usage>>,
 }
@@ -37,7 +40,8 @@ impl Live {
         let failed = |error| fault::of_call(&error, Callback::Start, limits);
         let wrong_types = |error| fault::incompatible_because("its exports do not have the contract's types", &error);
         let mut store = new_store(artifact, state);
-        allow(&mut store, limits).map_err(failed)?;
+        let metered = artifact.is_metered();
+        allow(&mut store, limits, metered).map_err(failed)?;
         let started = within(limits.deadline, program.pre.instance_pre().instantiate_async(&mut store)).await;
         store.data_mut().end_call();
         let instance = started.map_err(failed)?;
@@ -49,10 +53,12 @@ impl Live {
         Ok(Live {
             default_batch_size: default_batch_size.map(|world| world.tidegate_controller_default_batch_size().clone()),
             min_batch_size: min_batch_size.map(|world| world.tidegate_controller_min_batch_size().clone()),
+            begun: Instant::now(),
             usage: Arc::default(),
             store,
             guest,
             limits: limits.clone(),
+            metered,
             lost: None,
         })
     }
@@ -125,9 +131,11 @@ impl Live {
         if let Some(first) = &self.lost {
             return Err(fault::lost(first, callback));
         }
-        allow(&mut self.store, &self.limits).map_err(|error| fault::of_call(&error, callback, &self.limits))?;
+        allow(&mut self.store, &self.limits, self.metered)
+            .map_err(|error| fault::of_call(&error, callback, &self.limits))?;
         let message = "the host gave the call up before it ended".to_owned();
         self.lost = Some(Fault { kind: FaultKind::Deadline, callback, message });
+        self.begun = Instant::now();
         Ok(())
     }
 
@@ -141,11 +149,16 @@ impl Live {
     }
 
     fn measure(&mut self) {
-        let fuel_left = self.store.get_fuel().unwrap_or_default();
-        let mut usage = self.usage.lock().unwrap_or_else(PoisonError::into_inner);
-        usage.calls += 1;
-        usage.fuel += self.limits.fuel_per_call.saturating_sub(fuel_left);
-        usage.peak_memory = self.store.data().accountant.memory_bytes();
+        let used = |left| self.limits.fuel_per_call.saturating_sub(left);
+        let fuel = if self.metered { used(self.store.get_fuel().unwrap_or_default()) } else { 0 };
+        let call = Usage {
+            calls: 1,
+            fuel,
+            peak_fuel: fuel,
+            peak_memory: self.store.data().accountant.memory_bytes(),
+            duration: self.begun.elapsed(),
+        };
+        self.usage.lock().unwrap_or_else(PoisonError::into_inner).add(call);
     }
 }
 
@@ -163,8 +176,10 @@ fn new_store(artifact: &Artifact, state: HostState) -> Store<HostState> {
 }
 
 /// Fuel bounds a call's work, the epoch the time until it lets others run and looks at its deadline.
-fn allow(store: &mut Store<HostState>, limits: &Limits) -> Result<()> {
-    store.set_fuel(limits.fuel_per_call)?;
+fn allow(store: &mut Store<HostState>, limits: &Limits, metered: bool) -> Result<()> {
+    if metered {
+        store.set_fuel(limits.fuel_per_call)?;
+    }
     store.set_epoch_deadline(1);
     store.data_mut().begin_call();
     Ok(())

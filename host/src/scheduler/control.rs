@@ -1,8 +1,39 @@
 //! How a running host is steered from within its process.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::watch;
+
+use super::{Handlers, Settings};
+use crate::controller::{Policy, SupervisorSettings};
+
+/// What a running host is to work with from now on, on one database.
+#[derive(Clone)]
+pub struct Replacement {
+    /// The updates that are defined.
+    pub handlers: Handlers,
+    /// Who sets the pace.
+    pub policy: Policy,
+    /// What bounds whoever sets the pace.
+    pub supervision: SupervisorSettings,
+    /// Settings of the loop. Its holder, and whether it ends once nothing can run, stay as they were.
+    pub settings: Settings,
+}
+
+impl fmt::Debug for Replacement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Replacement").field("handlers", &self.handlers.len()).finish_non_exhaustive()
+    }
+}
+
+/// What one database's loop has been told and has not done yet.
+#[derive(Debug, Default)]
+struct Orders {
+    replacement: Option<Replacement>,
+    hurry: bool,
+}
 
 /// Steers a running host; clones steer the same one.
 #[derive(Debug, Clone)]
@@ -11,6 +42,8 @@ pub struct Control {
     stopping: Arc<watch::Sender<bool>>,
     /// Counts wake-ups, so that none is lost on a loop that is busy.
     wakes: Arc<watch::Sender<u64>>,
+    /// By database name.
+    orders: Arc<Mutex<HashMap<String, Orders>>>,
 }
 
 impl Default for Control {
@@ -19,6 +52,7 @@ impl Default for Control {
             enabled: Arc::new(watch::Sender::new(true)),
             stopping: Arc::new(watch::Sender::new(false)),
             wakes: Arc::new(watch::Sender::new(0)),
+            orders: Arc::default(),
         }
     }
 }
@@ -41,6 +75,43 @@ impl Control {
         self.wakes.send_modify(|wakes| *wakes = wakes.wrapping_add(1));
     }
 
+    /// Has a database worked on with other definitions, another controller and other settings from its next iteration
+    /// on. An iteration that waits is ended without its exit; one whose batch runs is exited as it was entered. A name
+    /// that this host does not work on is without effect.
+    pub fn reload(&self, database: &str, replacement: Replacement) {
+        self.order(database, |orders| orders.replacement = Some(replacement));
+    }
+
+    /// Ends the wait that a database's update is in, once: after a failure it is tried again now, and a controller that
+    /// let it wait is asked again now.
+    pub fn hurry(&self, database: &str) {
+        self.order(database, |orders| orders.hurry = true);
+    }
+
+    /// What [`Control::reload`] was last given and is not in force yet.
+    pub(super) fn take_replacement(&self, database: &str) -> Option<Replacement> {
+        self.with_orders(|orders| orders.get_mut(database)?.replacement.take())
+    }
+
+    /// True where [`Control::reload`] was given something that is not in force yet.
+    pub(super) fn has_replacement(&self, database: &str) -> bool {
+        self.with_orders(|orders| orders.get(database).is_some_and(|orders| orders.replacement.is_some()))
+    }
+
+    /// True once after each [`Control::hurry`].
+    pub(super) fn take_hurry(&self, database: &str) -> bool {
+        self.with_orders(|orders| orders.get_mut(database).is_some_and(|orders| std::mem::take(&mut orders.hurry)))
+    }
+
+    fn order(&self, database: &str, order: impl FnOnce(&mut Orders)) {
+        self.with_orders(|orders| order(orders.entry(database.to_owned()).or_default()));
+        self.wake();
+    }
+
+    fn with_orders<T>(&self, act: impl FnOnce(&mut HashMap<String, Orders>) -> T) -> T {
+        act(&mut self.orders.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// Asks the host to stop; safe to call twice.
     pub fn stop(&self) {
         self.stopping.send_replace(true);
@@ -52,7 +123,7 @@ impl Control {
     }
 
     /// Resolves once the host was asked to stop.
-    pub(super) async fn stopped(&self) {
+    pub async fn stopped(&self) {
         // The sender lives as long as `self`, so that an error cannot be.
         let _ = self.stopping.subscribe().wait_for(|stopping| *stopping).await;
     }

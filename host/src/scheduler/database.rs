@@ -38,7 +38,8 @@ pub trait Database: Send + Sync {
     /// Whatever the database says.
     async fn lease_holder(&self) -> Result<Option<Holder>, SqlError>;
 
-    /// What keeps everybody from writing at this moment, if anything, found out without writing: for `status`.
+    /// What keeps everybody from writing at this moment, or what the running host has noted as such
+    /// ([`Lease::note`]), if anything, found out without writing: for `status`.
     ///
     /// # Errors
     /// Whatever the database says.
@@ -115,7 +116,7 @@ pub trait Database: Send + Sync {
     /// Whatever the database says.
     async fn set_pause(&self, pause: Option<&Pause>) -> Result<(), SqlError>;
 
-    /// Stores what the running host does now, for `status`; `None` when it stops.
+    /// Stores what the running host does now, or what is to be known of it once it has stopped, for `status`.
     ///
     /// # Errors
     /// Whatever the database says.
@@ -182,6 +183,12 @@ pub trait Lease: Send {
     /// Resolves when the lease is lost, with the reason; pending for as long as it is held.
     async fn lost(&mut self) -> String;
 
+    /// Notes what is in the way of the host's work, where the database itself will not take it; `None` where nothing is
+    /// any more. A lease that is kept outside the database can be read for [`Database::obstacle`] all the same.
+    async fn note(&mut self, trouble: Option<&str>) {
+        let _ = trouble;
+    }
+
     /// Gives the lease up.
     async fn release(self: Box<Self>);
 }
@@ -193,6 +200,13 @@ pub struct Holder {
     pub host: String,
     /// The process's number there.
     pub pid: u32,
+}
+
+impl Holder {
+    /// This process on this machine.
+    pub fn this_process() -> Self {
+        Self { host: rustix::system::uname().nodename().to_string_lossy().into_owned(), pid: std::process::id() }
+    }
 }
 
 /// Whether a batch can go on from the progress that it was planned from.
@@ -268,6 +282,9 @@ pub struct QueueRow {
     pub ordering: i64,
     /// Its failures since the last success.
     pub failure: Option<Failure>,
+    /// Why the row cannot be worked on as it stands there, in words: on SQLite any bytes can stand anywhere. Its name is
+    /// one to show then, and not the one in the table.
+    pub problem: Option<String>,
 }
 
 /// A row to be queued.
@@ -312,7 +329,8 @@ pub struct Activity {
     pub holder: Holder,
     /// The update in hand.
     pub update_name: Option<String>,
-    /// What it does with it: "running", "held", "backing off", "paused", "idle", "stopping".
+    /// What it does with it: "running" (resting between two batches included), "held", "backing off", "paused",
+    /// "idle"; "stopped" where it does nothing any more.
     pub state: String,
     /// Why, where it waits.
     pub reason: Option<String>,
@@ -359,6 +377,13 @@ pub struct Record {
     pub error: Option<String>,
     /// Fuel that the controller used in the iteration, where it is measured.
     pub fuel: Option<u64>,
+}
+
+impl Record {
+    /// True where its batch was committed.
+    pub fn is_committed(&self) -> bool {
+        matches!(self.outcome.as_str(), "completed" | "finished")
+    }
 }
 
 /// The wall clock as stored: milliseconds since the Unix epoch.

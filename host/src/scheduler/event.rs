@@ -1,13 +1,14 @@
 //! Everything that happens, as one stream of typed events per host. The log, the history, the progress bars and
 //! whatever else wants to know are fed from here and from nowhere else.
 
-use std::sync::Arc;
+use std::fmt;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::broadcast;
 
 use super::database::{Holder, Record};
-use crate::controller::Fault;
+use crate::controller::{Fault, Usage};
 
 /// Something that happened.
 #[derive(Debug, Clone)]
@@ -56,10 +57,15 @@ pub enum EventKind {
     Held {
         /// The update.
         update_name: String,
+        /// The controller, or what stands in for it.
+        controller: String,
         /// For how long.
         duration: Duration,
         /// Why.
         reason: String,
+        /// True where this is no more than the rest between two batches: the built-in policy's sleep, or a wait of
+        /// less than two seconds in all.
+        rest: bool,
     },
     /// A batch begins.
     BatchStarted {
@@ -120,6 +126,20 @@ pub enum EventKind {
         /// True where the row is gone.
         gone: bool,
     },
+    /// A controller sets the pace from now on: told when the host starts, and after each reload.
+    ControllerLoaded {
+        /// The controller, or what stands in for it.
+        controller: String,
+        /// False when the host starts.
+        reloaded: bool,
+    },
+    /// What a controller's calls used since this was last told.
+    ControllerUsed {
+        /// The controller.
+        controller: String,
+        /// What.
+        usage: Usage,
+    },
     /// The controller is at fault.
     ControllerFault {
         /// The controller.
@@ -159,17 +179,30 @@ pub enum EventKind {
     Stopped,
 }
 
+/// Sees every event as it happens, on the task that it happens on: it has to be quick, and misses nothing.
+pub trait Observer: Send + Sync {
+    /// Takes note of an event.
+    fn see(&self, event: &Event);
+}
+
 /// Where events go, and where they are had.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Events {
     sender: broadcast::Sender<Arc<Event>>,
+    observers: Arc<RwLock<Vec<Arc<dyn Observer>>>>,
+}
+
+impl fmt::Debug for Events {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Events").field("subscribers", &self.sender.receiver_count()).finish_non_exhaustive()
+    }
 }
 
 impl Default for Events {
     fn default() -> Self {
         /// Events that a subscriber may lag behind before it loses the oldest: some seconds of the fastest iterations.
         const CAPACITY: usize = 65_536;
-        Self { sender: broadcast::channel(CAPACITY).0 }
+        Self { sender: broadcast::channel(CAPACITY).0, observers: Arc::default() }
     }
 }
 
@@ -179,9 +212,17 @@ impl Events {
         self.sender.subscribe()
     }
 
+    /// Shows every event from now on to an observer, before any subscriber has it.
+    pub fn observe(&self, observer: Arc<dyn Observer>) {
+        self.observers.write().unwrap_or_else(PoisonError::into_inner).push(observer);
+    }
+
     /// Tells everybody.
     pub(crate) fn emit(&self, database: &str, kind: EventKind) {
         let event = Event { at: SystemTime::now(), database: database.to_owned(), kind };
+        for observer in self.observers.read().unwrap_or_else(PoisonError::into_inner).iter() {
+            observer.see(&event);
+        }
         // An error only says that nobody listens.
         let _ = self.sender.send(Arc::new(event));
     }

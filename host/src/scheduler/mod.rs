@@ -3,6 +3,7 @@
 //! It knows databases, controllers and updates by their traits alone.
 
 mod attempt;
+pub mod board;
 pub mod choice;
 mod control;
 pub mod database;
@@ -21,7 +22,8 @@ use tokio::sync::oneshot;
 use tokio::task::{Id, JoinSet};
 use tokio::time::timeout;
 
-pub use control::Control;
+use board::Board;
+pub use control::{Control, Replacement};
 use database::{Database, Holder};
 use event::Events;
 use worker::{PARTING_LIMIT, Worker};
@@ -105,18 +107,26 @@ pub struct Host {
     workloads: Vec<Workload>,
     settings: Settings,
     events: Events,
+    board: Board,
     control: Control,
 }
 
 impl Host {
     /// A host that does nothing yet.
     pub fn new(workloads: Vec<Workload>, settings: Settings) -> Self {
-        Self { workloads, settings, events: Events::default(), control: Control::default() }
+        let (events, board) = (Events::default(), Board::default());
+        events.observe(Arc::new(board.clone()));
+        Self { workloads, settings, events, board, control: Control::default() }
     }
 
     /// Everything that happens; subscribe before [`Host::run`] to miss nothing.
     pub fn events(&self) -> &Events {
         &self.events
+    }
+
+    /// What this host does at any moment.
+    pub fn board(&self) -> Board {
+        self.board.clone()
     }
 
     /// A handle to steer this host while it runs.
@@ -129,7 +139,7 @@ impl Host {
     ///
     /// Dropped before it returns, it leaves off at once: what ran is rolled back.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Vec<Summary> {
-        let Self { workloads, settings, events, control } = self;
+        let Self { workloads, settings, events, control, board: _ } = self;
         let names: Vec<String> = workloads.iter().map(|workload| workload.name.clone()).collect();
         // A set of tasks, and not the tasks themselves, so that dropping this future ends them.
         let mut tasks = JoinSet::new();

@@ -3,8 +3,9 @@
 use async_trait::async_trait;
 
 use super::plan::Draft;
-use super::sql::{Dialect, Estimate, Right, Sql, TableName};
-use super::walk::{Batch, Walk};
+use super::scan::{self, Token};
+use super::sql::{Dialect, Estimate, Right, Sql, System, TableName};
+use super::walk::{Batch, Names, Walk};
 use super::{Budget, Handler, Mode, Plan, Problem, Progress, Step, UpdateError};
 
 /// What a backfill sets, and where.
@@ -31,6 +32,18 @@ impl Backfill {
     pub fn new(definition: BackfillDefinition) -> Self {
         let walk = Walk::new(definition.table.clone(), definition.key.clone());
         Self { definition, walk }
+    }
+
+    /// The problem of a key that changes under the walk: rows that move ahead are met again, perhaps for ever.
+    fn moves_key(&self, system: System) -> Option<Problem> {
+        let names = Names(system);
+        let assigned = assigned(&self.definition.set, system);
+        let moved = self.definition.key.iter().find(|key| assigned.iter().any(|name| names.equal(name, key)))?;
+        Some(Problem {
+            field: "set",
+            message: format!("\"set\" assigns key column \"{moved}\", and a row that moves ahead is met again"),
+            hint: "walk along another key, or use kind \"batch\", whose rows you choose yourself".to_owned(),
+        })
     }
 
     /// The UPDATE of the rows that meet `clause`.
@@ -66,6 +79,11 @@ impl Handler for Backfill {
     }
 
     async fn check(&self, sql: &mut dyn Sql) -> Result<Vec<Problem>, UpdateError> {
+        if let Some(problem) = self.moves_key(sql.dialect().system()) {
+            let mut problems = self.walk.check(sql).await?;
+            problems.push(problem);
+            return Ok(problems);
+        }
         let drafts = |dialect: &dyn Dialect, batch: &Batch| {
             let reading = self.definition.filter.as_deref().map(|filter| {
                 let table = dialect.table(&self.definition.table);
@@ -78,5 +96,44 @@ impl Handler for Backfill {
 
     async fn plan(&self, sql: &mut dyn Sql, progress: &Progress, budget: Budget) -> Result<Option<Plan>, UpdateError> {
         self.walk.plan(sql, progress, budget, |dialect, batch| self.drafts(dialect, batch)).await.map(Some)
+    }
+}
+
+/// The columns that stand before the `=` of each assignment: `a = 1, (b, c) = (2, 3)`.
+fn assigned(set: &str, system: System) -> Vec<String> {
+    let (mut columns, mut depth, mut value) = (Vec::new(), 0_usize, false);
+    for token in scan::code(set, system) {
+        let opens = |token: &Token<'_>| token.is_symbol("(") || token.is_symbol("[");
+        let closes = |token: &Token<'_>| token.is_symbol(")") || token.is_symbol("]");
+        match () {
+            () if opens(&token) => depth += 1,
+            () if closes(&token) => depth = depth.saturating_sub(1),
+            () if depth == 0 && token.is_symbol(",") => value = false,
+            () if depth == 0 && token.is_symbol("=") => value = true,
+            () if !value => columns.extend(token.name(system)),
+            () => {}
+        }
+    }
+    columns
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn assigned_columns_are_told_from_those_that_are_read() {
+        let cases = [
+            ("a = b, c = (SELECT d = e, f), g = 'h, i = 1'", &["a", "c", "g"][..]),
+            ("(a, \"B\") = (b, id), c = d -- , e = 1", &["a", "B", "c"]),
+            ("a=id=2,b=f(c, d)", &["a", "b"]),
+        ];
+        for (set, expected) in cases {
+            for system in [System::Sqlite, System::Postgres] {
+                assert_eq!(assigned(set, system), expected, "{set} on {system}");
+            }
+        }
+        assert_eq!(assigned("a[id] = 1, [b] = 2", System::Sqlite), ["a", "id", "b"]);
+        assert_eq!(assigned("A[1] = ARRAY[1, 2], b = 2", System::Postgres), ["a", "b"]);
     }
 }

@@ -3,12 +3,20 @@
 //! A handler is given a position, a budget and a transaction, does a part of its update, and says how far it came. It
 //! knows neither the driver behind the transaction nor the controller that set the budget.
 
-pub mod backfill;
-pub mod create_index;
-pub mod delete;
-pub mod noop;
+mod backfill;
+mod batch;
+mod constraint;
+mod copy;
+mod create_index;
+mod delete;
+mod noop;
+mod placeholder;
 pub mod plan;
+mod scan;
+mod script;
 pub mod sql;
+mod validate;
+mod validate_and_delete;
 mod walk;
 
 use std::fmt;
@@ -17,11 +25,17 @@ use async_trait::async_trait;
 use serde_json::{Map, Value as Json};
 
 pub use backfill::{Backfill, BackfillDefinition};
+pub use batch::{Batch, BatchDefinition};
+pub use constraint::ConstraintKind;
+pub use copy::{Copy, CopyColumn, CopyDefinition, CopySource, OnConflict};
 pub use create_index::{CreateIndex, CreateIndexDefinition, IndexParts};
 pub use delete::{Delete, DeleteDefinition};
 pub use noop::Noop;
 pub use plan::{Plan, Planned};
+pub use script::{Script, ScriptDefinition};
 pub use sql::{Dialect, ErrorClass, Sql, SqlError};
+pub use validate::{ValidateConstraint, ValidateConstraintDefinition};
+pub use validate_and_delete::{ValidateAndDelete, ValidateAndDeleteDefinition};
 
 /// How an update stands between two batches: the object in its row's `progress_json`.
 #[derive(Debug, Clone, PartialEq, Default)]

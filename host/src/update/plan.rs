@@ -60,6 +60,8 @@ pub(super) struct Draft {
     pub(super) field: &'static str,
     pub(super) sql: String,
     pub(super) parameters: Vec<Value>,
+    /// False where the database cannot be asked about it before it is executed.
+    pub(super) explained: bool,
 }
 
 impl Plan {
@@ -70,8 +72,7 @@ impl Plan {
 
     /// A statement that databases do not explain.
     pub(super) fn unexplained(sql: String, estimate: Option<Estimate>) -> Self {
-        let statements = vec![Planned { sql, explanation: Vec::new() }];
-        Self { statements, estimate, warnings: Vec::new() }
+        Self { statements: vec![Planned::unexplained(sql)], estimate, warnings: Vec::new() }
     }
 
     /// The rows of a table that is not walked. Only a column that an index begins with is asked about: for any other
@@ -97,6 +98,10 @@ impl Plan {
         walked: &TableName,
         key: &[String],
     ) -> Result<(), UpdateError> {
+        if !draft.explained {
+            self.statements.push(Planned::unexplained(draft.sql));
+            return Ok(());
+        }
         let dialect = sql.dialect();
         let explanation = dialect.explain(sql, &draft.sql, &draft.parameters).await?;
         let judge = Judge { walked, key, field: draft.field, names: Names(dialect.system()) };
@@ -106,6 +111,13 @@ impl Plan {
         self.warnings.extend(new);
         self.statements.push(Planned { sql: draft.sql, explanation: explanation.lines });
         Ok(())
+    }
+}
+
+impl Planned {
+    /// A statement of which nothing more is known.
+    pub(super) fn unexplained(sql: String) -> Self {
+        Self { sql, explanation: Vec::new() }
     }
 }
 

@@ -115,6 +115,13 @@ pub trait Dialect: Send + Sync {
     /// An expression that casts the text bound as parameter `number` to the type of a key column.
     fn key_from_text(&self, number: usize, column: &Column) -> String;
 
+    /// The value to bind for [`Dialect::key_from_text`] where it may stand apart from the column, in an expression that
+    /// somebody else wrote.
+    fn key_value(&self, text: &str, column: &Column) -> Value {
+        let _ = column;
+        Value::from(text)
+    }
+
     /// What is known of a table; `None` where there is no such table.
     ///
     /// # Errors
@@ -216,6 +223,13 @@ pub struct TableName {
     pub name: String,
 }
 
+impl From<&str> for TableName {
+    /// The table of this name, without a schema.
+    fn from(name: &str) -> Self {
+        Self { schema: None, name: name.to_owned() }
+    }
+}
+
 impl fmt::Display for TableName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.schema {
@@ -232,6 +246,8 @@ pub struct Table {
     pub columns: Vec<Column>,
     /// Its indexes, the primary key's among them (SQLite's rowid key as a unique index of one column).
     pub indexes: Vec<Index>,
+    /// True where its rows are in partitions (PostgreSQL).
+    pub partitioned: bool,
 }
 
 /// A column of a table.
@@ -252,6 +268,9 @@ pub struct Index {
     pub name: String,
     /// What it indexes, in order: a column's name, or `None` for an expression.
     pub columns: Vec<Option<String>>,
+    /// The direction in which it yields each of them; `None` where it does not yield them in their own order: another
+    /// method than a b-tree, another collation or operator class than the column's.
+    pub directions: Vec<Option<Direction>>,
     /// True where no two rows may have equal keys.
     pub unique: bool,
     /// True where it has a WHERE clause.
@@ -260,6 +279,15 @@ pub struct Index {
     pub valid: bool,
     /// The statement that makes it, as the database writes it; `None` for an implicit one.
     pub definition: Option<String>,
+}
+
+/// The direction in which an index yields a column.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// The least first.
+    Ascending,
+    /// The greatest first.
+    Descending,
 }
 
 /// How far a walk has come.

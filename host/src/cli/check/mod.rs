@@ -27,7 +27,7 @@ pub(super) struct Check {
 
     /// Print JSON: an object with `version` (1), `findings` and `plans`; a key's meaning never changes within a version
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
 }
 
 /// All that is told.

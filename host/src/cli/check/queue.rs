@@ -60,6 +60,10 @@ fn standings(scene: Scene<'_>, rows: &[QueueRow]) -> Vec<Finding> {
                 };
                 findings.push(scene.about_row(name, Severity::Warning, message, hint));
             }
+            Standing::Unreadable(problem) => {
+                let hint = "write what it was, as text, into the row; or delete the row, and queue the update anew";
+                findings.push(scene.about_row(name, Severity::Error, problem.as_str(), hint));
+            }
             // Each of its members knows of it; it is told once.
             Standing::Cycle(members) => {
                 if cycles.insert(members.iter().cloned().collect()) {
@@ -75,6 +79,10 @@ fn standings(scene: Scene<'_>, rows: &[QueueRow]) -> Vec<Finding> {
 
 /// Progress that a host could not go on from.
 fn progress(scene: Scene<'_>, row: &QueueRow) -> Option<Finding> {
+    if row.problem.is_some() {
+        // What can be read of such a row is no more than something to show.
+        return None;
+    }
     let update = scene.defined(&row.update_name)?;
     let handler = wiring::handler(update, scene.database);
     let error = Progress::parse(&row.progress).and_then(|progress| handler.mode(&progress)).err()?;

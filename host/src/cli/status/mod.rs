@@ -23,7 +23,7 @@ use report::{DatabaseReport, Pace, Report, Snapshot};
 pub(super) struct Status {
     /// Print JSON: an object with `version` (1) and `databases`; a key's meaning never changes within a version
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
 
     /// This database alone
     #[arg(long, value_name = "DATABASE")]
@@ -87,6 +87,10 @@ async fn look_into(
         let Some(update) = defined.get(row.update_name.as_str()) else { continue };
         let estimate = estimate(session.as_mut(), update, database, &row.progress).await;
         paces.entry(row.update_name.clone()).or_default().estimate = estimate;
+    }
+    if obstacle.is_some() {
+        // Whatever its pace was, it is none now.
+        paces.values_mut().for_each(|pace| pace.items_per_ms = None);
     }
     let report = report::database(database, Snapshot { queue, runner, paces }, &|name| defined.contains_key(name));
     Ok(DatabaseReport { obstacle, ..report })

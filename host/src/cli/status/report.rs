@@ -45,6 +45,8 @@ pub(super) struct DatabaseReport {
     pub obstacle: Option<String>,
     /// What that host said last that it does.
     pub activity: Option<ActivityReport>,
+    /// Where no host works on it: the last fault of the controller of the last host.
+    pub last_fault: Option<FaultReport>,
     /// The pause that is stored, where one is.
     pub pause: Option<PauseReport>,
     /// The queue's rows, in their order.
@@ -67,7 +69,7 @@ pub(super) struct ActivityReport {
     pub update: Option<String>,
     /// What it does with it: "running", "held", "backing off", "paused" or "idle".
     pub state: String,
-    /// Why, where it waits.
+    /// Why, where it waits; with "running", why it rests between two batches.
     pub reason: Option<String>,
     /// The controller that sets the pace, and where it is a fallback, what it stands in for.
     pub controller: String,
@@ -75,6 +77,17 @@ pub(super) struct ActivityReport {
     pub fault: Option<String>,
     /// The estimate that batch sizes are made from.
     pub average_items_per_ms: Option<f64>,
+    /// When the host wrote this, in milliseconds since the Unix epoch.
+    pub at_ms: i64,
+}
+
+/// What was last wrong with a controller.
+#[derive(Debug, Serialize)]
+pub(super) struct FaultReport {
+    /// The controller, and where it was a fallback, what it stood in for.
+    pub controller: String,
+    /// The fault, with its hint.
+    pub fault: String,
     /// When the host wrote this, in milliseconds since the Unix epoch.
     pub at_ms: i64,
 }
@@ -132,6 +145,7 @@ impl DatabaseReport {
             runner: None,
             obstacle: None,
             activity: None,
+            last_fault: None,
             pause: None,
             updates: Vec::new(),
         }
@@ -151,7 +165,7 @@ pub(super) struct UpdateReport {
     pub progress: String,
     /// The part that is done, 0.0 to 1.0, estimated.
     pub done: Option<f64>,
-    /// Items per second over the last iterations, waiting included.
+    /// Items per second over the last iterations, waiting included, where it is running.
     pub items_per_s: Option<f64>,
     /// What is left at that pace.
     pub time_left_ms: Option<u64>,
@@ -166,7 +180,7 @@ pub(super) struct UpdateReport {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum State {
-    /// In hand, a batch running or about to.
+    /// In hand, a batch running or about to after a rest.
     Running,
     /// In hand, and its controller lets it wait.
     Held,
@@ -184,7 +198,7 @@ pub(super) enum State {
     Quarantined,
     /// The configuration does not define it.
     Undefined,
-    /// Its progress is no JSON object.
+    /// Its progress is no JSON object, or what stands in the row is no text at all.
     Unreadable,
 }
 
@@ -210,7 +224,8 @@ pub(super) fn database(
     defined: &dyn Fn(&str) -> bool,
 ) -> DatabaseReport {
     let Snapshot { queue, runner, paces } = snapshot;
-    // A host that was killed leaves its last words behind.
+    // A host leaves its last words behind, which say nothing of what is done now.
+    let last_fault = queue.activity.as_ref().filter(|_| runner.is_none()).and_then(last_fault);
     let activity = queue.activity.filter(|activity| runner.as_ref() == Some(&activity.holder));
     let standings = assess(&queue.rows, defined);
     let updates = queue.rows.into_iter().zip(standings).map(|(row, standing)| {
@@ -223,13 +238,21 @@ pub(super) fn database(
         updates: updates.collect(),
         runner: runner.map(RunnerReport::from),
         activity: activity.map(ActivityReport::from),
+        last_fault,
         pause: queue.pause.map(PauseReport::from),
         ..DatabaseReport::without_queue(database)
     }
 }
 
+fn last_fault(activity: &Activity) -> Option<FaultReport> {
+    let fault = activity.fault.clone()?;
+    Some(FaultReport { controller: activity.controller.clone(), fault, at_ms: activity.at_ms })
+}
+
 fn update(row: QueueRow, state: State, reason: Option<String>, pace: Pace) -> UpdateReport {
-    let time_left = pace.estimate.zip(pace.items_per_ms).and_then(|(estimate, rate)| time_left(estimate, rate));
+    // What stands still has no pace, however fast it once went.
+    let items_per_ms = pace.items_per_ms.filter(|_| state == State::Running);
+    let time_left = pace.estimate.zip(items_per_ms).and_then(|(estimate, rate)| time_left(estimate, rate));
     let (attempts, last_error, last_error_at_ms) = match row.failure {
         Some(failure) => (failure.attempts, Some(failure.error), Some(failure.at_ms)),
         None => (0, None, None),
@@ -242,7 +265,7 @@ fn update(row: QueueRow, state: State, reason: Option<String>, pace: Pace) -> Up
         ordering: row.ordering,
         progress: row.progress,
         done: pace.estimate.map(|estimate| estimate.done),
-        items_per_s: pace.items_per_ms.map(|rate| rate * 1_000.0),
+        items_per_s: items_per_ms.map(|rate| rate * 1_000.0),
         time_left_ms: time_left.and_then(|left| left.as_millis().try_into().ok()),
         attempts,
         last_error,
@@ -260,6 +283,7 @@ fn state(row: &QueueRow, standing: Standing, activity: Option<&Activity>, pause:
         }
         Standing::Undefined => return (State::Undefined, None),
         Standing::Quarantined => return (State::Quarantined, None),
+        Standing::Unreadable(problem) => return (State::Unreadable, Some(problem)),
         Standing::Ready => {
             if let Err(error) = Progress::parse(&row.progress) {
                 return (State::Unreadable, Some(error.to_string()));

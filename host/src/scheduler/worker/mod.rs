@@ -11,9 +11,9 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::attempt::Interruption;
 use super::choice::{Standing, assess};
-use super::database::{Activity, Lease, LeaseAttempt, Queue, QueueRow};
+use super::database::{Activity, Failure, Lease, LeaseAttempt, Queue, QueueRow};
 use super::event::{EventKind, Events};
-use super::{Control, End, Settings, Workload};
+use super::{Control, End, Replacement, Settings, Workload};
 use crate::controller::Supervisor;
 use crate::pace::{Backoff, Estimator, Shrink, Synapse};
 use crate::update::{ErrorClass, SqlError};
@@ -40,9 +40,9 @@ pub(super) const PARTING_LIMIT: Duration = Duration::from_secs(2);
 /// What a rest ended with.
 #[derive(PartialEq)]
 enum Rest {
-    /// The time is over.
+    /// The time is over, or somebody is in a hurry.
     Over,
-    /// The row was withdrawn or changed, or the database paused.
+    /// The row was withdrawn or changed, the database paused, or all is to be done otherwise.
     Overtaken,
 }
 
@@ -94,6 +94,8 @@ pub(super) struct Worker {
     /// True once it was told that nothing can run, until something does.
     idle_told: bool,
     blocked: Vec<(String, String)>,
+    /// Failures that the database would not take, with the progress that their rows had, by update name.
+    unrecorded: HashMap<String, (String, Failure)>,
     activity: Activity,
     activity_written: Option<Activity>,
 }
@@ -132,6 +134,7 @@ impl Worker {
             paused: false,
             idle_told: false,
             blocked: Vec::new(),
+            unrecorded: HashMap::new(),
             activity,
             activity_written: None,
         }
@@ -139,6 +142,7 @@ impl Worker {
 
     /// Works until told to stop, or until nothing can run where the settings say so.
     pub(super) async fn run(mut self) -> End {
+        self.emit(EventKind::ControllerLoaded { controller: self.supervisor.describe(), reloaded: false });
         self.report_controller();
         let end = loop {
             let mut lease = match self.acquire().await {
@@ -226,7 +230,8 @@ impl Worker {
     }
 
     async fn leave(&mut self, lease: Box<dyn Lease>) {
-        match timeout(PARTING_LIMIT, self.workload.database.set_activity(None)).await {
+        let last_words = self.last_words();
+        match timeout(PARTING_LIMIT, self.workload.database.set_activity(last_words.as_ref())).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::debug!(%error, "the last word on this host's activity was not written"),
             Err(_) => tracing::debug!("the last word on this host's activity was not written in time"),
@@ -240,6 +245,7 @@ impl Worker {
             if self.control.is_stopping() {
                 return Err(Interruption::Stopping);
             }
+            self.reload();
             if self.is_refresh_due()
                 && let Err(error) = self.refresh_unless_told(lease).await?
             {
@@ -268,6 +274,21 @@ impl Worker {
                 }
             }
         }
+    }
+
+    /// Takes what was ordered with [`Control::reload`], between two iterations.
+    fn reload(&mut self) {
+        let Some(replacement) = self.control.take_replacement(&self.workload.name) else { return };
+        self.report_usage();
+        let Replacement { handlers, policy, supervision, settings } = replacement;
+        let Settings { holder, until_done, .. } = self.settings.clone();
+        self.settings = Settings { holder, until_done, ..settings };
+        self.workload.handlers = handlers;
+        self.supervisor = Supervisor::new(&self.workload.name, policy, supervision);
+        self.fault_backoff.reset();
+        self.refreshed = None;
+        self.emit(EventKind::ControllerLoaded { controller: self.supervisor.describe(), reloaded: true });
+        self.report_controller();
     }
 
     /// Nothing can run: ends here or waits for a change.
@@ -319,8 +340,11 @@ impl Worker {
         let until = Instant::now() + duration;
         loop {
             let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() {
+            if left.is_zero() || self.control.take_hurry(&self.workload.name) {
                 return Ok(Rest::Over);
+            }
+            if self.control.has_replacement(&self.workload.name) {
+                return Ok(Rest::Overtaken);
             }
             let due = self.refreshed.map_or(Duration::ZERO, |at| self.refresh_interval().saturating_sub(at.elapsed()));
             if due.is_zero() {
@@ -375,16 +399,19 @@ impl Worker {
     /// As [`Worker::refresh`], but given up where the host must leave off: a database may take long to answer.
     async fn refresh_unless_told(&mut self, lease: &mut dyn Lease) -> Result<Result<(), SqlError>, Interruption> {
         let control = self.control.clone();
-        tokio::select! {
-            refreshed = self.refresh() => Ok(refreshed),
-            () = control.stopped() => Err(Interruption::Stopping),
-            reason = lease.lost() => Err(Interruption::LeaseLost(reason)),
-        }
+        let refreshed = tokio::select! {
+            refreshed = self.refresh() => refreshed,
+            () = control.stopped() => return Err(Interruption::Stopping),
+            reason = lease.lost() => return Err(Interruption::LeaseLost(reason)),
+        };
+        lease.note(self.trouble()).await;
+        Ok(refreshed)
     }
 
     /// Reads the queue, and writes what this host does where that has changed.
     async fn refresh(&mut self) -> Result<(), SqlError> {
-        self.queue = self.workload.database.queue().await?;
+        self.queue = self.read_queue().await?;
+        self.record_late().await;
         self.refreshed = Some(Instant::now());
         self.note_available();
         self.note_pause();
@@ -392,6 +419,18 @@ impl Worker {
         self.estimate().await;
         self.write_activity().await;
         Ok(())
+    }
+
+    /// The queue. Its table is made again where somebody dropped it under the host.
+    async fn read_queue(&mut self) -> Result<Queue, SqlError> {
+        match self.workload.database.queue().await {
+            Err(error) if error.class == ErrorClass::Permanent => {
+                tracing::debug!(%error, "the queue cannot be read; it is seen whether a table is missing");
+                self.workload.database.prepare().await?;
+                self.workload.database.queue().await
+            }
+            read => read,
+        }
     }
 
     fn is_paused(&self) -> bool {

@@ -109,6 +109,29 @@ impl Worker {
         }
     }
 
+    /// Tells what the controller used since this was last told; the fuel of it comes back, where it is measured.
+    pub(super) fn report_usage(&mut self) -> Option<u64> {
+        let usage = self.supervisor.take_usage()?;
+        if usage.calls > 0 {
+            self.emit(EventKind::ControllerUsed { controller: self.supervisor.name().to_owned(), usage });
+        }
+        Some(usage.fuel)
+    }
+
+    /// What stays on record of a host that leaves: its controller's last fault, where there was one.
+    pub(super) fn last_words(&self) -> Option<Activity> {
+        self.activity.fault.is_some().then(|| Activity {
+            update_name: None,
+            state: "stopped".to_owned(),
+            reason: None,
+            items_per_ms: None,
+            done: None,
+            eta_ms: None,
+            at_ms: unix_ms(SystemTime::now()),
+            ..self.activity.clone()
+        })
+    }
+
     /// Passes on what the supervisor noticed.
     pub(super) fn report_controller(&mut self) {
         let controller = self.supervisor.name().to_owned();

@@ -1,6 +1,6 @@
 //! An index on PostgreSQL: CREATE INDEX CONCURRENTLY, and the comparison with an index that is there already.
 
-use super::CreateIndexDefinition;
+use super::{CreateIndexDefinition, not_replaceable};
 use crate::update::sql::{Dialect, ErrorClass, Row, Sql, SqlError, Value};
 use crate::update::walk::one_line;
 use crate::update::{Problem, UpdateError};
@@ -43,8 +43,32 @@ struct Found {
     identity: String,
 }
 
-/// Builds the index, unless it is there.
+/// Builds the index, unless it is there, and drops the one that it replaces.
 pub(super) async fn build(sql: &mut dyn Sql, wanted: &CreateIndexDefinition) -> Result<(), UpdateError> {
+    build_alone(sql, wanted).await?;
+    if let Some(replaced) = replaced(sql, wanted).await? {
+        sql.execute(&drop_statement(&replaced), &[]).await?;
+    }
+    Ok(())
+}
+
+/// The index to be replaced, quoted, with its schema; `None` where there is none (any more).
+pub(super) async fn replaced(sql: &mut dyn Sql, wanted: &CreateIndexDefinition) -> Result<Option<String>, UpdateError> {
+    let Some(name) = &wanted.replaces else { return Ok(None) };
+    let table = sql.dialect().table(&wanted.table);
+    let Some(found) = find(sql, name, &table).await? else { return Ok(None) };
+    if !found.of_this_table {
+        return Err(not_replaceable(name, &format!("it is another table's, {}", found.definition)));
+    }
+    let constraint = "SELECT conname::text FROM pg_constraint WHERE conindid = $1::text::regclass AND contype <> 'f'";
+    let constraints = sql.query(constraint, &[Value::from(found.name.as_str())]).await?;
+    match constraints.first().and_then(|row| row.first()).and_then(Value::as_text) {
+        Some(constraint) => Err(not_replaceable(name, &format!("constraint \"{constraint}\" needs it"))),
+        None => Ok(Some(found.name)),
+    }
+}
+
+async fn build_alone(sql: &mut dyn Sql, wanted: &CreateIndexDefinition) -> Result<(), UpdateError> {
     if wanted.index.len() > LONGEST_NAME {
         return Err(UpdateError::Failed(format!("the name \"{}\" is longer than {LONGEST_NAME} bytes", wanted.index)));
     }
@@ -83,6 +107,11 @@ pub(super) fn statement(dialect: &dyn Dialect, wanted: &CreateIndexDefinition) -
     format!("{} CONCURRENTLY {}", wanted.head(), wanted.tail(dialect, &name, &table))
 }
 
+/// The statement that drops an index which is replaced, its name quoted.
+pub(super) fn drop_statement(replaced: &str) -> String {
+    format!("DROP INDEX CONCURRENTLY IF EXISTS {replaced}")
+}
+
 /// Whether a valid index of that name and table is there.
 pub(super) async fn is_there(sql: &mut dyn Sql, wanted: &CreateIndexDefinition) -> Result<bool, UpdateError> {
     let table = sql.dialect().table(&wanted.table);
@@ -103,16 +132,6 @@ pub(super) async fn check(
         .query("select relkind::text from pg_class where oid = to_regclass($1::text)", &[table.as_str().into()])
         .await?;
     let kind = kind.first().and_then(|row| row.first()).and_then(Value::as_text).unwrap_or_default();
-    if kind == "p" {
-        return Ok(Some(Problem {
-            field: "table",
-            message: format!(
-                "table \"{}\" is partitioned, and PostgreSQL builds no index on it concurrently",
-                wanted.table
-            ),
-            hint: "build the index on each partition, then on the table: that takes no time".to_owned(),
-        }));
-    }
     if !matches!(kind, "r" | "m") {
         return Ok(Some(Problem {
             field: "table",

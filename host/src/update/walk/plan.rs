@@ -1,14 +1,14 @@
 //! A walk looked at before it is made: whether its statements prepare, and how the database would go about them.
 
-use super::{Batch, Column, Range, Walk, bound_statement, explain_with, key_of, quoted, texts};
-use crate::update::plan::{Draft, Plan};
+use super::{Batch, Column, Range, Walk, bound_statement, explain_with, key_of, texts};
+use crate::update::plan::{Draft, Plan, Planned};
 use crate::update::sql::{Dialect, Right, Sql, TableName, Value};
 use crate::update::{Budget, Next, Problem, Progress, UpdateError};
 
 impl Draft {
     /// A statement of a walk, which holds the clause of the batch and no other parameter.
     pub(in crate::update) fn of(field: &'static str, sql: String, batch: &Batch) -> Self {
-        Self { field, sql, parameters: batch.parameters().to_vec() }
+        Self { field, sql, parameters: batch.parameters().to_vec(), explained: true }
     }
 }
 
@@ -33,7 +33,7 @@ impl Walk {
         let batch = Batch::between(&*dialect, &key, None, None, 0);
         let mut drafts = vec![self.bounding(&*dialect, &key, None, 0)];
         drafts.extend(statements(&*dialect, &batch));
-        for draft in drafts {
+        for draft in drafts.iter().filter(|draft| draft.explained) {
             if let Some(problem) = explain_with(sql, draft.field, &draft.sql, &draft.parameters).await? {
                 return Ok(vec![problem]);
             }
@@ -69,7 +69,7 @@ impl Walk {
             match upto {
                 Some(_) => plan.add(sql, draft, &self.table, &self.key).await?,
                 // There is no row: what the database says of NULL would mislead.
-                None => plan.statements.extend(Plan::unexplained(draft.sql, None).statements),
+                None => plan.statements.push(Planned::unexplained(draft.sql)),
             }
         }
         Ok(plan)
@@ -79,21 +79,14 @@ impl Walk {
     fn bounding(&self, dialect: &dyn Dialect, key: &[Column], after: Option<&[String]>, items: u64) -> Draft {
         let offset = Value::Integer(i64::try_from(items.saturating_sub(1)).unwrap_or(i64::MAX));
         let parameters = values(key, after).chain([offset]).collect();
-        Draft { field: "key", sql: bound_statement(dialect, &self.table, key, true), parameters }
+        let sql = bound_statement(dialect, &self.table, key, true, "");
+        Draft { field: "key", sql, parameters, explained: true }
     }
 
     /// The last key of the table.
     async fn last(&self, sql: &mut dyn Sql, key: &[Column]) -> Result<Option<Vec<String>>, UpdateError> {
-        let dialect = sql.dialect();
-        let columns = quoted(&*dialect, key, Some("walked"));
-        let texts: Vec<String> = columns.iter().map(|column| dialect.key_as_text(column)).collect();
-        let statement = format!(
-            "SELECT {} FROM {} AS walked\nORDER BY {} DESC LIMIT 1",
-            texts.join(", "),
-            dialect.table(&self.table),
-            columns.join(" DESC, "),
-        );
-        sql.query(&statement, &[]).await?.into_iter().next().map(key_of).transpose()
+        let statement = bound_statement(&*sql.dialect(), &self.table, key, false, " DESC");
+        sql.query(&statement, &[Value::Integer(0)]).await?.into_iter().next().map(key_of).transpose()
     }
 }
 
@@ -109,7 +102,8 @@ impl Batch {
         let any = vec![String::new(); key.len()];
         let condition = Range::new(dialect, key, Some(&any), Some(&any)).condition;
         let range = Range { condition, parameters: values(key, after).chain(values(key, upto)).collect() };
-        Self { range, items, next: Next::Finished }
+        let owned = |end: Option<&[String]>| end.map(<[String]>::to_vec);
+        Self { key: key.to_vec(), after: owned(after), upto: owned(upto), range, items, next: Next::Finished }
     }
 }
 

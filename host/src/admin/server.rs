@@ -1,0 +1,195 @@
+//! Listening and serving, within limits on what a client may take.
+
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::http::StatusCode;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tower_http::timeout::TimeoutLayer;
+
+/// What a client may take.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of a request's body.
+    pub body_bytes: usize,
+    /// Bytes of a request's head.
+    pub header_bytes: usize,
+    /// Connections at once, over all listeners; more wait to be accepted.
+    pub connections: usize,
+    /// How long a request's head may take to arrive, and an idle connection stays open.
+    pub header_timeout: Duration,
+    /// How long an answer may take to begin.
+    pub request_timeout: Duration,
+    /// How long open connections are waited for when the host stops.
+    pub shutdown_grace: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            body_bytes: 50 << 20,
+            header_bytes: 64 << 10,
+            connections: 1_024,
+            header_timeout: Duration::from_millis(30_000),
+            request_timeout: Duration::from_millis(60_000),
+            shutdown_grace: Duration::from_millis(2_000),
+        }
+    }
+}
+
+/// Where clients connect.
+#[derive(Debug)]
+pub enum Listener {
+    /// Over TCP.
+    Tcp(TcpListener),
+    /// Over a socket in the file system, removed when the listener is dropped.
+    Unix(UnixListener, SocketFile),
+}
+
+/// The file of a Unix socket.
+#[derive(Debug)]
+pub struct SocketFile(PathBuf);
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        // Gone already is as good.
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+impl Listener {
+    /// Listens on an address; port 0 has the system choose one.
+    ///
+    /// # Errors
+    /// E.g. an address in use.
+    pub async fn tcp(address: SocketAddr) -> io::Result<Self> {
+        TcpListener::bind(address).await.map(Listener::Tcp)
+    }
+
+    /// Listens on a Unix socket that only this user and this user's group can open. A socket that a killed host left
+    /// behind is replaced.
+    ///
+    /// # Errors
+    /// E.g. a socket that another process listens on, or a file there that is no socket.
+    pub fn unix(path: &Path) -> io::Result<Self> {
+        use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+        if let Ok(metadata) = fs::symlink_metadata(path) {
+            if !metadata.file_type().is_socket() {
+                return Err(io::Error::new(io::ErrorKind::AlreadyExists, "there is a file of that name"));
+            }
+            if std::os::unix::net::UnixStream::connect(path).is_ok() {
+                return Err(io::Error::new(io::ErrorKind::AddrInUse, "another process listens on it"));
+            }
+            fs::remove_file(path)?;
+        }
+        let listener = UnixListener::bind(path)?;
+        let file = SocketFile(path.to_owned());
+        fs::set_permissions(path, fs::Permissions::from_mode(0o660))?;
+        Ok(Listener::Unix(listener, file))
+    }
+
+    /// Where it listens, for a person.
+    pub fn describe(&self) -> String {
+        match self {
+            Listener::Tcp(listener) => match listener.local_addr() {
+                Ok(address) => format!("http://{address}"),
+                Err(error) => format!("an address unknown: {error}"),
+            },
+            Listener::Unix(_, file) => format!("unix:{}", file.0.display()),
+        }
+    }
+}
+
+/// Serves on all listeners until `shutdown` resolves, then lets what is being answered be answered.
+pub async fn serve(
+    router: Router,
+    listeners: Vec<Listener>,
+    limits: Limits,
+    shutdown: impl Future<Output = ()> + Send + Clone + 'static,
+) {
+    let router = router
+        .layer(TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, limits.request_timeout))
+        .layer(DefaultBodyLimit::max(limits.body_bytes));
+    let slots = Arc::new(Semaphore::new(limits.connections));
+    let mut tasks = JoinSet::new();
+    for listener in listeners {
+        let (router, limits, slots) = (router.clone(), limits.clone(), slots.clone());
+        let shutdown = shutdown.clone();
+        tasks.spawn(accept(listener, router, limits, slots, shutdown));
+    }
+    while tasks.join_next().await.is_some() {}
+}
+
+async fn accept(
+    listener: Listener,
+    router: Router,
+    limits: Limits,
+    slots: Arc<Semaphore>,
+    shutdown: impl Future<Output = ()> + Send,
+) {
+    let graceful = GracefulShutdown::new();
+    let mut connections = JoinSet::new();
+    let mut shutdown = std::pin::pin!(shutdown);
+    loop {
+        let next = async {
+            // Nobody closes it.
+            let slot = slots.clone().acquire_owned().await.ok();
+            let accepted = match &listener {
+                Listener::Tcp(listener) => {
+                    listener.accept().await.map(|(stream, _)| Box::pin(stream) as std::pin::Pin<Box<dyn Stream>>)
+                }
+                Listener::Unix(listener, _) => {
+                    listener.accept().await.map(|(stream, _)| Box::pin(stream) as std::pin::Pin<Box<dyn Stream>>)
+                }
+            };
+            (slot, accepted)
+        };
+        tokio::select! {
+            (slot, accepted) = next => match accepted {
+                Ok(stream) => {
+                    let connection = http1::Builder::new()
+                        .timer(TokioTimer::new())
+                        .header_read_timeout(limits.header_timeout)
+                        .max_buf_size(limits.header_bytes)
+                        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router.clone()));
+                    let connection = graceful.watch(connection);
+                    connections.spawn(async move {
+                        if let Err(error) = connection.await {
+                            tracing::debug!(%error, "a client's connection ended badly");
+                        }
+                        drop(slot);
+                    });
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    // Most likely too many files are open: others have to be closed first.
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            },
+            Some(_) = connections.join_next(), if !connections.is_empty() => {}
+            () = &mut shutdown => break,
+        }
+    }
+    drop(listener);
+    if tokio::time::timeout(limits.shutdown_grace, graceful.shutdown()).await.is_err() {
+        tracing::debug!("connections that stayed open were cut off");
+    }
+}
+
+/// What bytes go over.
+trait Stream: AsyncRead + AsyncWrite + Send {}
+
+impl<T: AsyncRead + AsyncWrite + Send> Stream for T {}

@@ -1,0 +1,83 @@
+//! Reading the configuration again while a host runs: all of it comes into force, or nothing does.
+
+use std::path::PathBuf;
+
+use async_trait::async_trait;
+use tidegate::admin::{Live, Reload};
+use tidegate::config::{Config, Diagnostic};
+use tidegate::scheduler::Control;
+use tokio::sync::Mutex;
+
+use super::plan::{Plan, plan};
+use crate::cli::environment;
+
+/// Reads the configuration again for a host that runs.
+pub(super) struct Reloader {
+    path: PathBuf,
+    control: Control,
+    /// What is in force.
+    config: Mutex<Config>,
+}
+
+impl Reloader {
+    /// For a host that was started with `config`.
+    pub(super) fn new(config: Config, control: Control) -> Self {
+        Self { path: config.path.clone(), control, config: Mutex::new(config) }
+    }
+}
+
+#[async_trait]
+impl Reload for Reloader {
+    async fn reload(&self) -> Result<Live, Vec<String>> {
+        let mut in_force = self.config.lock().await;
+        let words = |diagnostics: Vec<Diagnostic>| diagnostics.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let config = Config::load(&self.path, &environment).map_err(words)?;
+        let mut wrong = unchangeable(&in_force, &config);
+        let Plan { databases, broken, live } = plan(&config, false).await;
+        wrong.extend(broken.into_iter().map(|(controller, fault)| {
+            let message = format!("controller \"{}\": {fault}", controller.name);
+            config.diagnostic(controller.places.of("path"), message, Some(fault.kind.hint().to_owned()))
+        }));
+        if !wrong.is_empty() {
+            return Err(words(wrong));
+        }
+        for (name, replacement) in databases {
+            self.control.reload(&name, replacement);
+        }
+        *in_force = config;
+        Ok(live)
+    }
+}
+
+/// What differs and cannot change while the host runs.
+fn unchangeable(old: &Config, new: &Config) -> Vec<Diagnostic> {
+    let restart = || Some("restart the host to have it in force, or take it back".to_owned());
+    let mut wrong = Vec::new();
+    for database in &new.databases {
+        match old.database(&database.name) {
+            None => {
+                let message = format!("database \"{}\" is new, and cannot be added by a reload", database.name);
+                wrong.push(new.diagnostic(database.places.header, message, restart()));
+            }
+            Some(before) if before.target != database.target || before.queue_table != database.queue_table => {
+                let message =
+                    format!("how database \"{}\" is reached has changed, which a reload cannot", database.name);
+                wrong.push(new.diagnostic(database.places.header, message, restart()));
+            }
+            Some(_) => {}
+        }
+    }
+    for database in old.databases.iter().filter(|database| new.database(&database.name).is_none()) {
+        let message = format!("database \"{}\" is gone, and cannot be given up by a reload", database.name);
+        wrong.push(Diagnostic { file: new.path.clone(), position: None, message, hint: restart() });
+    }
+    let listening = |config: &Config| {
+        config.admin.as_ref().map(|admin| (admin.listen.clone(), admin.unix_socket.clone(), admin.limits.clone()))
+    };
+    if listening(old) != listening(new) {
+        let message = "where the API listens, or what a client may take, has changed, which a reload cannot".to_owned();
+        let position = new.admin.as_ref().map(|admin| admin.places.header);
+        wrong.push(Diagnostic { file: new.path.clone(), position, message, hint: restart() });
+    }
+    wrong
+}

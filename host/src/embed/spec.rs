@@ -1,0 +1,177 @@
+//! One database of a host that is being built.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use super::error::{BuildError, TooSmall, at_least_one};
+use crate::controller::{BuiltIn, Fallback, Policy, Source, SupervisorSettings};
+use crate::database::{self, DEFAULT_QUEUE_TABLE, Options, PostgresOptions, SqliteOptions};
+use crate::scheduler::Workload;
+use crate::scheduler::database::{Database, Holder};
+use crate::update::Handler;
+
+/// A database for [`HostBuilder::database`](super::HostBuilder::database): where it is, what is to be done there, and
+/// who sets the pace. Without a controller it is the built-in policy: a sleep of 1,000 ms, then a batch of 100 ms.
+///
+/// Nothing is looked at before [`HostBuilder::build`](super::HostBuilder::build), and nothing connects before
+/// [`Host::run`](crate::scheduler::Host::run).
+#[must_use = "a database does nothing until it is given to HostBuilder::database"]
+pub struct DatabaseSpec {
+    pub(super) name: String,
+    place: Place,
+    queue_table: String,
+    sqlite: SqliteOptions,
+    postgres: PostgresOptions,
+    /// In the order in which they were given, twins included: they are found when the host is built.
+    updates: Vec<(String, Arc<dyn Handler>)>,
+    policy: Policy,
+    supervision: SupervisorSettings,
+}
+
+/// Where a database is.
+enum Place {
+    /// To be opened for the host.
+    Url(String),
+    /// Opened by whoever builds the host.
+    Opened(Arc<dyn Database>),
+}
+
+impl DatabaseSpec {
+    /// A database, by the name that controllers and operators are to see ("master" where there is but one) and its URL:
+    /// `sqlite:PATH`, `postgres://…` or `postgresql://…`, as [`database::open`] takes it.
+    pub fn new(name: impl Into<String>, url: impl Into<String>) -> Self {
+        Self::at(name.into(), Place::Url(url.into()))
+    }
+
+    /// A database that is open already, with [`database::open`] or in some other way. Its own options count, and what is
+    /// set here for the queue table, SQLite or PostgreSQL does not.
+    ///
+    /// A program that keeps a clone can queue updates, look at the queue, and pause it while the host works.
+    pub fn opened(name: impl Into<String>, database: Arc<dyn Database>) -> Self {
+        Self::at(name.into(), Place::Opened(database))
+    }
+
+    fn at(name: String, place: Place) -> Self {
+        Self {
+            name,
+            place,
+            queue_table: DEFAULT_QUEUE_TABLE.to_owned(),
+            sqlite: SqliteOptions::default(),
+            postgres: PostgresOptions::default(),
+            updates: Vec::new(),
+            policy: Policy::BuiltIn,
+            supervision: SupervisorSettings::default(),
+        }
+    }
+
+    /// Defines an update: what is to be done where the queue has a row of this name. It may be a handler of one's own, or
+    /// one of the kinds in [`update`](crate::update), e.g. a [`Backfill`](crate::update::Backfill).
+    pub fn update(mut self, update_name: impl Into<String>, handler: impl Handler + 'static) -> Self {
+        self.updates.push((update_name.into(), Arc::new(handler)));
+        self
+    }
+
+    /// Defines any number of updates whose handlers may be shared, e.g. with another database.
+    pub fn updates(mut self, handlers: impl IntoIterator<Item = (String, Arc<dyn Handler>)>) -> Self {
+        self.updates.extend(handlers);
+        self
+    }
+
+    /// Lets a controller set the pace: a [`ComponentSource`](crate::sandbox::ComponentSource), which is a WebAssembly
+    /// component, or one written in Rust, by way of [`Native`](crate::controller::Native).
+    pub fn controller(self, source: impl Source + 'static) -> Self {
+        self.policy(Policy::Controller(Arc::new(source)))
+    }
+
+    /// Says who sets the pace, in all the ways that there are; of several calls the last counts.
+    pub fn policy(mut self, policy: Policy) -> Self {
+        self.policy = policy;
+        self
+    }
+
+    /// Sets the built-in policy's sleep and target duration. It sets the pace where there is no controller, and where one
+    /// failed whose fallback it is.
+    pub fn built_in(mut self, built_in: BuiltIn) -> Self {
+        self.supervision.builtin = built_in;
+        self
+    }
+
+    /// Says who takes over from a controller that fails. Default: [`Fallback::Default`], the built-in policy.
+    pub fn fallback(mut self, fallback: Fallback) -> Self {
+        self.supervision.fallback = fallback;
+        self
+    }
+
+    /// Sets all that bounds whoever sets the pace: batch sizes, the longest target duration, when the fallback takes
+    /// over; the built-in policy and the fallback included.
+    pub fn supervision(mut self, supervision: SupervisorSettings) -> Self {
+        self.supervision = supervision;
+        self
+    }
+
+    /// Sets the table of the queue: unquoted, without a schema. Default: `background_updates`, as in Synapse. It is made
+    /// where it is missing.
+    pub fn queue_table(mut self, name: impl Into<String>) -> Self {
+        self.queue_table = name.into();
+        self
+    }
+
+    /// Sets what matters to SQLite alone.
+    pub fn sqlite(mut self, options: SqliteOptions) -> Self {
+        self.sqlite = options;
+        self
+    }
+
+    /// Sets what matters to PostgreSQL alone: time limits, and the password where the URL has none.
+    pub fn postgres(mut self, options: PostgresOptions) -> Self {
+        self.postgres = options;
+        self
+    }
+
+    /// The database as the scheduler takes it, found to be in order.
+    pub(super) fn into_workload(self, holder: &Holder) -> Result<Workload, BuildError> {
+        self.check_updates()?;
+        self.check_supervision().map_err(|TooSmall { setting, given, least }| {
+            let database = self.name.clone();
+            BuildError::DatabaseSetting { database, setting, given, least }
+        })?;
+        let database = match self.place {
+            Place::Opened(database) => database,
+            Place::Url(url) => {
+                let mut options = Options::new(holder.clone());
+                options.queue_table = self.queue_table;
+                options.sqlite = self.sqlite;
+                options.postgres = self.postgres;
+                database::open(&url, options)
+                    .map_err(|source| BuildError::Database { database: self.name.clone(), source })?
+            }
+        };
+        Ok(Workload {
+            name: self.name,
+            database,
+            handlers: self.updates.into_iter().collect(),
+            policy: self.policy,
+            supervision: self.supervision,
+        })
+    }
+
+    fn check_updates(&self) -> Result<(), BuildError> {
+        let mut seen = HashSet::new();
+        for (update_name, _) in &self.updates {
+            let (database, update_name) = (self.name.clone(), update_name.clone());
+            if update_name.is_empty() {
+                return Err(BuildError::UnnamedUpdate { database });
+            }
+            if !seen.insert(update_name.clone()) {
+                return Err(BuildError::UpdateTwice { database, update_name });
+            }
+        }
+        Ok(())
+    }
+
+    fn check_supervision(&self) -> Result<(), TooSmall> {
+        at_least_one("max_faults", self.supervision.max_faults.into())?;
+        at_least_one("default_batch_size", self.supervision.default_batch_size.into())?;
+        at_least_one("min_batch_size", self.supervision.min_batch_size.into())
+    }
+}

@@ -1,0 +1,256 @@
+//! What a host is doing at this moment, as its events tell it: kept in memory, so that whoever asks often (a page, a
+//! monitor, an API) asks no database.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use super::database::{Holder, Record};
+use super::event::{Event, EventKind, Observer};
+use crate::controller::{Fault, Usage};
+
+/// Iterations of a database that are kept.
+const RECENT: usize = 120;
+
+/// Faults of a controller that are kept.
+const FAULTS: usize = 20;
+
+/// What a host does, database by database. Clones show the same host.
+#[derive(Debug, Clone, Default)]
+pub struct Board {
+    databases: Arc<Mutex<BTreeMap<String, DatabaseBoard>>>,
+}
+
+impl Board {
+    /// What is known of every database, by name. Held up while `read` runs, so it had better be quick.
+    pub fn read<T>(&self, read: impl FnOnce(&BTreeMap<String, DatabaseBoard>) -> T) -> T {
+        read(&self.databases.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// What is known of one database.
+    pub fn database(&self, name: &str) -> Option<DatabaseBoard> {
+        self.read(|databases| databases.get(name).cloned())
+    }
+
+    /// Takes note of a stored pause that was set (the reason, where one was given) or lifted, by whoever did it: the
+    /// host itself notices within a second.
+    pub fn note_pause(&self, name: &str, pause: Option<Option<String>>) {
+        self.change(name, |database| database.pause = pause);
+    }
+
+    fn change(&self, name: &str, change: impl FnOnce(&mut DatabaseBoard)) {
+        let mut databases = self.databases.lock().unwrap_or_else(PoisonError::into_inner);
+        change(databases.entry(name.to_owned()).or_default());
+    }
+}
+
+impl Observer for Board {
+    fn see(&self, event: &Event) {
+        self.change(&event.database, |database| database.see(event));
+    }
+}
+
+/// What a host does on one database.
+#[derive(Debug, Clone, Default)]
+pub struct DatabaseBoard {
+    /// Whether this host is its runner.
+    pub lease: LeaseState,
+    /// Why the database did not answer when it was last asked, where it did not.
+    pub unavailable: Option<String>,
+    /// The update in hand.
+    pub in_hand: Option<InHand>,
+    /// Set while updates are paused; the reason, where one was given.
+    pub pause: Option<Option<String>>,
+    /// Rows that cannot run, each with the reason.
+    pub blocked: Vec<(String, String)>,
+    /// Its controller.
+    pub controller: ControllerBoard,
+    /// What was done since this host started, by update name.
+    pub totals: BTreeMap<String, Totals>,
+    /// The last iterations, the newest last.
+    pub recent: VecDeque<Record>,
+    /// When a batch was last committed.
+    pub last_progress: Option<SystemTime>,
+}
+
+/// Whether a host is a database's runner.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum LeaseState {
+    /// It has not asked yet, or has given up.
+    #[default]
+    None,
+    /// It is.
+    Runner,
+    /// Another is, where it is known which.
+    StandingBy(Option<Holder>),
+}
+
+/// An update in hand.
+#[derive(Debug, Clone, PartialEq)]
+pub struct InHand {
+    /// The update.
+    pub update_name: String,
+    /// True where it happens in one go.
+    pub one_shot: bool,
+    /// When this host took it in hand.
+    pub since: SystemTime,
+    /// What happens with it.
+    pub phase: Phase,
+    /// When that began.
+    pub phase_since: SystemTime,
+    /// The part that is done, 0.0 to 1.0, estimated.
+    pub done: Option<f64>,
+    /// How long it will take from when that was estimated.
+    pub eta: Option<Duration>,
+}
+
+/// What happens with an update in hand.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Phase {
+    /// It is between two batches.
+    Between,
+    /// A batch runs.
+    Running {
+        /// Items asked for.
+        batch_size: u64,
+        /// The target duration; `None` for a one-shot.
+        target: Option<Duration>,
+    },
+    /// Its controller lets it wait.
+    Held {
+        /// For how long.
+        duration: Duration,
+        /// Why.
+        reason: String,
+    },
+    /// A batch failed and is tried again.
+    BackingOff {
+        /// After how long.
+        duration: Duration,
+        /// What went wrong.
+        error: String,
+    },
+}
+
+/// What was done for one update since the host started.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Totals {
+    /// Items of committed batches.
+    pub items: u64,
+    /// Committed batches.
+    pub iterations: u64,
+    /// Iterations that failed or were cancelled.
+    pub failures: u64,
+    /// How long committed batches took, waiting not included.
+    pub duration: Duration,
+    /// Synapse's average_items_per_ms; `None` until an item was counted.
+    pub items_per_ms: Option<f64>,
+}
+
+/// A controller as the host knows it.
+#[derive(Debug, Clone, Default)]
+pub struct ControllerBoard {
+    /// When this one was loaded.
+    pub since: Option<SystemTime>,
+    /// Who took over, and why, where somebody did.
+    pub fallback: Option<(String, String)>,
+    /// The last faults, each with when it happened, the newest last.
+    pub faults: VecDeque<(SystemTime, Fault)>,
+    /// What its calls used since it was loaded.
+    pub usage: Usage,
+}
+
+impl DatabaseBoard {
+    fn see(&mut self, event: &Event) {
+        let at = event.at;
+        match &event.kind {
+            EventKind::LeaseAcquired => (self.lease, self.unavailable) = (LeaseState::Runner, None),
+            EventKind::StandingBy { holder } => {
+                (self.lease, self.unavailable) = (LeaseState::StandingBy(holder.clone()), None);
+            }
+            EventKind::LeaseLost { .. } | EventKind::Stopped => (self.lease, self.in_hand) = (LeaseState::None, None),
+            EventKind::Unavailable { error, .. } => self.unavailable = Some(error.clone()),
+            EventKind::Available => self.unavailable = None,
+            EventKind::UpdateStarted { update_name, one_shot } => self.take_in_hand(update_name, *one_shot, at),
+            EventKind::BatchStarted { batch_size, target, one_shot, .. } => {
+                self.enter(Phase::Running { batch_size: *batch_size, target: *target }, at);
+                if let Some(in_hand) = &mut self.in_hand {
+                    in_hand.one_shot = *one_shot;
+                }
+            }
+            EventKind::Held { rest: true, .. } => self.enter(Phase::Between, at),
+            EventKind::Held { duration, reason, rest: false, .. } => {
+                self.enter(Phase::Held { duration: *duration, reason: reason.clone() }, at);
+            }
+            EventKind::TransientFailure { error, retry_in, .. }
+            | EventKind::Failure { error, retry_in: Some(retry_in), .. } => {
+                self.enter(Phase::BackingOff { duration: *retry_in, error: error.clone() }, at);
+            }
+            EventKind::IterationEnded { record, items_per_ms } => self.note_iteration(record, *items_per_ms, at),
+            EventKind::Progress { done, eta, .. } => {
+                if let Some(in_hand) = &mut self.in_hand {
+                    (in_hand.done, in_hand.eta) = (Some(*done), *eta);
+                }
+            }
+            EventKind::Failure { retry_in: None, .. }
+            | EventKind::UpdateFinished { .. }
+            | EventKind::UpdateMoved { gone: true, .. }
+            | EventKind::Idle { .. } => self.in_hand = None,
+            EventKind::UpdateMoved { gone: false, .. } => {}
+            EventKind::ControllerLoaded { .. } => {
+                self.controller = ControllerBoard { since: Some(at), ..ControllerBoard::default() };
+            }
+            EventKind::ControllerUsed { usage, .. } => self.controller.usage.add(*usage),
+            EventKind::ControllerFault { fault, .. } => {
+                let faults = &mut self.controller.faults;
+                if faults.len() == FAULTS {
+                    faults.pop_front();
+                }
+                faults.push_back((at, fault.clone()));
+            }
+            EventKind::Fallback { fallback, reason, .. } => {
+                self.controller.fallback = Some((fallback.clone(), reason.clone()));
+            }
+            EventKind::Blocked { rows } => self.blocked.clone_from(rows),
+            EventKind::Paused { reason } => self.pause = Some(reason.clone()),
+            EventKind::Resumed => self.pause = None,
+        }
+    }
+
+    fn take_in_hand(&mut self, update_name: &str, one_shot: bool, at: SystemTime) {
+        self.in_hand = Some(InHand {
+            update_name: update_name.to_owned(),
+            one_shot,
+            since: at,
+            phase: Phase::Between,
+            phase_since: at,
+            done: None,
+            eta: None,
+        });
+        self.totals.entry(update_name.to_owned()).or_default();
+    }
+
+    fn enter(&mut self, phase: Phase, at: SystemTime) {
+        if let Some(in_hand) = &mut self.in_hand {
+            (in_hand.phase, in_hand.phase_since) = (phase, at);
+        }
+    }
+
+    fn note_iteration(&mut self, record: &Record, items_per_ms: Option<f64>, at: SystemTime) {
+        self.enter(Phase::Between, at);
+        let totals = self.totals.entry(record.update_name.clone()).or_default();
+        if record.is_committed() {
+            totals.items = totals.items.saturating_add(record.items);
+            totals.iterations += 1;
+            totals.duration += Duration::from_secs_f64(record.duration_ms / 1e3);
+            totals.items_per_ms = items_per_ms;
+            self.last_progress = Some(at);
+        } else {
+            totals.failures += 1;
+        }
+        if self.recent.len() == RECENT {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(record.clone());
+    }
+}

@@ -1,0 +1,100 @@
+//! The program with its API open, and a client of it.
+
+use std::time::Duration;
+
+use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
+use tidegate::admin::access::{digest, hex};
+
+use super::binary::{Folder, Process};
+use super::place::Place;
+
+/// The tokens that the tests configure.
+pub const VIEWER: &str = "a-viewer's-token";
+pub const ADMIN: &str = "an-admin's-token";
+
+/// `[admin]` on a port that the system chooses, with both tokens.
+pub fn with_tokens() -> String {
+    let token = |name: &str, role: &str, token: &str| {
+        format!("[[admin.token]]\nname = \"{name}\"\nrole = \"{role}\"\nsha256 = \"{}\"\n", hex(&digest(token)))
+    };
+    format!(
+        "[admin]\nlisten = [\"127.0.0.1:0\"]\n{}{}",
+        token("reader", "viewer", VIEWER),
+        token("keeper", "admin", ADMIN)
+    )
+}
+
+/// `[admin]` on a port that the system chooses, without any token.
+pub const WITHOUT_TOKENS: &str = "[admin]\nlisten = [\"127.0.0.1:0\"]\n";
+
+/// A client, which wants to know who does its cryptography even where it has none to do.
+fn client() -> Client {
+    // An error only says that another test was first.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    Client::new()
+}
+
+/// A running host whose API listens.
+pub struct Api {
+    pub process: Process,
+    pub address: String,
+    pub folder: Folder,
+    client: Client,
+}
+
+impl Api {
+    /// `tidegate run` on this place. `rest` is what stands in the configuration beside the database and its settings,
+    /// `[admin]` included.
+    pub async fn start(place: &Place, background: &str, rest: &str) -> Self {
+        Self::start_in(Folder::new(place, background, "", rest)).await
+    }
+
+    /// `tidegate run` in a folder.
+    pub async fn start_in(folder: Folder) -> Self {
+        let mut process = folder.start(&["run"]);
+        process.says("the API listens on http://", Duration::from_secs(30)).await;
+        let said = process.said();
+        let (_, after) = said.split_once("the API listens on http://").unwrap();
+        let address = format!("http://{}", after.lines().next().unwrap());
+        Self { process, address, folder, client: client() }
+    }
+
+    /// A request without a token.
+    pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.client.request(method, format!("{}{path}", self.address))
+    }
+
+    /// A GET with a token.
+    pub async fn get(&self, path: &str, token: &str) -> Answer {
+        Answer::of(self.request(Method::GET, path).bearer_auth(token).send().await.unwrap()).await
+    }
+
+    /// A POST of a JSON body with a token.
+    pub async fn post(&self, path: &str, token: &str, body: serde_json::Value) -> Answer {
+        Answer::of(self.request(Method::POST, path).bearer_auth(token).json(&body).send().await.unwrap()).await
+    }
+}
+
+/// An answer, read to its end.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Answer {
+    pub status: StatusCode,
+    pub content_type: String,
+    pub text: String,
+}
+
+impl Answer {
+    pub async fn of(response: Response) -> Self {
+        let content_type = response.headers().get("content-type").map(|value| value.to_str().unwrap().to_owned());
+        Self {
+            status: response.status(),
+            content_type: content_type.unwrap_or_default(),
+            text: response.text().await.unwrap(),
+        }
+    }
+
+    /// The body as JSON.
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{error}: {}", self.text))
+    }
+}
