@@ -259,7 +259,11 @@ impl<D: Driver> Database for Handle<D> {
 
     async fn survey(&self) -> Result<Vec<Remark>, SqlError> {
         if let Err(error) = self.driver.check_place().await {
-            return Ok(vec![Remark::hindrance(error.to_string(), "a host refuses to work there")]);
+            let hint = match error.code.as_deref() {
+                Some("SQLITE_READONLY") => "let this user write to the file and to its folder",
+                _ => "a host refuses to work there",
+            };
+            return Ok(vec![Remark::hindrance(error.to_string(), hint)]);
         }
         let remarks = retried!(self.driver.survey().await)?;
         // Where nothing can be written, rights are another day's worry.

@@ -230,6 +230,9 @@ impl Handler for ValidateAndDelete {
             (State::Try, Some(validation)) => validation,
         };
         let mut plan = self.plan_walk(sql, &Progress::default(), budget, &constraint).await?;
+        if let Some(first) = plan.statements.first_mut() {
+            first.sql.insert_str(0, "-- where rows break it, batch by batch:\n");
+        }
         plan.statements.insert(0, Planned::unexplained(validation));
         Ok(Some(plan))
     }

@@ -1,8 +1,4 @@
-//! What SQLite is asked before anything is done: names, plans, whether the file can be written.
-
-use std::path::Path;
-
-use rustix::fs::{Access, access};
+//! What SQLite is asked before anything is done: names, plans, the journal mode.
 
 use super::connection::Held;
 use super::dialect::catalogue;
@@ -65,22 +61,7 @@ pub(super) async fn bearer(sql: &mut dyn Sql, table: &TableName, name: &str) -> 
 }
 
 /// See [`Driver::survey`](crate::database::handle::Driver::survey).
-pub(super) async fn survey(held: &mut Held, path: &Path) -> Result<Vec<Remark>, SqlError> {
-    let file = path.display().to_string();
-    let read_only = held.run(|sqlite| sqlite.is_readonly("main").map_err(super::error::sql_error)).await?;
-    if read_only {
-        return Ok(vec![Remark::hindrance(
-            format!("the file \"{file}\" can only be read"),
-            "let this user write to it, and to its folder",
-        )]);
-    }
-    let folder = tokio::fs::canonicalize(path).await.ok().and_then(|path| path.parent().map(Path::to_owned));
-    if let Some(folder) = folder.filter(|folder| access(folder, Access::WRITE_OK).is_err()) {
-        return Ok(vec![Remark::hindrance(
-            format!("the folder \"{}\" can only be read, and SQLite keeps its journal there", folder.display()),
-            "let this user write to it",
-        )]);
-    }
+pub(super) async fn survey(held: &mut Held) -> Result<Vec<Remark>, SqlError> {
     let rows = held.query("PRAGMA journal_mode", &[]).await?;
     let mode = rows.first().map(|row| text(row, 0).to_owned()).unwrap_or_default();
     if mode == "wal" {

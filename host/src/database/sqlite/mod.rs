@@ -146,7 +146,7 @@ impl handle::Driver for Driver {
     }
 
     async fn survey(&self) -> Result<Vec<Remark>, SqlError> {
-        inspect::survey(&mut self.take().await?, &self.path).await
+        inspect::survey(&mut self.take().await?).await
     }
 
     async fn close(&self) {
