@@ -4,6 +4,7 @@ mod check;
 mod enqueue;
 mod init;
 mod json;
+mod plan;
 mod queue;
 mod terminal;
 mod trouble;

@@ -22,6 +22,7 @@ async fn site(place: &Place, component: &[u8], more: &str) -> Site {
 /// The same, where no batch is larger than this.
 pub async fn site_with_batches(place: &Place, component: &[u8], more: &str, max_batch_size: u32) -> Site {
     make_items(place, ITEMS).await;
+    place.recommended().await;
     let site = Site::new(&format!(
         "[background_updates]
 sleep_enabled = false

@@ -44,14 +44,17 @@ on_both! {
     async fn the_examples_of_the_readme_are_in_order_and_run(place: Place) {
         place.run(TABLES).await;
         place.run(&people(place)).await;
+        place.recommended().await;
         let settings = "[background_updates]\nsleep_enabled = false\nmax_attempts = 1\npoll_interval_ms = 50\n";
         let site = Site::new(&format!("{settings}[[database]]\nurl = \"{}\"\n{}", place.url, examples()));
-        let told = site.tidegate(&["check"]).await;
-        assert_eq!(told.all(), "tidegate.toml is in order: 1 database, 0 controllers, 7 updates\nexit code 0");
         let names =
             ["archive_messages", "drop_drafts", "people_by_email", "people_email_there", "people_team_valid", "split_names", "tidy"];
         let told = site.tidegate(&[&["enqueue"], &names[..]].concat()).await;
         assert_eq!(told.code, 0, "{}", told.all());
+        let told = site.tidegate(&["check"]).await;
+        assert_eq!(told.all(), "tidegate.toml is in order: 1 database, 0 controllers, 7 updates\nexit code 0");
+        let plans = site.tidegate(&["check", "--plan"]).await.out;
+        assert!(names.iter().all(|name| plans.contains(&format!("update \"{name}\" on database"))), "{plans}");
         let told = site.tidegate(&["run", "--until-done"]).await;
         assert_eq!(told.code, 0, "{}", told.all());
         let seen = |sql| place.rows(sql);

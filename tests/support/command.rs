@@ -1,5 +1,7 @@
 //! The program as an operator runs it: in a folder of its own, to its end.
 
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -47,7 +49,26 @@ impl Site {
 
     /// Runs `tidegate` to its end.
     pub async fn tidegate(&self, arguments: &[&str]) -> Told {
-        let mut command = tokio::process::Command::from(self.command(arguments));
+        self.told(self.command(arguments), arguments).await
+    }
+
+    /// The same as somebody whom rights to files mean something: root may write anywhere.
+    pub async fn tidegate_without_privileges(&self, arguments: &[&str]) -> Told {
+        let built = env!("CARGO_BIN_EXE_tidegate");
+        let Some((uid, gid)) = super::postgres::unprivileged_user() else { return self.tidegate(arguments).await };
+        std::fs::set_permissions(self.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+        // Where the program is built they may not look.
+        let here = self.path().join("tidegate");
+        if !here.exists() {
+            std::fs::hard_link(built, &here).or_else(|_| std::fs::copy(built, &here).map(drop)).unwrap();
+        }
+        let mut command = self.command_of(&here, arguments);
+        command.uid(uid).gid(gid);
+        self.told(command, arguments).await
+    }
+
+    async fn told(&self, command: Command, arguments: &[&str]) -> Told {
+        let mut command = tokio::process::Command::from(command);
         let ended = tokio::time::timeout(DEADLINE, command.kill_on_drop(true).output()).await;
         let output = ended.unwrap_or_else(|_| panic!("{arguments:?} does not end")).unwrap();
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("what is printed is UTF-8");
@@ -63,7 +84,11 @@ impl Site {
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+        self.command_of(Path::new(env!("CARGO_BIN_EXE_tidegate")), arguments)
+    }
+
+    fn command_of(&self, program: &Path, arguments: &[&str]) -> Command {
+        let mut command = Command::new(program);
         command.args(arguments).current_dir(self.folder.path()).stdin(Stdio::null());
         // Nothing of the machine's is to matter: neither what was compiled before nor how wide its terminal is.
         command.env("XDG_CACHE_HOME", &self.cache).env_remove("CACHE_DIRECTORY");

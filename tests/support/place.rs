@@ -97,6 +97,11 @@ impl Place {
         database
     }
 
+    /// Sets the journal mode that `check` recommends, where there is one.
+    pub async fn recommended(&self) {
+        self.run(self.either("pragma journal_mode = wal", "select 1")).await;
+    }
+
     /// Executes a script over a connection that no driver knows of.
     pub async fn run(&self, sql: &str) {
         match &self.backend {

@@ -15,7 +15,7 @@ pub(super) const EXIT_CODES: &str = "\
 Exit codes:
   0  done
   1  something failed
-  2  the command line or the configuration is wrong
+  2  the command line or the configuration is wrong, or `check` found errors
   3  `run --until-done`: rows remain that cannot run
   130  a second signal ended `run` at once";
 
@@ -169,7 +169,7 @@ impl<'a> From<&'a Diagnostic> for Finding<'a> {
 }
 
 /// What to do about an error from a database, where its own words do not say so.
-fn hint_on(error: &SqlError) -> Option<&'static str> {
+pub(super) fn hint_on(error: &SqlError) -> Option<&'static str> {
     Some(match error.code.as_deref() {
         Some("28P01" | "28000") => "correct the user or the password in the database's `url`",
         Some("3D000") => "create that database, or correct its name in the `url`",

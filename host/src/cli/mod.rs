@@ -24,7 +24,7 @@ use std::process::ExitCode;
 
 use clap::{ColorChoice, Parser, Subcommand};
 use indicatif::MultiProgress;
-use tidegate::config::Config;
+use tidegate::config::{Config, Diagnostic};
 
 use error::{CliError, Finding};
 
@@ -83,7 +83,8 @@ impl Command {
             Command::Pause(pause) => pause.json.json,
             Command::Resume(resume) => resume.json.json,
             Command::Cancel(cancel) => cancel.json.json,
-            Command::Check(_) | Command::Completions(_) | Command::Reference(_) | Command::Token(_) => false,
+            Command::Check(check) => check.json,
+            Command::Completions(_) | Command::Reference(_) | Command::Token(_) => false,
         }
     }
 }
@@ -101,7 +102,7 @@ struct Context {
 impl Context {
     /// The configuration. What is doubtful in it is printed.
     fn config(&self) -> Result<Config, CliError> {
-        let config = Config::load(&self.config, &environment).map_err(CliError::configuration)?;
+        let config = self.read().map_err(CliError::configuration)?;
         for warning in &config.warnings {
             match self.json {
                 true => output::json_line("warning", &Finding::from(warning)),
@@ -109,6 +110,14 @@ impl Context {
             }
         }
         Ok(config)
+    }
+
+    /// The configuration, or all that is wrong with it, urls that no driver understands included.
+    fn read(&self) -> Result<Config, Vec<Diagnostic>> {
+        let config = Config::load(&self.config, &environment)?;
+        let wrong: Vec<Diagnostic> =
+            config.databases.iter().filter_map(|database| wiring::refused_url(&config, database)).collect();
+        if wrong.is_empty() { Ok(config) } else { Err(wrong) }
     }
 }
 

@@ -114,6 +114,10 @@ pub(super) fn warn(text: &str) {
     labelled(AnsiColor::Yellow, "warning", text);
 }
 
+pub(super) fn note(text: &str) {
+    labelled(AnsiColor::Blue, "note", text);
+}
+
 pub(super) fn hint(text: &str) {
     labelled(AnsiColor::Cyan, "hint", text);
 }

@@ -11,7 +11,8 @@ use crate::database::tables::Tables;
 #[cfg(feature = "test-switches")]
 use crate::scheduler::database::Lease;
 use crate::scheduler::database::{
-    Activity, AlreadyQueued, Begin, Database, Failure, Holder, LeaseAttempt, NewRow, Pause, Queue, Record, Session,
+    Activity, AlreadyQueued, Begin, Database, Failure, Holder, LeaseAttempt, NewRow, Pause, Queue, Record, Remark,
+    Session,
 };
 use crate::update::sql::{Dialect, ErrorClass, Sql, SqlError};
 
@@ -52,6 +53,9 @@ pub(crate) trait Driver: Send + Sync + 'static {
 
     /// See [`Database::inspect`]; without the retry.
     async fn inspect(&self) -> Result<Box<dyn Session>, SqlError>;
+
+    /// The driver's part of [`Database::survey`]; without the retry.
+    async fn survey(&self) -> Result<Vec<Remark>, SqlError>;
 
     /// See [`Database::close`].
     async fn close(&self);
@@ -274,6 +278,23 @@ impl<D: Driver> Database for Handle<D> {
 
     async fn history(&self, update_name: Option<&str>, limit: u32) -> Result<Vec<Record>, SqlError> {
         plainly!(self, sql => self.tables.history(sql, update_name, limit))
+    }
+
+    async fn survey(&self) -> Result<Vec<Remark>, SqlError> {
+        if let Err(error) = self.driver.check_place().await {
+            let hint = match error.code.as_deref() {
+                Some("SQLITE_READONLY") => "let this user write to the file and to its folder",
+                _ => "a host refuses to work there",
+            };
+            return Ok(vec![Remark::hindrance(error.to_string(), hint)]);
+        }
+        let remarks = retried!(self.driver.survey().await)?;
+        // Where nothing can be written, rights are another day's worry.
+        if remarks.iter().any(|remark| remark.hinders) {
+            return Ok(remarks);
+        }
+        let rights = plainly!(self, sql => self.tables.survey(sql))?;
+        Ok([remarks, rights].concat())
     }
 
     async fn close(&self) {

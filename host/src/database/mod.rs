@@ -7,6 +7,7 @@ mod handle;
 mod postgres;
 mod schema;
 mod sqlite;
+mod survey;
 mod tables;
 
 use std::path::PathBuf;

@@ -57,7 +57,8 @@ pub(super) fn trace(line: &LogLine) {
             return;
         }
         let fields = metadata.fields();
-        let values: [&dyn Value; 3] = [&format_args!("{}", line.text), &line.database, &format_args!("{}", line.source)];
+        let values: [&dyn Value; 3] =
+            [&format_args!("{}", line.text), &line.database, &format_args!("{}", line.source)];
         let mut names = fields.iter();
         let mut next = |value| names.next().map(|field| (field, value));
         if let [Some(message), Some(database), Some(source)] = values.map(&mut next) {

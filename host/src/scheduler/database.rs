@@ -142,8 +142,38 @@ pub trait Database: Send + Sync {
     /// Whatever the database says.
     async fn history(&self, update_name: Option<&str>, limit: u32) -> Result<Vec<Record>, SqlError>;
 
+    /// What speaks against a host's working on this database, found out without writing: rights that are missing, a
+    /// file or a server that can only be read, settings that will hurt.
+    ///
+    /// # Errors
+    /// Whatever the database says.
+    async fn survey(&self) -> Result<Vec<Remark>, SqlError>;
+
     /// Closes its connections; what comes later opens them anew.
     async fn close(&self);
+}
+
+/// Something that speaks against working on a database.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Remark {
+    /// True where a host cannot work so; false where it works, and worse than it could.
+    pub hinders: bool,
+    /// What it is.
+    pub message: String,
+    /// What to do about it.
+    pub hint: String,
+}
+
+impl Remark {
+    /// What keeps a host from working.
+    pub fn hindrance(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { hinders: true, message: message.into(), hint: hint.into() }
+    }
+
+    /// What makes it work worse.
+    pub fn drawback(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { hinders: false, ..Self::hindrance(message, hint) }
+    }
 }
 
 /// Whether the lease was to be had.

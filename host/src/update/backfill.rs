@@ -2,10 +2,11 @@
 
 use async_trait::async_trait;
 
+use super::plan::Draft;
 use super::scan::{self, Token};
-use super::sql::{Dialect, Estimate, Sql, System, TableName};
-use super::walk::{self, Names, Walk};
-use super::{Budget, Handler, Mode, Problem, Progress, Step, UpdateError};
+use super::sql::{Dialect, Estimate, Right, Sql, System, TableName};
+use super::walk::{Batch, Names, Walk};
+use super::{Budget, Handler, Mode, Plan, Problem, Progress, Step, UpdateError};
 
 /// What a backfill sets, and where.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,6 +50,12 @@ impl Backfill {
     fn statement(&self, dialect: &dyn Dialect, clause: &str) -> String {
         format!("UPDATE {} SET {}{clause}", dialect.table(&self.definition.table), self.definition.set)
     }
+
+    /// What a batch executes, to be looked at.
+    fn drafts(&self, dialect: &dyn Dialect, batch: &Batch) -> Vec<Draft> {
+        let statement = self.statement(dialect, &batch.clause(self.definition.filter.as_deref()));
+        vec![Draft::of("set", statement, batch)]
+    }
 }
 
 #[async_trait]
@@ -72,22 +79,23 @@ impl Handler for Backfill {
     }
 
     async fn check(&self, sql: &mut dyn Sql) -> Result<Vec<Problem>, UpdateError> {
-        let dialect = sql.dialect();
-        let mut problems = self.walk.check(sql).await?;
-        problems.extend(self.moves_key(dialect.system()));
-        if !problems.is_empty() {
+        if let Some(problem) = self.moves_key(sql.dialect().system()) {
+            let mut problems = self.walk.check(sql).await?;
+            problems.push(problem);
             return Ok(problems);
         }
-        let mut clause = String::new();
-        if let Some(filter) = &self.definition.filter {
-            clause = walk::filter_clause(filter);
-            let reading = format!("SELECT 1 FROM {}{clause}", dialect.table(&self.definition.table));
-            if let Some(problem) = walk::explain(sql, "where", &reading).await? {
-                return Ok(vec![problem]);
-            }
-        }
-        let statement = self.statement(&*dialect, &clause);
-        Ok(walk::explain(sql, "set", &statement).await?.into_iter().collect())
+        let drafts = |dialect: &dyn Dialect, batch: &Batch| {
+            let reading = self.definition.filter.as_deref().map(|filter| {
+                let table = dialect.table(&self.definition.table);
+                Draft::of("where", format!("SELECT 1 FROM {table}{}", batch.clause(Some(filter))), batch)
+            });
+            reading.into_iter().chain(self.drafts(dialect, batch)).collect()
+        };
+        self.walk.check_with(sql, &[Right::Select, Right::Update], drafts).await
+    }
+
+    async fn plan(&self, sql: &mut dyn Sql, progress: &Progress, budget: Budget) -> Result<Option<Plan>, UpdateError> {
+        self.walk.plan(sql, progress, budget, |dialect, batch| self.drafts(dialect, batch)).await.map(Some)
     }
 }
 

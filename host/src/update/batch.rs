@@ -4,9 +4,10 @@
 use async_trait::async_trait;
 
 use super::placeholder::{self, Bounds};
-use super::sql::{Estimate, Sql, System, TableName};
+use super::plan::Draft;
+use super::sql::{Dialect, Estimate, Right, Sql, System, TableName};
 use super::walk::{self, Walk};
-use super::{Budget, Handler, Mode, Problem, Progress, Step, UpdateError, scan};
+use super::{Budget, Handler, Mode, Plan, Problem, Progress, Step, UpdateError, scan};
 
 /// What is done for each batch of a walk.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,6 +43,25 @@ impl Batch {
 
     fn statements(&self) -> Vec<&str> {
         scan::statements(&self.definition.sql, self.system)
+    }
+
+    /// What a batch executes, to be looked at.
+    fn drafts(&self, dialect: &dyn Dialect, batch: &walk::Batch) -> Vec<Draft> {
+        let bounds = Bounds {
+            key: &batch.key,
+            after: batch.after.as_deref(),
+            upto: batch.upto.as_deref(),
+            batch_size: batch.items.max(1),
+            resumed: true,
+        };
+        let mut explained = true;
+        let draft = |statement: &str| {
+            // What comes after a statement of another kind may need what that one makes.
+            explained &= walk::can_be_explained(statement, self.system);
+            let rendered = placeholder::render(statement, dialect, &bounds);
+            Draft { field: "sql", sql: rendered.sql, parameters: rendered.parameters, explained }
+        };
+        self.statements().into_iter().map(draft).collect()
     }
 }
 
@@ -85,17 +105,10 @@ impl Handler for Batch {
         if !problems.is_empty() {
             return Ok(problems);
         }
-        let dialect = sql.dialect();
-        let key = self.walk.columns(sql).await?;
-        let bounds = Bounds { key: &key, after: None, upto: None, batch_size: 1, resumed: true };
-        for statement in self.statements() {
-            // What comes after a statement of another kind may need what that one makes.
-            if !walk::can_be_explained(statement, self.system) {
-                break;
-            }
-            let rendered = placeholder::render(statement, &*dialect, &bounds);
-            problems.extend(walk::explain_with(sql, "sql", &rendered.sql, &rendered.parameters).await?);
-        }
-        Ok(problems)
+        self.walk.check_with(sql, &[Right::Select], |dialect, batch| self.drafts(dialect, batch)).await
+    }
+
+    async fn plan(&self, sql: &mut dyn Sql, progress: &Progress, budget: Budget) -> Result<Option<Plan>, UpdateError> {
+        self.walk.plan(sql, progress, budget, |dialect, batch| self.drafts(dialect, batch)).await.map(Some)
     }
 }

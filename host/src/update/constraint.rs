@@ -120,6 +120,20 @@ pub(super) enum Validation {
     Broken(SqlError),
 }
 
+/// The statement that has the database validate a constraint; `None` where it vouches for every row already.
+pub(super) fn statement(
+    dialect: &dyn Dialect,
+    table: &TableName,
+    name: &str,
+    constraint: &Constraint,
+) -> Option<String> {
+    let statement = || match dialect.system() {
+        System::Sqlite => sqlite::statement(dialect, table, constraint).0,
+        System::Postgres => postgres::statement(dialect, table, name),
+    };
+    (!constraint.validated).then(statement)
+}
+
 /// Has the database validate a constraint.
 pub(super) async fn validate(
     sql: &mut dyn Sql,

@@ -2,9 +2,11 @@
 
 use async_trait::async_trait;
 
-use super::sql::{Dialect, Estimate, Sql, TableName};
-use super::walk::{self, Names, Walk};
-use super::{Budget, Handler, Mode, Problem, Progress, Step, UpdateError};
+use super::plan::Draft;
+use super::sql::{Dialect, Estimate, Right, Sql, TableName};
+use super::walk::plan::check_rights;
+use super::walk::{self, Batch, Names, Walk};
+use super::{Budget, Handler, Mode, Plan, Problem, Progress, Step, UpdateError};
 
 /// What a copy copies, and where to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,6 +96,12 @@ impl Copy {
         )
     }
 
+    /// What a batch executes, to be looked at.
+    fn drafts(&self, dialect: &dyn Dialect, batch: &Batch) -> Vec<Draft> {
+        let statement = self.statement(dialect, &batch.clause(self.definition.filter.as_deref()));
+        vec![Draft::of("columns", statement, batch)]
+    }
+
     /// What is wrong with the tables and the columns.
     async fn check_names(&self, sql: &mut dyn Sql) -> Result<Vec<Problem>, UpdateError> {
         let CopyDefinition { table, into, columns, .. } = &self.definition;
@@ -148,19 +156,24 @@ impl Handler for Copy {
     async fn check(&self, sql: &mut dyn Sql) -> Result<Vec<Problem>, UpdateError> {
         let mut problems = self.walk.check(sql).await?;
         problems.extend(self.check_names(sql).await?);
+        if problems.is_empty() {
+            let lacking = check_rights(sql, &self.definition.into, &[Right::Insert]).await?;
+            problems.extend(lacking.map(|problem| Problem { field: "into", ..problem }));
+        }
         if !problems.is_empty() {
             return Ok(problems);
         }
-        let dialect = sql.dialect();
-        let mut clause = String::new();
-        if let Some(filter) = &self.definition.filter {
-            clause = walk::filter_clause(filter);
-            let reading = format!("SELECT 1 FROM {}{clause}", dialect.table(&self.definition.table));
-            if let Some(problem) = walk::explain(sql, "where", &reading).await? {
-                return Ok(vec![problem]);
-            }
-        }
-        let statement = self.statement(&*dialect, &clause);
-        Ok(walk::explain(sql, "columns", &statement).await?.into_iter().collect())
+        let drafts = |dialect: &dyn Dialect, batch: &Batch| {
+            let reading = self.definition.filter.as_deref().map(|filter| {
+                let table = dialect.table(&self.definition.table);
+                Draft::of("where", format!("SELECT 1 FROM {table}{}", batch.clause(Some(filter))), batch)
+            });
+            reading.into_iter().chain(self.drafts(dialect, batch)).collect()
+        };
+        self.walk.check_with(sql, &[Right::Select], drafts).await
+    }
+
+    async fn plan(&self, sql: &mut dyn Sql, progress: &Progress, budget: Budget) -> Result<Option<Plan>, UpdateError> {
+        self.walk.plan(sql, progress, budget, |dialect, batch| self.drafts(dialect, batch)).await.map(Some)
     }
 }

@@ -6,9 +6,11 @@ mod sqlite;
 
 use async_trait::async_trait;
 
-use super::sql::{Dialect, Index, Sql, System, Table, TableName};
+use super::plan::Planned;
+use super::sql::{Dialect, Right, Sql, System, Table, TableName};
+use super::walk::plan::check_rights;
 use super::walk::{Names, explain, filter_clause, no_column, no_table, one_line};
-use super::{Budget, Handler, Mode, Next, Problem, Progress, Step, UpdateError};
+use super::{Budget, Handler, Mode, Next, Plan, Problem, Progress, Step, UpdateError};
 
 /// An index to be built.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,19 +47,6 @@ impl IndexParts {
             IndexParts::Expressions(expressions) => listed(expressions),
         }
     }
-
-    /// Whether an index has these parts, as far as its description tells.
-    fn resemble(&self, found: &Index, names: Names) -> bool {
-        match self {
-            IndexParts::Columns(columns) => {
-                let same = |(found, wanted): (&Option<String>, &String)| {
-                    found.as_ref().is_some_and(|found| names.equal(found, wanted))
-                };
-                found.columns.len() == columns.len() && found.columns.iter().zip(columns).all(same)
-            }
-            IndexParts::Expressions(expressions) => found.columns.len() == expressions.len(),
-        }
-    }
 }
 
 impl CreateIndexDefinition {
@@ -80,6 +69,15 @@ impl CreateIndexDefinition {
             one_line(wanted)
         ))
     }
+
+    /// The problem of such an index.
+    fn occupied(&self, found: &str) -> Problem {
+        Problem {
+            field: "index",
+            message: format!("there is a different index \"{}\" already: {found}", self.index),
+            hint: "take another name, or drop the index that is there".to_owned(),
+        }
+    }
 }
 
 /// The handler that builds an index.
@@ -92,6 +90,11 @@ impl CreateIndex {
     /// A handler for this definition on a database of this system.
     pub fn new(definition: CreateIndexDefinition, system: System) -> Self {
         Self { definition, system }
+    }
+
+    /// True where the definition wants no such index on this system.
+    fn is_not_for_here(&self) -> bool {
+        self.system == System::Sqlite && self.definition.postgres_only
     }
 
     fn accept(progress: &Progress) -> Result<(), UpdateError> {
@@ -124,7 +127,7 @@ impl Handler for CreateIndex {
         if self.system == System::Postgres {
             return Err(UpdateError::Failed("PostgreSQL builds no index concurrently in a transaction".to_owned()));
         }
-        if self.definition.postgres_only {
+        if self.is_not_for_here() {
             return Ok(Step { items: 0, next: Next::Finished });
         }
         sqlite::build(sql, &self.definition).await?;
@@ -141,30 +144,57 @@ impl Handler for CreateIndex {
     }
 
     async fn check(&self, sql: &mut dyn Sql) -> Result<Vec<Problem>, UpdateError> {
-        if self.system == System::Sqlite && self.definition.postgres_only {
+        let wanted = &self.definition;
+        if self.is_not_for_here() {
             return Ok(Vec::new());
         }
         let dialect = sql.dialect();
-        let Some(table) = dialect.describe(sql, &self.definition.table).await? else {
-            return Ok(vec![no_table(&self.definition.table)]);
+        let Some(table) = dialect.describe(sql, &wanted.table).await? else {
+            return Ok(vec![no_table(&wanted.table)]);
         };
-        let names = Names(dialect.system());
+        let names = Names(self.system);
         let mut problems = self.check_columns(&table, names);
         problems.extend(self.check_table(&table));
-        problems.extend(self.check_name(&table, names));
+        problems.extend(self.check_name(sql).await?);
         problems.extend(self.check_replaced(sql, names).await?);
-        if let (true, Some(filter)) = (problems.is_empty(), &self.definition.filter) {
-            let reading = format!("SELECT 1 FROM {}{}", dialect.table(&self.definition.table), filter_clause(filter));
+        problems.extend(check_rights(sql, &wanted.table, &[Right::Own, Right::Create]).await?);
+        if let (true, Some(filter)) = (problems.is_empty(), &wanted.filter) {
+            let reading = format!("SELECT 1 FROM {}{}", dialect.table(&wanted.table), filter_clause(filter));
             problems.extend(explain(sql, "where", &reading).await?);
         }
         if problems.is_empty() {
-            let refused = match self.system {
-                System::Sqlite => sqlite::rehearse(sql, &self.definition).await?,
-                System::Postgres => postgres::rehearse(sql, &self.definition).await?,
-            };
-            problems.extend(refused.map(|message| self.refused(&message)));
+            problems.extend(self.check_statement(sql).await?);
         }
         Ok(problems)
+    }
+
+    async fn plan(&self, sql: &mut dyn Sql, progress: &Progress, _budget: Budget) -> Result<Option<Plan>, UpdateError> {
+        Self::accept(progress)?;
+        let (dialect, wanted) = (sql.dialect(), &self.definition);
+        if self.is_not_for_here() {
+            return Ok(Some(Plan::nothing()));
+        }
+        // One that is there and different is a problem, and no plan.
+        let (there, creates, drops) = match self.system {
+            System::Sqlite => (
+                sqlite::find(sql, wanted).await?.is_some(),
+                sqlite::statement(&*dialect, wanted),
+                sqlite::replaced(sql, wanted).await?.map(|index| sqlite::drop_statement(&index)),
+            ),
+            System::Postgres => (
+                postgres::is_there(sql, wanted).await?,
+                postgres::statement(&*dialect, wanted),
+                postgres::replaced(sql, wanted).await?.map(|index| postgres::drop_statement(&index)),
+            ),
+        };
+        let statements: Vec<Planned> =
+            (!there).then_some(creates).into_iter().chain(drops).map(Planned::unexplained).collect();
+        if statements.is_empty() {
+            return Ok(Some(Plan::nothing()));
+        }
+        // An index that is there already leaves no row to go over.
+        let estimate = if there { None } else { Plan::rows_of(sql, &wanted.table).await? };
+        Ok(Some(Plan { statements, estimate, warnings: Vec::new() }))
     }
 }
 
@@ -189,33 +219,41 @@ impl CreateIndex {
         })
     }
 
-    fn check_name(&self, table: &Table, names: Names) -> Option<Problem> {
+    /// Whether the name is to be had.
+    async fn check_name(&self, sql: &mut dyn Sql) -> Result<Option<Problem>, UpdateError> {
         let index = &self.definition.index;
-        if names.0 == System::Postgres && index.len() > postgres::LONGEST_NAME {
-            return Some(Problem {
+        if self.system == System::Postgres && index.len() > postgres::LONGEST_NAME {
+            return Ok(Some(Problem {
                 field: "index",
                 message: format!("\"{index}\" is longer than the {} bytes of a name", postgres::LONGEST_NAME),
                 hint: "take a shorter name: PostgreSQL would cut it off".to_owned(),
-            });
+            }));
         }
-        let found = table.indexes.iter().find(|found| names.equal(&found.name, index))?;
-        (found.valid && !self.resembles(found, names)).then(|| Problem {
+        let bearer = sql.dialect().bearer(sql, &self.definition.table, index).await?;
+        Ok(bearer.map(|bearer| Problem {
             field: "index",
-            message: format!(
-                "there is a different index \"{index}\" already: {}",
-                found
-                    .definition
-                    .as_deref()
-                    .map_or_else(|| "one that the table's definition makes".to_owned(), one_line)
-            ),
-            hint: "take another name, or drop the index that is there".to_owned(),
-        })
+            message: format!("the name \"{index}\" is taken: {bearer} bears it"),
+            hint: "take another name".to_owned(),
+        }))
     }
 
-    /// Whether an index is the one wanted, as far as its description tells: its condition is not compared.
-    fn resembles(&self, found: &Index, names: Names) -> bool {
+    /// Whether the statement can be executed, and whether a different index of that name is there.
+    async fn check_statement(&self, sql: &mut dyn Sql) -> Result<Option<Problem>, UpdateError> {
         let wanted = &self.definition;
-        found.unique == wanted.unique && found.partial == wanted.filter.is_some() && wanted.parts.resemble(found, names)
+        let field = match wanted.parts {
+            IndexParts::Columns(_) => "columns",
+            IndexParts::Expressions(_) => "expressions",
+        };
+        if self.system == System::Postgres {
+            return postgres::check(sql, wanted, field).await;
+        }
+        match sqlite::find(sql, wanted).await? {
+            None => {
+                let statement = sqlite::statement(&*sql.dialect(), wanted);
+                explain(sql, field, &statement).await
+            }
+            Some(found) => Ok((!found.same).then(|| wanted.occupied(&one_line(&found.definition)))),
+        }
     }
 
     async fn check_replaced(&self, sql: &mut dyn Sql, names: Names) -> Result<Option<Problem>, UpdateError> {
@@ -233,19 +271,6 @@ impl CreateIndex {
             Ok(_) => Ok(None),
             Err(UpdateError::Failed(message)) => problem(message, "name an index of this table, or leave the key out"),
             Err(error) => Err(error),
-        }
-    }
-
-    /// The problem of an index that the database would not build.
-    fn refused(&self, message: &str) -> Problem {
-        let field = match self.definition.parts {
-            IndexParts::Columns(_) => "columns",
-            IndexParts::Expressions(_) => "expressions",
-        };
-        Problem {
-            field,
-            message: one_line(message),
-            hint: "this is what the database says to such an index on a copy of the table without rows".to_owned(),
         }
     }
 }

@@ -2,9 +2,10 @@
 
 use async_trait::async_trait;
 
+use super::plan::Planned;
 use super::sql::{ErrorClass, Sql, System};
 use super::walk::{self, one_line};
-use super::{Budget, Handler, Mode, Next, Problem, Progress, Step, UpdateError, scan};
+use super::{Budget, Handler, Mode, Next, Plan, Problem, Progress, Step, UpdateError, scan};
 
 /// A script to be executed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,6 +77,18 @@ impl Handler for Script {
             as_it_is &= plain;
         }
         Ok(Vec::new())
+    }
+
+    async fn plan(
+        &self,
+        _sql: &mut dyn Sql,
+        progress: &Progress,
+        _budget: Budget,
+    ) -> Result<Option<Plan>, UpdateError> {
+        accept(progress)?;
+        let statements = scan::statements(&self.definition.sql, self.system).into_iter();
+        let statements = statements.map(|statement| Planned::unexplained(statement.trim().to_owned())).collect();
+        Ok(Some(Plan { statements, ..Plan::default() }))
     }
 }
 

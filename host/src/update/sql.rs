@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
+use super::plan::Explanation;
+
 /// A value bound to a statement or read from a row.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Value {
@@ -139,6 +141,59 @@ pub trait Dialect: Send + Sync {
         key: &[Column],
         after: Option<&[String]>,
     ) -> Result<Option<Estimate>, SqlError>;
+
+    /// How the database would go about a statement, which is not executed.
+    ///
+    /// # Errors
+    /// Whatever the database says of the statement.
+    async fn explain(&self, sql: &mut dyn Sql, statement: &str, parameters: &[Value]) -> Result<Explanation, SqlError>;
+
+    /// Which of these rights the session's user lacks on a table (which need not be there, for [`Right::Create`]).
+    /// `None` where none, and where the database knows no rights.
+    ///
+    /// # Errors
+    /// Whatever the database says.
+    async fn lacking(
+        &self,
+        sql: &mut dyn Sql,
+        table: &TableName,
+        rights: &[Right],
+    ) -> Result<Option<Lacking>, SqlError>;
+
+    /// What bears a name among the indexes and tables of a table's schema, other than an index of that table: "a
+    /// table", say.
+    ///
+    /// # Errors
+    /// Whatever the database says.
+    async fn bearer(&self, sql: &mut dyn Sql, table: &TableName, name: &str) -> Result<Option<String>, SqlError>;
+}
+
+/// A right on a table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Right {
+    /// To read rows.
+    Select,
+    /// To add rows.
+    Insert,
+    /// To change rows.
+    Update,
+    /// To delete rows.
+    Delete,
+    /// To change the table itself.
+    Own,
+    /// To make tables and indexes in its schema.
+    Create,
+}
+
+/// Rights that a user lacks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lacking {
+    /// What is lacking, for a message: `UPDATE on table "items"`.
+    pub what: String,
+    /// The user.
+    pub role: String,
+    /// What to do about it.
+    pub hint: String,
 }
 
 /// The database systems there are.

@@ -3,8 +3,9 @@
 use async_trait::async_trait;
 
 use super::constraint::{self, Validation};
-use super::sql::{Sql, TableName};
-use super::{Budget, Handler, Mode, Next, Problem, Progress, Step, UpdateError};
+use super::sql::{Right, Sql, TableName};
+use super::walk::plan::check_rights;
+use super::{Budget, Handler, Mode, Next, Plan, Problem, Progress, Step, UpdateError};
 
 /// A constraint to be validated.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,6 +46,9 @@ impl ValidateConstraint {
 /// queue's row on PostgreSQL, and everybody else's writes on SQLite, for as long as it takes.
 pub(super) const MODE: Mode = Mode::OneShotOutside;
 
+/// What a validation needs: PostgreSQL lets nobody else alter a table.
+pub(super) const RIGHTS: &[Right] = &[Right::Own];
+
 #[async_trait]
 impl Handler for ValidateConstraint {
     fn mode(&self, progress: &Progress) -> Result<Mode, UpdateError> {
@@ -66,6 +70,19 @@ impl Handler for ValidateConstraint {
         let ValidateConstraintDefinition { table, constraint: name } = &self.definition;
         let found = constraint::find(sql, table, name).await?;
         let system = sql.dialect().system();
-        Ok(constraint::problem(found, table, name, system).into_iter().collect())
+        if let Some(problem) = constraint::problem(found, table, name, system) {
+            return Ok(vec![problem]);
+        }
+        Ok(check_rights(sql, table, RIGHTS).await?.into_iter().collect())
+    }
+
+    async fn plan(&self, sql: &mut dyn Sql, progress: &Progress, _budget: Budget) -> Result<Option<Plan>, UpdateError> {
+        Self::accept(progress)?;
+        let ValidateConstraintDefinition { table, constraint: name } = &self.definition;
+        let constraint = constraint::require(sql, table, name).await?;
+        Ok(Some(match constraint::statement(&*sql.dialect(), table, name, &constraint) {
+            Some(statement) => Plan::unexplained(statement, Plan::rows_of(sql, table).await?),
+            None => Plan::nothing(),
+        }))
     }
 }

@@ -8,10 +8,11 @@ use async_trait::async_trait;
 use serde_json::{Map, Value as Json};
 
 use super::constraint::{self, Constraint, ConstraintKind, Found, Validation};
-use super::sql::{Dialect, Estimate, Sql, TableName};
+use super::plan::{Draft, Planned};
+use super::sql::{Dialect, Estimate, Right, Sql, TableName};
 use super::validate;
-use super::walk::{self, Batch, Walk};
-use super::{Budget, Handler, Mode, Next, Problem, Progress, Step, UpdateError};
+use super::walk::{Batch, Walk};
+use super::{Budget, Handler, Mode, Next, Plan, Problem, Progress, Step, UpdateError};
 
 /// A constraint to be validated, and how to find the rows in its way.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -124,11 +125,37 @@ impl ValidateAndDelete {
         Ok(Step { items: batch.items, next: Next::Continue(next) })
     }
 
+    /// What a batch of the walk executes, to be looked at.
+    fn drafts(&self, dialect: &dyn Dialect, constraint: &Constraint, batch: &Batch) -> Vec<Draft> {
+        vec![Draft::of("constraint", self.statement(dialect, constraint, batch), batch)]
+    }
+
+    async fn plan_walk(
+        &self,
+        sql: &mut dyn Sql,
+        walked: &Progress,
+        budget: Budget,
+        constraint: &Constraint,
+    ) -> Result<Plan, UpdateError> {
+        let drafts = |dialect: &dyn Dialect, batch: &Batch| self.drafts(dialect, constraint, batch);
+        let mut plan = self.walk.plan(sql, walked, budget, drafts).await?;
+        plan.warnings = plan.warnings.into_iter().map(of_this_kind).collect();
+        Ok(plan)
+    }
+
     /// The DELETE of a batch's rows that break the constraint.
     fn statement(&self, dialect: &dyn Dialect, constraint: &Constraint, batch: &Batch) -> String {
         let table = dialect.table(&self.definition.table);
         format!("DELETE FROM {table}{}", batch.clause(Some(&constraint.violation)))
     }
+}
+
+/// What is wrong with the walk, told of the definition's own keys.
+fn of_this_kind(mut problem: Problem) -> Problem {
+    if problem.field == "key" {
+        problem.field = "unique_columns";
+    }
+    problem
 }
 
 /// Progress of this state, with the members of what happened in it.
@@ -166,26 +193,47 @@ impl Handler for ValidateAndDelete {
 
     async fn check(&self, sql: &mut dyn Sql) -> Result<Vec<Problem>, UpdateError> {
         let ValidateAndDeleteDefinition { table, constraint: name, .. } = &self.definition;
-        let mut problems = self.walk.check(sql).await?;
-        for problem in problems.iter_mut().filter(|problem| problem.field == "key") {
-            problem.field = "unique_columns";
-        }
+        let mut problems: Vec<Problem> = self.walk.check(sql).await?.into_iter().map(of_this_kind).collect();
         if problems.iter().any(|problem| problem.field == "table") {
             return Ok(problems);
         }
-        match constraint::find(sql, table, name).await? {
-            Found::Constraint(constraint) => {
-                problems.extend(self.wrong_kind(&constraint));
-                let dialect = sql.dialect();
-                let statement =
-                    format!("DELETE FROM {}{}", dialect.table(table), walk::filter_clause(&constraint.violation));
-                problems.extend(walk::explain(sql, "constraint", &statement).await?);
-            }
+        let constraint = match constraint::find(sql, table, name).await? {
+            Found::Constraint(constraint) => constraint,
             other => {
                 let system = sql.dialect().system();
                 problems.extend(constraint::problem(other, table, name, system));
+                return Ok(problems);
             }
+        };
+        problems.extend(self.wrong_kind(&constraint));
+        if !problems.is_empty() {
+            return Ok(problems);
         }
-        Ok(problems)
+        let rights = [&[Right::Select, Right::Delete], validate::RIGHTS].concat();
+        let drafts = |dialect: &dyn Dialect, batch: &Batch| self.drafts(dialect, &constraint, batch);
+        let found = self.walk.check_with(sql, &rights, drafts).await?;
+        Ok(found.into_iter().map(of_this_kind).collect())
+    }
+
+    async fn plan(&self, sql: &mut dyn Sql, progress: &Progress, budget: Budget) -> Result<Option<Plan>, UpdateError> {
+        let ValidateAndDeleteDefinition { table, constraint: name, .. } = &self.definition;
+        let constraint = self.constraint(sql).await?;
+        let state = self.state(progress)?;
+        let validation = constraint::statement(&*sql.dialect(), table, name, &constraint);
+        // First it is tried; what follows where rows break it is good to know before it does.
+        let validation = match (state, validation) {
+            (State::Delete(walked), _) => return self.plan_walk(sql, &walked, budget, &constraint).await.map(Some),
+            (_, None) => return Ok(Some(Plan::nothing())),
+            (State::Validate, Some(validation)) => {
+                return Ok(Some(Plan::unexplained(validation, Plan::rows_of(sql, table).await?)));
+            }
+            (State::Try, Some(validation)) => validation,
+        };
+        let mut plan = self.plan_walk(sql, &Progress::default(), budget, &constraint).await?;
+        if let Some(first) = plan.statements.first_mut() {
+            first.sql.insert_str(0, "-- where rows break it, batch by batch:\n");
+        }
+        plan.statements.insert(0, Planned::unexplained(validation));
+        Ok(Some(plan))
     }
 }

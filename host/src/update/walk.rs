@@ -5,6 +5,8 @@
 //! far. It starts from `{}`. Rows that come in behind the walk are not met; the application writes those as they are
 //! to be from the start.
 
+pub(super) mod plan;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 use tokio::sync::OnceCell;
@@ -28,7 +30,7 @@ pub(super) struct Batch {
     /// The key before the first row; `None` in the first batch.
     pub(super) after: Option<Vec<String>>,
     /// The key of the last row; `None` in the last batch.
-    upto: Option<Vec<String>>,
+    pub(super) upto: Option<Vec<String>>,
     range: Range,
     /// Keys walked.
     pub(super) items: u64,
@@ -114,11 +116,6 @@ impl Walk {
         let (key, _) = self.key(sql).await?;
         let dialect = sql.dialect();
         Ok(dialect.estimate(sql, &self.table, &key, after.as_deref()).await?)
-    }
-
-    /// The key's columns as they are now.
-    pub(super) async fn columns(&self, sql: &mut dyn Sql) -> Result<Vec<Column>, UpdateError> {
-        Ok(self.key(sql).await?.0)
     }
 
     fn position(&self, progress: &Progress) -> Result<Option<Position>, UpdateError> {

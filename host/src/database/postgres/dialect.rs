@@ -2,9 +2,11 @@
 
 use async_trait::async_trait;
 
+use super::inspect;
 use crate::database::estimate::{EMPTY, KeyRange};
+use crate::update::plan::Explanation;
 use crate::update::sql::{
-    Column, Dialect, Direction, Estimate, Index, Row, Sql, SqlError, System, Table, TableName, Value,
+    Column, Dialect, Direction, Estimate, Index, Lacking, Right, Row, Sql, SqlError, System, Table, TableName, Value,
 };
 
 /// PostgreSQL's dialect.
@@ -86,6 +88,23 @@ impl Dialect for PostgresDialect {
         };
         let done = part_by_statistics(sql, &self.table(table), first, after).await?;
         Ok(done.map(|done| Estimate { done: done.clamp(0.0, 1.0), rows }))
+    }
+
+    async fn explain(&self, sql: &mut dyn Sql, statement: &str, parameters: &[Value]) -> Result<Explanation, SqlError> {
+        inspect::explain(sql, statement, parameters).await
+    }
+
+    async fn lacking(
+        &self,
+        sql: &mut dyn Sql,
+        table: &TableName,
+        rights: &[Right],
+    ) -> Result<Option<Lacking>, SqlError> {
+        inspect::lacking(sql, table, rights).await
+    }
+
+    async fn bearer(&self, sql: &mut dyn Sql, table: &TableName, name: &str) -> Result<Option<String>, SqlError> {
+        inspect::bearer(sql, table, name).await
     }
 }
 

@@ -7,6 +7,7 @@ mod connection;
 mod dialect;
 mod error;
 mod held;
+mod inspect;
 mod lease;
 mod name;
 mod tls;
@@ -27,7 +28,7 @@ use self::url::Target;
 use crate::database::handle::{self, Control};
 use crate::database::tables::Tables;
 use crate::database::{OpenError, Options, PostgresOptions};
-use crate::scheduler::database::{Begin, Holder, LeaseAttempt, Session};
+use crate::scheduler::database::{Begin, Holder, LeaseAttempt, Remark, Session};
 use crate::update::sql::{Dialect, Sql as _, SqlError, Value};
 
 /// One database of a PostgreSQL server.
@@ -198,6 +199,11 @@ impl handle::Driver for Driver {
 
     async fn inspect(&self) -> Result<Box<dyn Session>, SqlError> {
         Ok(Box::new(self.take(&self.control, &self.holder, Role::Control).await?))
+    }
+
+    async fn survey(&self) -> Result<Vec<Remark>, SqlError> {
+        let mut held = self.take(&self.control, &self.holder, Role::Control).await?;
+        inspect::survey(&mut held).await
     }
 
     async fn close(&self) {

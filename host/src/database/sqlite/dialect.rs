@@ -11,9 +11,11 @@
 
 use async_trait::async_trait;
 
+use super::inspect::{self, ROWID};
 use crate::database::estimate::{EMPTY, KeyRange};
+use crate::update::plan::Explanation;
 use crate::update::sql::{
-    Column, Dialect, Direction, Estimate, Index, Row, Sql, SqlError, System, Table, TableName, Value,
+    Column, Dialect, Direction, Estimate, Index, Lacking, Right, Row, Sql, SqlError, System, Table, TableName, Value,
 };
 
 /// SQLite's dialect.
@@ -108,7 +110,7 @@ impl Dialect for SqliteDialect {
         {
             columns[*only].not_null = true;
             let rowid = Index {
-                name: "rowid".to_owned(),
+                name: ROWID.to_owned(),
                 columns: vec![Some(columns[*only].name.clone())],
                 directions: vec![Some(Direction::Ascending)],
                 unique: true,
@@ -143,6 +145,24 @@ impl Dialect for SqliteDialect {
             None => Ok(Some(EMPTY)),
         }
     }
+
+    async fn explain(&self, sql: &mut dyn Sql, statement: &str, parameters: &[Value]) -> Result<Explanation, SqlError> {
+        inspect::explain(sql, statement, parameters).await
+    }
+
+    async fn lacking(
+        &self,
+        _sql: &mut dyn Sql,
+        _table: &TableName,
+        _rights: &[Right],
+    ) -> Result<Option<Lacking>, SqlError> {
+        // Whoever can write the file may do everything.
+        Ok(None)
+    }
+
+    async fn bearer(&self, sql: &mut dyn Sql, table: &TableName, name: &str) -> Result<Option<String>, SqlError> {
+        inspect::bearer(sql, table, name).await
+    }
 }
 
 /// The arguments of a pragma's function, and their values.
@@ -155,7 +175,7 @@ fn arguments(table: &TableName) -> (&'static str, Vec<Value>) {
 }
 
 /// A schema's catalogue.
-fn catalogue(table: &TableName) -> String {
+pub(super) fn catalogue(table: &TableName) -> String {
     match &table.schema {
         Some(schema) => format!("{}.sqlite_schema", SqliteDialect.quote(schema)),
         None => "sqlite_schema".to_owned(),

@@ -6,6 +6,7 @@
 mod connection;
 mod dialect;
 mod error;
+mod inspect;
 mod lease;
 mod place;
 
@@ -20,7 +21,7 @@ use self::dialect::SqliteDialect;
 use crate::database::handle::{self, Control};
 use crate::database::tables::{self, Tables};
 use crate::database::{DEFAULT_QUEUE_TABLE, Options};
-use crate::scheduler::database::{Begin, Holder, Interrupt, LeaseAttempt, Session, Transaction};
+use crate::scheduler::database::{Begin, Holder, Interrupt, LeaseAttempt, Remark, Session, Transaction};
 use crate::update::sql::{Dialect, ErrorClass, Row, Sql, SqlError, System, Value};
 
 /// One SQLite database file.
@@ -142,6 +143,10 @@ impl handle::Driver for Driver {
 
     async fn inspect(&self) -> Result<Box<dyn Session>, SqlError> {
         Ok(Box::new(self.take().await?))
+    }
+
+    async fn survey(&self) -> Result<Vec<Remark>, SqlError> {
+        inspect::survey(&mut self.take().await?).await
     }
 
     async fn close(&self) {

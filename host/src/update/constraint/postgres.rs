@@ -1,7 +1,7 @@
 //! Constraints in PostgreSQL's catalogue.
 
 use super::{Constraint, ConstraintKind, Found, PARENT, Validation, checked, dangling};
-use crate::update::sql::{Sql, SqlError, TableName, Value};
+use crate::update::sql::{Dialect, Sql, SqlError, TableName, Value};
 
 /// A table's ($1, quoted) constraint of a name ($2): its kind, whether it is valid, its condition, whether that is but
 /// one column's IS NOT NULL, that column or the column of a NOT NULL, the table that a foreign key refers to, whether
@@ -68,13 +68,17 @@ pub(super) async fn find(sql: &mut dyn Sql, table: &TableName, name: &str) -> Re
     Ok(Found::Constraint(Constraint { kind, validated, violation, foreign_key: None }))
 }
 
+/// The statement that has PostgreSQL look at every row.
+pub(super) fn statement(dialect: &dyn Dialect, table: &TableName, name: &str) -> String {
+    format!("ALTER TABLE {} VALIDATE CONSTRAINT {}", dialect.table(table), dialect.quote(name))
+}
+
 /// Has PostgreSQL look at every row.
 pub(super) async fn validate(sql: &mut dyn Sql, table: &TableName, name: &str) -> Result<Validation, SqlError> {
     const NOT_NULL_VIOLATION: &str = "23502";
     const FOREIGN_KEY_VIOLATION: &str = "23503";
     const CHECK_VIOLATION: &str = "23514";
-    let dialect = sql.dialect();
-    let statement = format!("ALTER TABLE {} VALIDATE CONSTRAINT {}", dialect.table(table), dialect.quote(name));
+    let statement = statement(&*sql.dialect(), table, name);
     match sql.execute(&statement, &[]).await {
         Ok(_) => Ok(Validation::Valid),
         Err(error) => match error.code.as_deref() {

@@ -57,6 +57,22 @@ fn kind_of(condition: &str) -> ConstraintKind {
     }
 }
 
+/// The question for a row that breaks a constraint, and the values bound in it.
+pub(super) fn statement(dialect: &dyn Dialect, table: &TableName, constraint: &Constraint) -> (String, Vec<Value>) {
+    match constraint.foreign_key {
+        Some(number) => {
+            let mut values = vec![Value::from(number), table.name.as_str().into()];
+            values.extend(table.schema.as_deref().map(Value::from));
+            let arguments = if table.schema.is_some() { "?2, ?3" } else { "?2" };
+            (format!("SELECT 1 FROM pragma_foreign_key_check({arguments}) WHERE fkid = ?1 LIMIT 1"), values)
+        }
+        None => {
+            let (table, violation) = (dialect.table(table), &constraint.violation);
+            (format!("SELECT 1 FROM {table} WHERE {violation} LIMIT 1"), Vec::new())
+        }
+    }
+}
+
 /// Looks at every row. SQLite marks no constraint as valid: it enforces each from the start, so that what is there from
 /// times when it was told not to is all there can be.
 pub(super) async fn validate(
@@ -65,21 +81,8 @@ pub(super) async fn validate(
     name: &str,
     constraint: &Constraint,
 ) -> Result<Validation, SqlError> {
-    let dialect = sql.dialect();
-    let rows = match constraint.foreign_key {
-        Some(number) => {
-            let mut values = vec![Value::from(number), table.name.as_str().into()];
-            values.extend(table.schema.as_deref().map(Value::from));
-            let arguments = if table.schema.is_some() { "?2, ?3" } else { "?2" };
-            let question = format!("SELECT 1 FROM pragma_foreign_key_check({arguments}) WHERE fkid = ?1 LIMIT 1");
-            sql.query(&question, &values).await?
-        }
-        None => {
-            let (table, violation) = (dialect.table(table), &constraint.violation);
-            let question = format!("SELECT 1 FROM {table} WHERE {violation} LIMIT 1");
-            sql.query(&question, &[]).await?
-        }
-    };
+    let (question, values) = statement(&*sql.dialect(), table, constraint);
+    let rows = sql.query(&question, &values).await?;
     Ok(match rows.is_empty() {
         true => Validation::Valid,
         false => Validation::Broken(SqlError::permanent(format!(

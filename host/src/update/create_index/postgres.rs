@@ -1,8 +1,9 @@
 //! An index on PostgreSQL: CREATE INDEX CONCURRENTLY, and the comparison with an index that is there already.
 
 use super::{CreateIndexDefinition, not_replaceable};
-use crate::update::sql::{ErrorClass, Row, Sql, SqlError, Value};
-use crate::update::{UpdateError, scan};
+use crate::update::sql::{Dialect, ErrorClass, Row, Sql, SqlError, Value};
+use crate::update::walk::one_line;
+use crate::update::{Problem, UpdateError};
 
 /// The bytes that PostgreSQL keeps of a name.
 pub(super) const LONGEST_NAME: usize = 63;
@@ -46,7 +47,7 @@ struct Found {
 pub(super) async fn build(sql: &mut dyn Sql, wanted: &CreateIndexDefinition) -> Result<(), UpdateError> {
     build_alone(sql, wanted).await?;
     if let Some(replaced) = replaced(sql, wanted).await? {
-        sql.execute(&format!("DROP INDEX CONCURRENTLY IF EXISTS {replaced}"), &[]).await?;
+        sql.execute(&drop_statement(&replaced), &[]).await?;
     }
     Ok(())
 }
@@ -73,8 +74,7 @@ async fn build_alone(sql: &mut dyn Sql, wanted: &CreateIndexDefinition) -> Resul
     }
     let dialect = sql.dialect();
     let table = dialect.table(&wanted.table);
-    let (name, head) = (dialect.quote(&wanted.index), wanted.head());
-    let statement = format!("{head} CONCURRENTLY {}", wanted.tail(&*dialect, &name, &table));
+    let statement = statement(&*dialect, wanted);
     if let Some(found) = find(sql, &wanted.index, &table).await? {
         if !found.of_this_table {
             return Err(wanted.differs(&found.definition, &statement));
@@ -99,6 +99,66 @@ async fn build_alone(sql: &mut dyn Sql, wanted: &CreateIndexDefinition) -> Resul
             Err(error.into())
         }
     }
+}
+
+/// The statement that makes the index.
+pub(super) fn statement(dialect: &dyn Dialect, wanted: &CreateIndexDefinition) -> String {
+    let (name, table) = (dialect.quote(&wanted.index), dialect.table(&wanted.table));
+    format!("{} CONCURRENTLY {}", wanted.head(), wanted.tail(dialect, &name, &table))
+}
+
+/// The statement that drops an index which is replaced, its name quoted.
+pub(super) fn drop_statement(replaced: &str) -> String {
+    format!("DROP INDEX CONCURRENTLY IF EXISTS {replaced}")
+}
+
+/// Whether a valid index of that name and table is there.
+pub(super) async fn is_there(sql: &mut dyn Sql, wanted: &CreateIndexDefinition) -> Result<bool, UpdateError> {
+    let table = sql.dialect().table(&wanted.table);
+    Ok(find(sql, &wanted.index, &table).await?.is_some_and(|found| found.of_this_table && found.valid))
+}
+
+/// What keeps PostgreSQL from making the index, and whether another of that name is there: the index is made on an
+/// empty copy of the table, in a transaction that is rolled back.
+pub(super) async fn check(
+    sql: &mut dyn Sql,
+    wanted: &CreateIndexDefinition,
+    field: &'static str,
+) -> Result<Option<Problem>, UpdateError> {
+    const INSUFFICIENT_PRIVILEGE: &str = "42501";
+    let dialect = sql.dialect();
+    let table = dialect.table(&wanted.table);
+    let kind = sql
+        .query("select relkind::text from pg_class where oid = to_regclass($1::text)", &[table.as_str().into()])
+        .await?;
+    let kind = kind.first().and_then(|row| row.first()).and_then(Value::as_text).unwrap_or_default();
+    if !matches!(kind, "r" | "m") {
+        return Ok(Some(Problem {
+            field: "table",
+            message: format!("\"{}\" is no table, and cannot have an index", wanted.table),
+            hint: "name the table that the rows are in".to_owned(),
+        }));
+    }
+    let copied = copy(sql, wanted).await;
+    sql.script("ROLLBACK").await?;
+    let identity = match copied {
+        Ok(made) => made.identity,
+        // Whoever may make no temporary tables learns it from the build itself.
+        Err(UpdateError::Sql(error)) if error.code.as_deref() == Some(INSUFFICIENT_PRIVILEGE) => return Ok(None),
+        Err(UpdateError::Sql(error)) if error.class == ErrorClass::Permanent => {
+            return Ok(Some(Problem {
+                field,
+                message: one_line(&error.message),
+                hint: format!("the statement that it was to be part of: {}", one_line(&statement(&*dialect, wanted))),
+            }));
+        }
+        Err(UpdateError::Sql(error)) if error.class == ErrorClass::Transient => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let found = find(sql, &wanted.index, &table).await?;
+    Ok(found
+        .filter(|found| found.of_this_table && found.valid && found.identity != identity)
+        .map(|found| wanted.occupied(&one_line(&found.definition))))
 }
 
 async fn find(sql: &mut dyn Sql, index: &str, table: &str) -> Result<Option<Found>, UpdateError> {
@@ -151,30 +211,6 @@ async fn compare(
     // Whatever came of it, nothing of it stays, and no transaction stays open.
     sql.script("ROLLBACK").await?;
     if copied?.identity == found.identity { Ok(()) } else { Err(wanted.differs(&found.definition, statement)) }
-}
-
-/// What PostgreSQL says against such an index, tried on an empty copy of the table; `None` where it says nothing.
-/// Nothing of it stays: the statement ends in an error of its own.
-pub(super) async fn rehearse(sql: &mut dyn Sql, wanted: &CreateIndexDefinition) -> Result<Option<String>, UpdateError> {
-    const REHEARSED: &str = "TG001";
-    const NO_TEMPORARY_TABLES: &str = "42501";
-    const UNDEFINED_OBJECT: &str = "42704";
-    let dialect = sql.dialect();
-    let name = dialect.quote(&wanted.table.name);
-    let tail = wanted.tail(&*dialect, &dialect.quote("tidegate_rehearsal"), &format!("pg_temp.{name}"));
-    let table = dialect.table(&wanted.table);
-    let text = format!("BEGIN CREATE TEMPORARY TABLE {name} (LIKE {table}); {} {tail};", wanted.head());
-    let error = match sql.script(&scan::do_block(&text, REHEARSED)).await {
-        Ok(()) => return Ok(None),
-        Err(error) => error,
-    };
-    match error.code.as_deref() {
-        // Whoever may make no temporary table hears of it when the index is built.
-        Some(REHEARSED | NO_TEMPORARY_TABLES) => Ok(None),
-        Some(UNDEFINED_OBJECT) if error.message.contains("plpgsql") => Ok(None),
-        _ if error.class == ErrorClass::Permanent => Ok(Some(error.message)),
-        _ => Err(error.into()),
-    }
 }
 
 /// Makes the index wanted on a copy, which bears the table's name because the condition may speak of it.

@@ -3,35 +3,61 @@
 use super::{CreateIndexDefinition, not_replaceable};
 use crate::update::UpdateError;
 use crate::update::scan::{self, Kind, Token};
-use crate::update::sql::{Dialect, ErrorClass, Sql, System, Value};
+use crate::update::sql::{Dialect, Sql, System, Value};
 
 /// Builds the index, unless it is there, and drops the one that it replaces.
 pub(super) async fn build(sql: &mut dyn Sql, wanted: &CreateIndexDefinition) -> Result<(), UpdateError> {
     build_alone(sql, wanted).await?;
     if let Some(replaced) = replaced(sql, wanted).await? {
-        sql.execute(&format!("DROP INDEX IF EXISTS {replaced}"), &[]).await?;
+        sql.execute(&drop_statement(&replaced), &[]).await?;
     }
     Ok(())
 }
 
 async fn build_alone(sql: &mut dyn Sql, wanted: &CreateIndexDefinition) -> Result<(), UpdateError> {
+    let statement = statement(&*sql.dialect(), wanted);
+    match find(sql, wanted).await? {
+        None => {
+            sql.execute(&statement, &[]).await?;
+            Ok(())
+        }
+        Some(found) if found.same => Ok(()),
+        Some(found) => Err(wanted.differs(&found.definition, &statement)),
+    }
+}
+
+/// The statement that makes the index. SQLite takes the schema with the index's name and forbids it with the table's.
+pub(super) fn statement(dialect: &dyn Dialect, wanted: &CreateIndexDefinition) -> String {
+    let (name, table) = (dialect.quote(&wanted.index), dialect.quote(&wanted.table.name));
+    format!("{} {}{}", wanted.head(), schema(dialect, wanted), wanted.tail(dialect, &name, &table))
+}
+
+/// The statement that drops an index which is replaced, its name quoted.
+pub(super) fn drop_statement(replaced: &str) -> String {
+    format!("DROP INDEX IF EXISTS {replaced}")
+}
+
+/// An index as it was found.
+pub(super) struct Found {
+    /// True where it is the one wanted.
+    pub(super) same: bool,
+    pub(super) definition: String,
+}
+
+/// Finds the index by its name, among those of any table.
+pub(super) async fn find(sql: &mut dyn Sql, wanted: &CreateIndexDefinition) -> Result<Option<Found>, UpdateError> {
     let dialect = sql.dialect();
     let schema = schema(&*dialect, wanted);
-    let (name, table) = (dialect.quote(&wanted.index), dialect.quote(&wanted.table.name));
-    let statement = format!("{} {schema}{}", wanted.head(), wanted.tail(&*dialect, &name, &table));
-
     let question = format!("SELECT sql FROM {schema}sqlite_master WHERE type = 'index' AND name = ?1 COLLATE NOCASE");
     let rows = sql.query(&question, &[Value::from(wanted.index.as_str())]).await?;
-    let Some(row) = rows.into_iter().next() else {
-        sql.execute(&statement, &[]).await?;
-        return Ok(());
-    };
+    let Some(row) = rows.into_iter().next() else { return Ok(None) };
+    let (name, table) = (dialect.quote(&wanted.index), dialect.quote(&wanted.table.name));
+    // SQLite stores a statement without the schema.
     let stored = format!("{} {}", wanted.head(), wanted.tail(&*dialect, &name, &table));
-    match row.first() {
-        Some(Value::Text(found)) if words(found) == words(&stored) => Ok(()),
-        Some(Value::Text(found)) => Err(wanted.differs(found, &statement)),
-        _ => Err(wanted.differs("one that the table's own definition makes", &statement)),
-    }
+    Ok(Some(match row.into_iter().next() {
+        Some(Value::Text(definition)) => Found { same: words(&definition) == words(&stored), definition },
+        _ => Found { same: false, definition: "one that the table's own definition makes".to_owned() },
+    }))
 }
 
 /// The index to be replaced; `None` where there is none (any more).
@@ -51,19 +77,6 @@ pub(super) async fn replaced(sql: &mut dyn Sql, wanted: &CreateIndexDefinition) 
         }
         Some([_, Value::Integer(0), _]) => Ok(Some(format!("{schema}{}", dialect.quote(name)))),
         Some(_) => Err(not_replaceable(name, "the table's own definition makes it")),
-    }
-}
-
-/// What SQLite says against such an index; `None` where it says nothing.
-pub(super) async fn rehearse(sql: &mut dyn Sql, wanted: &CreateIndexDefinition) -> Result<Option<String>, UpdateError> {
-    let dialect = sql.dialect();
-    let (schema, table) = (schema(&*dialect, wanted), dialect.quote(&wanted.table.name));
-    let tail = wanted.tail(&*dialect, &dialect.quote("tidegate_rehearsal"), &table);
-    let explained = sql.query(&format!("EXPLAIN QUERY PLAN {} {schema}{tail}", wanted.head()), &[]).await;
-    match explained {
-        Ok(_) => Ok(None),
-        Err(error) if error.class == ErrorClass::Permanent => Ok(Some(error.message)),
-        Err(error) => Err(error.into()),
     }
 }
 
