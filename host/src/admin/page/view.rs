@@ -257,6 +257,7 @@ fn rows(state: &State, site: &Site, queue: &Queue, board: &DatabaseBoard, paused
             Standing::Cycle(_) => ("cycle", explained),
             Standing::Undefined => ("no definition", explained),
             Standing::Quarantined => ("quarantined", explained),
+            Standing::Unreadable(_) => ("unreadable", explained),
             Standing::Ready => match (Progress::parse(&row.progress), in_hand(&row.update_name)) {
                 (Err(error), _) => ("unreadable", Some(error.to_string())),
                 (Ok(_), Some(in_hand)) => phase(in_hand, paused),
