@@ -72,7 +72,8 @@ async fn protect(mut response: Response) -> Response {
     headers.insert(CONTENT_SECURITY_POLICY, value(POLICY));
     headers.insert("x-content-type-options", value("nosniff"));
     headers.insert("x-frame-options", value("DENY"));
-    headers.insert("referrer-policy", value("no-referrer"));
+    // With less, browsers would not tell whether a form is from here.
+    headers.insert("referrer-policy", value("same-origin"));
     headers.insert("cross-origin-opener-policy", value("same-origin"));
     headers.insert("cross-origin-resource-policy", value("same-origin"));
     headers.entry(CACHE_CONTROL).or_insert(value("no-store"));

@@ -57,7 +57,7 @@ fn frame(title: &str, visitor: Option<&Visitor>, content: &Markup) -> Markup {
                 meta charset="utf-8";
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 meta name="color-scheme" content="light dark";
-                meta name="referrer" content="no-referrer";
+                meta name="referrer" content="same-origin";
                 @if visitor.is_some() { noscript { meta http-equiv="refresh" content="5"; } }
                 title { (title) }
                 link rel="stylesheet" href="/assets/page.css";
