@@ -27,9 +27,9 @@ fn held(kind: &EventKind) -> Option<()> {
 
 on_both! {
     async fn a_reload_lets_the_iteration_in_hand_end_with_the_controller_that_entered_it(place: Place) {
-        make_items(&place, 2_000).await;
+        make_items(place, 2_000).await;
         let (first, second) = (Recorder::running(), Recorder::running());
-        let run = Run::on(&place, &[row("touch")]).await.define("touch", touch()).controller(Arc::new(first.clone()));
+        let run = Run::on(place, &[row("touch")]).await.define("touch", touch()).controller(Arc::new(first.clone()));
         let mut replacement = run.replacement();
         replacement.policy = Policy::Controller(Arc::new(second.clone()));
         let mut running = run.start();
@@ -40,7 +40,7 @@ on_both! {
         running.next("the reload", reloaded).await;
         let story = running.end().await;
         assert_eq!(story.finished(), ["touch"]);
-        assert_eq!(touched(&place).await, ["1|2000"]);
+        assert_eq!(touched(place).await, ["1|2000"]);
         for calls in [first.calls(), second.calls()] {
             let count = |what: &str| calls.iter().filter(|call| call.starts_with(what)).count();
             assert!(count("enter -> run") > 0, "{calls:?}");
@@ -50,9 +50,9 @@ on_both! {
     }
 
     async fn a_reload_ends_a_wait_without_exit(place: Place) {
-        make_items(&place, 10).await;
+        make_items(place, 10).await;
         let waiting = Recorder::waiting(LONG);
-        let run = Run::on(&place, &[row("touch")]).await.define("touch", touch()).controller(Arc::new(waiting.clone()));
+        let run = Run::on(place, &[row("touch")]).await.define("touch", touch()).controller(Arc::new(waiting.clone()));
         let mut replacement = run.replacement();
         replacement.policy = Policy::BuiltIn;
         let mut running = run.start();
@@ -61,12 +61,12 @@ on_both! {
         let story = running.end().await;
         assert_eq!(story.finished(), ["touch"]);
         assert_eq!(waiting.calls(), ["on-update touch master false", "enter -> wait", "close"]);
-        assert_eq!(touched(&place).await, ["1|10"]);
+        assert_eq!(touched(place).await, ["1|10"]);
     }
 
     async fn a_reload_brings_new_definitions_and_ends_a_fallback(place: Place) {
-        make_items(&place, 10).await;
-        let mut run = Run::on(&place, &[row("later")]).await.for_ever();
+        make_items(place, 10).await;
+        let mut run = Run::on(place, &[row("later")]).await.for_ever();
         let fault = Fault { kind: FaultKind::Unreadable, callback: Callback::Load, message: "gone".to_owned() };
         run.policy = Policy::Broken { name: "broken".to_owned(), fault };
         let mended = Recorder::running();
@@ -85,16 +85,16 @@ on_both! {
         assert_eq!((after.controller.fallback, after.controller.faults.len()), (None, 0));
         assert_eq!(after.totals["later"].items, 10);
         running.stop().await;
-        assert_eq!(touched(&place).await, ["1|10"]);
+        assert_eq!(touched(place).await, ["1|10"]);
     }
 
     async fn who_is_in_a_hurry_has_the_controller_asked_again_at_once(place: Place) {
-        make_items(&place, 10).await;
+        make_items(place, 10).await;
         let recorder = Recorder::new(|before| match before {
             0 => crate::support::recorder::wait(LONG),
             _ => Admission::Run(Duration::from_millis(20)),
         });
-        let run = Run::on(&place, &[row("touch")]).await.define("touch", touch()).controller(Arc::new(recorder.clone()));
+        let run = Run::on(place, &[row("touch")]).await.define("touch", touch()).controller(Arc::new(recorder.clone()));
         let mut running = run.start();
         running.next("the wait", held).await;
         let board = running.board.database("master").unwrap();
@@ -103,12 +103,12 @@ on_both! {
         assert_eq!(phase, Phase::Held { duration: LONG, reason: "because".to_owned() });
         running.control.hurry("master");
         assert_eq!(running.end().await.finished(), ["touch"]);
-        assert_eq!(touched(&place).await, ["1|10"]);
+        assert_eq!(touched(place).await, ["1|10"]);
     }
 
     async fn who_is_in_a_hurry_has_what_failed_tried_again_at_once(place: Place) {
-        make_items(&place, 10).await;
-        let mut run = Run::on(&place, &[row("touch")]).await.define("touch", backfill("touched = nowhere"));
+        make_items(place, 10).await;
+        let mut run = Run::on(place, &[row("touch")]).await.define("touch", backfill("touched = nowhere"));
         run.settings.max_attempts = 12;
         let mut running = run.start();
         // Twelve failures in a row are seven minutes of backoff.
