@@ -78,29 +78,29 @@ async fn until_done(builder: HostBuilder) -> (End, Vec<String>) {
 
 /// Panics in one of its callbacks, and runs batches of 20 ms otherwise.
 #[derive(Clone, Copy, PartialEq)]
-enum Careless {
-    InOnUpdate,
-    InEnter,
-    InExit,
+enum PanicsIn {
+    OnUpdate,
+    Enter,
+    Exit,
 }
 
 #[async_trait]
-impl Controller for Careless {
+impl Controller for PanicsIn {
     async fn on_update(&mut self, _: &Subject) -> Result<Box<dyn Iteration>, Fault> {
-        assert!(*self != Careless::InOnUpdate, "in on-update");
+        assert!(*self != PanicsIn::OnUpdate, "in on-update");
         Ok(Box::new(*self))
     }
 }
 
 #[async_trait]
-impl Iteration for Careless {
+impl Iteration for PanicsIn {
     async fn enter(&mut self) -> Result<Admission, Fault> {
-        assert!(*self != Careless::InEnter, "in enter");
+        assert!(*self != PanicsIn::Enter, "in enter");
         Ok(Admission::Run(Duration::from_millis(20)))
     }
 
     async fn exit(&mut self, _: &Outcome) -> Result<(), Fault> {
-        assert!(*self != Careless::InExit, "in exit");
+        assert!(*self != PanicsIn::Exit, "in exit");
         Ok(())
     }
 }
@@ -128,7 +128,7 @@ on_both! {
     }
 
     async fn a_native_controller_that_panics_is_at_fault_and_the_work_is_done(place: Place) {
-        for careless in [Careless::InOnUpdate, Careless::InEnter, Careless::InExit] {
+        for careless in [PanicsIn::OnUpdate, PanicsIn::Enter, PanicsIn::Exit] {
             place.run("drop table if exists items").await;
             make_items(place, 1_000).await;
             queue(place, "touch").await;
@@ -151,9 +151,9 @@ on_both! {
                 }
             }
             let place = match careless {
-                Careless::InOnUpdate => "on-update",
-                Careless::InEnter => "enter",
-                Careless::InExit => "exit",
+                PanicsIn::OnUpdate => "on-update",
+                PanicsIn::Enter => "enter",
+                PanicsIn::Exit => "exit",
             };
             let fault = format!("trap in {place}: the controller panicked: in {place}");
             assert!(!faults.is_empty() && faults.iter().all(|found| *found == fault), "{faults:?}");

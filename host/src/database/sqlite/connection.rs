@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::FutureExt as _;
-use rusqlite::types::{Value as SqliteValue, ValueRef};
+use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{CachedStatement, OpenFlags};
 use tokio::sync::OwnedMutexGuard;
 
@@ -379,13 +379,13 @@ fn prepare<'a>(
     }
     for (number, parameter) in (1..).zip(parameters) {
         let bound = match parameter {
-            Value::Null => SqliteValue::Null,
-            Value::Integer(number) => SqliteValue::Integer(*number),
-            Value::Real(number) => SqliteValue::Real(*number),
-            Value::Text(text) => SqliteValue::Text(text.clone()),
-            Value::Blob(bytes) => SqliteValue::Blob(bytes.clone()),
+            Value::Null => ValueRef::Null,
+            Value::Integer(number) => ValueRef::Integer(*number),
+            Value::Real(number) => ValueRef::Real(*number),
+            Value::Text(text) => ValueRef::Text(text.as_bytes()),
+            Value::Blob(bytes) => ValueRef::Blob(bytes),
         };
-        statement.raw_bind_parameter(number, bound).map_err(sql_error)?;
+        statement.raw_bind_parameter(number, ToSqlOutput::Borrowed(bound)).map_err(sql_error)?;
     }
     Ok(statement)
 }
