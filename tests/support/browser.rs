@@ -38,7 +38,9 @@ impl Driver {
             .spawn()
             .expect("chromedriver: `make setup` installs it");
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
-        let ready = lines.find(|line| line.contains("started successfully on port")).expect("chromedriver does not say where it listens");
+        let ready = lines
+            .find(|line| line.contains("started successfully on port"))
+            .expect("chromedriver does not say where it listens");
         let port = ready.trim_end_matches('.').rsplit(' ').next().unwrap().to_owned();
         // What else it says is of no interest, but has to be taken.
         std::thread::spawn(move || lines.for_each(drop));

@@ -109,17 +109,20 @@ pub(super) struct ControllerFile {
 
 /// Gathers views, and keeps the last one for those who ask at the same time.
 #[derive(Clone, Default)]
-pub(super) struct Viewer(Arc<Mutex<Option<(Instant, Arc<View>)>>>);
+pub(super) struct Viewer(Arc<Mutex<Option<Gathered>>>);
+
+/// A view, and when it was gathered.
+struct Gathered(Instant, Arc<View>);
 
 impl Viewer {
     /// What is to be shown now.
     pub(super) async fn view(&self, state: &State) -> Arc<View> {
         let mut last = self.0.lock().await;
         match &*last {
-            Some((at, view)) if at.elapsed() < FRESH => view.clone(),
+            Some(Gathered(at, view)) if at.elapsed() < FRESH => view.clone(),
             _ => {
                 let view = Arc::new(gather(state).await);
-                *last = Some((Instant::now(), view.clone()));
+                *last = Some(Gathered(Instant::now(), view.clone()));
                 view
             }
         }
