@@ -20,7 +20,7 @@ use crate::support::run::{make_items, touched};
 use crate::support::until;
 
 /// Time that is enough for anything but a failure, on a machine that is busy.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(180);
 
 /// Batches without a pause between them.
 const WITHOUT_SLEEP: &str = "sleep_enabled = false";

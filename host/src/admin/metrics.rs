@@ -1,7 +1,7 @@
 //! `/metrics`: what the host does, in Prometheus' text format and base units (seconds, bytes, items).
 //!
 //! Counters are fed by every event as it happens; what only the database knows (how long its queue is) is asked when a
-//! monitor asks, for [`QUEUE_LIMIT`] at most, and left out where there is no answer.
+//! monitor asks, for a second at most, and left out where there is no answer.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
