@@ -108,7 +108,7 @@ on_both! {
         let told = site.tidegate(&["--log", "info", "run", "--until-done"]).await;
         assert_done(place, "outside").await;
         assert!(!told.err.contains("controller guest: "), "{}", told.all());
-        let lines = told.err.lines().filter_map(|line| line.split_once("tidegate::controller: "));
+        let lines = told.err.lines().filter_map(|line| line.split_once("tidegate::controller::guest: "));
         assert_told!(&[], "outside", lines.map(|(_, line)| line).collect::<Vec<_>>().join("\n"));
     }
 }
