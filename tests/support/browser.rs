@@ -1,6 +1,7 @@
 //! A real browser, headless, driven over WebDriver.
 
 use std::io::{BufRead as _, BufReader};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -24,7 +25,9 @@ struct Driver {
 
 impl Drop for Driver {
     fn drop(&mut self) {
-        let _ = self.child.kill();
+        // With the browser that it started: a test that panics closes nothing.
+        let group = format!("kill -s KILL -- -{}", self.child.id());
+        let _ = Command::new("/bin/sh").args(["-c", &group]).status();
         let _ = self.child.wait();
     }
 }
@@ -33,6 +36,7 @@ impl Driver {
     fn start() -> Self {
         let mut child = Command::new("chromedriver")
             .arg("--port=0")
+            .process_group(0)
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
