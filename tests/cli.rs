@@ -36,7 +36,8 @@ kind = \"noop\"
 #[test]
 fn the_reference_is_what_help_prints() {
     let folder = tempfile::tempdir().unwrap();
-    let commands = ["", "run", "check", "enqueue", "status", "history", "retry", "pause", "resume", "cancel"];
+    let commands =
+        ["", "run", "check", "enqueue", "status", "history", "retry", "pause", "resume", "cancel", "openapi"];
     let pages = commands.map(|command| {
         let arguments: Vec<_> = [command, "--help"].into_iter().filter(|argument| !argument.is_empty()).collect();
         told(&tidegate(folder.path(), &arguments))

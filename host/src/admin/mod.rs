@@ -4,6 +4,7 @@
 //! command writes to the database as the command line does, on a connection of the API's own, and wakes the host.
 
 pub mod access;
+pub mod api;
 mod health;
 pub mod server;
 pub mod state;
@@ -16,5 +17,5 @@ pub use state::{Live, LoadedController, Reload, Site, State};
 
 /// Everything that is served.
 pub fn router(state: State) -> Router {
-    Router::new().merge(health::routes()).with_state(state)
+    Router::new().merge(health::routes()).merge(api::routes()).with_state(state)
 }

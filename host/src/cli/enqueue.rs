@@ -4,6 +4,7 @@ use tidegate::config::{self, Config};
 use tidegate::scheduler::database::NewRow;
 
 use super::error::CliError;
+use super::remote::Address;
 use super::{Context, output, wiring};
 
 /// Queue updates, on every database that they are defined for
@@ -22,10 +23,16 @@ pub(super) struct Enqueue {
     /// Queue also what the configuration does not define: it waits until it does
     #[arg(long)]
     force: bool,
+
+    #[command(flatten)]
+    address: Address,
 }
 
 impl Enqueue {
     pub(super) async fn execute(self, context: &Context) -> Result<(), CliError> {
+        if let Some(host) = self.address.host()? {
+            return host.enqueue(&self.names, self.database.as_deref(), self.force).await;
+        }
         let config = context.config()?;
         let databases = selected(&config, self.database.as_deref())?;
         // Nothing is queued unless everything can be.

@@ -4,11 +4,12 @@ mod cancel;
 mod check;
 mod enqueue;
 mod error;
-mod estimate;
 mod history;
 mod log;
+mod openapi;
 mod output;
 mod pause;
+mod remote;
 mod retry;
 mod run;
 mod status;
@@ -55,6 +56,8 @@ enum Command {
     Pause(pause::Pause),
     Resume(pause::Resume),
     Cancel(cancel::Cancel),
+    #[command(name = "openapi")]
+    OpenApi(openapi::OpenApi),
 }
 
 /// What every command has at hand.
@@ -110,6 +113,7 @@ fn execute(cli: Cli) -> Result<(), CliError> {
             Command::Pause(pause) => pause.execute(&context).await,
             Command::Resume(resume) => resume.execute(&context).await,
             Command::Cancel(cancel) => cancel.execute(&context).await,
+            Command::OpenApi(openapi) => openapi.execute(),
         }
     })
 }

@@ -57,6 +57,12 @@ pub(super) fn print_json(value: &impl Serialize) -> Result<(), CliError> {
     print(&json.map_err(|error| CliError::failure("cannot write the result as JSON").because(error))?)
 }
 
+/// Prints a result as JSON on one line.
+pub(super) fn print_json_line(value: &impl Serialize) -> Result<(), CliError> {
+    let json = serde_json::to_string(value);
+    print(&json.map_err(|error| CliError::failure("cannot write the result as JSON").because(error))?)
+}
+
 pub(super) fn error(text: &str) {
     labelled(AnsiColor::Red, "error", text);
 }

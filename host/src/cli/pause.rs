@@ -7,6 +7,7 @@ use tidegate::scheduler::database::{Pause as Stored, unix_ms};
 
 use super::enqueue::selected;
 use super::error::CliError;
+use super::remote::Address;
 use super::{Context, output, wiring};
 
 /// Start no more batches until `resume`, restarts and takeovers included; a batch that runs is finished
@@ -19,6 +20,9 @@ pub(super) struct Pause {
     /// Why, for whoever looks at `status`
     #[arg(long)]
     reason: Option<String>,
+
+    #[command(flatten)]
+    address: Address,
 }
 
 /// Lift a pause
@@ -27,10 +31,16 @@ pub(super) struct Resume {
     /// On this database alone
     #[arg(long, value_name = "DATABASE")]
     database: Option<String>,
+
+    #[command(flatten)]
+    address: Address,
 }
 
 impl Pause {
     pub(super) async fn execute(self, context: &Context) -> Result<(), CliError> {
+        if let Some(host) = self.address.host()? {
+            return host.pause(self.database.as_deref(), self.reason).await;
+        }
         let pause = Stored { since_ms: unix_ms(SystemTime::now()), reason: self.reason };
         store(context, self.database.as_deref(), Some(&pause)).await
     }
@@ -38,7 +48,10 @@ impl Pause {
 
 impl Resume {
     pub(super) async fn execute(self, context: &Context) -> Result<(), CliError> {
-        store(context, self.database.as_deref(), None).await
+        match self.address.host()? {
+            Some(host) => host.resume(self.database.as_deref()).await,
+            None => store(context, self.database.as_deref(), None).await,
+        }
     }
 }
 

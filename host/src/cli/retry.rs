@@ -6,6 +6,7 @@ use tidegate::config;
 
 use super::enqueue::selected;
 use super::error::CliError;
+use super::remote::Address;
 use super::{Context, output, wiring};
 
 /// Try updates again that failed or are quarantined, as if they had never failed
@@ -22,10 +23,16 @@ pub(super) struct Retry {
     /// On this database alone
     #[arg(long, value_name = "DATABASE")]
     database: Option<String>,
+
+    #[command(flatten)]
+    address: Address,
 }
 
 impl Retry {
     pub(super) async fn execute(self, context: &Context) -> Result<(), CliError> {
+        if let Some(host) = self.address.host()? {
+            return host.retry(&self.names, self.all, self.database.as_deref()).await;
+        }
         let config = context.config()?;
         let mut met = BTreeSet::new();
         for database in selected(&config, self.database.as_deref())? {

@@ -4,10 +4,11 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use tidegate::config::{self, Target, UpdateKind};
+use tidegate::config::{self, Config, Target, UpdateKind};
 use tidegate::controller::Fault;
 use tidegate::database::{self, Options};
 use tidegate::sandbox::{Artifact, ComponentSource, LoadOptions};
+use tidegate::scheduler::Handlers;
 use tidegate::scheduler::database::{Database, Holder};
 use tidegate::update::{Backfill, CreateIndex, Delete, Handler, Noop};
 
@@ -41,6 +42,12 @@ pub(super) fn handler(update: &config::Update, database: &config::Database) -> A
         UpdateKind::CreateIndex(definition) => Arc::new(CreateIndex::new(definition, database.target.system())),
         UpdateKind::Noop => Arc::new(Noop),
     }
+}
+
+/// What does the work of all updates that are defined for a database.
+pub(super) fn handlers(config: &Config, database: &config::Database) -> Handlers {
+    let updates = config.updates_of(&database.name);
+    updates.map(|update| (update.name.clone(), handler(update, database))).collect()
 }
 
 /// A controller's component, read, compiled and linked.

@@ -15,6 +15,9 @@ const RECENT: usize = 120;
 /// Faults of a controller that are kept.
 const FAULTS: usize = 20;
 
+/// Updates that ended that are kept.
+const ENDED: usize = 50;
+
 /// What a host does, database by database. Clones show the same host.
 #[derive(Debug, Clone, Default)]
 pub struct Board {
@@ -69,6 +72,8 @@ pub struct DatabaseBoard {
     pub totals: BTreeMap<String, Totals>,
     /// The last iterations, the newest last.
     pub recent: VecDeque<Record>,
+    /// Updates that ended, the newest last.
+    pub ended: VecDeque<Ended>,
     /// When a batch was last committed.
     pub last_progress: Option<SystemTime>,
 }
@@ -83,6 +88,17 @@ pub enum LeaseState {
     Runner,
     /// Another is, where it is known which.
     StandingBy(Option<Holder>),
+}
+
+/// An update that ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ended {
+    /// The update.
+    pub update_name: String,
+    /// When.
+    pub at: SystemTime,
+    /// True where it is done; false where somebody took it out of the queue while it was in hand.
+    pub finished: bool,
 }
 
 /// An update in hand.
@@ -150,6 +166,8 @@ pub struct Totals {
 /// A controller as the host knows it.
 #[derive(Debug, Clone, Default)]
 pub struct ControllerBoard {
+    /// What it is called, or what stands in for one.
+    pub name: Option<String>,
     /// When this one was loaded.
     pub since: Option<SystemTime>,
     /// Who took over, and why, where somebody did.
@@ -191,13 +209,13 @@ impl DatabaseBoard {
                     (in_hand.done, in_hand.eta) = (Some(*done), *eta);
                 }
             }
-            EventKind::Failure { retry_in: None, .. }
-            | EventKind::UpdateFinished { .. }
-            | EventKind::UpdateMoved { gone: true, .. }
-            | EventKind::Idle { .. } => self.in_hand = None,
+            EventKind::Failure { retry_in: None, .. } | EventKind::Idle { .. } => self.in_hand = None,
+            EventKind::UpdateFinished { update_name } => self.note_end(update_name, at, true),
+            EventKind::UpdateMoved { update_name, gone: true } => self.note_end(update_name, at, false),
             EventKind::UpdateMoved { gone: false, .. } => {}
-            EventKind::ControllerLoaded { .. } => {
-                self.controller = ControllerBoard { since: Some(at), ..ControllerBoard::default() };
+            EventKind::ControllerLoaded { controller, .. } => {
+                let name = Some(controller.clone());
+                self.controller = ControllerBoard { name, since: Some(at), ..ControllerBoard::default() };
             }
             EventKind::ControllerUsed { usage, .. } => self.controller.usage.add(*usage),
             EventKind::ControllerFault { fault, .. } => {
@@ -227,6 +245,14 @@ impl DatabaseBoard {
             eta: None,
         });
         self.totals.entry(update_name.to_owned()).or_default();
+    }
+
+    fn note_end(&mut self, update_name: &str, at: SystemTime, finished: bool) {
+        self.in_hand = None;
+        if self.ended.len() == ENDED {
+            self.ended.pop_front();
+        }
+        self.ended.push_back(Ended { update_name: update_name.to_owned(), at, finished });
     }
 
     fn enter(&mut self, phase: Phase, at: SystemTime) {

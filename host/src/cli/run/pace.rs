@@ -6,8 +6,8 @@ use std::time::Duration;
 use tidegate::scheduler::database::Record;
 use tidegate::scheduler::event::EventKind;
 
-use crate::cli::estimate::{RECENT, throughput};
 use crate::cli::output;
+use tidegate::scheduler::report::{RECENT, throughput};
 
 /// Holds shorter than this are part of the pace, and no news.
 const WORTH_TELLING: Duration = Duration::from_secs(2);
