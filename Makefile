@@ -9,6 +9,8 @@ DATABASE ?= sqlite
 # Where schemathesis is installed, and what it is told besides.
 SCHEMATHESIS := $(or $(CARGO_TARGET_DIR),target)/schemathesis
 SCHEMATHESIS_ARGUMENTS ?= --max-examples 20
+# What to measure, and how: see `make bench BENCH=--help`.
+BENCH :=
 # A command that gives the rights to install packages; empty for root.
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
@@ -26,6 +28,7 @@ demo: rust ## Run updates over a million rows, with a live display (DATABASE=sql
 
 .PHONY: test
 test: setup guests ## Run every test, on SQLite and on PostgreSQL (installs schemathesis below target/)
+	$(MAKE) --directory guests test
 	cargo test --workspace
 	@$(MAKE) --no-print-directory try-api
 
@@ -54,6 +57,11 @@ $(SCHEMATHESIS)/ready: tests/schemathesis/requirements.txt
 	$(SCHEMATHESIS)/bin/pip install --quiet --disable-pip-version-check --requirement tests/schemathesis/requirements.txt
 	touch $@
 
+.PHONY: bench
+bench: rust postgres guest-tools ## Measure what it costs, beside bare loops over the same drivers (BENCH=--help explains what can be chosen)
+	$(MAKE) --directory guests rust-steady c-fixed
+	cargo bench --package tidegate --bench figures -- $(BENCH)
+
 .PHONY: lint
 lint: rust ## Check the formatting, the lints, the documentation and the guests' copies of the contract
 	cargo fmt --check
@@ -71,7 +79,7 @@ guests: rust guest-tools ## Build the controllers
 	$(MAKE) --directory guests
 
 .PHONY: setup
-setup: rust postgres guest-tools ## Install what the build and the tests need beside rustup, make and a C compiler
+setup: rust postgres promtool browser guest-tools ## Install what the build and the tests need beside rustup, make and a C compiler
 
 .PHONY: rust
 rust:
@@ -79,18 +87,37 @@ rust:
 	@rustup target add --toolchain "$$(rustup show active-toolchain | cut -d' ' -f1)" \
 		wasm32-wasip2 wasm32-unknown-unknown 2>&1 | { grep -v 'is up to date' || true; }
 
+# Installs Debian packages: $(call debian,what is missing,the packages).
+define debian
+	if command -v apt-get >/dev/null && { [ -z "$(SUDO)" ] || command -v sudo >/dev/null; }; then \
+		$(SUDO) apt-get update -qq; \
+		$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(2); \
+	else \
+		echo "$(1) is missing, and there is no apt-get (or no sudo) to install it with." >&2; \
+		echo "Install it, and put its programs in the search path." >&2; \
+		exit 1; \
+	fi
+endef
+
 # Its programs need not be in the search path: Debian puts them aside, one folder a version.
 .PHONY: postgres
 postgres:
 	@if ! command -v initdb >/dev/null && ! ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1; then \
-		if command -v apt-get >/dev/null && { [ -z "$(SUDO)" ] || command -v sudo >/dev/null; }; then \
-			$(SUDO) apt-get update -qq; \
-			$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends postgresql; \
-		else \
-			echo "PostgreSQL's initdb is missing, and there is no apt-get (or no sudo) to install it with." >&2; \
-			echo "Install PostgreSQL 13 or newer, and put the folder of its programs in the search path." >&2; \
-			exit 1; \
-		fi; \
+		$(call debian,PostgreSQL 13 or newer,postgresql); \
+	fi
+
+# Prometheus for its promtool, which checks the metrics.
+.PHONY: promtool
+promtool:
+	@if ! command -v promtool >/dev/null; then \
+		$(call debian,promtool,prometheus); \
+	fi
+
+# A browser, and what drives it.
+.PHONY: browser
+browser:
+	@if ! command -v chromium >/dev/null || ! command -v chromedriver >/dev/null; then \
+		$(call debian,Chromium or its chromedriver,chromium chromium-driver); \
 	fi
 
 .PHONY: guest-tools

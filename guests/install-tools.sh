@@ -1,6 +1,7 @@
 #!/bin/sh
 # Installs what the controllers in this folder need to be built and is not there yet: Debian packages with apt-get
-# (through sudo where this is not root), targets of the Rust toolchain with rustup.
+# (through sudo where this is not root), targets of the Rust toolchain with rustup. Not wasm-tools, which takes minutes to
+# build and which wat-minimal alone needs: its tests do without.
 set -eu
 
 packages="clang-19 lld-19 wasi-libc libclang-rt-19-dev-wasm32"

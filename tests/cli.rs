@@ -33,16 +33,78 @@ name = \"fill_search_body\"
 kind = \"noop\"
 ";
 
+/// `docs/cli.md` is made from the program, and written anew where `INSTA_UPDATE` says so of snapshots.
 #[test]
-fn the_reference_is_what_help_prints() {
+fn the_reference_is_what_the_program_says_of_itself() {
     let folder = tempfile::tempdir().unwrap();
-    let commands =
-        ["", "run", "check", "enqueue", "status", "history", "retry", "pause", "resume", "cancel", "openapi"];
-    let pages = commands.map(|command| {
-        let arguments: Vec<_> = [command, "--help"].into_iter().filter(|argument| !argument.is_empty()).collect();
-        told(&tidegate(folder.path(), &arguments))
-    });
-    insta::assert_snapshot!(pages.join("\n\n---\n\n"));
+    let reference = String::from_utf8(tidegate(folder.path(), &["reference"]).stdout).unwrap();
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/cli.md");
+    if std::env::var("INSTA_UPDATE").is_ok_and(|update| update == "always") {
+        fs::write(&path, &reference).unwrap();
+    }
+    let written = fs::read_to_string(&path).unwrap();
+    assert!(written == reference, "docs/cli.md is stale: `INSTA_UPDATE=always cargo test the_reference` mends it");
+}
+
+/// Every command and every option that `--help` shows is in the reference.
+#[test]
+fn help_shows_nothing_that_the_reference_lacks() {
+    let folder = tempfile::tempdir().unwrap();
+    let page = |arguments: &[&str]| String::from_utf8(tidegate(folder.path(), arguments).stdout).unwrap();
+    let reference = page(&["reference"]);
+    let root = page(&["--help"]);
+    let commands = root.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
+    let commands: Vec<&str> = commands
+        .filter(|line| line.starts_with("  ") && !line.starts_with("   "))
+        .filter_map(|line| line.split_whitespace().next())
+        .filter(|name| *name != "help")
+        .collect();
+    assert!(commands.len() > 10, "{commands:?}");
+    for command in commands {
+        let section = reference.split("\n## ").find(|part| part.starts_with(&format!("`tidegate {command}`")));
+        let section = section.unwrap_or_else(|| panic!("{command} is not in the reference"));
+        let help = page(&[command, "--help"]);
+        let options = help.split_whitespace().filter(|word| word.starts_with("--") && word.len() > 2);
+        for option in options.map(|word| word.trim_end_matches(|c: char| !c.is_ascii_alphanumeric())) {
+            let known = section.contains(&format!("`{option}")) || reference.contains(&format!("- `{option}"));
+            assert!(known || option == "--help", "{command} {option}");
+        }
+    }
+}
+
+#[test]
+fn exit_codes_are_told_where_a_person_looks() {
+    let folder = tempfile::tempdir().unwrap();
+    let help = told(&tidegate(folder.path(), &["--help"]));
+    let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md")).unwrap();
+    for code in ["0", "1", "2", "3", "130"] {
+        assert!(help.contains(&format!("\n  {code}  ")), "{code}: {help}");
+        assert!(readme.contains(&format!("\n| {code} | ")), "{code}");
+    }
+}
+
+#[test]
+fn shells_take_the_completions() {
+    let folder = tempfile::tempdir().unwrap();
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let output = tidegate(folder.path(), &["completions", shell]);
+        let script = String::from_utf8(output.stdout).unwrap();
+        assert!(
+            output.status.success() && script.contains("until-done") && !script.contains("reference"),
+            "{shell}: {script}"
+        );
+        fs::write(folder.path().join(shell), script).unwrap();
+    }
+    let parsed = Command::new("bash").arg("-n").arg(folder.path().join("bash")).output().unwrap();
+    assert_eq!((parsed.status.code(), told(&parsed).as_str()), (Some(0), "exit code 0"));
+    // What the script is for: the options of a command, completed.
+    let ask = "source ./bash; COMP_WORDS=(tidegate run --un); COMP_CWORD=2; _tidegate tidegate --un run; \
+               echo \"${COMPREPLY[@]}\"";
+    let completed = Command::new("bash").current_dir(folder.path()).args(["-c", ask]).output().unwrap();
+    assert_eq!(told(&completed), "--until-done\nexit code 0");
+    let unknown = told(&tidegate(folder.path(), &["completions", "tcsh"]));
+    assert!(unknown.contains("possible values: bash, elvish, fish, powershell, zsh"), "{unknown}");
+    assert!(unknown.ends_with("exit code 2"), "{unknown}");
 }
 
 #[test]
@@ -50,7 +112,7 @@ fn a_missing_configuration_ends_with_2_and_a_hint() {
     let folder = tempfile::tempdir().unwrap();
     insta::assert_snapshot!(told(&tidegate(folder.path(), &["status"])), @r#"
     error: tidegate.toml: cannot read the configuration: No such file or directory (os error 2)
-    hint: name the configuration's file with `--config`
+    hint: name the configuration's file with `--config`, or make one with `tidegate init`
     exit code 2
     "#);
 }

@@ -8,7 +8,11 @@ use std::time::Duration;
 use tidegate::config::{Config, Databases, Diagnostic, Target, UpdateKind};
 use tidegate::controller::Fallback;
 use tidegate::update::sql::TableName;
-use tidegate::update::{BackfillDefinition, CreateIndexDefinition, DeleteDefinition, IndexParts};
+use tidegate::update::{
+    BackfillDefinition, BatchDefinition, ConstraintKind, CopyColumn, CopyDefinition, CopySource, CreateIndexDefinition,
+    DeleteDefinition, IndexParts, OnConflict, ScriptDefinition, ValidateAndDeleteDefinition,
+    ValidateConstraintDefinition,
+};
 
 /// The least that a file must have.
 const DATABASE: &str = "[[database]]\nurl = \"sqlite:app.db\"\n";
@@ -90,7 +94,45 @@ const WRONG: &[(&str, &str)] = &[
     ),
     ("update-without-kind+", "[[update]]\nname = \"a\"\n"),
     ("update-unknown-kind+", "[[update]]\nname = \"a\"\nkind = \"backfil\"\n"),
-    ("update-kind-of-later+", "[[update]]\nname = \"a\"\nkind = \"copy\"\ninto = \"b\"\n"),
+    ("update-copy-incomplete+", "[[update]]\nname = \"a\"\nkind = \"copy\"\ninto = \"b\"\n"),
+    (
+        "update-copy-wrong+",
+        "[[update]]\nname = \"a\"\nkind = \"copy\"\ntable = \"t\"\nkey = \"id\"\ninto = \"\"\ninto_schema = \" \"\ncolumns = { id = \"id\", day = \" \" }\non_conflict = \"update\"\nset = \"a = 1\"\n",
+    ),
+    (
+        "update-copy-of-nothing+",
+        "[[update]]\nname = \"a\"\nkind = \"copy\"\ntable = \"t\"\nkey = \"id\"\ninto = \"b\"\ncolumns = []\n[[update]]\nname = \"b\"\nkind = \"copy\"\ntable = \"t\"\nkey = \"id\"\ninto = \"b\"\ncolumns = {}\n",
+    ),
+    (
+        "update-copy-columns-of-wrong-type+",
+        "[[update]]\nname = \"a\"\nkind = \"copy\"\ntable = \"t\"\nkey = \"id\"\ninto = \"b\"\ncolumns = \"id\"\n[[update]]\nname = \"b\"\nkind = \"copy\"\ntable = \"t\"\nkey = \"id\"\ninto = \"b\"\ncolumns = { id = 3 }\n",
+    ),
+    (
+        "update-copy-variable-in-columns+",
+        "[[update]]\nname = \"a\"\nkind = \"copy\"\ntable = \"t\"\nkey = \"id\"\ninto = \"b\"\ncolumns = { id = \"${NOT_SET}\" }\n",
+    ),
+    (
+        "update-batch-incomplete+",
+        "[[update]]\nname = \"a\"\nkind = \"batch\"\ntable = \"t\"\nsql = \"\"\nwhere = \"true\"\n",
+    ),
+    ("update-sql-incomplete+", "[[update]]\nname = \"a\"\nkind = \"sql\"\ntable = \"t\"\n"),
+    ("update-sql-of-wrong-type+", "[[update]]\nname = \"a\"\nkind = \"sql\"\nsql = [\"DROP TABLE t\"]\n"),
+    (
+        "update-validate-constraint-wrong+",
+        "[[update]]\nname = \"a\"\nkind = \"validate-constraint\"\ntable = \"t\"\ncheck = \"not-null\"\n",
+    ),
+    (
+        "update-validate-and-delete-wrong+",
+        "[[update]]\nname = \"a\"\nkind = \"validate-constraint-and-delete\"\ntable = \"t\"\nconstraint = \"\"\ncheck = \"notnull\"\nunique_columns = [\"a\", \"a\"]\n",
+    ),
+    (
+        "update-validate-and-delete-incomplete+",
+        "[[update]]\nname = \"a\"\nkind = \"validate-constraint-and-delete\"\nkey = \"id\"\nunique_columns = []\n",
+    ),
+    (
+        "update-index-wrong+",
+        "[[update]]\nname = \"a\"\nkind = \"create-index\"\ntable = \"t\"\nindex = \"i\"\ncolumns = { a = \"lower(a)\" }\nreplaces = \"i\"\npostgres_only = \"yes\"\n",
+    ),
     ("update-backfill-incomplete+", "[[update]]\nkind = \"backfill\"\ntable = \"t\"\n"),
     ("update-delete-without-where+", "[[update]]\nname = \"a\"\nkind = \"delete\"\ntable = \"t\"\nkey = \"id\"\n"),
     (
@@ -115,6 +157,27 @@ const WRONG: &[(&str, &str)] = &[
     ("update-unknown-database+", "[[update]]\nname = \"a\"\nkind = \"noop\"\ndatabases = [\"mastre\", \"state\"]\n"),
     ("update-no-database+", "[[update]]\nname = \"a\"\nkind = \"noop\"\ndatabases = []\n"),
     ("update-twice+", "[[update]]\nname = \"a\"\nkind = \"noop\"\n\n[[update]]\nname = \"a\"\nkind = \"noop\"\n"),
+    (
+        "job-incomplete+",
+        "[[job]]\ndatabase = \"mastre\"\n[[job]]\nname = \"a\"\n[[job.update]]\ndepends_on = \"b\"\n[[job.parameter]]\nrequired = 1\n",
+    ),
+    (
+        "job-dependencies+",
+        "[[job]]\nname = \"a\"\n[[job.update]]\nupdate = \"first\"\n[[job.update]]\nupdate = \"second\"\ndepends_on = \"third\"\n[[job.update]]\nupdate = \"third\"\ndepends_on = \"third\"\n[[job.update]]\nupdate = \"first\"\ndepends_on = \"second\"\n",
+    ),
+    (
+        "job-progress+",
+        "[[job]]\nname = \"a\"\nupdate = [{ update = \"b\", progress = \"after 3\" }, { update = \"c\", progress = 3 }, { update = \"d\", progress = \"[3]\" }, { update = \"e\", progress = { at = 2026-01-01 } }]\n",
+    ),
+    (
+        "job-parameters+",
+        "[[job]]\nname = \"a\"\nupdate = [{ update = \"b\", progress = { after = 3 } }]\nparameter = [{ name = \"after\", type = \"integer\" }, { name = \"job_name\", type = \"string\" }, { name = \"c\", type = \"bool\" }, { name = \"d\", type = \"number\" }, { name = \"d\", type = \"number\" }]\n",
+    ),
+    (
+        "job-twice+",
+        "[[job]]\nname = \"a\"\nupdate = [{ update = \"b\" }]\n[[job]]\nname = \"a\"\nupdate = [{ update = \"b\" }]\n",
+    ),
+    ("job-of-nothing+", "[[job]]\nname = \"a\"\nupdate = []\n[[job]]\nname = \"b\"\nupdate = \"c\"\n"),
     (
         "many-at-once",
         "[background_update]\nmax_attempts = 3\n\n[[database]]\nname = \"main\"\nurll = \"sqlite:app.db\"\n\n[[update]]\nname = \"a\"\nkind = \"delete\"\ntabel = \"t\"\nkey = \"id\"\nwhere = \"${NOT_SET}\"\n",
@@ -192,7 +255,8 @@ fn each_kind_of_update_is_understood() {
     let text = include_str!("config/full.toml").replace("url_file = \"url.secret\"", "url = \"postgres://${HOST}\"");
     let config = Config::parse(&text, &folder.join("tidegate.toml"), &environment).unwrap();
     let of_master: Vec<_> = config.updates_of("master").map(|update| update.name.as_str()).collect();
-    assert_eq!(of_master, ["fill_search_body", "index_search_body", "drop_spam", "old_one"]);
+    let later = ["archive", "archive_all", "split", "valid", "valid_or_gone", "tidy"];
+    assert_eq!(of_master, [&["fill_search_body", "index_search_body", "drop_spam", "old_one"], &later[..]].concat());
     let messages = TableName { schema: None, name: "messages".to_owned() };
     let update = |name: &str| &config.updates.iter().find(|update| update.name == name).unwrap().kind;
     assert_eq!(
@@ -215,14 +279,48 @@ fn each_kind_of_update_is_understood() {
     assert_eq!(
         *update("index_search_body"),
         UpdateKind::CreateIndex(CreateIndexDefinition {
-            table: messages,
+            table: messages.clone(),
             index: "messages_search_body".to_owned(),
             parts: IndexParts::Expressions(vec!["lower(search_body)".to_owned(), "id".to_owned()]),
             unique: false,
             filter: Some("search_body is not null".to_owned()),
+            replaces: Some("messages_body".to_owned()),
+            postgres_only: true,
         })
     );
     assert_eq!(*update("old_one"), UpdateKind::Noop);
+    let column = |target: &str, source| CopyColumn { target: target.to_owned(), source };
+    let archive = CopyDefinition {
+        table: messages.clone(),
+        key: vec!["id".to_owned()],
+        into: TableName { schema: Some("old".to_owned()), name: "archive".to_owned() },
+        columns: vec![
+            column("day", CopySource::Expression("ts / 86400".to_owned())),
+            column("id", CopySource::Expression("id".to_owned())),
+        ],
+        filter: Some("ts < 1700000000".to_owned()),
+        on_conflict: OnConflict::Ignore,
+    };
+    assert_eq!(*update("archive"), UpdateKind::Copy(archive.clone()));
+    let all = CopyDefinition {
+        into: TableName { schema: None, name: "archive".to_owned() },
+        columns: vec![column("id", CopySource::SameName), column("body", CopySource::SameName)],
+        filter: None,
+        on_conflict: OnConflict::Error,
+        ..archive
+    };
+    assert_eq!(*update("archive_all"), UpdateKind::Copy(all));
+    let sql = "UPDATE messages SET day = ts / 86400 WHERE :range;\nDELETE FROM drafts WHERE :range\n".to_owned();
+    let batch = BatchDefinition { table: messages.clone(), key: vec!["room".to_owned(), "id".to_owned()], sql };
+    assert_eq!(*update("split"), UpdateKind::Batch(batch));
+    let (table, constraint) = (messages, "body_there".to_owned());
+    let valid = ValidateConstraintDefinition { table: table.clone(), constraint: constraint.clone() };
+    assert_eq!(*update("valid"), UpdateKind::ValidateConstraint(valid));
+    let check = Some(ConstraintKind::NotNull);
+    let unique_columns = vec!["id".to_owned()];
+    let valid = ValidateAndDeleteDefinition { table, constraint, check, unique_columns };
+    assert_eq!(*update("valid_or_gone"), UpdateKind::ValidateAndDelete(valid));
+    assert_eq!(*update("tidy"), UpdateKind::Script(ScriptDefinition { sql: "DROP TABLE drafts".to_owned() }));
 }
 
 #[test]
@@ -245,6 +343,17 @@ fn updates_of_one_name_may_be_for_different_databases() {
 }
 
 #[test]
+fn a_job_of_an_update_that_is_not_defined_is_warned_of() {
+    let job = "[[job]]\nname = \"a\"\nupdate = [{ update = \"b\" }, { update = \"c\" }]\n";
+    let update = "[[update]]\nname = \"b\"\nkind = \"noop\"\n";
+    let config = parse(&format!("{DATABASE}{update}{job}")).unwrap();
+    insta::assert_snapshot!(printed(&config.warnings), @r#"
+    tidegate.toml:6:1: job "a" cannot start: update "c" is not defined for database "master"
+      hint: define it in [[update]], or name the job's database with `database`
+    "#);
+}
+
+#[test]
 fn a_controller_that_is_not_used_is_warned_of() {
     let controller = |name| format!("[[controller]]\nname = \"{name}\"\npath = \"{name}.wasm\"\n");
     let config = parse(&format!("{DATABASE}{}{}", controller("first"), controller("second"))).unwrap();
@@ -252,4 +361,17 @@ fn a_controller_that_is_not_used_is_warned_of() {
     tidegate.toml:6:1: controller "second" is ignored for database "master": "first" comes first
       hint: say with `databases` which controller is for which database
     "#);
+}
+
+#[test]
+fn a_controller_paces_the_databases_that_it_names() {
+    let databases =
+        "[[database]]\nname = \"a\"\nurl = \"sqlite:a.db\"\n[[database]]\nname = \"b\"\nurl = \"sqlite:b.db\"\n";
+    let controller = |name, more| format!("[[controller]]\nname = \"{name}\"\npath = \"{name}.wasm\"\n{more}");
+    let paced_by = |more| {
+        let config = parse(&format!("{databases}{}{}", controller("one", more), controller("two", ""))).unwrap();
+        ["a", "b"].map(|database| config.controller_of(database).unwrap().name.clone())
+    };
+    assert_eq!(paced_by(""), ["one", "one"]);
+    assert_eq!(paced_by("databases = [\"b\"]\n"), ["two", "one"]);
 }

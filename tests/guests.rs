@@ -9,6 +9,8 @@ use std::time::Duration;
 use tidegate::controller::{Admission, Controller, Fault, FaultKind, Outcome, Source, Subject};
 use tidegate::sandbox::{Artifact, ComponentSource, LoadOptions};
 
+use crate::support::components::{CONTRACT, component};
+
 /// The component of a controller, built anew where its sources are newer. Each is built once, whatever the tests.
 pub fn built(name: &str) -> PathBuf {
     static BUILT: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
@@ -24,9 +26,19 @@ pub fn built(name: &str) -> PathBuf {
     guests.join("target/components").join(name).with_extension("wasm")
 }
 
+/// The component of `wat-minimal`, made by the libraries of the tool that its README names: `component embed` and
+/// `component new`.
+pub fn minimal() -> Vec<u8> {
+    component(include_str!("../guests/wat-minimal/minimal.wat"), CONTRACT, "controller")
+}
+
 async fn start(name: &str, settings: &[(&str, &str)]) -> Box<dyn Controller> {
     let artifact = Artifact::load(&built(name), &LoadOptions::default()).await.unwrap();
-    assert!(artifact.imports().iter().all(|import| import.starts_with("tidegate:controller/")));
+    let is_granted = |import: &String| {
+        import.starts_with("tidegate:controller/")
+            || name == "rust-office-hours" && import.starts_with("wasi:clocks/wall-clock@")
+    };
+    assert!(artifact.imports().iter().all(is_granted), "{:?}", artifact.imports());
     let settings = settings.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
     ComponentSource::new(name, artifact).with_settings(settings).start("master").await.unwrap()
 }
@@ -84,12 +96,52 @@ async fn fixed_runs_at_once_and_leaves_batch_sizes_to_the_host() {
 }
 
 #[tokio::test]
+async fn minimal_runs_at_once_imports_nothing_and_leaves_batch_sizes_to_the_host() {
+    let artifact = Artifact::from_bytes(minimal(), &LoadOptions::default()).await.unwrap();
+    assert!(artifact.imports().is_empty(), "{:?}", artifact.imports());
+    let mut controller = ComponentSource::new("minimal", artifact).start("master").await.unwrap();
+    for _ in 0..2 {
+        assert_eq!(iterate(&mut *controller).await, Ok(vec![run(100)]));
+    }
+    assert_eq!(controller.default_batch_size("u", "master").await, Ok(None));
+    assert_eq!(controller.min_batch_size("u", "master").await, Ok(None));
+}
+
+/// Fuel of the calls of one iteration, which waits where it is outside its hours.
+async fn fuel_of_an_iteration(controller: &mut dyn Controller) -> u64 {
+    let subject = Subject { update_name: "u".to_owned(), database_name: "master".to_owned(), one_shot: false };
+    let mut iteration = controller.on_update(&subject).await.unwrap();
+    iteration.enter().await.unwrap();
+    iteration.close().await.unwrap();
+    controller.take_usage().unwrap().fuel
+}
+
+/// The calendar itself is tested where it is written; here is that it runs on little fuel, and by the host's clock.
+#[tokio::test]
+async fn office_hours_are_always_or_never_by_the_hosts_clock_and_on_little_fuel() {
+    let always = [("windows", "mon-fri 00:00-24:00, sat-sun 00:00-24:00"), ("time_zone", "Europe/Berlin")];
+    let mut controller = start("rust-office-hours", &[always[0], always[1], ("target_ms", "70")]).await;
+    assert_eq!(iterate(&mut *controller).await, Ok(vec![run(70)]));
+    let windows = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"].map(|day| format!("{day} 00:00-00:01"));
+    let many = vec![windows.join(", "); 7].join(", ");
+    for (windows, most) in [(always[0].1, 200_000), (many.as_str(), 1_000_000)] {
+        let mut controller = start("rust-office-hours", &[("windows", windows), always[1]]).await;
+        let first = fuel_of_an_iteration(&mut *controller).await;
+        let later = fuel_of_an_iteration(&mut *controller).await;
+        assert!(later < first && first < most, "{first}, then {later}");
+    }
+}
+
+#[tokio::test]
 async fn a_setting_that_does_not_parse_is_named_and_nothing_runs() {
     let cases = [
         ("rust-steady", "sleep_enabled", "maybe"),
         ("rust-steady", "min_batch_size", "-1"),
         ("c-fixed", "target_ms", "2147483648"),
         ("c-fixed", "target_ms", ""),
+        ("rust-office-hours", "target_ms", "100"),
+        ("rust-office-hours", "windows", "mon-fry 22:00-06:00"),
+        ("rust-office-hours", "windows", "22:00-"),
     ];
     let mut faults = Vec::new();
     for (guest, key, value) in cases {
@@ -105,7 +157,7 @@ async fn a_setting_that_does_not_parse_is_named_and_nothing_runs() {
 fn guests_carry_the_contract_as_it_is() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let contract = std::fs::read_to_string(root.join("wit/controller.wit")).unwrap();
-    for guest in ["rust-steady", "c-fixed"] {
+    for guest in ["rust-steady", "rust-office-hours", "c-fixed", "wat-minimal", "hostile"] {
         let copy = std::fs::read_to_string(root.join("guests").join(guest).join("wit/controller.wit")).unwrap();
         assert_eq!(copy, contract, "{guest}");
     }

@@ -4,9 +4,17 @@ mod api;
 mod controllers;
 mod events;
 mod health;
+mod metrics;
 mod openapi;
+mod page;
 mod remote;
+mod service;
+mod synapse;
+mod synapse_jobs;
+mod synapse_table;
+mod synapse_wire;
 mod table;
+mod tokens;
 
 /// Updates over `items`: one that works, one that waits for nothing else, and one that fails.
 const UPDATES: &str = "

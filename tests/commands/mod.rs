@@ -1,7 +1,12 @@
 //! The commands against real databases, as an operator types them.
 
 mod check;
+mod enqueue;
+mod init;
+mod json;
+mod plan;
 mod queue;
+mod terminal;
 mod trouble;
 
 use crate::support::command::Site;

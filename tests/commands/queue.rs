@@ -63,7 +63,7 @@ on_both! {
             (r"\b[\d.]+m?s\b", "[time]"),
             (r"(?m) {2,}", "  "),
             (r"\[time\]  [\d,]+  50 ", "[time]  [asked]  50 "),
-            (r#""batch_size": \d+"#, r#""batch_size": 0"#),
+            (r#""items_asked": \d+"#, r#""items_asked": 0"#),
         ];
         let masks: Vec<_> = MASKS.iter().chain(&measured).copied().collect();
         assert_told!(&masks, "history", told.join("\n\n"));
@@ -182,13 +182,29 @@ on_both! {
         };
         site.tidegate(&["enqueue", "touch_items"]).await;
         assert_eq!(site.tidegate(&["run", "--until-done"]).await.code, 0);
-        site.tidegate(&["enqueue", "touch_items"]).await;
-        assert_eq!(row().await["items_per_s"], Value::Null);
+        // Between two batches it is running, and has a rate.
+        let mut run = Run::on(place, &[self::row("touch_items")]).await.define("touch_items", touch()).for_ever();
+        run.supervision.builtin.sleep = Some(Duration::from_secs(3_600));
+        let database = run.database.clone();
+        let running = run.start();
+        let resting = async || {
+            let activity = database.queue().await.unwrap().activity;
+            activity.is_some_and(|activity| activity.reason.as_deref() == Some("resting between batches"))
+        };
+        until("the host says that it rests", resting).await;
+        let before = row().await;
+        assert_eq!((&before["state"], &before["items_per_s"]), (&Value::from("running"), &Value::Null));
+        let status = site.tidegate(&["status"]).await;
+        assert!(status.out.contains("running: resting between batches"), "{}", status.out);
         // As an interrupted host leaves it.
         place.run("insert into tidegate_history (queue, update_name, started_ms, record) select queue, update_name, \
                    started_ms, replace(replace(record, '\"finished\"', '\"completed\"'), '\"items\":0', '\"items\":1') \
                    from tidegate_history").await;
         assert!(row().await["items_per_s"].as_f64().unwrap() > 0.0);
+        // What does not run has none, whatever it was.
+        running.stop().await;
+        let after = row().await;
+        assert_eq!((&after["state"], &after["items_per_s"]), (&Value::from("pending"), &Value::Null));
     }
 
     async fn a_cycle_is_named_and_the_others_finish(place: Place) {
@@ -220,5 +236,41 @@ on_both! {
         let paused = site.tidegate(&["status"]).await;
         running.stop().await;
         assert_told!(MASKS, "a_running_host", [held.all(), json.all(), paused.all()].join("\n\n"));
+    }
+
+    /// Names and errors come from databases: none may write a line of its own, or move a terminal's cursor.
+    async fn what_a_terminal_would_obey_is_shown_and_not_obeyed(place: Place) {
+        make_items(place, 10).await;
+        let name = "evil\n\u{1b}[2Jupdate\r\u{202e}";
+        let site = site(place);
+        let configuration = std::fs::read_to_string(site.path().join("tidegate.toml")).unwrap();
+        let evil = toml::Value::from(name).to_string();
+        let set = place.either("touched = json('a\nb')", "touched = 'a\nb\u{7}'::int");
+        let update = format!("[[update]]\nname = {evil}\nkind = \"backfill\"\ntable = \"items\"\nkey = \"id\"\n");
+        site.write("tidegate.toml", format!("{configuration}\n{update}set = {}\n", toml::Value::from(set)));
+        let mut told = Vec::new();
+        for arguments in [
+            &["enqueue", name][..],
+            &["enqueue", "other", "--depends-on", name],
+            &["pause", "--reason", "a\nb\u{9b}"],
+            &["status"],
+            &["resume"],
+            &["run", "--until-done"],
+            &["status"],
+            &["history", name],
+            &["cancel", name],
+            &["history", "no\nsuch"],
+            &["cancel", "no\nsuch"],
+        ] {
+            let all = site.tidegate(arguments).await.all();
+            let obeyed = all.chars().find(|c| c.is_control() && *c != '\n' || *c == '\u{202e}');
+            assert_eq!(obeyed, None, "{arguments:?}: {all}");
+            told.push(all);
+        }
+        let told = told.join("\n");
+        assert!(!told.lines().any(|line| line.starts_with("b") || line.contains("[2Jupdate") && !line.contains("evil")), "{told}");
+        assert!(told.contains("evil\\n\\u{1b}[2Jupdate\\r\\u{202e}: quarantined after 1 attempt"), "{told}");
+        assert!(told.contains("paused: a\\nb\\u{9b}"), "{told}");
+        assert!(told.contains("update \"no\\nsuch\" is not queued"), "{told}");
     }
 }

@@ -30,6 +30,8 @@ fn index(place: &Place) -> Arc<dyn Handler> {
         parts: IndexParts::Columns(vec!["touched".to_owned()]),
         unique: false,
         filter: None,
+        replaces: None,
+        postgres_only: false,
     };
     Arc::new(CreateIndex::new(definition, place.system()))
 }

@@ -11,7 +11,7 @@ use crate::support::place::Place;
 use crate::support::run::{make_items, touched};
 
 /// Items of the table that is worked on.
-const ITEMS: u32 = 1_000;
+pub const ITEMS: u32 = 1_000;
 
 /// A folder whose configuration has a controller `guest.wasm`, with `more` lines of its own, for a queue in which
 /// `touch_items` stands. However fast the machine, there are ten batches at least.
@@ -20,8 +20,9 @@ async fn site(place: &Place, component: &[u8], more: &str) -> Site {
 }
 
 /// The same, where no batch is larger than this.
-async fn site_with_batches(place: &Place, component: &[u8], more: &str, max_batch_size: u32) -> Site {
+pub async fn site_with_batches(place: &Place, component: &[u8], more: &str, max_batch_size: u32) -> Site {
     make_items(place, ITEMS).await;
+    place.recommended().await;
     let site = Site::new(&format!(
         "[background_updates]
 sleep_enabled = false
@@ -51,7 +52,7 @@ path = \"guest.wasm\"
 }
 
 /// Each item was touched once, as independent SQL sees it.
-async fn assert_done(place: &Place, case: &str) {
+pub async fn assert_done(place: &Place, case: &str) {
     assert_eq!(touched(place).await, [format!("1|{ITEMS}")], "{case}");
     let left: [String; 0] = [];
     assert_eq!(place.rows("select update_name from background_updates").await, left, "{case}");

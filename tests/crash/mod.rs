@@ -20,13 +20,13 @@ use crate::support::run::{make_items, touched};
 use crate::support::until;
 
 /// Time that is enough for anything but a failure, on a machine that is busy.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Batches without a pause between them.
 const WITHOUT_SLEEP: &str = "sleep_enabled = false";
 
 /// Queues the update `touch` over a table of `rows` items.
-async fn queue_touch(place: &Place, rows: u32) {
+pub async fn queue_touch(place: &Place, rows: u32) {
     make_items(place, rows).await;
     let database = place.prepared().await;
     database.enqueue(&row("touch")).await.unwrap();
@@ -34,7 +34,7 @@ async fn queue_touch(place: &Place, rows: u32) {
 }
 
 /// A folder in which the binary knows the update `touch`, which touches each item once.
-fn touching(place: &Place, background: &str, set: &str) -> Folder {
+pub fn touching(place: &Place, background: &str, set: &str) -> Folder {
     let set = toml::Value::from(set);
     let update =
         format!("[[update]]\nname = \"touch\"\nkind = \"backfill\"\ntable = \"items\"\nkey = \"id\"\nset = {set}\n");
@@ -56,17 +56,17 @@ fn touch_slowly(place: &Place) -> &'static str {
 }
 
 /// The committed progress of `touch`; `None` once it is finished.
-async fn progress(place: &Place) -> Option<String> {
+pub async fn progress(place: &Place) -> Option<String> {
     place.rows("select progress_json from background_updates where update_name = 'touch'").await.pop()
 }
 
 /// Waits until a batch is committed.
-async fn moved_on(place: &Place, from: Option<&str>) {
+pub async fn moved_on(place: &Place, from: Option<&str>) {
     until("a batch is committed", async || progress(place).await.as_deref() != from).await;
 }
 
 /// Whether every item was touched exactly once, and the queue is empty.
-async fn each_touched_once(place: &Place, rows: u32) -> Result<(), String> {
+pub async fn each_touched_once(place: &Place, rows: u32) -> Result<(), String> {
     let found = touched(place).await;
     if found != [format!("1|{rows}")] {
         return Err(format!("of {rows} items, by how often they were touched (times|items): {found:?}"));
@@ -79,7 +79,7 @@ async fn each_touched_once(place: &Place, rows: u32) -> Result<(), String> {
 
 /// Whether, at this instant, the items that are touched are those that the progress says are done. Returns how many
 /// these are, and whether the update is queued still.
-async fn in_agreement(place: &Place) -> Result<(u64, bool), String> {
+pub async fn in_agreement(place: &Place) -> Result<(u64, bool), String> {
     // One statement, and so one snapshot.
     let select = "select (select count(*) from items where touched = 1), (select max(id) from items where touched > 0), \
                   (select count(*) from items where touched > 1), (select max(id) from items), \
@@ -105,7 +105,7 @@ async fn in_agreement(place: &Place) -> Result<(u64, bool), String> {
 }
 
 /// Touches an item, the first one of a batch only once [`drag`] lets it.
-async fn touch_dragged(place: &Place) -> &'static str {
+pub async fn touch_dragged(place: &Place) -> &'static str {
     place.run("create table drag (steps bigint not null); insert into drag values (0)").await;
     match place.system() {
         tidegate::update::sql::System::Sqlite => {
@@ -125,15 +125,15 @@ async fn touch_dragged(place: &Place) -> &'static str {
 }
 
 /// Makes batches last: on SQLite as many steps as it says, on PostgreSQL until it is called with 0.
-async fn drag(place: &Place, steps: u64) {
+pub async fn drag(place: &Place, steps: u64) {
     place.run(&format!("update drag set steps = {steps}")).await;
 }
 
 /// More steps than anybody waits for.
-const ENDLESS: u64 = 1_000_000_000_000;
+pub const ENDLESS: u64 = 1_000_000_000_000;
 
 /// Waits until a batch that [`drag`] makes last is running.
-async fn dragging(place: &Place) {
+pub async fn dragging(place: &Place) {
     let runs = "select 1 from pg_stat_activity where datname = current_database() and state = 'active' \
                 and application_name like 'tidegate/%/batch.%' and query like 'UPDATE%'";
     let looks = AtomicU64::new(0);

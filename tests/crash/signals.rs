@@ -11,6 +11,7 @@ use crate::support::binary::Folder;
 use crate::support::on_both;
 use crate::support::place::{Place, row};
 use crate::support::run::make_items;
+use crate::support::until;
 
 /// An end that waits for nothing, on a machine that is busy.
 const AT_ONCE: Duration = Duration::from_secs(5);
@@ -70,7 +71,7 @@ on_both! {
         queue_touch(place, 300).await;
         let waiting = touching(place, "sleep_duration_ms = 86400000", "touched = touched + 1");
         let mut host = waiting.start(&["run"]);
-        host.says("held: sleep between iterations", PATIENCE).await;
+        until("it rests", async || waiting.tidegate(&["status"]).await.0.contains("running: resting between batches")).await;
         host.signal("TERM");
         assert_eq!(host.end(AT_ONCE).await, 0, "{}", host.said());
         assert_eq!(in_agreement(place).await, Ok((0, true)));

@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use futures_util::future::join_all;
-use tidegate::scheduler::database::{Activity, Failure, NewRow, Pause, Record, unix_ms};
+use tidegate::scheduler::database::{Activity, AlreadyQueued, Failure, NewRow, Pause, Record, unix_ms};
 use tidegate::update::ErrorClass;
 use tidegate::update::sql::System;
 
@@ -91,6 +91,34 @@ crate::support::on_both! {
         assert!(database.enqueue(&first).await.unwrap());
         assert!(!database.enqueue(&row("a")).await.unwrap());
         assert_eq!(place.rows("select progress_json, ordering from background_updates").await, ["{\"after\":3}|2"]);
+    }
+
+    async fn rows_of_a_job_are_queued_together_or_not_at_all(place: Place) {
+        let database = place.prepared().await;
+        let job = ["a", "b", "c"].map(row);
+        let queued = async || place.rows("select update_name from background_updates order by update_name").await;
+
+        database.enqueue(&NewRow { ordering: 4, ..row("b") }).await.unwrap();
+        database.record_failure("b", "{}", &failure(5)).await.unwrap();
+        assert_eq!(database.enqueue_all(&job).await.unwrap(), Err(AlreadyQueued(vec!["b".to_owned()])));
+        assert_eq!(queued().await, ["b"]);
+        let left = &database.queue().await.unwrap().rows[0];
+        assert_eq!((left.ordering, left.failure.as_ref()), (4, Some(&failure(5))));
+
+        database.cancel(&["b".to_owned()]).await.unwrap();
+        assert_eq!(database.enqueue_all(&job).await.unwrap(), Ok(()));
+        assert_eq!(queued().await, ["a", "b", "c"]);
+        assert_eq!(database.enqueue_all(&[]).await.unwrap(), Ok(()));
+    }
+
+    async fn a_job_is_queued_by_one_of_many(place: Place) {
+        place.prepared().await;
+        let handles: Vec<_> = (0..6).map(|_| place.open()).collect();
+        let job = ["a", "b", "c"].map(row);
+        let attempts = join_all(handles.iter().map(|handle| handle.enqueue_all(&job))).await;
+        let queued = attempts.into_iter().filter(|attempt| attempt.as_ref().unwrap().is_ok()).count();
+        assert_eq!(queued, 1);
+        assert_eq!(place.rows("select count(*) from background_updates").await, ["3"]);
     }
 
     async fn rows_come_in_order(place: Place) {

@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use tidegate::database::{Options, open};
-use tidegate::scheduler::database::LeaseAttempt;
+use tidegate::scheduler::database::{LeaseAttempt, Pause};
 use tidegate::update::ErrorClass;
 
+use crate::support::command::Site;
 use crate::support::place::{Place, begin, holder, row};
+use crate::support::run::{Run, make_items, row_after, touch, touched};
 
 #[tokio::test]
 async fn a_missing_file_is_not_made() {
@@ -104,5 +106,56 @@ fn urls_that_make_no_sense_are_explained() {
         let error = open(url, Options::new(holder(1))).err().expect(url).to_string();
         assert!(error.contains(part), "{url}: {error}");
         assert!(!error.contains("secret"), "{url}: {error}");
+    }
+}
+
+/// SQLite keeps any bytes in any column, whatever its type says.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_is_no_text_is_named_and_skipped() {
+    let place = &Place::sqlite();
+    make_items(place, 100).await;
+    let run = Run::on(place, &[row("fine"), row_after("waits", "blob")]).await;
+    place
+        .run(
+            "insert into background_updates (update_name, progress_json, depends_on) values \
+             (x'626c6f62', '{}', null), (cast(x'62ff' as text), '{}', null), \
+             ('bad_progress', cast(x'7bff7d' as text), null), ('bad_dependency', '{}', x'66696e65')",
+        )
+        .await;
+    let names = ["fine", "waits", "blob", "bad_progress", "bad_dependency"];
+    let story = names.into_iter().fold(run, |run, name| run.define(name, touch())).until_done().await;
+    assert_eq!(story.finished(), ["fine", "waits"]);
+    assert_eq!(
+        story.remaining(),
+        [
+            ("bad_dependency", "its depends_on is not text: change or delete the row by SQL"),
+            ("bad_progress", "its progress_json is not UTF-8: change or delete the row by SQL"),
+            ("x'626c6f62'", "its update_name is not text: change or delete the row by SQL"),
+            ("x'62ff'", "its update_name is not UTF-8: change or delete the row by SQL"),
+        ]
+    );
+    assert_eq!(touched(place).await, ["2|100"]);
+    let site = Site::new(&format!("[[database]]\nurl = \"{}\"\n", place.url));
+    let status = site.tidegate(&["status"]).await;
+    assert!(status.code == 0 && status.out.contains("x'62ff'"), "{}", status.all());
+    // One whose name can be written can be taken out by it.
+    let cancelled = site.tidegate(&["cancel", "bad_progress"]).await;
+    assert_eq!(cancelled.all(), "bad_progress: cancelled on master\nexit code 0");
+}
+
+#[tokio::test]
+async fn names_of_a_queue_table_that_differ_in_case_are_one_queue() {
+    for (one, other) in [("background_updates", "Background_Updates"), ("jobs", "JOBS")] {
+        let place = Place::sqlite();
+        let open = |name: &str| place.open_with(|options| options.queue_table = name.to_owned());
+        let (first, second) = (open(one), open(other));
+        first.prepare().await.unwrap();
+        second.prepare().await.unwrap();
+        let LeaseAttempt::Held(_lease) = first.try_lease(&holder(1)).await.unwrap() else { panic!("taken") };
+        assert!(
+            matches!(second.try_lease(&holder(2)).await.unwrap(), LeaseAttempt::Taken(Some(by)) if by == holder(1))
+        );
+        second.set_pause(Some(&Pause { since_ms: 1, reason: None })).await.unwrap();
+        assert!(first.queue().await.unwrap().pause.is_some(), "{one}");
     }
 }

@@ -16,6 +16,8 @@ fn wanted() -> CreateIndexDefinition {
         parts: IndexParts::Columns(names(&["room", "id"])),
         unique: false,
         filter: None,
+        replaces: None,
+        postgres_only: false,
     }
 }
 

@@ -1,7 +1,12 @@
 //! The kinds of update, each on each database: what they do to the rows, and what they refuse.
 
+mod conformance;
+mod constraints;
 mod create_index;
 mod postgres;
 mod problems;
+mod program;
+mod replaced;
+mod statements;
 mod subject;
 mod walk;

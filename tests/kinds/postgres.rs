@@ -15,6 +15,8 @@ fn by_room() -> CreateIndexDefinition {
         parts: IndexParts::Columns(names(&["room"])),
         unique: false,
         filter: None,
+        replaces: None,
+        postgres_only: false,
     }
 }
 

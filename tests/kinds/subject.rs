@@ -52,7 +52,13 @@ impl Subject {
             // One flush to the disk a commit instead of several: these tests make thousands.
             place.run("PRAGMA journal_mode = wal").await;
         }
-        Subject { system: place.system(), database: place.prepared().await, place }
+        let database = place.prepared().await;
+        Self::with(place, database)
+    }
+
+    /// A database that a handle was opened for.
+    pub fn with(place: Place, database: Arc<dyn Database>) -> Subject {
+        Subject { system: place.system(), database, place }
     }
 
     /// Executes statements.
@@ -77,6 +83,22 @@ impl Subject {
         client
     }
 
+    /// Executes statements as the host would; the database's words where it refuses.
+    pub async fn attempt(&self, sql: &str) -> Result<(), String> {
+        let mut session = self.database.session().await.unwrap();
+        session.as_sql().script(sql).await.map_err(|error| error.to_string())
+    }
+
+    /// What `check` says of a handler.
+    pub async fn problems(&self, handler: &dyn Handler) -> String {
+        let mut session = self.database.inspect().await.unwrap();
+        let problems = handler.check(session.as_sql()).await.unwrap();
+        problems
+            .iter()
+            .map(|problem| format!("{}: {}\n  hint: {}\n", problem.field, problem.message, problem.hint))
+            .collect()
+    }
+
     pub async fn enqueue(&self) {
         assert!(self.database.enqueue(&row(UPDATE)).await.unwrap());
     }
@@ -99,7 +121,10 @@ impl Subject {
                 let mut session = self.database.session().await?;
                 let step = handler.run_outside(session.as_sql(), &progress).await?;
                 drop(session);
-                self.database.cancel(&[UPDATE.to_owned()]).await?;
+                let Begin::Ready(transaction) = self.database.begin(UPDATE, &text).await? else {
+                    panic!("somebody else moved the update");
+                };
+                transaction.commit(written(&step.next).as_deref()).await?;
                 step
             }
             Mode::Batched | Mode::OneShot => {
@@ -109,11 +134,7 @@ impl Subject {
                 let mut recorder = Recorder { sql: transaction.as_sql(), statements: &mut driven.statements };
                 match handler.run(&mut recorder, &progress, Budget { items }).await {
                     Ok(step) => {
-                        let written = match &step.next {
-                            Next::Continue(progress) => Some(progress.to_json()),
-                            Next::Finished => None,
-                        };
-                        transaction.commit(written.as_deref()).await?;
+                        transaction.commit(written(&step.next).as_deref()).await?;
                         step
                     }
                     Err(error) => {
@@ -135,6 +156,14 @@ impl Subject {
             assert!(driven.items.len() < 10_000, "the update loops");
         }
         Ok(driven)
+    }
+}
+
+/// The progress to be written; `None` where the update is done.
+fn written(next: &Next) -> Option<String> {
+    match next {
+        Next::Continue(progress) => Some(progress.to_json()),
+        Next::Finished => None,
     }
 }
 

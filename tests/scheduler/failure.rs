@@ -14,6 +14,7 @@ use crate::support::on_both;
 use crate::support::place::{Place, row};
 use crate::support::recorder::Recorder;
 use crate::support::run::{Run, make_items, touch, touched};
+use crate::support::until;
 
 /// Touches an item, then does as it is told.
 struct Odd {
@@ -90,6 +91,35 @@ on_both! {
         let run = Run::on(place, &[row("a"), row("b")]).await;
         let story = run.define("a", Odd::new(|_| panic!("oh no"))).define("b", touch()).until_done().await;
         assert_eq!(story.remaining(), [("a", "quarantined after 2 attempts: the handler panicked: oh no")]);
+        assert_eq!(touched(place).await, ["1|1"]);
+    }
+
+    async fn a_failure_that_the_database_does_not_take_counts_all_the_same(place: Place) {
+        make_items(place, 1).await;
+        let mut run = Run::on(place, &[row("a"), row("b")]).await.define("a", Odd::new(|_| {
+            Err(UpdateError::Failed("not today".to_owned()))
+        })).define("b", touch()).for_ever();
+        run.settings.max_attempts = 3;
+        place.run(place.either(
+            "create trigger deaf before insert on tidegate_failures begin select raise(abort, 'deaf'); end",
+            "create function deaf() returns trigger language plpgsql as $$ begin raise 'deaf'; end $$; \
+             create trigger deaf before insert on tidegate_failures for each row execute function deaf()",
+        )).await;
+        let mut running = run.start();
+        let attempts = running.next("the quarantine", |kind| match kind {
+            EventKind::Failure { attempts, retry_in: None, .. } => Some(*attempts),
+            _ => None,
+        }).await;
+        assert_eq!(attempts, 3);
+        // The queue goes on without it; and once the database listens again, it hears of it.
+        running.next("the other's end", |kind| matches!(kind, EventKind::UpdateFinished { .. }).then_some(())).await;
+        let recorded = "select update_name from tidegate_failures where failure like '%\"attempts\":3%' \
+                        and failure like '%\"quarantined\":true%'";
+        let none: [String; 0] = [];
+        assert_eq!(place.rows("select update_name from tidegate_failures").await, none);
+        place.run(place.either("drop trigger deaf", "drop trigger deaf on tidegate_failures")).await;
+        until("the failure is recorded", async || place.rows(recorded).await == ["a"]).await;
+        running.stop().await;
         assert_eq!(touched(place).await, ["1|1"]);
     }
 

@@ -2,11 +2,13 @@
 
 use tidegate::scheduler::End;
 use tidegate::scheduler::database::NewRow;
+use tidegate::scheduler::event::EventKind;
 
 use crate::support::on_both;
 use crate::support::place::{Place, row};
 use crate::support::recorder::Recorder;
 use crate::support::run::{Run, backfill, make_items, row_after, touch, touched};
+use crate::support::until;
 
 on_both! {
     async fn a_queue_runs_in_order_and_leaves_nothing(place: Place) {
@@ -22,6 +24,25 @@ on_both! {
         assert_eq!(story.end, End::Done { remaining: vec![] });
         assert_eq!(story.finished(), ["d", "c", "a", "b"]);
         assert_eq!(touched(place).await, ["4|1000"]);
+    }
+
+    async fn a_queue_table_that_was_dropped_is_made_again(place: Place) {
+        make_items(place, 300).await;
+        let run = Run::on(place, &[row("a")]).await.define("a", touch()).define("b", touch()).for_ever();
+        let database = run.database.clone();
+        let mut running = run.start();
+        let finished = |kind: &EventKind| matches!(kind, EventKind::UpdateFinished { .. }).then_some(());
+        running.next("the first end", finished).await;
+        place.run("drop table background_updates").await;
+        let there = place.either(
+            "select count(*) from sqlite_schema where name = 'background_updates'",
+            "select count(*) from pg_class where relname = 'background_updates'",
+        );
+        until("the table is there", async || place.rows(there).await == ["1"]).await;
+        assert!(database.enqueue(&row("b")).await.unwrap());
+        running.next("the second end", finished).await;
+        running.stop().await;
+        assert_eq!(touched(place).await, ["2|300"]);
     }
 
     async fn an_update_in_hand_is_finished_before_one_that_was_queued_meanwhile(place: Place) {

@@ -28,7 +28,7 @@ pub fn with_tokens() -> String {
 pub const WITHOUT_TOKENS: &str = "[admin]\nlisten = [\"127.0.0.1:0\"]\n";
 
 /// A client, which wants to know who does its cryptography even where it has none to do.
-fn client() -> Client {
+pub fn client() -> Client {
     // An error only says that another test was first.
     let _ = rustls::crypto::ring::default_provider().install_default();
     Client::new()
@@ -62,6 +62,11 @@ impl Api {
     /// A request without a token.
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
         self.client.request(method, format!("{}{path}", self.address))
+    }
+
+    /// Sends a request that something else made.
+    pub async fn send(&self, request: reqwest::Request) -> Response {
+        self.client.execute(request).await.unwrap()
     }
 
     /// A GET with a token.

@@ -2,6 +2,8 @@
 //! signals.
 
 use std::io::{BufRead as _, BufReader, Read};
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -13,7 +15,11 @@ use super::place::Place;
 const LOOK: Duration = Duration::from_millis(5);
 
 /// A folder with a configuration.
-pub struct Folder(tempfile::TempDir);
+pub struct Folder {
+    folder: tempfile::TempDir,
+    /// Whom commands run as, where not as the tests themselves.
+    user: Option<(u32, u32)>,
+}
 
 impl Folder {
     /// With one database, `master`, at this place. `background` is what stands under `[background_updates]`, `database`
@@ -25,12 +31,40 @@ impl Folder {
             "[background_updates]\n{background}\n[[database]]\nname = \"master\"\nurl = {url}\n{database}\n{updates}"
         );
         std::fs::write(folder.path().join("tidegate.toml"), text).unwrap();
-        Self(folder)
+        Self { folder, user: None }
+    }
+
+    /// The same, its commands run by somebody whom rights to files mean something: root may write anywhere.
+    pub fn without_privileges(mut self) -> Self {
+        use std::os::unix::fs::PermissionsExt as _;
+        std::fs::set_permissions(self.folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+        self.user = super::postgres::unprivileged_user();
+        if self.user.is_some() {
+            // Where the program is built they may not look.
+            let (built, here) = (env!("CARGO_BIN_EXE_tidegate"), self.folder.path().join("tidegate"));
+            std::fs::hard_link(built, &here).or_else(|_| std::fs::copy(built, &here).map(drop)).unwrap();
+        }
+        self
+    }
+
+    /// Gives a file or folder to whom commands run as.
+    pub fn hand_over(&self, path: &std::path::Path) {
+        if let Some((uid, gid)) = self.user {
+            std::os::unix::fs::chown(path, Some(uid), Some(gid)).unwrap();
+        }
+    }
+
+    /// Puts one text into the configuration in place of another.
+    pub fn reconfigure(&self, from: &str, to: &str) {
+        let file = self.path().join("tidegate.toml");
+        let text = std::fs::read_to_string(&file).unwrap();
+        assert!(text.contains(from), "{text}");
+        std::fs::write(file, text.replace(from, to)).unwrap();
     }
 
     /// Puts a file into the folder.
     pub fn write(&self, name: &str, contents: impl AsRef<[u8]>) {
-        std::fs::write(self.0.path().join(name), contents).unwrap();
+        std::fs::write(self.path().join(name), contents).unwrap();
     }
 
     /// Runs a command to its end; returns what it printed, and its exit code.
@@ -42,16 +76,38 @@ impl Folder {
 
     /// Starts a command.
     pub fn start(&self, arguments: &[&str]) -> Process {
+        self.start_with(arguments, &[])
+    }
+
+    /// Starts a command with variables in its environment.
+    pub fn start_with(&self, arguments: &[&str], variables: &[(&str, &str)]) -> Process {
         let mut command = self.command(arguments);
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let said = Arc::default();
-        let listeners = vec![listen(child.stdout.take().unwrap(), &said), listen(child.stderr.take().unwrap(), &said)];
-        Process { child, said, listeners }
+        command.envs(variables.iter().copied());
+        Process::start(command)
+    }
+
+    /// The folder.
+    pub fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The configuration as it is now.
+    pub fn configuration(&self) -> String {
+        std::fs::read_to_string(self.path().join("tidegate.toml")).unwrap()
+    }
+
+    /// Writes another configuration.
+    pub fn configure(&self, text: &str) {
+        std::fs::write(self.path().join("tidegate.toml"), text).unwrap();
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
-        command.current_dir(self.0.path()).args(arguments).env("COLUMNS", "100").stdin(Stdio::null());
+        let own = self.folder.path().join("tidegate");
+        let mut command = if own.exists() { Command::new(own) } else { Command::new(env!("CARGO_BIN_EXE_tidegate")) };
+        command.current_dir(self.folder.path()).args(arguments).env("COLUMNS", "100").stdin(Stdio::null());
+        if let Some((uid, gid)) = self.user {
+            command.uid(uid).gid(gid);
+        }
         command
     }
 }
@@ -74,6 +130,13 @@ pub struct Process {
 }
 
 impl Process {
+    pub fn start(mut command: Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let said = Arc::default();
+        let listeners = vec![listen(child.stdout.take().unwrap(), &said), listen(child.stderr.take().unwrap(), &said)];
+        Self { child, said, listeners }
+    }
+
     pub fn id(&self) -> u32 {
         self.child.id()
     }

@@ -2,9 +2,11 @@
 
 pub mod api;
 pub mod binary;
+pub mod browser;
 pub mod command;
 pub mod components;
 pub mod diary;
+pub mod disk;
 pub mod place;
 pub mod postgres;
 pub mod recorder;

@@ -1,6 +1,6 @@
 //! A database of a test's own, SQLite's or PostgreSQL's, and a way to look into it that owes nothing to the drivers.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,6 +29,14 @@ impl Place {
         Self { url: format!("sqlite:{}", file.display()), backend: Backend::Sqlite { file, _folder: folder } }
     }
 
+    /// An SQLite database in this folder.
+    pub fn sqlite_in(folder: &Path) -> Self {
+        let file = folder.join("app.db");
+        rusqlite::Connection::open(&file).unwrap().execute_batch("vacuum").unwrap();
+        let own = tempfile::tempdir().unwrap();
+        Self { url: format!("sqlite:{}", file.display()), backend: Backend::Sqlite { file, _folder: own } }
+    }
+
     pub async fn postgres() -> Self {
         Self::on(postgres::server()).await
     }
@@ -37,6 +45,14 @@ impl Place {
     pub async fn on(server: &Server) -> Self {
         let database = server.database().await;
         Self { url: database.url.clone(), backend: Backend::Postgres(database) }
+    }
+
+    /// Another fresh one, on the same system.
+    pub async fn another(&self) -> Self {
+        match self.system() {
+            System::Sqlite => Self::sqlite(),
+            System::Postgres => Self::postgres().await,
+        }
     }
 
     pub fn system(&self) -> System {
@@ -79,6 +95,11 @@ impl Place {
         let database = self.open();
         database.prepare().await.unwrap();
         database
+    }
+
+    /// Sets the journal mode that `check` recommends, where there is one.
+    pub async fn recommended(&self) {
+        self.run(self.either("pragma journal_mode = wal", "select 1")).await;
     }
 
     /// Executes a script over a connection that no driver knows of.

@@ -54,7 +54,7 @@ impl Server {
     /// Makes a cluster and starts it.
     pub fn start(settings: &Settings) -> Self {
         let programs = programs().expect("PostgreSQL's binaries were not found: run `make setup`");
-        let user = unprivileged_user();
+        let user = unprivileged_user().map(|(uid, gid)| User { uid, gid });
         let folder = tempfile::Builder::new().prefix("tg-pg").tempdir().unwrap().keep();
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o700)).unwrap();
         if let Some(User { uid, gid }) = user {
@@ -116,6 +116,13 @@ impl Server {
         while let Err(problem) = self.try_start() {
             assert!(Instant::now() < deadline, "PostgreSQL does not start again: {problem}");
             std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Gives a folder to the server.
+    pub fn hand_over(&self, folder: &Path) {
+        if let Some(User { uid, gid }) = self.user {
+            chown(folder, Some(uid), Some(gid)).unwrap();
         }
     }
 
@@ -199,8 +206,8 @@ fn programs() -> Option<PathBuf> {
     })
 }
 
-/// The user `postgres`, else `nobody`, where this process is root.
-fn unprivileged_user() -> Option<User> {
+/// The number and group of the user `postgres`, else `nobody`, where this process is root.
+pub fn unprivileged_user() -> Option<(u32, u32)> {
     use std::os::unix::fs::MetadataExt as _;
     if fs::metadata("/proc/self").map_or(1, |process| process.uid()) != 0 {
         return None;
@@ -209,7 +216,7 @@ fn unprivileged_user() -> Option<User> {
     let find = |name: &str| {
         let mut fields = users.lines().map(|line| line.split(':').collect::<Vec<_>>());
         let fields = fields.find(|fields| fields.first() == Some(&name))?;
-        Some(User { uid: fields.get(2)?.parse().ok()?, gid: fields.get(3)?.parse().ok()? })
+        Some((fields.get(2)?.parse().ok()?, fields.get(3)?.parse().ok()?))
     };
     Some(find("postgres").or_else(|| find("nobody")).expect("root needs a user `postgres` or `nobody`"))
 }

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use axum::http::HeaderMap;
+use axum::http::header::AUTHORIZATION;
 use sha2::{Digest, Sha256};
 use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
 
@@ -59,17 +61,34 @@ impl Access {
         self.tokens.is_empty()
     }
 
+    /// True where a request with these headers may look: it has a token that is known, or there is none to be had.
+    pub fn may_look(&self, headers: &HeaderMap) -> bool {
+        self.is_without_tokens() || bearer(headers).is_some_and(|token| self.role_of(token).is_some())
+    }
+
     /// What a token allows. How long this takes depends on how many tokens there are, and on nothing else.
     pub fn role_of(&self, token: &str) -> Option<Role> {
+        self.role_of_digest(&digest(token))
+    }
+
+    /// As [`Access::role_of`], for whoever kept the token's digest.
+    pub fn role_of_digest(&self, digest: &[u8; 32]) -> Option<Role> {
         const NOBODY: u8 = 0;
-        let digest = digest(token);
         let mut found = NOBODY;
         for known in &self.tokens {
-            let same: Choice = known.sha256.ct_eq(&digest);
+            let same: Choice = known.sha256.ct_eq(digest);
             found = u8::conditional_select(&found, &(known.role as u8 + 1), same);
         }
         [Role::Viewer, Role::Admin].into_iter().find(|role| *role as u8 + 1 == found)
     }
+}
+
+/// The token of `Authorization: Bearer …`, where a request has exactly one.
+pub fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let mut values = headers.get_all(AUTHORIZATION).iter();
+    let (value, None) = (values.next()?, values.next()) else { return None };
+    let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
 }
 
 /// What stands for a token in a configuration.
@@ -82,9 +101,17 @@ pub fn digest(token: &str) -> [u8; 32] {
 /// # Errors
 /// Where the operating system has no random numbers to give.
 pub fn new_token() -> Result<String, getrandom::Error> {
+    random().map(|digits| format!("tidegate_{digits}"))
+}
+
+/// 256 random bits, in hexadecimal.
+///
+/// # Errors
+/// Where the operating system has no random numbers to give.
+pub(super) fn random() -> Result<String, getrandom::Error> {
     let mut bytes = [0; 32];
     getrandom::fill(&mut bytes)?;
-    Ok(format!("tidegate_{}", hex(&bytes)))
+    Ok(hex(&bytes))
 }
 
 /// Bytes in hexadecimal.

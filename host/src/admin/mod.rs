@@ -6,16 +6,28 @@
 pub mod access;
 pub mod api;
 mod health;
+pub mod jobs;
+pub mod metrics;
+mod page;
 pub mod server;
 pub mod state;
+mod synapse;
 
 use axum::Router;
 
 pub use access::{Access, Role, Token};
+pub use jobs::{Job, Jobs};
+pub use metrics::Metrics;
 pub use server::{Limits, Listener, serve};
 pub use state::{Live, LoadedController, Reload, Site, State};
 
 /// Everything that is served.
-pub fn router(state: State) -> Router {
-    Router::new().merge(health::routes()).merge(api::routes()).with_state(state)
+pub fn router(state: State, metrics: Metrics) -> Router {
+    let page = page::routes(state.clone());
+    let routes = Router::new()
+        .merge(health::routes())
+        .merge(api::routes())
+        .merge(metrics::routes(metrics))
+        .merge(synapse::routes());
+    routes.fallback(synapse::elsewhere).with_state(state).merge(page)
 }

@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
@@ -124,7 +124,8 @@ pub async fn serve(
 ) {
     let router = router
         .layer(middleware::from_fn_with_state(limits.request_timeout, in_time))
-        .layer(DefaultBodyLimit::max(limits.body_bytes));
+        .layer(DefaultBodyLimit::max(limits.body_bytes))
+        .layer(Extension(limits.clone()));
     let slots = Arc::new(Semaphore::new(limits.connections));
     let mut tasks = JoinSet::new();
     for listener in listeners {

@@ -7,6 +7,7 @@ use std::time::SystemTime;
 use async_trait::async_trait;
 
 use super::access::Access;
+use super::jobs::Jobs;
 use crate::controller::Fault;
 use crate::scheduler::board::Board;
 use crate::scheduler::database::Database;
@@ -35,6 +36,8 @@ pub struct Live {
     pub controllers: Vec<LoadedController>,
     /// Who may do what.
     pub access: Access,
+    /// What can be started by name.
+    pub jobs: Jobs,
 }
 
 /// A controller as it was configured, and what became of it.

@@ -8,7 +8,8 @@ use tidegate::scheduler::choice::dependents;
 use super::enqueue::selected;
 use super::error::CliError;
 use super::remote::Address;
-use super::{Context, output, wiring};
+use super::results::{Json, Results};
+use super::{Context, wiring};
 
 /// Take updates out of the queue; what they have done until then stays
 #[derive(Debug, clap::Args)]
@@ -27,17 +28,26 @@ pub(super) struct Cancel {
 
     #[command(flatten)]
     address: Address,
+
+    #[command(flatten)]
+    pub(super) json: Json,
 }
 
 impl Cancel {
     pub(super) async fn execute(self, context: &Context) -> Result<(), CliError> {
+        let mut results = Results::new(&self.json);
+        let outcome = self.cancel(context, &mut results).await;
+        results.end(outcome)
+    }
+
+    async fn cancel(&self, context: &Context, results: &mut Results) -> Result<(), CliError> {
         if let Some(host) = self.address.host()? {
-            return host.cancel(&self.names, self.with_dependents, self.database.as_deref()).await;
+            return host.cancel(&self.names, self.with_dependents, self.database.as_deref(), results).await;
         }
         let config = context.config()?;
         let mut met = BTreeSet::new();
         for database in selected(&config, self.database.as_deref())? {
-            met.extend(self.cancel_on(database).await?);
+            met.extend(self.cancel_on(database, results).await?);
         }
         match self.names.iter().find(|name| !met.contains(*name)) {
             Some(name) => {
@@ -49,7 +59,7 @@ impl Cancel {
     }
 
     /// Cancels on one database. Returns the names that were there.
-    async fn cancel_on(&self, database: &config::Database) -> Result<Vec<String>, CliError> {
+    async fn cancel_on(&self, database: &config::Database, results: &mut Results) -> Result<Vec<String>, CliError> {
         let refused = || CliError::failure(format!("cannot cancel updates of database \"{}\"", database.name));
         let opened = wiring::open(database)?;
         opened.prepare().await.map_err(|error| refused().because_of_database(error))?;
@@ -66,7 +76,8 @@ impl Cancel {
         let names = [self.names.as_slice(), &dependents].concat();
         let cancelled = opened.cancel(&names).await.map_err(|error| refused().because_of_database(error))?;
         for name in &cancelled {
-            output::print(&format!("{name}: cancelled on {}", database.name))?;
+            let line = format!("{name}: cancelled on {}", database.name);
+            results.tell(&database.name, Some(name), "cancelled", &line)?;
         }
         opened.close().await;
         Ok(cancelled)

@@ -1,15 +1,20 @@
 //! `tidegate enqueue`.
 
+use std::sync::Arc;
+
 use tidegate::config::{self, Config};
-use tidegate::scheduler::database::NewRow;
+use tidegate::scheduler::choice::{Standing, assess};
+use tidegate::scheduler::database::{Database, NewRow, QueueRow};
+use tidegate::update::{Progress, SqlError};
 
 use super::error::CliError;
-use super::remote::Address;
+use super::remote::{Address, Rows};
+use super::results::{Json, Results};
 use super::{Context, output, wiring};
 
 /// Queue updates, on every database that they are defined for
 ///
-/// An update that is queued already stays as it is, which is no error.
+/// An update that is queued already stays as it is, which is no error. Nothing is queued unless everything can be.
 #[derive(Debug, clap::Args)]
 pub(super) struct Enqueue {
     /// The updates' names
@@ -20,31 +25,174 @@ pub(super) struct Enqueue {
     #[arg(long, value_name = "DATABASE")]
     database: Option<String>,
 
-    /// Queue also what the configuration does not define: it waits until it does
+    /// The update that they wait for, which has to be queued
+    #[arg(long, value_name = "NAME")]
+    depends_on: Option<String>,
+
+    /// Their place: lower ones run first, and those of one place in the order of their names
+    #[arg(long, value_name = "NUMBER", default_value_t = 0, allow_negative_numbers = true)]
+    ordering: i32,
+
+    /// The progress to begin at, a JSON object as an earlier run of the update wrote it; for one update alone
+    #[arg(long, value_name = "JSON", default_value = BEGINNING)]
+    progress: String,
+
+    /// Queue also what the configuration does not define, at progress that its kind does not know, and behind what is
+    /// not queued
     #[arg(long)]
     force: bool,
 
     #[command(flatten)]
     address: Address,
+
+    #[command(flatten)]
+    pub(super) json: Json,
+}
+
+/// The progress of an update that has not begun.
+const BEGINNING: &str = "{}";
+
+/// What is to be queued on one database.
+struct Plan<'a> {
+    database: &'a config::Database,
+    opened: Arc<dyn Database>,
+    names: Vec<&'a str>,
+    /// The queue as it is.
+    rows: Vec<QueueRow>,
 }
 
 impl Enqueue {
     pub(super) async fn execute(self, context: &Context) -> Result<(), CliError> {
+        let mut results = Results::new(&self.json);
+        let outcome = self.enqueue(context, &mut results).await;
+        results.end(outcome)
+    }
+
+    async fn enqueue(&self, context: &Context, results: &mut Results) -> Result<(), CliError> {
         if let Some(host) = self.address.host()? {
-            return host.enqueue(&self.names, self.database.as_deref(), self.force).await;
+            let new = Rows {
+                names: &self.names,
+                progress: &self.progress()?,
+                depends_on: self.depends_on.as_deref(),
+                ordering: self.ordering,
+                force: self.force,
+            };
+            return host.enqueue(&new, self.database.as_deref(), results).await;
         }
         let config = context.config()?;
         let databases = selected(&config, self.database.as_deref())?;
-        // Nothing is queued unless everything can be.
-        let mut planned = Vec::new();
+        let progress = self.progress()?;
+        let mut wanted = Vec::new();
         for name in &self.names {
-            planned.push((name, self.databases_of(name, &config, &databases)?));
+            wanted.push((name.as_str(), self.databases_of(name, &config, &databases)?));
         }
+        let mut plans = Vec::new();
         for database in databases {
-            let names = planned.iter().filter(|(_, on)| on.iter().any(|other| other.name == database.name));
-            enqueue(database, names.map(|(name, _)| name.as_str())).await?;
+            let names = wanted.iter().filter(|(_, on)| on.iter().any(|other| other.name == database.name));
+            let names: Vec<&str> = names.map(|(name, _)| *name).collect();
+            self.check_progress(&names, &progress, &config, database)?;
+            let plan = plan(database, names).await?;
+            self.check_dependency(&plan)?;
+            plans.push(plan);
+        }
+        for plan in plans {
+            self.carry_out(&plan, results).await?;
+            plan.opened.close().await;
         }
         Ok(())
+    }
+
+    /// The progress to begin at.
+    fn progress(&self) -> Result<Progress, CliError> {
+        if self.progress != BEGINNING && self.names.len() > 1 {
+            return Err(CliError::usage(format!("--progress is for one update, and {} are named", self.names.len()))
+                .hint("queue them one by one"));
+        }
+        Progress::parse(&self.progress).map_err(|error| {
+            CliError::usage("--progress is no JSON object")
+                .because(error)
+                .hint("write an object as `tidegate status --json` shows one, or leave `--progress` out to begin anew")
+        })
+    }
+
+    /// Refuses progress that the update's kind would refuse.
+    fn check_progress(
+        &self,
+        names: &[&str],
+        progress: &Progress,
+        config: &Config,
+        database: &config::Database,
+    ) -> Result<(), CliError> {
+        let updates = config.updates_of(&database.name).filter(|update| names.contains(&update.name.as_str()));
+        for update in updates.filter(|_| !self.force) {
+            wiring::handler(update, database).mode(progress).map_err(|error| {
+                CliError::usage(format!("update \"{}\" cannot begin at that progress", update.name))
+                    .because(error)
+                    .hint(
+                        "`tidegate status --json` shows the progress of queued ones; `--force` queues it all the same",
+                    )
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Refuses a dependency on what is not queued, which nothing would wait for, and one that closes a circle, in which
+    /// nothing would ever run.
+    fn check_dependency(&self, plan: &Plan<'_>) -> Result<(), CliError> {
+        let Some(depends_on) = self.depends_on.as_deref().filter(|_| !plan.names.is_empty()) else { return Ok(()) };
+        let database = &plan.database.name;
+        let is_queued = |name: &str| plan.rows.iter().any(|row| row.update_name == name);
+        if !is_queued(depends_on) && !plan.names.contains(&depends_on) && !self.force {
+            let queued = plan.rows.iter().map(|row| row.update_name.as_str());
+            let hint = match output::nearest(depends_on, queued) {
+                Some(nearest) => format!("did you mean \"{nearest}\"?"),
+                None => {
+                    "queue that first; leave `--depends-on` out where it is done; or insist with `--force`".to_owned()
+                }
+            };
+            let message = format!("nothing would be waited for: \"{depends_on}\" is not queued on {database}");
+            return Err(CliError::failure(message).hint(hint));
+        }
+        let new = plan.names.iter().copied().filter(|name| !is_queued(name)).map(|name| QueueRow {
+            update_name: name.to_owned(),
+            depends_on: Some(depends_on.to_owned()),
+            ..QueueRow::default()
+        });
+        let rows: Vec<QueueRow> = plan.rows.iter().cloned().chain(new).collect();
+        for standing in assess(&rows, &|_| true).split_off(plan.rows.len()) {
+            if let Standing::Cycle(way) = standing {
+                let first = way.first().cloned().unwrap_or_default();
+                let message = format!("each would wait for the next on {database}: {} -> {first}", way.join(" -> "));
+                return Err(CliError::failure(message).hint("let it depend on something else, or on nothing"));
+            }
+        }
+        Ok(())
+    }
+
+    async fn carry_out(&self, plan: &Plan<'_>, results: &mut Results) -> Result<(), CliError> {
+        let database = &plan.database.name;
+        for name in &plan.names {
+            let row = NewRow {
+                update_name: (*name).to_owned(),
+                progress: self.progress.clone(),
+                depends_on: self.depends_on.clone(),
+                ordering: self.ordering.into(),
+            };
+            let queued = plan.opened.enqueue(&row).await;
+            let (result, said) =
+                match queued.map_err(|error| refused(&format!("queue \"{name}\""), plan.database, error))? {
+                    true => ("queued", "queued"),
+                    false if self.is_plain() => ("already-queued", "already queued"),
+                    false => ("already-queued", "already queued, and left as it is,"),
+                };
+            results.tell(database, Some(name), result, &format!("{name}: {said} on {database}"))?;
+        }
+        Ok(())
+    }
+
+    /// True where nothing is said of the rows but their names.
+    fn is_plain(&self) -> bool {
+        self.depends_on.is_none() && self.ordering == 0 && self.progress == BEGINNING
     }
 
     /// Those of `databases` that an update is to be queued on.
@@ -64,6 +212,21 @@ impl Enqueue {
     }
 }
 
+/// Makes a database ready and looks at its queue. One that nothing is to be queued on is not asked.
+async fn plan<'a>(database: &'a config::Database, names: Vec<&'a str>) -> Result<Plan<'a>, CliError> {
+    let opened = wiring::open(database)?;
+    let mut rows = Vec::new();
+    if !names.is_empty() {
+        opened.prepare().await.map_err(|error| refused("prepare the queue", database, error))?;
+        rows = opened.queue().await.map_err(|error| refused("read the queue", database, error))?.rows;
+    }
+    Ok(Plan { database, opened, names, rows })
+}
+
+fn refused(what: &str, database: &config::Database, error: SqlError) -> CliError {
+    CliError::failure(format!("cannot {what} on database \"{}\"", database.name)).because_of_database(error)
+}
+
 fn undefined(name: &str, config: &Config, databases: &[&config::Database]) -> CliError {
     let elsewhere = config.updates.iter().any(|update| update.name == name);
     let known = databases.iter().flat_map(|database| config.updates_of(&database.name));
@@ -74,23 +237,6 @@ fn undefined(name: &str, config: &Config, databases: &[&config::Database]) -> Cl
         None => "define it in [[update]], or queue it all the same with `--force`".to_owned(),
     };
     CliError::usage(format!("there is no definition of update \"{name}\"")).hint(hint)
-}
-
-async fn enqueue(database: &config::Database, names: impl Iterator<Item = &str>) -> Result<(), CliError> {
-    let refused = |what: String| CliError::failure(format!("cannot {what} on database \"{}\"", database.name));
-    let opened = wiring::open(database)?;
-    opened.prepare().await.map_err(|error| refused("prepare the queue".to_owned()).because_of_database(error))?;
-    for name in names {
-        let row = NewRow { update_name: name.to_owned(), progress: "{}".to_owned(), depends_on: None, ordering: 0 };
-        let queued = opened.enqueue(&row).await;
-        let said = match queued.map_err(|error| refused(format!("queue \"{name}\"")).because_of_database(error))? {
-            true => "queued",
-            false => "already queued",
-        };
-        output::print(&format!("{name}: {said} on {}", database.name))?;
-    }
-    opened.close().await;
-    Ok(())
 }
 
 /// The databases that a command is for: the one named, or all.

@@ -4,6 +4,7 @@ use std::error::Error;
 use std::fmt::Write as _;
 use std::process::ExitCode;
 
+use serde::Serialize;
 use tidegate::config::Diagnostic;
 use tidegate::update::{ErrorClass, SqlError};
 
@@ -14,23 +15,30 @@ pub(super) const EXIT_CODES: &str = "\
 Exit codes:
   0  done
   1  something failed
-  2  the command line or the configuration is wrong
-  3  `run --until-done`: rows remain that cannot run";
+  2  the command line or the configuration is wrong, or `check` found errors
+  3  `run --until-done`: rows remain that cannot run
+  130  a second signal ended `run` at once";
 
 /// A failure of a command.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
 pub(super) struct CliError {
     message: String,
+    /// More of the message, each on a line of its own.
+    details: Box<[String]>,
     causes: Vec<String>,
     hint: Option<String>,
+    /// What is wrong with the configuration.
+    diagnostics: Vec<Diagnostic>,
     exit_code: u8,
 }
 
 impl CliError {
     /// Something failed: exit code 1.
     pub(super) fn failure(message: impl Into<String>) -> Self {
-        Self { message: message.into(), causes: Vec::new(), hint: None, exit_code: 1 }
+        let message = message.into();
+        let (details, causes, diagnostics) = (Box::default(), Vec::new(), Vec::new());
+        Self { message, details, causes, hint: None, diagnostics, exit_code: 1 }
     }
 
     /// The command line or the configuration is wrong: exit code 2.
@@ -38,23 +46,22 @@ impl CliError {
         Self { exit_code: 2, ..Self::failure(message) }
     }
 
-    /// Rows remain that cannot run: exit code 3.
-    pub(super) fn rows_remain(message: impl Into<String>) -> Self {
-        Self { exit_code: 3, ..Self::failure(message) }
+    /// Rows remain that cannot run: exit code 3. `rows` are these, each with its reason.
+    pub(super) fn rows_remain(message: impl Into<String>, rows: Vec<String>) -> Self {
+        Self { exit_code: 3, details: rows.into(), ..Self::failure(message) }
     }
 
-    /// A configuration that is wrong; prints what is wrong with it.
+    /// A configuration that is wrong, and what is wrong with it.
     pub(super) fn configuration(diagnostics: Vec<Diagnostic>) -> Self {
         if let [file @ Diagnostic { position: None, .. }] = &diagnostics[..] {
-            return Self::usage(file.to_string()).hint("name the configuration's file with `--config`");
+            return Self::usage(file.to_string())
+                .hint("name the configuration's file with `--config`, or make one with `tidegate init`");
         }
-        for diagnostic in &diagnostics {
-            output::error(&diagnostic.to_string());
-        }
-        match diagnostics.len() {
-            1 => Self::usage("the configuration has a mistake"),
-            count => Self::usage(format!("the configuration has {count} mistakes")),
-        }
+        let message = match diagnostics.len() {
+            1 => "the configuration has a mistake".to_owned(),
+            count => format!("the configuration has {count} mistakes"),
+        };
+        Self { diagnostics, ..Self::usage(message) }
     }
 
     /// Adds why it failed, with that error's own causes.
@@ -92,15 +99,34 @@ impl CliError {
 
     /// Prints it to standard error.
     pub(super) fn print(&self) {
-        let mut text = self.message.clone();
-        for cause in &self.causes {
+        for diagnostic in &self.diagnostics {
+            output::error(&diagnostic.to_string());
+        }
+        let mut text = output::inline(&self.message);
+        for detail in &self.details {
             // Writing to a string cannot fail.
-            let _ = write!(text, "\n  caused by: {cause}");
+            let _ = write!(text, "\n  {}", output::inline(detail));
+        }
+        for cause in &self.causes {
+            let _ = write!(text, "\n  caused by: {}", output::inline(cause));
         }
         output::error(&text);
         if let Some(hint) = &self.hint {
-            output::hint(hint);
+            output::hint(&output::inline(hint));
         }
+    }
+
+    /// Prints it to standard error as one line of JSON.
+    pub(super) fn print_json(&self) {
+        let told = Told {
+            message: &self.message,
+            details: &self.details,
+            causes: &self.causes,
+            hint: self.hint.as_deref(),
+            diagnostics: self.diagnostics.iter().map(Finding::from).collect(),
+            exit_code: self.exit_code,
+        };
+        output::json_line("error", &told);
     }
 
     /// What the process ends with.
@@ -109,8 +135,41 @@ impl CliError {
     }
 }
 
+/// A failure, as JSON.
+#[derive(Serialize)]
+struct Told<'a> {
+    message: &'a str,
+    details: &'a [String],
+    causes: &'a [String],
+    hint: Option<&'a str>,
+    diagnostics: Vec<Finding<'a>>,
+    exit_code: u8,
+}
+
+/// What is wrong or doubtful in a configuration, as JSON.
+#[derive(Serialize)]
+pub(super) struct Finding<'a> {
+    file: String,
+    line: Option<usize>,
+    column: Option<usize>,
+    message: &'a str,
+    hint: Option<&'a str>,
+}
+
+impl<'a> From<&'a Diagnostic> for Finding<'a> {
+    fn from(diagnostic: &'a Diagnostic) -> Self {
+        Self {
+            file: diagnostic.file.display().to_string(),
+            line: diagnostic.position.map(|position| position.line),
+            column: diagnostic.position.map(|position| position.column),
+            message: &diagnostic.message,
+            hint: diagnostic.hint.as_deref(),
+        }
+    }
+}
+
 /// What to do about an error from a database, where its own words do not say so.
-fn hint_on(error: &SqlError) -> Option<&'static str> {
+pub(super) fn hint_on(error: &SqlError) -> Option<&'static str> {
     Some(match error.code.as_deref() {
         Some("28P01" | "28000") => "correct the user or the password in the database's `url`",
         Some("3D000") => "create that database, or correct its name in the `url`",

@@ -27,22 +27,76 @@ pub(super) struct History {
 
     /// Print JSON: an object with `version` (1) and `databases`, each with its iterations, the newest first
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
 
     #[command(flatten)]
     address: Address,
 }
 
+/// The shape of the JSON.
 #[derive(Serialize)]
 struct Report {
+    /// Grows when a key's meaning changes or a key goes; new keys may come at any time.
     version: u32,
+    /// The update.
+    update: String,
+    /// In the configuration's order.
     databases: Vec<DatabaseHistory>,
 }
 
 #[derive(Serialize)]
 struct DatabaseHistory {
     name: String,
-    iterations: Vec<Record>,
+    /// The newest first.
+    iterations: Vec<Iteration>,
+}
+
+/// One iteration.
+#[derive(Serialize)]
+struct Iteration {
+    /// When its batch began, in milliseconds since the Unix epoch.
+    started_at_ms: i64,
+    /// True where the update happened in one go.
+    one_shot: bool,
+    /// The controller that set the pace, and where it was a fallback, what it stood in for.
+    controller: String,
+    /// How long the batch was to take, in milliseconds; `None` for a one-shot.
+    target_ms: Option<u64>,
+    /// Items asked for.
+    items_asked: u64,
+    /// Items done; 0 where the batch was rolled back.
+    items_done: u64,
+    /// How long the batch took in milliseconds, its commit included, waiting not.
+    took_ms: f64,
+    /// How long the controller made it wait before, in milliseconds.
+    held_ms: f64,
+    /// Why, in the controller's last words.
+    held_reason: Option<String>,
+    /// "completed", "finished", "failed" or "cancelled".
+    outcome: String,
+    /// The error, where it failed.
+    error: Option<String>,
+    /// Fuel that the controller used, where it is measured.
+    fuel: Option<u64>,
+}
+
+impl From<Record> for Iteration {
+    fn from(record: Record) -> Self {
+        Self {
+            started_at_ms: record.started_ms,
+            one_shot: record.one_shot,
+            controller: record.controller,
+            target_ms: record.target_ms,
+            items_asked: record.batch_size,
+            items_done: record.items,
+            took_ms: record.duration_ms,
+            held_ms: record.waited_ms,
+            held_reason: record.wait_reason,
+            outcome: record.outcome,
+            error: record.error,
+            fuel: record.fuel,
+        }
+    }
 }
 
 impl History {
@@ -52,7 +106,7 @@ impl History {
             None => self.of_databases(&context.config()?).await?,
         };
         if self.json {
-            return output::print_json(&Report { version: 1, databases });
+            return output::print_json(&Report { version: 1, update: self.name, databases });
         }
         databases.retain(|database| !database.iterations.is_empty());
         if databases.is_empty() {
@@ -77,49 +131,54 @@ impl History {
         let mut databases = Vec::new();
         for database in host.databases(self.database.as_deref()).await? {
             let iterations = host.history(&database.name, &self.name, self.limit).await?;
-            databases.push(DatabaseHistory { name: database.name, iterations });
+            databases.push(DatabaseHistory {
+                name: database.name,
+                iterations: iterations.into_iter().map(Iteration::from).collect(),
+            });
         }
         Ok(databases)
     }
 
     /// The iterations that one database keeps.
-    async fn of(&self, database: &config::Database) -> Result<Vec<Record>, CliError> {
+    async fn of(&self, database: &config::Database) -> Result<Vec<Iteration>, CliError> {
         let refused = || CliError::failure(format!("cannot read the history of database \"{}\"", database.name));
         let opened = wiring::open(database)?;
         let records = opened.history(Some(&self.name), self.limit).await;
         opened.close().await;
-        records.map_err(|error| refused().because_of_database(error))
+        let records = records.map_err(|error| refused().because_of_database(error))?;
+        Ok(records.into_iter().map(Iteration::from).collect())
     }
 }
 
 fn render(database: &DatabaseHistory, now_ms: i64) -> String {
     let mut table = output::table(&["AGO", "ASKED", "DONE", "TARGET", "TOOK", "HELD", "CONTROLLER", "OUTCOME"]);
-    for record in &database.iterations {
+    for iteration in &database.iterations {
+        let age = now_ms.saturating_sub(iteration.started_at_ms).try_into().unwrap_or(0);
         table.add_row([
-            output::duration(Duration::from_millis(now_ms.saturating_sub(record.started_ms).try_into().unwrap_or(0))),
-            output::count(record.batch_size),
-            output::count(record.items),
-            record.target_ms.map_or_else(|| "one-shot".to_owned(), |ms| output::duration(Duration::from_millis(ms))),
-            output::duration(milliseconds(record.duration_ms)),
-            held(record),
-            record.controller.clone(),
-            outcome(record),
+            output::duration(Duration::from_millis(age)),
+            output::count(iteration.items_asked),
+            output::count(iteration.items_done),
+            iteration.target_ms.map_or_else(|| "one-shot".to_owned(), |ms| output::duration(Duration::from_millis(ms))),
+            output::duration(milliseconds(iteration.took_ms)),
+            held(iteration),
+            output::inline(&iteration.controller),
+            outcome(iteration),
         ]);
     }
-    format!("{}\n{}", database.name, table.trim_fmt())
+    format!("{}\n{}", output::inline(&database.name), table.trim_fmt())
 }
 
-fn held(record: &Record) -> String {
-    match &record.wait_reason {
-        Some(reason) => format!("{} ({reason})", output::duration(milliseconds(record.waited_ms))),
+fn held(iteration: &Iteration) -> String {
+    match &iteration.held_reason {
+        Some(reason) => format!("{} ({})", output::duration(milliseconds(iteration.held_ms)), output::inline(reason)),
         None => String::new(),
     }
 }
 
-fn outcome(record: &Record) -> String {
-    match &record.error {
-        Some(error) => format!("{}: {error}", record.outcome),
-        None => record.outcome.clone(),
+fn outcome(iteration: &Iteration) -> String {
+    match &iteration.error {
+        Some(error) => format!("{}: {}", iteration.outcome, output::inline(error)),
+        None => iteration.outcome.clone(),
     }
 }
 

@@ -2,17 +2,21 @@
 
 mod cancel;
 mod check;
+mod completions;
 mod enqueue;
 mod error;
 mod history;
+mod init;
 mod log;
 mod openapi;
 mod output;
 mod pause;
 mod remote;
+mod results;
 mod retry;
 mod run;
 mod status;
+mod token;
 mod wiring;
 
 use std::env;
@@ -21,9 +25,9 @@ use std::process::ExitCode;
 
 use clap::{ColorChoice, Parser, Subcommand};
 use indicatif::MultiProgress;
-use tidegate::config::Config;
+use tidegate::config::{Config, Diagnostic};
 
-use error::CliError;
+use error::{CliError, Finding};
 
 /// Runs background updates over SQLite and PostgreSQL in small batches.
 #[derive(Debug, Parser)]
@@ -33,9 +37,14 @@ struct Cli {
     #[arg(long, global = true, value_name = "FILE", default_value = "tidegate.toml")]
     config: PathBuf,
 
-    /// What is logged to standard error, e.g. "info" or "tidegate=debug,warn".
-    #[arg(long, global = true, value_name = "FILTER", default_value = "warn")]
-    log: String,
+    /// What is logged to standard error, e.g. "info" or "tidegate=debug,warn"; as JSON "warn,tidegate=info" where
+    /// nothing is said, and otherwise "warn".
+    #[arg(long, global = true, value_name = "FILTER")]
+    log: Option<String>,
+
+    /// How log lines are written.
+    #[arg(long, global = true, value_name = "FORMAT", value_enum, default_value_t = log::Format::Human)]
+    log_format: log::Format,
 
     /// Whether to colour what is printed.
     #[arg(long, global = true, value_name = "WHEN", default_value_t = ColorChoice::Auto)]
@@ -47,6 +56,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Init(init::Init),
     Run(run::Run),
     Check(check::Check),
     Enqueue(enqueue::Enqueue),
@@ -58,6 +68,28 @@ enum Command {
     Cancel(cancel::Cancel),
     #[command(name = "openapi")]
     OpenApi(openapi::OpenApi),
+    Token(token::Token),
+    Completions(completions::Completions),
+    Reference(completions::Reference),
+}
+
+impl Command {
+    /// Whether what is printed is for a program to read.
+    fn prints_json(&self) -> bool {
+        match self {
+            Command::Init(init) => init.json,
+            Command::Run(run) => run.json,
+            Command::Enqueue(enqueue) => enqueue.json.json,
+            Command::Status(status) => status.json,
+            Command::History(history) => history.json,
+            Command::Retry(retry) => retry.json.json,
+            Command::Pause(pause) => pause.json.json,
+            Command::Resume(resume) => resume.json.json,
+            Command::Cancel(cancel) => cancel.json.json,
+            Command::Check(check) => check.json,
+            Command::OpenApi(_) | Command::Token(_) | Command::Completions(_) | Command::Reference(_) => false,
+        }
+    }
 }
 
 /// What every command has at hand.
@@ -66,16 +98,29 @@ struct Context {
     config: PathBuf,
     /// The progress bars there are: whatever else is written to standard error goes around them.
     bars: MultiProgress,
+    /// Whether what is printed is for a program to read.
+    json: bool,
 }
 
 impl Context {
     /// The configuration. What is doubtful in it is printed.
     fn config(&self) -> Result<Config, CliError> {
-        let config = Config::load(&self.config, &environment).map_err(CliError::configuration)?;
+        let config = self.read().map_err(CliError::configuration)?;
         for warning in &config.warnings {
-            output::warn(&warning.to_string());
+            match self.json {
+                true => output::json_line("warning", &Finding::from(warning)),
+                false => output::warn(&warning.to_string()),
+            }
         }
         Ok(config)
+    }
+
+    /// The configuration, or all that is wrong with it, urls that no driver understands included.
+    fn read(&self) -> Result<Config, Vec<Diagnostic>> {
+        let config = Config::load(&self.config, &environment)?;
+        let wrong: Vec<Diagnostic> =
+            config.databases.iter().filter_map(|database| wiring::refused_url(&config, database)).collect();
+        if wrong.is_empty() { Ok(config) } else { Err(wrong) }
     }
 }
 
@@ -88,22 +133,28 @@ fn environment(name: &str) -> Option<String> {
 pub(crate) fn main() -> ExitCode {
     let cli = Cli::parse();
     output::set_color(cli.color);
-    match execute(cli) {
+    let json = cli.command.prints_json();
+    match execute(cli, json) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            error.print();
+            if json {
+                error.print_json()
+            } else {
+                error.print()
+            }
             error.exit_code()
         }
     }
 }
 
-fn execute(cli: Cli) -> Result<(), CliError> {
-    let context = Context { config: cli.config, bars: MultiProgress::new() };
-    log::start(&cli.log, &context.bars)?;
+fn execute(cli: Cli, json: bool) -> Result<(), CliError> {
+    let context = Context { config: cli.config, bars: MultiProgress::new(), json };
+    log::start(cli.log.as_deref(), cli.log_format, &context.bars)?;
     let runtime = tokio::runtime::Runtime::new()
         .map_err(|error| CliError::failure("cannot start the async runtime").because(error))?;
     runtime.block_on(async {
         match cli.command {
+            Command::Init(init) => init.execute(&context).await,
             Command::Run(run) => run.execute(&context).await,
             Command::Check(check) => check.execute(&context).await,
             Command::Enqueue(enqueue) => enqueue.execute(&context).await,
@@ -114,6 +165,9 @@ fn execute(cli: Cli) -> Result<(), CliError> {
             Command::Resume(resume) => resume.execute(&context).await,
             Command::Cancel(cancel) => cancel.execute(&context).await,
             Command::OpenApi(openapi) => openapi.execute(),
+            Command::Token(token) => token.execute(),
+            Command::Completions(completions) => completions.execute(),
+            Command::Reference(reference) => reference.execute(),
         }
     })
 }

@@ -2,6 +2,7 @@
 //! durations are written for people.
 
 use std::io::{self, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anstream::{stderr, stdout};
@@ -23,17 +24,40 @@ pub(super) fn set_color(choice: ColorChoice) {
     choice.write_global();
 }
 
+/// True where what is written to standard error is to be JSON, a log line each.
+static AS_JSON: AtomicBool = AtomicBool::new(false);
+
+/// Has all that is written to standard error written as lines of the log, which are JSON.
+pub(super) fn log_everything() {
+    AS_JSON.store(true, Ordering::Relaxed);
+}
+
+/// True where standard error is a log in JSON.
+pub(super) fn is_logged() -> bool {
+    AS_JSON.load(Ordering::Relaxed)
+}
+
 /// Whether standard error is coloured.
 pub(super) fn colors_errors() -> bool {
     anstream::AutoStream::choice(&io::stderr()) != anstream::ColorChoice::Never
 }
 
 /// A text without what a terminal would obey: names and errors come from databases, and anybody may have written them.
-/// Lines stay lines.
+/// Lines stay lines: for texts of our own, whose parts went through [`inline`].
 pub(super) fn visible(text: &str) -> String {
+    escaped(text, |character| character != '\n')
+}
+
+/// A name, a reason or an error as a part of a line: what a terminal would obey and what would break the line is shown
+/// as in a string of Rust's.
+pub(super) fn inline(text: &str) -> String {
+    escaped(text, |_| true)
+}
+
+fn escaped(text: &str, escapes: impl Fn(char) -> bool) -> String {
     let mut shown = String::with_capacity(text.len());
     for character in text.chars() {
-        if character.is_control() && character != '\n' {
+        if is_obeyed(character) && escapes(character) {
             shown.extend(character.escape_default());
         } else {
             shown.push(character);
@@ -42,9 +66,21 @@ pub(super) fn visible(text: &str) -> String {
     shown
 }
 
+/// True for what moves a terminal's cursor, breaks a line, or turns the order of what is shown around: controls, and of
+/// Unicode's format characters the separators of lines and those that set the direction of writing.
+fn is_obeyed(character: char) -> bool {
+    character.is_control()
+        || matches!(character, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
 /// Prints a result.
 pub(super) fn print(text: &str) -> Result<(), CliError> {
-    match writeln!(stdout().lock(), "{}", visible(text)) {
+    print_raw(&format!("{}\n", visible(text)))
+}
+
+/// Prints a text of our own as it is, for a program to read.
+pub(super) fn print_raw(text: &str) -> Result<(), CliError> {
+    match stdout().lock().write_all(text.as_bytes()) {
         // Whoever reads has read enough: `tidegate status | head -1`.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         result => result.map_err(|error| CliError::failure("cannot write to standard output").because(error)),
@@ -63,12 +99,29 @@ pub(super) fn print_json_line(value: &impl Serialize) -> Result<(), CliError> {
     print(&json.map_err(|error| CliError::failure("cannot write the result as JSON").because(error))?)
 }
 
+/// Prints something to standard error as one line of JSON, under this key.
+pub(super) fn json_line(key: &str, value: &impl Serialize) {
+    if let Ok(value) = serde_json::to_value(value) {
+        line(&serde_json::Value::Object([(key.to_owned(), value)].into_iter().collect()).to_string());
+    }
+}
+
 pub(super) fn error(text: &str) {
+    if is_logged() {
+        return tracing::error!(target: "tidegate::run", "{}", visible(text));
+    }
     labelled(AnsiColor::Red, "error", text);
 }
 
 pub(super) fn warn(text: &str) {
+    if is_logged() {
+        return tracing::warn!(target: "tidegate::run", "{}", visible(text));
+    }
     labelled(AnsiColor::Yellow, "warning", text);
+}
+
+pub(super) fn note(text: &str) {
+    labelled(AnsiColor::Blue, "note", text);
 }
 
 pub(super) fn hint(text: &str) {
@@ -82,6 +135,9 @@ fn labelled(color: AnsiColor, label: &str, text: &str) {
 
 /// Writes a line to standard error.
 pub(super) fn line(text: &str) {
+    if is_logged() {
+        return tracing::info!(target: "tidegate::run", "{}", visible(text));
+    }
     // There is nowhere left to tell that standard error is gone.
     let _ = writeln!(stderr().lock(), "{text}");
 }
@@ -126,10 +182,11 @@ pub(super) fn nearest<'a>(written: &str, known: impl Iterator<Item = &'a str>) -
 
 #[cfg(test)]
 mod tests {
-    use super::visible;
+    use super::{inline, visible};
 
     #[test]
     fn nothing_that_is_printed_is_obeyed_by_a_terminal() {
         assert_eq!(visible("a\u{1b}[2Jb\r\nç – 100 %"), "a\\u{1b}[2Jb\\r\nç – 100 %");
+        assert_eq!(inline("a\r\nb\tc\u{9b}d\u{202e}e – 'ç'"), "a\\r\\nb\\tc\\u{9b}d\\u{202e}e – 'ç'");
     }
 }

@@ -8,7 +8,8 @@ use tidegate::scheduler::database::{Pause as Stored, unix_ms};
 use super::enqueue::selected;
 use super::error::CliError;
 use super::remote::Address;
-use super::{Context, output, wiring};
+use super::results::{Json, Results};
+use super::{Context, wiring};
 
 /// Start no more batches until `resume`, restarts and takeovers included; a batch that runs is finished
 #[derive(Debug, clap::Args)]
@@ -23,6 +24,9 @@ pub(super) struct Pause {
 
     #[command(flatten)]
     address: Address,
+
+    #[command(flatten)]
+    pub(super) json: Json,
 }
 
 /// Lift a pause
@@ -34,34 +38,54 @@ pub(super) struct Resume {
 
     #[command(flatten)]
     address: Address,
+
+    #[command(flatten)]
+    pub(super) json: Json,
 }
 
 impl Pause {
     pub(super) async fn execute(self, context: &Context) -> Result<(), CliError> {
+        let mut results = Results::new(&self.json);
+        let outcome = self.pause(context, &mut results).await;
+        results.end(outcome)
+    }
+
+    async fn pause(self, context: &Context, results: &mut Results) -> Result<(), CliError> {
         if let Some(host) = self.address.host()? {
-            return host.pause(self.database.as_deref(), self.reason).await;
+            return host.pause(self.database.as_deref(), self.reason, results).await;
         }
         let pause = Stored { since_ms: unix_ms(SystemTime::now()), reason: self.reason };
-        store(context, self.database.as_deref(), Some(&pause)).await
+        store(context, self.database.as_deref(), Some(&pause), results).await
     }
 }
 
 impl Resume {
     pub(super) async fn execute(self, context: &Context) -> Result<(), CliError> {
+        let mut results = Results::new(&self.json);
+        let outcome = self.resume(context, &mut results).await;
+        results.end(outcome)
+    }
+
+    async fn resume(&self, context: &Context, results: &mut Results) -> Result<(), CliError> {
         match self.address.host()? {
-            Some(host) => host.resume(self.database.as_deref()).await,
-            None => store(context, self.database.as_deref(), None).await,
+            Some(host) => host.resume(self.database.as_deref(), results).await,
+            None => store(context, self.database.as_deref(), None, results).await,
         }
     }
 }
 
 /// Stores a pause, or that there is none, on each database meant.
-async fn store(context: &Context, name: Option<&str>, pause: Option<&Stored>) -> Result<(), CliError> {
+async fn store(
+    context: &Context,
+    name: Option<&str>,
+    pause: Option<&Stored>,
+    results: &mut Results,
+) -> Result<(), CliError> {
     let config = context.config()?;
     for database in selected(&config, name)? {
         store_on(database, pause).await?;
         let word = if pause.is_some() { "paused" } else { "resumed" };
-        output::print(&format!("{}: {word}", database.name))?;
+        results.tell(&database.name, None, word, &format!("{}: {word}", database.name))?;
     }
     Ok(())
 }

@@ -4,18 +4,38 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use tidegate::config::{self, Config, Target, UpdateKind};
+use tidegate::config::{self, Config, Diagnostic, Target, UpdateKind};
 use tidegate::controller::Fault;
-use tidegate::database::{self, Options};
+use tidegate::database::{self, OpenError, Options};
 use tidegate::sandbox::{Artifact, ComponentSource, LoadOptions};
 use tidegate::scheduler::Handlers;
 use tidegate::scheduler::database::{Database, Holder};
-use tidegate::update::{Backfill, CreateIndex, Delete, Handler, Noop};
+use tidegate::update::{
+    Backfill, Batch, Copy, CreateIndex, Delete, Handler, Noop, Script, ValidateAndDelete, ValidateConstraint,
+};
 
 use super::error::CliError;
 
 /// A database as the scheduler knows it. It connects when it is first used.
 pub(super) fn open(database: &config::Database) -> Result<Arc<dyn Database>, CliError> {
+    open_lazily(database)
+        .map_err(|error| CliError::usage(format!("cannot use database \"{}\"", database.name)).because(error))
+}
+
+/// What no driver understands of a database's settings, with its place.
+pub(super) fn refused_url(config: &Config, database: &config::Database) -> Option<Diagnostic> {
+    let error = open_lazily(database).err()?;
+    let (keys, hint): (&[&str], _) = match error {
+        OpenError::Option(_) => (&["queue_table"], "give the table's plain name"),
+        _ => (&["url_file", "url"], "write it as postgres://user:password@host:5432/name?sslmode=verify-full"),
+    };
+    let mut places = keys.iter().map(|key| database.places.of(key));
+    let place = places.find(|place| *place != database.places.header).unwrap_or(database.places.header);
+    Some(config.diagnostic(place, format!("database \"{}\": {error}", database.name), Some(hint.to_owned())))
+}
+
+/// As [`open`], with the driver's own error.
+pub(super) fn open_lazily(database: &config::Database) -> Result<Arc<dyn Database>, OpenError> {
     let mut options = Options::new(Holder::this_process());
     options.queue_table.clone_from(&database.queue_table);
     let url = match &database.target {
@@ -31,15 +51,20 @@ pub(super) fn open(database: &config::Database) -> Result<Arc<dyn Database>, Cli
         }
     };
     database::open(&url, options)
-        .map_err(|error| CliError::usage(format!("cannot use database \"{}\"", database.name)).because(error))
 }
 
 /// What does an update's work on a database.
 pub(super) fn handler(update: &config::Update, database: &config::Database) -> Arc<dyn Handler> {
+    let system = database.target.system();
     match update.kind.clone() {
         UpdateKind::Backfill(definition) => Arc::new(Backfill::new(definition)),
         UpdateKind::Delete(definition) => Arc::new(Delete::new(definition)),
-        UpdateKind::CreateIndex(definition) => Arc::new(CreateIndex::new(definition, database.target.system())),
+        UpdateKind::Copy(definition) => Arc::new(Copy::new(definition)),
+        UpdateKind::Batch(definition) => Arc::new(Batch::new(definition, system)),
+        UpdateKind::CreateIndex(definition) => Arc::new(CreateIndex::new(definition, system)),
+        UpdateKind::ValidateConstraint(definition) => Arc::new(ValidateConstraint::new(definition)),
+        UpdateKind::ValidateAndDelete(definition) => Arc::new(ValidateAndDelete::new(definition)),
+        UpdateKind::Script(definition) => Arc::new(Script::new(definition, system)),
         UpdateKind::Noop => Arc::new(Noop),
     }
 }

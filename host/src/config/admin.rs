@@ -1,14 +1,16 @@
 //! The API: where it listens, what a client may take, and who may do what.
 
+use std::fs;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::controller::{digest, size};
-use super::model::Places;
+use super::controller::{digest, sha256_of, size};
+use super::diagnostic::Diagnostic;
+use super::model::{Config, Places};
 use super::raw;
 use super::resolve::{one_of, relative_to_file, required, text, twice};
 use super::section::{Reader, Table};
@@ -27,8 +29,10 @@ pub struct Admin {
     pub listen: Vec<SocketAddr>,
     /// `unix_socket`: a socket in the file system.
     pub unix_socket: Option<PathBuf>,
-    /// `[[admin.token]]`
+    /// `[[admin.token]]`, and those of `token_file`
     pub tokens: Vec<Token>,
+    /// `token_file`: a file of tokens, a line each.
+    pub token_file: Option<PathBuf>,
     /// What a client may take.
     pub limits: Limits,
     /// Where it stands in the file.
@@ -50,7 +54,12 @@ pub(super) fn admin<'a>(reader: &mut Reader<'a>, value: Option<Spanned<DeValue<'
         }
         known.push((token, places));
     }
-    let tokens: Vec<Token> = known.into_iter().map(|(token, _)| token).collect();
+    let mut tokens: Vec<Token> = known.into_iter().map(|(token, _)| token).collect();
+    let token_file = text(reader, "token_file", raw.token_file.as_ref());
+    let token_file = token_file.map(|path| relative_to_file(reader.source.path, &path));
+    if let (Some(path), Some(written)) = (&token_file, &raw.token_file) {
+        read_token_file(reader, written, path, &mut tokens);
+    }
     let unix_socket = text(reader, "unix_socket", raw.unix_socket.as_ref());
     let listen = match &raw.listen {
         Some(addresses) => addresses.get_ref().iter().filter_map(|text| address(reader, text, &tokens)).collect(),
@@ -65,6 +74,7 @@ pub(super) fn admin<'a>(reader: &mut Reader<'a>, value: Option<Spanned<DeValue<'
         listen,
         unix_socket: unix_socket.map(|path| relative_to_file(reader.source.path, &path)),
         tokens,
+        token_file,
         limits: Limits {
             body_bytes: size(raw.max_body_bytes.0),
             header_bytes: size(raw.max_header_bytes.0),
@@ -104,4 +114,51 @@ fn token<'a>(reader: &mut Reader<'a>, table: Table<'a>) -> Option<(Token, Places
     let sha256 = sha256.and(raw.sha256.as_ref()).and_then(|text| digest(reader, text, hint));
     let role = if role? == "admin" { Role::Admin } else { Role::Viewer };
     Some((Token { name: name?, role, sha256: sha256? }, section.places))
+}
+
+/// Adds the tokens of a file. What stands in it is not shown.
+fn read_token_file(reader: &mut Reader<'_>, written: &Spanned<String>, path: &Path, tokens: &mut Vec<Token>) {
+    let (file, position) = (reader.written(written), reader.at(written));
+    let text = match fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) => return reader.error(position, format!("\"token_file\": cannot read {file}: {error}"), None),
+    };
+    let lines = text.lines().map(str::trim).enumerate();
+    for (index, line) in lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#')) {
+        let problem = match token_of_line(line) {
+            Some(token) if tokens.iter().all(|known| known.name != token.name) => {
+                tokens.push(token);
+                continue;
+            }
+            Some(_) => "has the name of another token",
+            None => "is not a name, a role and a digest",
+        };
+        let message = format!("\"token_file\": line {} of {file} {problem}", index + 1);
+        let hint = "`tidegate token new` prints the line: name, \"viewer\" or \"admin\", 64 hexadecimal digits";
+        reader.error(position, message, Some(hint.to_owned()));
+    }
+}
+
+fn token_of_line(line: &str) -> Option<Token> {
+    let mut words = line.split_whitespace();
+    let (name, role, sha256) = (words.next()?, words.next()?, words.next()?);
+    let role = [Role::Viewer, Role::Admin].into_iter().find(|known| known.as_str() == role)?;
+    let sha256 = sha256_of(sha256)?;
+    words.next().is_none().then(|| Token { name: name.to_owned(), role, sha256 })
+}
+
+/// Warns of a file of tokens that others on this machine can open.
+pub(super) fn open_token_file(config: &Config) -> Option<Diagnostic> {
+    use std::os::unix::fs::PermissionsExt;
+    let admin = config.admin.as_ref()?;
+    let path = admin.token_file.as_ref()?;
+    let mode = fs::metadata(path).ok()?.permissions().mode();
+    let open_for = match (mode & 0o002 != 0, mode & 0o004 != 0) {
+        (true, _) => "write to",
+        (false, true) => "read",
+        (false, false) => return None,
+    };
+    let message = format!("\"token_file\": everybody on this machine can {open_for} it");
+    let hint = format!("chmod o= {}", path.display());
+    Some(config.diagnostic(admin.places.of("token_file"), message, Some(hint)))
 }

@@ -82,17 +82,19 @@ pub(super) fn size(number: u64) -> usize {
 
 /// A SHA-256 digest.
 pub(super) fn digest(reader: &mut Reader<'_>, text: &Spanned<String>, hint: &str) -> Option<[u8; 32]> {
-    let digits = text.get_ref();
-    let bytes = (0..32).map(|byte| u8::from_str_radix(digits.get(2 * byte..2 * byte + 2)?, 16).ok());
-    let is_hex = digits.len() == 64 && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
-    match bytes.collect::<Option<Vec<u8>>>().and_then(|bytes| bytes.try_into().ok()) {
-        Some(digest) if is_hex => Some(digest),
-        _ => {
-            let message = format!("\"sha256\": {} is not a digest of 64 hexadecimal digits", reader.written(text));
-            reader.error(reader.at(text), message, Some(hint.to_owned()));
-            None
-        }
+    let digest = sha256_of(text.get_ref());
+    if digest.is_none() {
+        let message = format!("\"sha256\": {} is not a digest of 64 hexadecimal digits", reader.written(text));
+        reader.error(reader.at(text), message, Some(hint.to_owned()));
     }
+    digest
+}
+
+/// The digest that 64 hexadecimal digits stand for.
+pub(super) fn sha256_of(digits: &str) -> Option<[u8; 32]> {
+    let is_hex = digits.len() == 64 && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+    let bytes = (0..32).map(|byte| u8::from_str_radix(digits.get(2 * byte..2 * byte + 2)?, 16).ok());
+    bytes.collect::<Option<Vec<u8>>>()?.try_into().ok().filter(|_| is_hex)
 }
 
 /// Warns of controllers that another one before them leaves without work for some database.

@@ -8,6 +8,7 @@ mod admin;
 mod controller;
 mod database;
 mod diagnostic;
+mod job;
 mod model;
 mod raw;
 mod resolve;
@@ -23,7 +24,8 @@ use toml::de::DeTable;
 pub use admin::{Admin, DEFAULT_ADDRESS};
 pub use diagnostic::{Diagnostic, Position};
 pub use model::{
-    BackgroundUpdates, Config, Controller, Database, Databases, Estimator, Places, Settings, Target, Update, UpdateKind,
+    BackgroundUpdates, Config, Controller, Database, Databases, Estimator, Job, Places, Settings, Target, Update,
+    UpdateKind,
 };
 pub use secret::{Environment, Secret};
 pub use section::nearest;

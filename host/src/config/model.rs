@@ -8,10 +8,14 @@ use std::time::Duration;
 use super::admin::Admin;
 use super::diagnostic::{Diagnostic, Position};
 use super::secret::Secret;
+use crate::admin;
 use crate::controller::Fallback;
 use crate::sandbox::Limits;
 use crate::update::sql::System;
-use crate::update::{BackfillDefinition, CreateIndexDefinition, DeleteDefinition};
+use crate::update::{
+    BackfillDefinition, BatchDefinition, CopyDefinition, CreateIndexDefinition, DeleteDefinition, ScriptDefinition,
+    ValidateAndDeleteDefinition, ValidateConstraintDefinition,
+};
 
 /// A whole configuration. Paths in it are already relative to what the configuration file is relative to.
 #[derive(Debug, Clone)]
@@ -26,6 +30,8 @@ pub struct Config {
     pub controllers: Vec<Controller>,
     /// `[[update]]`, in order of appearance, no two of one name for one database.
     pub updates: Vec<Update>,
+    /// `[[job]]`, in order of appearance, no two of one name. Synapse's own are not among them.
+    pub jobs: Vec<Job>,
     /// `[admin]`; without it there is no API.
     pub admin: Option<Admin>,
     /// What is in order, but probably not what was meant.
@@ -216,6 +222,15 @@ pub struct Update {
     pub places: Places,
 }
 
+/// A job: rows that are queued together.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Job {
+    /// What it is.
+    pub definition: admin::Job,
+    /// Where it stands in the file.
+    pub places: Places,
+}
+
 /// What an update does.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum UpdateKind {
@@ -223,8 +238,18 @@ pub enum UpdateKind {
     Backfill(BackfillDefinition),
     /// `delete`: deletes rows in the order of a key.
     Delete(DeleteDefinition),
+    /// `copy`: inserts rows into another table in the order of a key.
+    Copy(CopyDefinition),
+    /// `batch`: executes statements for each batch of a walk along a key.
+    Batch(BatchDefinition),
     /// `create-index`: builds an index.
     CreateIndex(CreateIndexDefinition),
+    /// `validate-constraint`: validates a constraint.
+    ValidateConstraint(ValidateConstraintDefinition),
+    /// `validate-constraint-and-delete`: validates a constraint, deleting the rows that break it where need be.
+    ValidateAndDelete(ValidateAndDeleteDefinition),
+    /// `sql`: executes a script once.
+    Script(ScriptDefinition),
     /// `noop`: ends at once.
     Noop,
 }

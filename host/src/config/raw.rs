@@ -3,7 +3,9 @@
 
 use std::fmt;
 
-use serde::de::{self, Deserialize, Deserializer, IgnoredAny, SeqAccess, Visitor};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{self, Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Value};
 use toml::Spanned;
 
 type Text = Option<Spanned<String>>;
@@ -26,7 +28,8 @@ pub(super) struct BackgroundUpdates {
     pub default_batch_size: Whole<100, 1, LARGEST_BATCH>,
     pub max_batch_size: Whole<1_000_000, 1, LARGEST_BATCH>,
     pub max_target_duration_ms: Whole<60_000, 1, DAY>,
-    pub poll_interval_ms: Whole<1_000, 10, DAY>,
+    // No longer: a running host is to notice within a second what a command tells it, and it looks at both at once.
+    pub poll_interval_ms: Whole<1_000, 10, 1_000>,
     pub max_attempts: Whole<5, 1, 1_000>,
     pub shutdown_grace_ms: Whole<10_000, 0, DAY>,
     pub estimator: Text,
@@ -88,6 +91,7 @@ pub(super) struct Admin {
     pub max_connections: Whole<1_024, 1, 65_536>,
     pub header_timeout_ms: Whole<30_000, 100, DAY>,
     pub request_timeout_ms: Whole<60_000, 100, DAY>,
+    pub token_file: Text,
     // Read as sections of their own; here it stands for its name.
     pub token: Option<IgnoredAny>,
 }
@@ -99,6 +103,36 @@ pub(super) struct Token {
     pub name: Text,
     pub role: Text,
     pub sha256: Text,
+}
+
+/// `[[job]]`
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(default)]
+pub(super) struct Job {
+    pub name: Text,
+    pub database: Text,
+    // These two are read as sections of their own; here they stand for their names.
+    pub update: Option<IgnoredAny>,
+    pub parameter: Option<IgnoredAny>,
+}
+
+/// `[[job.update]]`
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(default)]
+pub(super) struct JobUpdate {
+    pub update: Text,
+    pub progress: Option<Spanned<Progress>>,
+    pub depends_on: Text,
+}
+
+/// `[[job.parameter]]`
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(default)]
+pub(super) struct JobParameter {
+    pub name: Text,
+    #[serde(rename = "type")]
+    pub kind: Text,
+    pub required: Option<bool>,
 }
 
 /// `[[update]]`: the keys of all kinds together.
@@ -115,9 +149,18 @@ pub(super) struct Update {
     #[serde(rename = "where")]
     pub condition: Text,
     pub index: Text,
-    pub columns: Texts,
+    pub columns: Option<Spanned<Columns>>,
     pub expressions: Texts,
     pub unique: Option<bool>,
+    pub replaces: Text,
+    pub postgres_only: Option<bool>,
+    pub into: Text,
+    pub into_schema: Text,
+    pub on_conflict: Text,
+    pub sql: Text,
+    pub constraint: Text,
+    pub check: Text,
+    pub unique_columns: Option<Spanned<OneOrMany>>,
 }
 
 /// A whole number from `MIN` to `MAX`, `DEFAULT` where its key is left out.
@@ -193,5 +236,76 @@ impl<'de> Visitor<'de> for OneOrManyVisitor {
             texts.push(text);
         }
         Ok(texts)
+    }
+}
+
+/// Columns: an array of their names, or a table of what is written to each.
+#[derive(Debug)]
+pub(super) enum Columns {
+    Names(Vec<Spanned<String>>),
+    Expressions(Vec<(String, Spanned<String>)>),
+}
+
+impl<'de> Deserialize<'de> for Columns {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(ColumnsVisitor)
+    }
+}
+
+struct ColumnsVisitor;
+
+impl<'de> Visitor<'de> for ColumnsVisitor {
+    type Value = Columns;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array of strings, or a table of strings")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Self::Value, A::Error> {
+        let mut names = Vec::new();
+        while let Some(name) = elements.next_element()? {
+            names.push(name);
+        }
+        Ok(Columns::Names(names))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Self::Value, A::Error> {
+        let mut expressions = Vec::new();
+        while let Some(entry) = entries.next_entry()? {
+            expressions.push(entry);
+        }
+        Ok(Columns::Expressions(expressions))
+    }
+}
+
+/// A JSON object, written as a table or as the text that it is in the queue.
+#[derive(Debug)]
+pub(super) enum Progress {
+    Table(Map<String, Value>),
+    /// Perhaps no JSON at all: variables in it are not replaced before it is read.
+    Json(String),
+}
+
+impl<'de> Deserialize<'de> for Progress {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(ProgressVisitor)
+    }
+}
+
+struct ProgressVisitor;
+
+impl<'de> Visitor<'de> for ProgressVisitor {
+    type Value = Progress;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a table or a JSON object in a string")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Self::Value, E> {
+        Ok(Progress::Json(text.to_owned()))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, entries: A) -> Result<Self::Value, A::Error> {
+        Map::deserialize(MapAccessDeserializer::new(entries)).map(Progress::Table)
     }
 }

@@ -200,6 +200,7 @@ impl<'a> Reader<'a> {
                 }
             },
             DeValue::Array(elements) => elements.iter_mut().for_each(|element| self.replace_in(element)),
+            DeValue::Table(table) => table.iter_mut().for_each(|(_, value)| self.replace_in(value)),
             _ => {}
         }
     }

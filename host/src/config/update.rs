@@ -5,12 +5,17 @@ use std::collections::BTreeSet;
 use toml::Spanned;
 use toml::de::DeValue;
 
+use super::diagnostic::Position;
 use super::model::{Databases, Update, UpdateKind};
 use super::raw;
 use super::resolve::{named_databases, one_of, required, text, twice};
 use super::section::{Reader, Section, Table, list};
 use crate::update::sql::TableName;
-use crate::update::{BackfillDefinition, CreateIndexDefinition, DeleteDefinition, IndexParts};
+use crate::update::{
+    BackfillDefinition, BatchDefinition, ConstraintKind, CopyColumn, CopyDefinition, CopySource, CreateIndexDefinition,
+    DeleteDefinition, IndexParts, OnConflict, ScriptDefinition, ValidateAndDeleteDefinition,
+    ValidateConstraintDefinition,
+};
 
 const TITLE: &str = "[[update]]";
 
@@ -23,19 +28,29 @@ struct Shape {
 
 const EVERY_KIND: [&str; 3] = ["name", "kind", "databases"];
 
-const SHAPES: [Shape; 4] = [
+const SHAPES: [Shape; 9] = [
     Shape { kind: "backfill", required: &["table", "key", "set"], optional: &["schema", "where"] },
     Shape { kind: "delete", required: &["table", "key", "where"], optional: &["schema"] },
     Shape {
+        kind: "copy",
+        required: &["table", "key", "into", "columns"],
+        optional: &["schema", "into_schema", "where", "on_conflict"],
+    },
+    Shape { kind: "batch", required: &["table", "key", "sql"], optional: &["schema"] },
+    Shape {
         kind: "create-index",
         required: &["table", "index"],
-        optional: &["columns", "expressions", "schema", "unique", "where"],
+        optional: &["columns", "expressions", "schema", "unique", "where", "replaces", "postgres_only"],
     },
+    Shape { kind: "validate-constraint", required: &["table", "constraint"], optional: &["schema"] },
+    Shape {
+        kind: "validate-constraint-and-delete",
+        required: &["table", "constraint", "unique_columns"],
+        optional: &["schema", "check"],
+    },
+    Shape { kind: "sql", required: &["sql"], optional: &[] },
     Shape { kind: "noop", required: &[], optional: &[] },
 ];
-
-/// Kinds that the design has and this version has not.
-const LATER: [&str; 5] = ["copy", "batch", "validate-constraint", "validate-constraint-and-delete", "sql"];
 
 /// Reads the definitions of all updates.
 pub(super) fn updates<'a>(
@@ -69,12 +84,6 @@ fn collide(a: &Update, b: &Update) -> bool {
 }
 
 fn update<'a>(reader: &mut Reader<'a>, table: Table<'a>, known: &[&str]) -> Option<Update> {
-    if let Some(kind) = table.get_ref().get("kind").filter(|kind| is_for_later(kind)) {
-        let message = format!("kind {} is not in this version", reader.written(kind));
-        let hint = format!("it can be {}", list(&SHAPES.map(|shape| shape.kind)));
-        reader.error(reader.at(kind), message, Some(hint));
-        return None;
-    }
     let section = reader.section::<raw::Update>(TITLE, table);
     let raw = &section.values;
     let databases = named_databases(reader, raw.databases.as_ref(), known);
@@ -85,10 +94,6 @@ fn update<'a>(reader: &mut Reader<'a>, table: Table<'a>, known: &[&str]) -> Opti
     check_keys(reader, &section, shape);
     let kind = resolve(reader, &section, kind)?;
     Some(Update { name: name?, databases, kind, places: section.places })
-}
-
-fn is_for_later(kind: &Spanned<DeValue<'_>>) -> bool {
-    kind.get_ref().as_str().is_some_and(|kind| LATER.contains(&kind))
 }
 
 /// Refuses the keys that another kind has, and names those that are missing.
@@ -114,45 +119,141 @@ fn check_keys(reader: &mut Reader<'_>, section: &Section<raw::Update>, shape: &S
 
 fn resolve(reader: &mut Reader<'_>, section: &Section<raw::Update>, kind: &str) -> Option<UpdateKind> {
     let raw = &section.values;
-    if kind == "noop" {
-        return Some(UpdateKind::Noop);
-    }
     // Everything is looked at before anything is missed, so that all that is wrong is told at once.
     let schema = text(reader, "schema", raw.schema.as_ref());
     let table = text(reader, "table", raw.table.as_ref()).map(|name| TableName { schema, name });
     let filter = text(reader, "where", raw.condition.as_ref());
-    let key = key(reader, raw);
-    let set = text(reader, "set", raw.set.as_ref());
+    let key = key(reader, "key", raw.key.as_ref());
+    let sql = text(reader, "sql", raw.sql.as_ref());
+    let constraint = text(reader, "constraint", raw.constraint.as_ref());
     Some(match kind {
-        "backfill" => UpdateKind::Backfill(BackfillDefinition { table: table?, key: key?, set: set?, filter }),
-        "delete" => UpdateKind::Delete(DeleteDefinition { table: table?, key: key?, filter: filter? }),
-        _ => {
-            let index = text(reader, "index", raw.index.as_ref());
-            let parts = index_parts(reader, section);
-            let (table, index, parts) = (table?, index?, parts?);
-            let unique = raw.unique.unwrap_or(false);
-            UpdateKind::CreateIndex(CreateIndexDefinition { table, index, parts, unique, filter })
+        "backfill" => {
+            let set = text(reader, "set", raw.set.as_ref());
+            UpdateKind::Backfill(BackfillDefinition { table: table?, key: key?, set: set?, filter })
         }
+        "delete" => UpdateKind::Delete(DeleteDefinition { table: table?, key: key?, filter: filter? }),
+        "copy" => UpdateKind::Copy(copy(reader, raw, table, key, filter)?),
+        "batch" => UpdateKind::Batch(BatchDefinition { table: table?, key: key?, sql: sql? }),
+        "create-index" => UpdateKind::CreateIndex(create_index(reader, section, table, filter)?),
+        "validate-constraint" => {
+            UpdateKind::ValidateConstraint(ValidateConstraintDefinition { table: table?, constraint: constraint? })
+        }
+        "validate-constraint-and-delete" => {
+            let unique_columns = self::key(reader, "unique_columns", raw.unique_columns.as_ref());
+            let check = check(reader, raw.check.as_ref());
+            UpdateKind::ValidateAndDelete(ValidateAndDeleteDefinition {
+                table: table?,
+                constraint: constraint?,
+                check: check?,
+                unique_columns: unique_columns?,
+            })
+        }
+        "sql" => UpdateKind::Script(ScriptDefinition { sql: sql? }),
+        _ => UpdateKind::Noop,
     })
 }
 
-fn key(reader: &mut Reader<'_>, raw: &raw::Update) -> Option<Vec<String>> {
-    let key = raw.key.as_ref()?;
+fn key(reader: &mut Reader<'_>, name: &str, key: Option<&Spanned<raw::OneOrMany>>) -> Option<Vec<String>> {
+    let key = key?;
     let columns = &key.get_ref().0;
     let distinct: BTreeSet<_> = columns.iter().collect();
     if columns.is_empty() || columns.iter().any(|column| column.trim().is_empty()) {
-        reader.error(
-            reader.at(key),
-            "\"key\" names no column",
-            Some("name the columns of an index, in its order".to_owned()),
-        );
+        let hint = "name the columns of an index, in its order".to_owned();
+        reader.error(reader.at(key), format!("\"{name}\" names no column"), Some(hint));
         return None;
     }
     if distinct.len() < columns.len() {
-        reader.error(reader.at(key), "\"key\" names a column twice", None);
+        reader.error(reader.at(key), format!("\"{name}\" names a column twice"), None);
         return None;
     }
     Some(columns.clone())
+}
+
+fn copy(
+    reader: &mut Reader<'_>,
+    raw: &raw::Update,
+    table: Option<TableName>,
+    key: Option<Vec<String>>,
+    filter: Option<String>,
+) -> Option<CopyDefinition> {
+    let schema = text(reader, "into_schema", raw.into_schema.as_ref());
+    let into = text(reader, "into", raw.into.as_ref()).map(|name| TableName { schema, name });
+    let columns = copy_columns(reader, raw.columns.as_ref());
+    let on_conflict = match &raw.on_conflict {
+        None => Some(OnConflict::default()),
+        Some(word) => one_of(reader, "on_conflict", word, &["error", "ignore"]).map(|word| match word {
+            "ignore" => OnConflict::Ignore,
+            _ => OnConflict::Error,
+        }),
+    };
+    Some(CopyDefinition { table: table?, key: key?, into: into?, columns: columns?, filter, on_conflict: on_conflict? })
+}
+
+fn copy_columns(reader: &mut Reader<'_>, columns: Option<&Spanned<raw::Columns>>) -> Option<Vec<CopyColumn>> {
+    match columns?.get_ref() {
+        raw::Columns::Names(_) => {
+            let same_name = |target| CopyColumn { target, source: CopySource::SameName };
+            Some(column_names(reader, columns)?.into_iter().map(same_name).collect())
+        }
+        raw::Columns::Expressions(expressions) if expressions.is_empty() => {
+            column_names(reader, columns).map(|_| Vec::new())
+        }
+        raw::Columns::Expressions(expressions) => {
+            let column = |(target, expression): &(String, Spanned<String>)| {
+                let source = CopySource::Expression(text(reader, &format!("columns.{target}"), Some(expression))?);
+                Some(CopyColumn { target: target.clone(), source })
+            };
+            expressions.iter().map(column).collect()
+        }
+    }
+}
+
+/// Columns where nothing but their names can stand.
+fn column_names(reader: &mut Reader<'_>, columns: Option<&Spanned<raw::Columns>>) -> Option<Vec<String>> {
+    let columns = columns?;
+    match columns.get_ref() {
+        raw::Columns::Names(names) => texts(reader, "columns", reader.at(columns), names),
+        raw::Columns::Expressions(expressions) if expressions.is_empty() => {
+            texts(reader, "columns", reader.at(columns), &[])
+        }
+        raw::Columns::Expressions(_) => {
+            let hint = "write an array of names; \"expressions\" may hold more than names".to_owned();
+            reader.error(reader.at(columns), "\"columns\" of an index are names", Some(hint));
+            None
+        }
+    }
+}
+
+/// The kind that a constraint has to be of; `Some(None)` where the file does not say.
+fn check(reader: &mut Reader<'_>, word: Option<&Spanned<String>>) -> Option<Option<ConstraintKind>> {
+    let Some(word) = word else { return Some(None) };
+    let name = one_of(reader, "check", word, &ConstraintKind::ALL.map(ConstraintKind::name))?;
+    Some(ConstraintKind::ALL.into_iter().find(|kind| kind.name() == name))
+}
+
+fn create_index(
+    reader: &mut Reader<'_>,
+    section: &Section<raw::Update>,
+    table: Option<TableName>,
+    filter: Option<String>,
+) -> Option<CreateIndexDefinition> {
+    let raw = &section.values;
+    let index = text(reader, "index", raw.index.as_ref());
+    let replaces = text(reader, "replaces", raw.replaces.as_ref());
+    if index.is_some() && replaces == index {
+        let hint = "name the index that is to go, or leave \"replaces\" out".to_owned();
+        reader.error(section.places.of("replaces"), "an index cannot replace itself", Some(hint));
+    }
+    let parts = index_parts(reader, section);
+    Some(CreateIndexDefinition {
+        table: table?,
+        index: index?,
+        parts: parts?,
+        unique: raw.unique.unwrap_or(false),
+        filter,
+        replaces,
+        postgres_only: raw.postgres_only.unwrap_or(false),
+    })
 }
 
 fn index_parts(reader: &mut Reader<'_>, section: &Section<raw::Update>) -> Option<IndexParts> {
@@ -164,8 +265,11 @@ fn index_parts(reader: &mut Reader<'_>, section: &Section<raw::Update>) -> Optio
             reader.error(section.places.of("expressions"), message, Some(hint));
             None
         }
-        (true, false) => texts(reader, "columns", raw.columns.as_ref()).map(IndexParts::Columns),
-        (false, true) => texts(reader, "expressions", raw.expressions.as_ref()).map(IndexParts::Expressions),
+        (true, false) => column_names(reader, raw.columns.as_ref()).map(IndexParts::Columns),
+        (false, true) => {
+            let values = raw.expressions.as_ref()?;
+            texts(reader, "expressions", reader.at(values), values.get_ref()).map(IndexParts::Expressions)
+        }
         (false, false) => {
             let message = format!("\"columns\" or \"expressions\" is missing in {}", section.title);
             reader.error(section.places.header, message, None);
@@ -174,11 +278,10 @@ fn index_parts(reader: &mut Reader<'_>, section: &Section<raw::Update>) -> Optio
     }
 }
 
-fn texts(reader: &mut Reader<'_>, key: &str, values: Option<&Spanned<Vec<Spanned<String>>>>) -> Option<Vec<String>> {
-    let values = values?;
-    if values.get_ref().is_empty() {
-        reader.error(reader.at(values), format!("\"{key}\" is empty"), None);
+fn texts(reader: &mut Reader<'_>, key: &str, at: Position, values: &[Spanned<String>]) -> Option<Vec<String>> {
+    if values.is_empty() {
+        reader.error(at, format!("\"{key}\" is empty"), None);
         return None;
     }
-    values.get_ref().iter().map(|value| text(reader, key, Some(value))).collect()
+    values.iter().map(|value| text(reader, key, Some(value))).collect()
 }

@@ -171,6 +171,12 @@ impl Supervisor {
         }
     }
 
+    /// True where the built-in policy sets the pace, be it as a fallback.
+    pub fn is_built_in(&self) -> bool {
+        let replaced = self.fallback_reason.is_some() && !self.retired;
+        matches!(self.policy, Policy::BuiltIn) || (replaced && self.fallback() == Fallback::Default)
+    }
+
     /// The last fault.
     pub fn last_fault(&self) -> Option<&Fault> {
         self.last_fault.as_ref()
@@ -313,7 +319,8 @@ impl Supervisor {
             self.live = None;
         }
         if self.in_a_row >= self.settings.max_faults && self.fallback_reason.is_none() {
-            self.fall_back(format!("{} faults in a row", self.in_a_row), &format!(", the last: {fault}"));
+            let faults = if self.in_a_row == 1 { "fault" } else { "faults" };
+            self.fall_back(format!("{} {faults} in a row", self.in_a_row), &format!(", the last: {fault}"));
         }
     }
 

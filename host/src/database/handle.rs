@@ -11,7 +11,8 @@ use crate::database::tables::Tables;
 #[cfg(feature = "test-switches")]
 use crate::scheduler::database::Lease;
 use crate::scheduler::database::{
-    Activity, Begin, Database, Failure, Holder, LeaseAttempt, NewRow, Pause, Queue, Record, Session,
+    Activity, AlreadyQueued, Begin, Database, Failure, Holder, LeaseAttempt, NewRow, Pause, Queue, Record, Remark,
+    Session,
 };
 use crate::update::sql::{Dialect, ErrorClass, Sql, SqlError};
 
@@ -53,6 +54,9 @@ pub(crate) trait Driver: Send + Sync + 'static {
     /// See [`Database::inspect`]; without the retry.
     async fn inspect(&self) -> Result<Box<dyn Session>, SqlError>;
 
+    /// The driver's part of [`Database::survey`]; without the retry.
+    async fn survey(&self) -> Result<Vec<Remark>, SqlError>;
+
     /// See [`Database::close`].
     async fn close(&self);
 }
@@ -93,6 +97,24 @@ impl<D: Driver> Handle<D> {
         }
         control.commit().await?;
         Ok(true)
+    }
+
+    /// One attempt at queueing all of these rows.
+    async fn try_enqueue_all(&self, rows: &[NewRow]) -> Result<Result<(), AlreadyQueued>, SqlError> {
+        let mut control = self.driver.control().await?;
+        control.begin().await?;
+        let mut queued = Vec::new();
+        for row in rows {
+            if !self.tables.enqueue(&mut *control, row).await? {
+                queued.push(row.update_name.clone());
+            }
+        }
+        if !queued.is_empty() {
+            // Dropped within its transaction, the connection rolls it back.
+            return Ok(Err(AlreadyQueued(queued)));
+        }
+        control.commit().await?;
+        Ok(Ok(()))
     }
 
     /// Prunes the history where it is time to.
@@ -223,6 +245,10 @@ impl<D: Driver> Database for Handle<D> {
         in_transaction!(self, sql => self.tables.enqueue(sql, row))
     }
 
+    async fn enqueue_all(&self, rows: &[NewRow]) -> Result<Result<(), AlreadyQueued>, SqlError> {
+        retried!(self.try_enqueue_all(rows).await)
+    }
+
     async fn cancel(&self, update_names: &[String]) -> Result<Vec<String>, SqlError> {
         in_transaction!(self, sql => self.tables.cancel(sql, update_names))
     }
@@ -252,6 +278,23 @@ impl<D: Driver> Database for Handle<D> {
 
     async fn history(&self, update_name: Option<&str>, limit: u32) -> Result<Vec<Record>, SqlError> {
         plainly!(self, sql => self.tables.history(sql, update_name, limit))
+    }
+
+    async fn survey(&self) -> Result<Vec<Remark>, SqlError> {
+        if let Err(error) = self.driver.check_place().await {
+            let hint = match error.code.as_deref() {
+                Some("SQLITE_READONLY") => "let this user write to the file and to its folder",
+                _ => "a host refuses to work there",
+            };
+            return Ok(vec![Remark::hindrance(error.to_string(), hint)]);
+        }
+        let remarks = retried!(self.driver.survey().await)?;
+        // Where nothing can be written, rights are another day's worry.
+        if remarks.iter().any(|remark| remark.hinders) {
+            return Ok(remarks);
+        }
+        let rights = plainly!(self, sql => self.tables.survey(sql))?;
+        Ok([remarks, rights].concat())
     }
 
     async fn close(&self) {

@@ -7,6 +7,7 @@ mod handle;
 mod postgres;
 mod schema;
 mod sqlite;
+mod survey;
 mod tables;
 
 use std::path::PathBuf;
@@ -14,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::scheduler::database::{Database, Holder};
+use crate::update::sql::System;
 
 use handle::Handle;
 use tables::Tables;
@@ -136,12 +138,14 @@ pub fn open(url: &str, options: Options) -> Result<Arc<dyn Database>, OpenError>
     if options.queue_table.is_empty() || options.queue_table.contains('\0') {
         return Err(OpenError::Option("the queue table's name is empty or holds a zero byte".to_owned()));
     }
-    let tables = Tables::new(&options.queue_table);
+    let tables = |system| Tables::new(&options.queue_table, system);
     if let Some(path) = url.strip_prefix("sqlite:") {
         let path = sqlite_path(path).ok_or_else(|| OpenError::SqlitePath(url.to_owned()))?;
+        let tables = tables(System::Sqlite);
         return Ok(Arc::new(Handle::new(sqlite::Driver::new(path, &options, tables.clone()), tables)));
     }
     if url.starts_with("postgres://") || url.starts_with("postgresql://") {
+        let tables = tables(System::Postgres);
         return Ok(Arc::new(Handle::new(postgres::Driver::new(url, &options, tables.clone())?, tables)));
     }
     Err(OpenError::Scheme(scheme(url)))

@@ -115,7 +115,7 @@ async fn known_version(sql: &mut dyn Sql) -> Result<i64, SqlError> {
 }
 
 /// Whether a table (or a view in its place) is found under a name that is not qualified.
-async fn exists(sql: &mut dyn Sql, name: &str) -> Result<bool, SqlError> {
+pub(super) async fn exists(sql: &mut dyn Sql, name: &str) -> Result<bool, SqlError> {
     let (select, value) = match sql.dialect().system() {
         System::Sqlite => (
             "select 1 from sqlite_schema where type in ('table', 'view') and name = ?1 collate nocase",

@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::scheduler::database::{Failure, NewRow, Pause, Queue, QueueRow, Record, unix_ms};
-use crate::update::sql::{ErrorClass, Row, Sql, SqlError, Value};
+use crate::update::sql::{ErrorClass, Row, Sql, SqlError, System, Value};
 
 /// How long an iteration stays in the history.
 const RETENTION: Duration = Duration::from_hours(7 * 24);
@@ -31,18 +31,22 @@ pub(crate) struct Tables {
     pub(super) name: String,
     /// The queue table's name, quoted.
     pub(super) quoted: String,
+    /// What tidegate's own tables call it: the same for all names of one table.
+    key: String,
 }
 
 impl Tables {
-    pub(crate) fn new(queue_table: &str) -> Self {
-        Self { name: queue_table.to_owned(), quoted: format!("\"{}\"", queue_table.replace('"', "\"\"")) }
+    pub(crate) fn new(queue_table: &str, system: System) -> Self {
+        let quoted = format!("\"{}\"", queue_table.replace('"', "\"\""));
+        Self { name: queue_table.to_owned(), quoted, key: key(queue_table, system) }
     }
 
     /// The queue, and whether failures are stored that no longer belong to it.
     pub(crate) async fn queue(&self, sql: &mut dyn Sql) -> Result<(Queue, bool), SqlError> {
         let select = format!(
-            "select q.update_name, cast(q.progress_json as text), q.depends_on, q.ordering, f.progress, f.failure \
+            "select {}, f.progress, f.failure \
              from {} q left join tidegate_failures f on f.queue = {} and f.update_name = q.update_name",
+            queue_columns(sql.dialect().system()),
             self.quoted,
             p(sql, 1)
         );
@@ -76,8 +80,7 @@ impl Tables {
         if made.own_tables {
             return self.queue(sql).await.map(|(queue, _)| Some(queue));
         }
-        let select =
-            format!("select update_name, cast(progress_json as text), depends_on, ordering from {}", self.quoted);
+        let select = format!("select {} from {} q", queue_columns(sql.dialect().system()), self.quoted);
         let (rows, _) = queue_rows(sql.query(&select, &[]).await?)?;
         Ok(Some(Queue { rows, ..Queue::default() }))
     }
@@ -292,7 +295,27 @@ impl Tables {
     }
 
     fn queue_value(&self) -> Value {
-        Value::from(self.name.as_str())
+        Value::from(self.key.as_str())
+    }
+}
+
+/// What names a queue table among a database's: SQLite takes names that differ in ASCII case for one.
+pub(crate) fn key(queue_table: &str, system: System) -> String {
+    match system {
+        System::Sqlite => queue_table.to_ascii_lowercase(),
+        System::Postgres => queue_table.to_owned(),
+    }
+}
+
+/// The columns of a queue's row that [`queue_row`] reads. On SQLite anything can stand in any column: texts are read as
+/// the bytes that they are, and those that are none are told apart.
+fn queue_columns(system: System) -> &'static str {
+    match system {
+        System::Sqlite => {
+            "cast(q.update_name as blob), typeof(q.update_name) <> 'text', cast(q.progress_json as blob), \
+             cast(q.depends_on as blob), typeof(q.depends_on) not in ('text', 'null'), q.ordering"
+        }
+        System::Postgres => "q.update_name, false, cast(q.progress_json as text), q.depends_on, false, q.ordering",
     }
 }
 
@@ -307,8 +330,11 @@ fn queue_rows(rows: Vec<Row>) -> Result<(Vec<QueueRow>, bool), SqlError> {
 
 /// A row of the queue; `stale` is set where the stored failure is not about the row as it is.
 fn queue_row(row: Row, stale: &mut bool) -> Result<QueueRow, SqlError> {
-    let progress = text(&row, 1)?.to_owned();
-    let failure = match (row.get(4), row.get(5)) {
+    let (update_name, name_problem) = words(&row, 0, Some(1), "update_name");
+    let (progress, progress_problem) = words(&row, 2, None, "progress_json");
+    let (depends_on, dependency_problem) = words(&row, 3, Some(4), "depends_on");
+    let progress = progress.unwrap_or_default();
+    let failure = match (row.get(6), row.get(7)) {
         (Some(Value::Text(recorded)), Some(Value::Text(json))) if *recorded == progress => {
             Some(from_json("failure", json)?)
         }
@@ -318,13 +344,34 @@ fn queue_row(row: Row, stale: &mut bool) -> Result<QueueRow, SqlError> {
         }
         _ => None,
     };
+    let missing = update_name.is_none().then(|| "its update_name is NULL: change or delete the row by SQL".to_owned());
     Ok(QueueRow {
-        update_name: text(&row, 0)?.to_owned(),
+        update_name: update_name.unwrap_or_else(|| "NULL".to_owned()),
         progress,
-        depends_on: row.get(2).and_then(Value::as_text).filter(|name| !name.is_empty()).map(str::to_owned),
-        ordering: row.get(3).and_then(Value::as_integer).unwrap_or(0),
+        depends_on: depends_on.filter(|name| !name.is_empty()),
+        ordering: row.get(5).and_then(Value::as_integer).unwrap_or(0),
         failure,
+        problem: name_problem.or(missing).or(progress_problem).or(dependency_problem),
     })
+}
+
+/// The text of a column; and what is wrong with what stands there instead of one, with that as SQL writes it. `flag` is
+/// the column that is true where it is no text for the database.
+fn words(row: &Row, column: usize, flag: Option<usize>, name: &str) -> (Option<String>, Option<String>) {
+    let is_none = flag.and_then(|flag| row.get(flag)).and_then(Value::as_integer) == Some(1);
+    let bytes = match row.get(column) {
+        Some(Value::Text(text)) => return (Some(text.clone()), None),
+        Some(Value::Blob(bytes)) => bytes,
+        _ => return (None, None),
+    };
+    match std::str::from_utf8(bytes) {
+        Ok(text) if !is_none => (Some(text.to_owned()), None),
+        _ => {
+            let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+            let what = if is_none { "not text" } else { "not UTF-8" };
+            (Some(format!("x'{digits}'")), Some(format!("its {name} is {what}: change or delete the row by SQL")))
+        }
+    }
 }
 
 fn one_row_or_error(statement: &str) -> String {

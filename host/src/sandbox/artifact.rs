@@ -38,6 +38,8 @@ pub struct Artifact {
     imports: Vec<String>,
     exports: Vec<String>,
     limits: Limits,
+    /// False where fuel is not counted.
+    metered: bool,
     program: Program,
 }
 
@@ -56,8 +58,17 @@ impl Artifact {
     /// [`FaultKind::WrongDigest`] where it is another one than the one pinned, and whatever goes wrong in the instance
     /// that is started to see whether it starts.
     pub async fn load(path: &Path, options: &LoadOptions) -> Result<Arc<Artifact>, Fault> {
-        let bytes = tokio::fs::read(path).await.map_err(|error| fault::unreadable(path, &error))?;
-        Artifact::from_bytes(bytes, options).await
+        Artifact::from_bytes(read(path).await?, options).await
+    }
+
+    /// Loads a file without the counting of fuel, so that the benchmark can tell what that costs. Never for production.
+    ///
+    /// # Errors
+    /// As [`Artifact::load`].
+    #[cfg(feature = "test-switches")]
+    #[doc(hidden)]
+    pub async fn load_unmetered(path: &Path, options: &LoadOptions) -> Result<Arc<Artifact>, Fault> {
+        Artifact::make(read(path).await?, options, false).await
     }
 
     /// Loads what was read already.
@@ -65,12 +76,16 @@ impl Artifact {
     /// # Errors
     /// As [`Artifact::load`].
     pub async fn from_bytes(bytes: Vec<u8>, options: &LoadOptions) -> Result<Arc<Artifact>, Fault> {
+        Artifact::make(bytes, options, true).await
+    }
+
+    async fn make(bytes: Vec<u8>, options: &LoadOptions, metered: bool) -> Result<Arc<Artifact>, Fault> {
         let digest = Sha256::digest(&bytes).into();
         check_digest(&digest, options.sha256.as_ref())?;
         check_preamble(&bytes)?;
         let size = bytes.len();
         let started = Instant::now();
-        let component = compile(bytes, options).await?;
+        let component = compile(bytes, options, metered).await?;
         let compile_time = started.elapsed();
         let names = contract::Names::of(&component);
         let contract_version = names.check()?;
@@ -83,6 +98,7 @@ impl Artifact {
             imports: names.imports,
             exports: names.exports,
             limits: options.limits.clone(),
+            metered,
         };
         artifact.probe().await?;
         Ok(Arc::new(artifact))
@@ -133,6 +149,11 @@ impl Artifact {
         &self.limits
     }
 
+    /// False where fuel is not counted.
+    pub(super) fn is_metered(&self) -> bool {
+        self.metered
+    }
+
     pub(super) fn program(&self) -> &Program {
         &self.program
     }
@@ -145,11 +166,15 @@ impl Artifact {
     }
 }
 
+async fn read(path: &Path) -> Result<Vec<u8>, Fault> {
+    tokio::fs::read(path).await.map_err(|error| fault::unreadable(path, &error))
+}
+
 /// Compiles on a thread that may block: this can take seconds.
-async fn compile(bytes: Vec<u8>, options: &LoadOptions) -> Result<Component, Fault> {
+async fn compile(bytes: Vec<u8>, options: &LoadOptions, metered: bool) -> Result<Component, Fault> {
     let LoadOptions { limits, cache_directory, .. } = options.clone();
     let work = move || {
-        let engine = engine::new(&limits, cache_directory.as_deref())
+        let engine = engine::new(&limits, metered, cache_directory.as_deref())
             .map_err(|error| fault::incompatible_because("no engine can be made with these limits", &error))?;
         Component::from_binary(&engine, &bytes)
             .map_err(|error| fault::incompatible_because("the component cannot be compiled", &error))

@@ -15,10 +15,10 @@ const TICK: Duration = Duration::from_millis(10);
 const HOST_STACK_BYTES: usize = 1536 << 10;
 
 /// Makes an engine. The stack is a setting of an engine and not of an instance, so each artifact has its own.
-pub(super) fn new(limits: &Limits, cache_directory: Option<&Path>) -> Result<Engine> {
+pub(super) fn new(limits: &Limits, metered: bool, cache_directory: Option<&Path>) -> Result<Engine> {
     let mut config = Config::new();
     config
-        .consume_fuel(true)
+        .consume_fuel(metered)
         .epoch_interruption(true)
         // The contract's functions are plain ones; support for concurrent ones would cost most of a call's time.
         .concurrency_support(false)

@@ -23,6 +23,7 @@ pub(super) struct Live {
     default_batch_size: Option<default_batch_size::Guest>,
     min_batch_size: Option<min_batch_size::Guest>,
     limits: Limits,
+    metered: bool,
     /// Why it can never be called again. Set while a call runs, so that it stays where a call is given up half way:
     /// wasmtime does not let anybody into an instance that was left in the middle of something.
     lost: Option<Fault>,
@@ -39,7 +40,8 @@ impl Live {
         let failed = |error| fault::of_call(&error, Callback::Start, limits);
         let wrong_types = |error| fault::incompatible_because("its exports do not have the contract's types", &error);
         let mut store = new_store(artifact, state);
-        allow(&mut store, limits).map_err(failed)?;
+        let metered = artifact.is_metered();
+        allow(&mut store, limits, metered).map_err(failed)?;
         let started = within(limits.deadline, program.pre.instance_pre().instantiate_async(&mut store)).await;
         store.data_mut().end_call();
         let instance = started.map_err(failed)?;
@@ -56,6 +58,7 @@ impl Live {
             store,
             guest,
             limits: limits.clone(),
+            metered,
             lost: None,
         })
     }
@@ -128,7 +131,8 @@ impl Live {
         if let Some(first) = &self.lost {
             return Err(fault::lost(first, callback));
         }
-        allow(&mut self.store, &self.limits).map_err(|error| fault::of_call(&error, callback, &self.limits))?;
+        allow(&mut self.store, &self.limits, self.metered)
+            .map_err(|error| fault::of_call(&error, callback, &self.limits))?;
         let message = "the host gave the call up before it ended".to_owned();
         self.lost = Some(Fault { kind: FaultKind::Deadline, callback, message });
         self.begun = Instant::now();
@@ -145,8 +149,8 @@ impl Live {
     }
 
     fn measure(&mut self) {
-        let fuel_left = self.store.get_fuel().unwrap_or_default();
-        let fuel = self.limits.fuel_per_call.saturating_sub(fuel_left);
+        let used = |left| self.limits.fuel_per_call.saturating_sub(left);
+        let fuel = if self.metered { used(self.store.get_fuel().unwrap_or_default()) } else { 0 };
         let call = Usage {
             calls: 1,
             fuel,
@@ -172,8 +176,10 @@ fn new_store(artifact: &Artifact, state: HostState) -> Store<HostState> {
 }
 
 /// Fuel bounds a call's work, the epoch the time until it lets others run and looks at its deadline.
-fn allow(store: &mut Store<HostState>, limits: &Limits) -> Result<()> {
-    store.set_fuel(limits.fuel_per_call)?;
+fn allow(store: &mut Store<HostState>, limits: &Limits, metered: bool) -> Result<()> {
+    if metered {
+        store.set_fuel(limits.fuel_per_call)?;
+    }
     store.set_epoch_deadline(1);
     store.data_mut().begin_call();
     Ok(())

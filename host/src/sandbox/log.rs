@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use tracing::Level;
 
 use super::limits::Limits;
+use super::target;
 use super::text::printable;
 
 /// The window in which lines are counted.
@@ -57,33 +58,13 @@ pub trait LogSink: Send + Sync {
     fn line(&self, line: LogLine);
 }
 
-/// Hands lines on to `tracing`, with the target `tidegate::controller`.
+/// Hands lines on to `tracing`, each controller's with a target of its own: `tidegate::controller::` and its name.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct TracingSink;
 
 impl LogSink for TracingSink {
     fn line(&self, line: LogLine) {
-        // tracing wants levels to be constants.
-        macro_rules! event {
-            ($level:expr) => {
-                tracing::event!(
-                    target: "tidegate::controller",
-                    $level,
-                    controller = line.controller,
-                    database = line.database,
-                    source = %line.source,
-                    "{}",
-                    line.text
-                )
-            };
-        }
-        match line.level {
-            Level::ERROR => event!(Level::ERROR),
-            Level::WARN => event!(Level::WARN),
-            Level::INFO => event!(Level::INFO),
-            Level::DEBUG => event!(Level::DEBUG),
-            Level::TRACE => event!(Level::TRACE),
-        }
+        target::trace(&line);
     }
 }
 
@@ -246,9 +227,6 @@ mod tests {
             log.write(Level::WARN, LogSource::Stderr, "panicked");
         });
         let written = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
-        assert_eq!(
-            written,
-            " WARN tidegate::controller: panicked controller=\"paced\" database=\"master\" source=stderr\n"
-        );
+        assert_eq!(written, " WARN tidegate::controller::paced: panicked database=\"master\" source=stderr\n");
     }
 }

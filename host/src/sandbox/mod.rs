@@ -16,6 +16,7 @@ mod limits;
 mod log;
 mod source;
 mod stdio;
+mod target;
 mod text;
 
 use std::time::Duration;

@@ -196,7 +196,8 @@ impl DatabaseBoard {
                     in_hand.one_shot = *one_shot;
                 }
             }
-            EventKind::Held { duration, reason, .. } => {
+            EventKind::Held { rest: true, .. } => self.enter(Phase::Between, at),
+            EventKind::Held { duration, reason, rest: false, .. } => {
                 self.enter(Phase::Held { duration: *duration, reason: reason.clone() }, at);
             }
             EventKind::TransientFailure { error, retry_in, .. }

@@ -17,6 +17,8 @@ pub enum Standing {
     Undefined,
     /// It failed too often.
     Quarantined,
+    /// What stands in the row cannot be read; why, in words.
+    Unreadable(String),
 }
 
 impl Standing {
@@ -30,6 +32,7 @@ impl Standing {
                 format!("in a dependency cycle: {} -> {first}", way.join(" -> "))
             }
             Standing::Undefined => "no definition".to_owned(),
+            Standing::Unreadable(problem) => problem.clone(),
             Standing::Quarantined => match &row.failure {
                 Some(Failure { attempts: 1, error, .. }) => format!("quarantined after 1 attempt: {error}"),
                 Some(Failure { attempts, error, .. }) => format!("quarantined after {attempts} attempts: {error}"),
@@ -46,6 +49,9 @@ pub fn assess(rows: &[QueueRow], defined: &dyn Fn(&str) -> bool) -> Vec<Standing
     let queued = |name: &str| rows.iter().any(|row| row.update_name == name);
     rows.iter()
         .map(|row| {
+            if let Some(problem) = &row.problem {
+                return Standing::Unreadable(problem.clone());
+            }
             if row.failure.as_ref().is_some_and(|failure| failure.quarantined) {
                 return Standing::Quarantined;
             }
@@ -130,6 +136,7 @@ mod tests {
             row("unknown", ""),
             quarantined(row("bad", "")),
             row("after the bad one", "bad"),
+            QueueRow { problem: Some("its name is no text".to_owned()), ..row("x'ff'", "") },
         ];
         let cycle = |names: &[&str]| Standing::Cycle(names.iter().map(|&name| name.to_owned()).collect());
         let after = |name: &str| Standing::DependsOn(name.to_owned());
@@ -147,6 +154,7 @@ mod tests {
                 Standing::Undefined,
                 Standing::Quarantined,
                 after("bad"),
+                Standing::Unreadable("its name is no text".to_owned()),
             ]
         );
     }

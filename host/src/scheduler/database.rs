@@ -38,7 +38,8 @@ pub trait Database: Send + Sync {
     /// Whatever the database says.
     async fn lease_holder(&self) -> Result<Option<Holder>, SqlError>;
 
-    /// What keeps everybody from writing at this moment, if anything, found out without writing: for `status`.
+    /// What keeps everybody from writing at this moment, or what the running host has noted as such
+    /// ([`Lease::note`]), if anything, found out without writing: for `status`.
     ///
     /// # Errors
     /// Whatever the database says.
@@ -90,6 +91,13 @@ pub trait Database: Send + Sync {
     /// Whatever the database says.
     async fn enqueue(&self, row: &NewRow) -> Result<bool, SqlError>;
 
+    /// Queues updates as [`Database::enqueue`] does, all of them in one transaction. Where one or another is queued
+    /// already nothing changes, and the names of those come back.
+    ///
+    /// # Errors
+    /// Whatever the database says.
+    async fn enqueue_all(&self, rows: &[NewRow]) -> Result<Result<(), AlreadyQueued>, SqlError>;
+
     /// Removes an update and those in `others` (its dependents) from the queue, in one transaction. The names that
     /// were there come back.
     ///
@@ -115,7 +123,7 @@ pub trait Database: Send + Sync {
     /// Whatever the database says.
     async fn set_pause(&self, pause: Option<&Pause>) -> Result<(), SqlError>;
 
-    /// Stores what the running host does now, for `status`; `None` when it stops.
+    /// Stores what the running host does now, or what is to be known of it once it has stopped, for `status`.
     ///
     /// # Errors
     /// Whatever the database says.
@@ -134,8 +142,38 @@ pub trait Database: Send + Sync {
     /// Whatever the database says.
     async fn history(&self, update_name: Option<&str>, limit: u32) -> Result<Vec<Record>, SqlError>;
 
+    /// What speaks against a host's working on this database, found out without writing: rights that are missing, a
+    /// file or a server that can only be read, settings that will hurt.
+    ///
+    /// # Errors
+    /// Whatever the database says.
+    async fn survey(&self) -> Result<Vec<Remark>, SqlError>;
+
     /// Closes its connections; what comes later opens them anew.
     async fn close(&self);
+}
+
+/// Something that speaks against working on a database.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Remark {
+    /// True where a host cannot work so; false where it works, and worse than it could.
+    pub hinders: bool,
+    /// What it is.
+    pub message: String,
+    /// What to do about it.
+    pub hint: String,
+}
+
+impl Remark {
+    /// What keeps a host from working.
+    pub fn hindrance(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { hinders: true, message: message.into(), hint: hint.into() }
+    }
+
+    /// What makes it work worse.
+    pub fn drawback(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { hinders: false, ..Self::hindrance(message, hint) }
+    }
 }
 
 /// Whether the lease was to be had.
@@ -151,6 +189,12 @@ pub enum LeaseAttempt {
 pub trait Lease: Send {
     /// Resolves when the lease is lost, with the reason; pending for as long as it is held.
     async fn lost(&mut self) -> String;
+
+    /// Notes what is in the way of the host's work, where the database itself will not take it; `None` where nothing is
+    /// any more. A lease that is kept outside the database can be read for [`Database::obstacle`] all the same.
+    async fn note(&mut self, trouble: Option<&str>) {
+        let _ = trouble;
+    }
 
     /// Gives the lease up.
     async fn release(self: Box<Self>);
@@ -245,6 +289,9 @@ pub struct QueueRow {
     pub ordering: i64,
     /// Its failures since the last success.
     pub failure: Option<Failure>,
+    /// Why the row cannot be worked on as it stands there, in words: on SQLite any bytes can stand anywhere. Its name is
+    /// one to show then, and not the one in the table.
+    pub problem: Option<String>,
 }
 
 /// A row to be queued.
@@ -259,6 +306,10 @@ pub struct NewRow {
     /// `ordering`.
     pub ordering: i64,
 }
+
+/// Updates that are in the queue already, by name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AlreadyQueued(pub Vec<String>);
 
 /// What went wrong with an update.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -289,7 +340,8 @@ pub struct Activity {
     pub holder: Holder,
     /// The update in hand.
     pub update_name: Option<String>,
-    /// What it does with it: "running", "held", "backing off", "paused", "idle", "stopping".
+    /// What it does with it: "running" (resting between two batches included), "held", "backing off", "paused",
+    /// "idle"; "stopped" where it does nothing any more.
     pub state: String,
     /// Why, where it waits.
     pub reason: Option<String>,

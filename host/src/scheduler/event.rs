@@ -59,10 +59,15 @@ pub enum EventKind {
     Held {
         /// The update.
         update_name: String,
+        /// The controller, or what stands in for it.
+        controller: String,
         /// For how long.
         duration: Duration,
         /// Why.
         reason: String,
+        /// True where this is no more than the rest between two batches: the built-in policy's sleep, or a wait of
+        /// less than two seconds in all.
+        rest: bool,
     },
     /// A batch begins.
     BatchStarted {

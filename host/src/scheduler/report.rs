@@ -25,7 +25,7 @@ const MOST_PACED: usize = 100;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum State {
-    /// In hand, a batch running or about to.
+    /// In hand, a batch running or about to after a rest.
     Running,
     /// In hand, and its controller lets it wait.
     Held,
@@ -43,7 +43,7 @@ pub enum State {
     Quarantined,
     /// The configuration does not define it.
     Undefined,
-    /// Its progress is no JSON object.
+    /// Its progress is no JSON object, or what stands in the row is no text at all.
     Unreadable,
 }
 
@@ -164,6 +164,7 @@ pub fn state(row: &QueueRow, standing: Standing, doing: Option<&Doing>, paused: 
         }
         Standing::Undefined => return (State::Undefined, None),
         Standing::Quarantined => return (State::Quarantined, None),
+        Standing::Unreadable(problem) => return (State::Unreadable, Some(problem)),
         Standing::Ready => {
             if let Err(error) = Progress::parse(&row.progress) {
                 return (State::Unreadable, Some(error.to_string()));

@@ -2,9 +2,11 @@
 
 use async_trait::async_trait;
 
-use super::sql::{Dialect, Estimate, Sql, TableName};
-use super::walk::{self, Walk};
-use super::{Budget, Handler, Mode, Problem, Progress, Step, UpdateError};
+use super::plan::Draft;
+use super::scan::{self, Token};
+use super::sql::{Dialect, Estimate, Right, Sql, System, TableName};
+use super::walk::{Batch, Names, Walk};
+use super::{Budget, Handler, Mode, Plan, Problem, Progress, Step, UpdateError};
 
 /// What a backfill sets, and where.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,9 +34,27 @@ impl Backfill {
         Self { definition, walk }
     }
 
+    /// The problem of a key that changes under the walk: rows that move ahead are met again, perhaps for ever.
+    fn moves_key(&self, system: System) -> Option<Problem> {
+        let names = Names(system);
+        let assigned = assigned(&self.definition.set, system);
+        let moved = self.definition.key.iter().find(|key| assigned.iter().any(|name| names.equal(name, key)))?;
+        Some(Problem {
+            field: "set",
+            message: format!("\"set\" assigns key column \"{moved}\", and a row that moves ahead is met again"),
+            hint: "walk along another key, or use kind \"batch\", whose rows you choose yourself".to_owned(),
+        })
+    }
+
     /// The UPDATE of the rows that meet `clause`.
     fn statement(&self, dialect: &dyn Dialect, clause: &str) -> String {
         format!("UPDATE {} SET {}{clause}", dialect.table(&self.definition.table), self.definition.set)
+    }
+
+    /// What a batch executes, to be looked at.
+    fn drafts(&self, dialect: &dyn Dialect, batch: &Batch) -> Vec<Draft> {
+        let statement = self.statement(dialect, &batch.clause(self.definition.filter.as_deref()));
+        vec![Draft::of("set", statement, batch)]
     }
 }
 
@@ -59,20 +79,61 @@ impl Handler for Backfill {
     }
 
     async fn check(&self, sql: &mut dyn Sql) -> Result<Vec<Problem>, UpdateError> {
-        let problems = self.walk.check(sql).await?;
-        if !problems.is_empty() {
+        if let Some(problem) = self.moves_key(sql.dialect().system()) {
+            let mut problems = self.walk.check(sql).await?;
+            problems.push(problem);
             return Ok(problems);
         }
-        let dialect = sql.dialect();
-        let mut clause = String::new();
-        if let Some(filter) = &self.definition.filter {
-            clause = walk::filter_clause(filter);
-            let reading = format!("SELECT 1 FROM {}{clause}", dialect.table(&self.definition.table));
-            if let Some(problem) = walk::explain(sql, "where", &reading).await? {
-                return Ok(vec![problem]);
+        let drafts = |dialect: &dyn Dialect, batch: &Batch| {
+            let reading = self.definition.filter.as_deref().map(|filter| {
+                let table = dialect.table(&self.definition.table);
+                Draft::of("where", format!("SELECT 1 FROM {table}{}", batch.clause(Some(filter))), batch)
+            });
+            reading.into_iter().chain(self.drafts(dialect, batch)).collect()
+        };
+        self.walk.check_with(sql, &[Right::Select, Right::Update], drafts).await
+    }
+
+    async fn plan(&self, sql: &mut dyn Sql, progress: &Progress, budget: Budget) -> Result<Option<Plan>, UpdateError> {
+        self.walk.plan(sql, progress, budget, |dialect, batch| self.drafts(dialect, batch)).await.map(Some)
+    }
+}
+
+/// The columns that stand before the `=` of each assignment: `a = 1, (b, c) = (2, 3)`.
+fn assigned(set: &str, system: System) -> Vec<String> {
+    let (mut columns, mut depth, mut value) = (Vec::new(), 0_usize, false);
+    for token in scan::code(set, system) {
+        let opens = |token: &Token<'_>| token.is_symbol("(") || token.is_symbol("[");
+        let closes = |token: &Token<'_>| token.is_symbol(")") || token.is_symbol("]");
+        match () {
+            () if opens(&token) => depth += 1,
+            () if closes(&token) => depth = depth.saturating_sub(1),
+            () if depth == 0 && token.is_symbol(",") => value = false,
+            () if depth == 0 && token.is_symbol("=") => value = true,
+            () if !value => columns.extend(token.name(system)),
+            () => {}
+        }
+    }
+    columns
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn assigned_columns_are_told_from_those_that_are_read() {
+        let cases = [
+            ("a = b, c = (SELECT d = e, f), g = 'h, i = 1'", &["a", "c", "g"][..]),
+            ("(a, \"B\") = (b, id), c = d -- , e = 1", &["a", "B", "c"]),
+            ("a=id=2,b=f(c, d)", &["a", "b"]),
+        ];
+        for (set, expected) in cases {
+            for system in [System::Sqlite, System::Postgres] {
+                assert_eq!(assigned(set, system), expected, "{set} on {system}");
             }
         }
-        let statement = self.statement(&*dialect, &clause);
-        Ok(walk::explain(sql, "set", &statement).await?.into_iter().collect())
+        assert_eq!(assigned("a[id] = 1, [b] = 2", System::Sqlite), ["a", "id", "b"]);
+        assert_eq!(assigned("A[1] = ARRAY[1, 2], b = 2", System::Postgres), ["a", "b"]);
     }
 }

@@ -6,9 +6,11 @@ mod sqlite;
 
 use async_trait::async_trait;
 
-use super::sql::{Dialect, Index, Sql, System, Table, TableName};
-use super::walk::{Names, explain, filter_clause, no_table, one_line};
-use super::{Budget, Handler, Mode, Next, Problem, Progress, Step, UpdateError};
+use super::plan::Planned;
+use super::sql::{Dialect, Right, Sql, System, Table, TableName};
+use super::walk::plan::check_rights;
+use super::walk::{Names, explain, filter_clause, no_column, no_table, one_line};
+use super::{Budget, Handler, Mode, Next, Plan, Problem, Progress, Step, UpdateError};
 
 /// An index to be built.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,6 +25,10 @@ pub struct CreateIndexDefinition {
     pub unique: bool,
     /// The condition of a partial index.
     pub filter: Option<String>,
+    /// An index of the same table that is dropped once this one is there and valid; gone already, so much the better.
+    pub replaces: Option<String>,
+    /// True where SQLite needs no such index: there the update ends at once.
+    pub postgres_only: bool,
 }
 
 /// What an index indexes, in order.
@@ -38,21 +44,7 @@ impl IndexParts {
     fn list(&self, dialect: &dyn Dialect) -> String {
         match self {
             IndexParts::Columns(names) => names.iter().map(|name| dialect.quote(name)).collect::<Vec<_>>().join(", "),
-            // A comment at the end of one cannot swallow what follows.
-            IndexParts::Expressions(expressions) => format!("{}\n", expressions.join("\n, ")),
-        }
-    }
-
-    /// Whether an index has these parts, as far as its description tells.
-    fn resemble(&self, found: &Index, names: Names) -> bool {
-        match self {
-            IndexParts::Columns(columns) => {
-                let same = |(found, wanted): (&Option<String>, &String)| {
-                    found.as_ref().is_some_and(|found| names.equal(found, wanted))
-                };
-                found.columns.len() == columns.len() && found.columns.iter().zip(columns).all(same)
-            }
-            IndexParts::Expressions(expressions) => found.columns.len() == expressions.len(),
+            IndexParts::Expressions(expressions) => listed(expressions),
         }
     }
 }
@@ -77,6 +69,15 @@ impl CreateIndexDefinition {
             one_line(wanted)
         ))
     }
+
+    /// The problem of such an index.
+    fn occupied(&self, found: &str) -> Problem {
+        Problem {
+            field: "index",
+            message: format!("there is a different index \"{}\" already: {found}", self.index),
+            hint: "take another name, or drop the index that is there".to_owned(),
+        }
+    }
 }
 
 /// The handler that builds an index.
@@ -91,6 +92,11 @@ impl CreateIndex {
         Self { definition, system }
     }
 
+    /// True where the definition wants no such index on this system.
+    fn is_not_for_here(&self) -> bool {
+        self.system == System::Sqlite && self.definition.postgres_only
+    }
+
     fn accept(progress: &Progress) -> Result<(), UpdateError> {
         if progress.0.is_empty() { Ok(()) } else { Err(progress.refuse("building an index has no progress but {}")) }
     }
@@ -99,6 +105,11 @@ impl CreateIndex {
 /// The index, once it is there, as one item.
 fn finished() -> Step {
     Step { items: 1, next: Next::Finished }
+}
+
+/// A list of SQL texts with commas between them: a comment at the end of one cannot swallow what follows.
+fn listed(expressions: &[String]) -> String {
+    format!("{}\n", expressions.join("\n, "))
 }
 
 #[async_trait]
@@ -116,6 +127,9 @@ impl Handler for CreateIndex {
         if self.system == System::Postgres {
             return Err(UpdateError::Failed("PostgreSQL builds no index concurrently in a transaction".to_owned()));
         }
+        if self.is_not_for_here() {
+            return Ok(Step { items: 0, next: Next::Finished });
+        }
         sqlite::build(sql, &self.definition).await?;
         Ok(finished())
     }
@@ -130,61 +144,138 @@ impl Handler for CreateIndex {
     }
 
     async fn check(&self, sql: &mut dyn Sql) -> Result<Vec<Problem>, UpdateError> {
+        let wanted = &self.definition;
+        if self.is_not_for_here() {
+            return Ok(Vec::new());
+        }
         let dialect = sql.dialect();
-        let Some(table) = dialect.describe(sql, &self.definition.table).await? else {
-            return Ok(vec![no_table(&self.definition.table)]);
+        let Some(table) = dialect.describe(sql, &wanted.table).await? else {
+            return Ok(vec![no_table(&wanted.table)]);
         };
-        let names = Names(dialect.system());
+        let names = Names(self.system);
         let mut problems = self.check_columns(&table, names);
-        problems.extend(self.check_name(&table, names));
-        if let (true, Some(filter)) = (problems.is_empty(), &self.definition.filter) {
-            let reading = format!("SELECT 1 FROM {}{}", dialect.table(&self.definition.table), filter_clause(filter));
+        problems.extend(self.check_table(&table));
+        problems.extend(self.check_name(sql).await?);
+        problems.extend(self.check_replaced(sql, names).await?);
+        problems.extend(check_rights(sql, &wanted.table, &[Right::Own, Right::Create]).await?);
+        if let (true, Some(filter)) = (problems.is_empty(), &wanted.filter) {
+            let reading = format!("SELECT 1 FROM {}{}", dialect.table(&wanted.table), filter_clause(filter));
             problems.extend(explain(sql, "where", &reading).await?);
         }
+        if problems.is_empty() {
+            problems.extend(self.check_statement(sql).await?);
+        }
         Ok(problems)
+    }
+
+    async fn plan(&self, sql: &mut dyn Sql, progress: &Progress, _budget: Budget) -> Result<Option<Plan>, UpdateError> {
+        Self::accept(progress)?;
+        let (dialect, wanted) = (sql.dialect(), &self.definition);
+        if self.is_not_for_here() {
+            return Ok(Some(Plan::nothing()));
+        }
+        // One that is there and different is a problem, and no plan.
+        let (there, creates, drops) = match self.system {
+            System::Sqlite => (
+                sqlite::find(sql, wanted).await?.is_some(),
+                sqlite::statement(&*dialect, wanted),
+                sqlite::replaced(sql, wanted).await?.map(|index| sqlite::drop_statement(&index)),
+            ),
+            System::Postgres => (
+                postgres::is_there(sql, wanted).await?,
+                postgres::statement(&*dialect, wanted),
+                postgres::replaced(sql, wanted).await?.map(|index| postgres::drop_statement(&index)),
+            ),
+        };
+        let statements: Vec<Planned> =
+            (!there).then_some(creates).into_iter().chain(drops).map(Planned::unexplained).collect();
+        if statements.is_empty() {
+            return Ok(Some(Plan::nothing()));
+        }
+        // An index that is there already leaves no row to go over.
+        let estimate = if there { None } else { Plan::rows_of(sql, &wanted.table).await? };
+        Ok(Some(Plan { statements, estimate, warnings: Vec::new() }))
     }
 }
 
 impl CreateIndex {
     fn check_columns(&self, table: &Table, names: Names) -> Vec<Problem> {
         let IndexParts::Columns(columns) = &self.definition.parts else { return Vec::new() };
-        let known: Vec<&str> = table.columns.iter().map(|column| column.name.as_str()).collect();
         let unknown = columns.iter().filter(|name| names.column(table, name).is_none());
-        unknown
-            .map(|name| Problem {
-                field: "columns",
-                message: format!("table \"{}\" has no column \"{name}\"", self.definition.table),
-                hint: format!("its columns are {}", known.join(", ")),
-            })
-            .collect()
+        unknown.map(|name| no_column("columns", &self.definition.table, table, name)).collect()
     }
 
-    fn check_name(&self, table: &Table, names: Names) -> Option<Problem> {
-        let index = &self.definition.index;
-        if names.0 == System::Postgres && index.len() > postgres::LONGEST_NAME {
-            return Some(Problem {
-                field: "index",
-                message: format!("\"{index}\" is longer than the {} bytes of a name", postgres::LONGEST_NAME),
-                hint: "take a shorter name: PostgreSQL would cut it off".to_owned(),
-            });
-        }
-        let found = table.indexes.iter().find(|found| names.equal(&found.name, index))?;
-        (found.valid && !self.resembles(found, names)).then(|| Problem {
-            field: "index",
+    fn check_table(&self, table: &Table) -> Option<Problem> {
+        table.partitioned.then(|| Problem {
+            field: "table",
             message: format!(
-                "there is a different index \"{index}\" already: {}",
-                found
-                    .definition
-                    .as_deref()
-                    .map_or_else(|| "one that the table's definition makes".to_owned(), one_line)
+                "table \"{}\" is partitioned, and PostgreSQL builds no index on all partitions concurrently",
+                self.definition.table
             ),
-            hint: "take another name, or drop the index that is there".to_owned(),
+            hint:
+                "define an update for each partition; then CREATE INDEX on the table itself takes theirs for its own, \
+                   at once"
+                    .to_owned(),
         })
     }
 
-    /// Whether an index is the one wanted, as far as its description tells: its condition is not compared.
-    fn resembles(&self, found: &Index, names: Names) -> bool {
-        let wanted = &self.definition;
-        found.unique == wanted.unique && found.partial == wanted.filter.is_some() && wanted.parts.resemble(found, names)
+    /// Whether the name is to be had.
+    async fn check_name(&self, sql: &mut dyn Sql) -> Result<Option<Problem>, UpdateError> {
+        let index = &self.definition.index;
+        if self.system == System::Postgres && index.len() > postgres::LONGEST_NAME {
+            return Ok(Some(Problem {
+                field: "index",
+                message: format!("\"{index}\" is longer than the {} bytes of a name", postgres::LONGEST_NAME),
+                hint: "take a shorter name: PostgreSQL would cut it off".to_owned(),
+            }));
+        }
+        let bearer = sql.dialect().bearer(sql, &self.definition.table, index).await?;
+        Ok(bearer.map(|bearer| Problem {
+            field: "index",
+            message: format!("the name \"{index}\" is taken: {bearer} bears it"),
+            hint: "take another name".to_owned(),
+        }))
     }
+
+    /// Whether the statement can be executed, and whether a different index of that name is there.
+    async fn check_statement(&self, sql: &mut dyn Sql) -> Result<Option<Problem>, UpdateError> {
+        let wanted = &self.definition;
+        let field = match wanted.parts {
+            IndexParts::Columns(_) => "columns",
+            IndexParts::Expressions(_) => "expressions",
+        };
+        if self.system == System::Postgres {
+            return postgres::check(sql, wanted, field).await;
+        }
+        match sqlite::find(sql, wanted).await? {
+            None => {
+                let statement = sqlite::statement(&*sql.dialect(), wanted);
+                explain(sql, field, &statement).await
+            }
+            Some(found) => Ok((!found.same).then(|| wanted.occupied(&one_line(&found.definition)))),
+        }
+    }
+
+    async fn check_replaced(&self, sql: &mut dyn Sql, names: Names) -> Result<Option<Problem>, UpdateError> {
+        let Some(replaced) = &self.definition.replaces else { return Ok(None) };
+        let problem = |message, hint: &str| Ok(Some(Problem { field: "replaces", message, hint: hint.to_owned() }));
+        if names.equal(replaced, &self.definition.index) {
+            let message = format!("index \"{replaced}\" cannot replace itself");
+            return problem(message, "give the new index another name");
+        }
+        let obstacle = match self.system {
+            System::Sqlite => sqlite::replaced(sql, &self.definition).await,
+            System::Postgres => postgres::replaced(sql, &self.definition).await,
+        };
+        match obstacle {
+            Ok(_) => Ok(None),
+            Err(UpdateError::Failed(message)) => problem(message, "name an index of this table, or leave the key out"),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// The error of an index that is to be replaced and cannot be.
+fn not_replaceable(index: &str, why: &str) -> UpdateError {
+    UpdateError::Failed(format!("index \"{index}\" cannot be replaced: {why}"))
 }

@@ -2,9 +2,10 @@
 
 use async_trait::async_trait;
 
-use super::sql::{Dialect, Estimate, Sql, TableName};
-use super::walk::{self, Walk};
-use super::{Budget, Handler, Mode, Problem, Progress, Step, UpdateError};
+use super::plan::Draft;
+use super::sql::{Dialect, Estimate, Right, Sql, TableName};
+use super::walk::{Batch, Walk};
+use super::{Budget, Handler, Mode, Plan, Problem, Progress, Step, UpdateError};
 
 /// What a deletion deletes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,6 +35,11 @@ impl Delete {
     fn statement(&self, dialect: &dyn Dialect, clause: &str) -> String {
         format!("DELETE FROM {}{clause}", dialect.table(&self.definition.table))
     }
+
+    /// What a batch executes, to be looked at.
+    fn drafts(&self, dialect: &dyn Dialect, batch: &Batch) -> Vec<Draft> {
+        vec![Draft::of("where", self.statement(dialect, &batch.clause(Some(&self.definition.filter))), batch)]
+    }
 }
 
 #[async_trait]
@@ -58,11 +64,11 @@ impl Handler for Delete {
     }
 
     async fn check(&self, sql: &mut dyn Sql) -> Result<Vec<Problem>, UpdateError> {
-        let problems = self.walk.check(sql).await?;
-        if !problems.is_empty() {
-            return Ok(problems);
-        }
-        let statement = self.statement(&*sql.dialect(), &walk::filter_clause(&self.definition.filter));
-        Ok(walk::explain(sql, "where", &statement).await?.into_iter().collect())
+        let drafts = |dialect: &dyn Dialect, batch: &Batch| self.drafts(dialect, batch);
+        self.walk.check_with(sql, &[Right::Select, Right::Delete], drafts).await
+    }
+
+    async fn plan(&self, sql: &mut dyn Sql, progress: &Progress, budget: Budget) -> Result<Option<Plan>, UpdateError> {
+        self.walk.plan(sql, progress, budget, |dialect, batch| self.drafts(dialect, batch)).await.map(Some)
     }
 }

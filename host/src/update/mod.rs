@@ -4,10 +4,19 @@
 //! knows neither the driver behind the transaction nor the controller that set the budget.
 
 mod backfill;
+mod batch;
+mod constraint;
+mod copy;
 mod create_index;
 mod delete;
 mod noop;
+mod placeholder;
+pub mod plan;
+mod scan;
+mod script;
 pub mod sql;
+mod validate;
+mod validate_and_delete;
 mod walk;
 
 use std::fmt;
@@ -16,10 +25,17 @@ use async_trait::async_trait;
 use serde_json::{Map, Value as Json};
 
 pub use backfill::{Backfill, BackfillDefinition};
+pub use batch::{Batch, BatchDefinition};
+pub use constraint::ConstraintKind;
+pub use copy::{Copy, CopyColumn, CopyDefinition, CopySource, OnConflict};
 pub use create_index::{CreateIndex, CreateIndexDefinition, IndexParts};
 pub use delete::{Delete, DeleteDefinition};
 pub use noop::Noop;
+pub use plan::{Plan, Planned};
+pub use script::{Script, ScriptDefinition};
 pub use sql::{Dialect, ErrorClass, Sql, SqlError};
+pub use validate::{ValidateConstraint, ValidateConstraintDefinition};
+pub use validate_and_delete::{ValidateAndDelete, ValidateAndDeleteDefinition};
 
 /// How an update stands between two batches: the object in its row's `progress_json`.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -145,6 +161,18 @@ pub trait Handler: Send + Sync {
     async fn check(&self, sql: &mut dyn Sql) -> Result<Vec<Problem>, UpdateError> {
         let _ = sql;
         Ok(Vec::new())
+    }
+
+    /// What a typical batch of `budget`, or the one-shot, would do from `progress` on, and how the database would go
+    /// about it. Nothing is changed. `None` where the handler does not tell.
+    ///
+    /// Asked only where [`Handler::check`] found nothing wrong.
+    ///
+    /// # Errors
+    /// Whatever the database says, and [`UpdateError::Progress`].
+    async fn plan(&self, sql: &mut dyn Sql, progress: &Progress, budget: Budget) -> Result<Option<Plan>, UpdateError> {
+        let _ = (sql, progress, budget);
+        Ok(None)
     }
 }
 

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 
 use super::sql::Sql;
-use super::{Budget, Handler, Mode, Next, Progress, Step, UpdateError};
+use super::{Budget, Handler, Mode, Next, Plan, Progress, Step, UpdateError};
 
 /// The handler that does nothing. It takes any progress: whoever wrote it is gone.
 #[derive(Debug, Clone, Copy, Default)]
@@ -17,5 +17,14 @@ impl Handler for Noop {
 
     async fn run(&self, _sql: &mut dyn Sql, _progress: &Progress, _budget: Budget) -> Result<Step, UpdateError> {
         Ok(Step { items: 0, next: Next::Finished })
+    }
+
+    async fn plan(
+        &self,
+        _sql: &mut dyn Sql,
+        _progress: &Progress,
+        _budget: Budget,
+    ) -> Result<Option<Plan>, UpdateError> {
+        Ok(Some(Plan::nothing()))
     }
 }

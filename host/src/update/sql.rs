@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
+use super::plan::Explanation;
+
 /// A value bound to a statement or read from a row.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Value {
@@ -113,6 +115,13 @@ pub trait Dialect: Send + Sync {
     /// An expression that casts the text bound as parameter `number` to the type of a key column.
     fn key_from_text(&self, number: usize, column: &Column) -> String;
 
+    /// The value to bind for [`Dialect::key_from_text`] where it may stand apart from the column, in an expression that
+    /// somebody else wrote.
+    fn key_value(&self, text: &str, column: &Column) -> Value {
+        let _ = column;
+        Value::from(text)
+    }
+
     /// What is known of a table; `None` where there is no such table.
     ///
     /// # Errors
@@ -132,6 +141,59 @@ pub trait Dialect: Send + Sync {
         key: &[Column],
         after: Option<&[String]>,
     ) -> Result<Option<Estimate>, SqlError>;
+
+    /// How the database would go about a statement, which is not executed.
+    ///
+    /// # Errors
+    /// Whatever the database says of the statement.
+    async fn explain(&self, sql: &mut dyn Sql, statement: &str, parameters: &[Value]) -> Result<Explanation, SqlError>;
+
+    /// Which of these rights the session's user lacks on a table (which need not be there, for [`Right::Create`]).
+    /// `None` where none, and where the database knows no rights.
+    ///
+    /// # Errors
+    /// Whatever the database says.
+    async fn lacking(
+        &self,
+        sql: &mut dyn Sql,
+        table: &TableName,
+        rights: &[Right],
+    ) -> Result<Option<Lacking>, SqlError>;
+
+    /// What bears a name among the indexes and tables of a table's schema, other than an index of that table: "a
+    /// table", say.
+    ///
+    /// # Errors
+    /// Whatever the database says.
+    async fn bearer(&self, sql: &mut dyn Sql, table: &TableName, name: &str) -> Result<Option<String>, SqlError>;
+}
+
+/// A right on a table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Right {
+    /// To read rows.
+    Select,
+    /// To add rows.
+    Insert,
+    /// To change rows.
+    Update,
+    /// To delete rows.
+    Delete,
+    /// To change the table itself.
+    Own,
+    /// To make tables and indexes in its schema.
+    Create,
+}
+
+/// Rights that a user lacks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lacking {
+    /// What is lacking, for a message: `UPDATE on table "items"`.
+    pub what: String,
+    /// The user.
+    pub role: String,
+    /// What to do about it.
+    pub hint: String,
 }
 
 /// The database systems there are.
@@ -184,6 +246,8 @@ pub struct Table {
     pub columns: Vec<Column>,
     /// Its indexes, the primary key's among them (SQLite's rowid key as a unique index of one column).
     pub indexes: Vec<Index>,
+    /// True where its rows are in partitions (PostgreSQL).
+    pub partitioned: bool,
 }
 
 /// A column of a table.
@@ -204,6 +268,9 @@ pub struct Index {
     pub name: String,
     /// What it indexes, in order: a column's name, or `None` for an expression.
     pub columns: Vec<Option<String>>,
+    /// The direction in which it yields each of them; `None` where it does not yield them in their own order: another
+    /// method than a b-tree, another collation or operator class than the column's.
+    pub directions: Vec<Option<Direction>>,
     /// True where no two rows may have equal keys.
     pub unique: bool,
     /// True where it has a WHERE clause.
@@ -212,6 +279,15 @@ pub struct Index {
     pub valid: bool,
     /// The statement that makes it, as the database writes it; `None` for an implicit one.
     pub definition: Option<String>,
+}
+
+/// The direction in which an index yields a column.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// The least first.
+    Ascending,
+    /// The greatest first.
+    Descending,
 }
 
 /// How far a walk has come.

@@ -5,12 +5,14 @@
 //! far. It starts from `{}`. Rows that come in behind the walk are not met; the application writes those as they are
 //! to be from the start.
 
+pub(super) mod plan;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 use tokio::sync::OnceCell;
 
 use super::sql::{Column, Dialect, ErrorClass, Estimate, Index, Row, Sql, System, Table, TableName, Value};
-use super::{Budget, Next, Problem, Progress, UpdateError};
+use super::{Budget, Next, Problem, Progress, UpdateError, scan};
 
 /// The table and the key that an update walks along.
 pub(super) struct Walk {
@@ -23,6 +25,12 @@ pub(super) struct Walk {
 
 /// The rows of one batch, and where the walk stands after them.
 pub(super) struct Batch {
+    /// The key's columns.
+    pub(super) key: Vec<Column>,
+    /// The key before the first row; `None` in the first batch.
+    pub(super) after: Option<Vec<String>>,
+    /// The key of the last row; `None` in the last batch.
+    pub(super) upto: Option<Vec<String>>,
     range: Range,
     /// Keys walked.
     pub(super) items: u64,
@@ -80,11 +88,22 @@ impl Walk {
             Some(_) if unique => budget.items,
             _ => self.count(sql, &range).await?,
         };
-        let next = match upto {
+        let next = match upto.clone() {
             Some(after) => Next::Continue(Position { after, items: walked.saturating_add(items) }.into_progress()),
             None => Next::Finished,
         };
-        Ok(Batch { range, items, next })
+        Ok(Batch { key, after, upto, range, items, next })
+    }
+
+    /// The key of a batch's last row, of the last batch's too; `None` where that has no rows.
+    pub(super) async fn end(&self, sql: &mut dyn Sql, batch: &Batch) -> Result<Option<Vec<String>>, UpdateError> {
+        if batch.upto.is_some() {
+            return Ok(batch.upto.clone());
+        }
+        let statement = bound_statement(&*sql.dialect(), &self.table, &batch.key, batch.after.is_some(), " DESC");
+        let parameters: Vec<Value> = texts(batch.after.as_deref()).chain([Value::Integer(0)]).collect();
+        let rows = sql.query(&statement, &parameters).await?;
+        rows.into_iter().next().map(key_of).transpose()
     }
 
     /// How far the walk has come, from statistics.
@@ -155,7 +174,7 @@ impl Walk {
         budget: Budget,
     ) -> Result<Option<Vec<String>>, UpdateError> {
         let dialect = sql.dialect();
-        let statement = bound_statement(&*dialect, &self.table, key, after.is_some());
+        let statement = bound_statement(&*dialect, &self.table, key, after.is_some(), "");
         let offset = i64::try_from(budget.items.saturating_sub(1)).unwrap_or(i64::MAX);
         let parameters: Vec<Value> = texts(after).chain([Value::Integer(offset)]).collect();
         let rows = sql.query(&statement, &parameters).await?;
@@ -240,10 +259,10 @@ fn parenthesised(filter: &str) -> String {
     format!("({filter}\n)")
 }
 
-/// The statement that finds the key of the budget-th row.
+/// The statement that finds the key of a row by the number of rows before it, in the key's order or in the reverse.
 ///
 /// The table has an alias because ORDER BY with a bare name would mean the output column of that name, which is text.
-fn bound_statement(dialect: &dyn Dialect, table: &TableName, key: &[Column], resumed: bool) -> String {
+fn bound_statement(dialect: &dyn Dialect, table: &TableName, key: &[Column], resumed: bool, direction: &str) -> String {
     let columns = quoted(dialect, key, Some("walked"));
     let texts: Vec<String> = columns.iter().map(|column| dialect.key_as_text(column)).collect();
     let condition =
@@ -253,15 +272,27 @@ fn bound_statement(dialect: &dyn Dialect, table: &TableName, key: &[Column], res
         "SELECT {} FROM {} AS walked{condition}\nORDER BY {} LIMIT 1 OFFSET {offset}",
         texts.join(", "),
         dialect.table(table),
-        columns.join(", "),
+        columns.iter().map(|column| format!("{column}{direction}")).collect::<Vec<_>>().join(", "),
     )
 }
 
 /// Compares the key with the one bound from parameter `first` on: row by row where it has several columns.
 fn comparison(dialect: &dyn Dialect, key: &[Column], qualifier: Option<&str>, operator: &str, first: usize) -> String {
+    let numbers: Vec<usize> = (first..).take(key.len()).collect();
+    compare_with(dialect, key, qualifier, operator, &numbers)
+}
+
+/// As [`comparison`], with the number of each parameter.
+pub(super) fn compare_with(
+    dialect: &dyn Dialect,
+    key: &[Column],
+    qualifier: Option<&str>,
+    operator: &str,
+    numbers: &[usize],
+) -> String {
     let columns = quoted(dialect, key, qualifier);
     let values: Vec<String> =
-        key.iter().enumerate().map(|(index, column)| dialect.key_from_text(first + index, column)).collect();
+        key.iter().zip(numbers).map(|(column, number)| dialect.key_from_text(*number, column)).collect();
     match (columns.as_slice(), values.as_slice()) {
         ([column], [value]) => format!("{column} {operator} {value}"),
         _ => format!("({}) {operator} ({})", columns.join(", "), values.join(", ")),
@@ -315,7 +346,10 @@ impl Names {
     fn orders_by(self, index: &Index, key: &[String]) -> bool {
         let leading = index.columns.get(..key.len()).unwrap_or_default();
         let same = |(name, part): (&Option<String>, &String)| name.as_ref().is_some_and(|name| self.equal(name, part));
-        index.valid && !index.partial && leading.len() == key.len() && leading.iter().zip(key).all(same)
+        // All descending will do: such an index is read backwards.
+        let directions = index.directions.get(..key.len()).unwrap_or_default();
+        let in_order = directions.first().is_some_and(|first| first.is_some() && directions.iter().all(|d| d == first));
+        index.valid && !index.partial && in_order && leading.len() == key.len() && leading.iter().zip(key).all(same)
     }
 }
 
@@ -335,8 +369,11 @@ impl Walk {
         } else if problems.is_empty() && !table.indexes.iter().any(|index| names.orders_by(index, &self.key)) {
             let columns = self.key.join(", ");
             problems.push(key_problem(
-                &format!("no index of table \"{}\" begins with the key ({columns})", self.table),
-                &format!("take the primary key's columns in its order, or make an index on ({columns})"),
+                &format!("no index of table \"{}\" gives its rows in the order of the key ({columns})", self.table),
+                &format!(
+                    "take the primary key's columns in its order, or make an index on ({columns}): a b-tree, not \
+                     partial, its columns all ascending or all descending"
+                ),
             ));
         }
         Ok(problems)
@@ -344,11 +381,7 @@ impl Walk {
 
     fn check_key_column(&self, table: &Table, names: Names, name: &str) -> Option<Problem> {
         let Some(column) = names.column(table, name) else {
-            let known: Vec<&str> = table.columns.iter().map(|column| column.name.as_str()).collect();
-            return Some(key_problem(
-                &format!("table \"{}\" has no column \"{name}\"", self.table),
-                &format!("its columns are {}", known.join(", ")),
-            ));
+            return Some(no_column("key", &self.table, table, name));
         };
         if self.key.iter().filter(|other| names.equal(other, name)).count() > 1 {
             return Some(key_problem(&format!("column \"{name}\" stands in the key twice"), "name it once"));
@@ -371,6 +404,16 @@ pub(super) fn no_table(table: &TableName) -> Problem {
     }
 }
 
+/// The problem of a column that is not there.
+pub(super) fn no_column(field: &'static str, name: &TableName, table: &Table, column: &str) -> Problem {
+    let known: Vec<&str> = table.columns.iter().map(|column| column.name.as_str()).collect();
+    Problem {
+        field,
+        message: format!("table \"{name}\" has no column \"{column}\""),
+        hint: format!("its columns are {}", known.join(", ")),
+    }
+}
+
 fn key_problem(message: &str, hint: &str) -> Problem {
     Problem { field: "key", message: message.to_owned(), hint: hint.to_owned() }
 }
@@ -382,7 +425,22 @@ pub(super) async fn explain(
     field: &'static str,
     statement: &str,
 ) -> Result<Option<Problem>, UpdateError> {
-    match sql.query(&format!("EXPLAIN {statement}"), &[]).await {
+    explain_with(sql, field, statement, &[]).await
+}
+
+/// As [`explain`], for a statement with parameters.
+pub(super) async fn explain_with(
+    sql: &mut dyn Sql,
+    field: &'static str,
+    statement: &str,
+    parameters: &[Value],
+) -> Result<Option<Problem>, UpdateError> {
+    // SQLite's EXPLAIN alone lists its program, with operands that are no text.
+    let explain = match sql.dialect().system() {
+        System::Sqlite => "EXPLAIN QUERY PLAN",
+        System::Postgres => "EXPLAIN",
+    };
+    match sql.query(&format!("{explain} {statement}"), parameters).await {
         Ok(_) => Ok(None),
         Err(error) if error.class == ErrorClass::Permanent => Ok(Some(Problem {
             field,
@@ -391,6 +449,16 @@ pub(super) async fn explain(
         })),
         Err(error) => Err(error.into()),
     }
+}
+
+/// True for the statements that a database can be asked to plan without running them, and that make nothing that a
+/// later one may need.
+pub(super) fn can_be_explained(statement: &str, system: System) -> bool {
+    const WORDS: [&str; 8] = ["select", "insert", "update", "delete", "with", "values", "merge", "replace"];
+    let code = scan::code(statement, system);
+    // PostgreSQL's SELECT … INTO makes a table.
+    let makes = code.first().is_some_and(|first| first.is("select")) && code.iter().any(|token| token.is("into"));
+    !makes && code.first().is_some_and(|first| first.is_symbol("(") || WORDS.iter().any(|word| first.is(word)))
 }
 
 /// A text of several lines, for a message.

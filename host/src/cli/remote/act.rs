@@ -4,30 +4,53 @@ use std::collections::BTreeSet;
 
 use reqwest::Method;
 use serde_json::json;
-use tidegate::admin::api::view::{Did, Done, QueuedUpdate, Results};
+use tidegate::admin::api::view::{Did, Done, QueuedUpdate, Results as Answer};
 use tidegate::scheduler::choice::dependents;
 use tidegate::scheduler::database::QueueRow;
+use tidegate::update::Progress;
 
-use super::{CliError, Remote, output};
+use super::super::results::Results;
+use super::{CliError, Remote};
+
+/// Rows to be queued.
+pub(crate) struct Rows<'a> {
+    pub names: &'a [String],
+    /// The progress that each begins at.
+    pub progress: &'a Progress,
+    pub depends_on: Option<&'a str>,
+    pub ordering: i32,
+    /// Whether what would never run is queued, too.
+    pub force: bool,
+}
 
 impl Remote {
     /// Stores a pause on one database or on all.
-    pub(crate) async fn pause(&self, database: Option<&str>, reason: Option<String>) -> Result<(), CliError> {
+    pub(crate) async fn pause(
+        &self,
+        database: Option<&str>,
+        reason: Option<String>,
+        results: &mut Results,
+    ) -> Result<(), CliError> {
         let body = json!({ "persist": true, "reason": reason });
-        tell(&self.post(&place(database, "pause"), Some(&body)).await?)
+        tell(&self.post(&place(database, "pause"), Some(&body)).await?, results)
     }
 
     /// Lifts the pauses of one database or of all.
-    pub(crate) async fn resume(&self, database: Option<&str>) -> Result<(), CliError> {
-        tell(&self.post(&place(database, "resume"), None::<&()>).await?)
+    pub(crate) async fn resume(&self, database: Option<&str>, results: &mut Results) -> Result<(), CliError> {
+        tell(&self.post(&place(database, "resume"), None::<&()>).await?, results)
     }
 
     /// Queues updates, on every database that they are defined for.
-    pub(crate) async fn enqueue(&self, names: &[String], database: Option<&str>, force: bool) -> Result<(), CliError> {
+    pub(crate) async fn enqueue(
+        &self,
+        rows: &Rows<'_>,
+        database: Option<&str>,
+        results: &mut Results,
+    ) -> Result<(), CliError> {
         let databases = self.databases(database).await?;
         // Nothing is queued unless everything can be.
         let mut planned = Vec::new();
-        for name in names {
+        for name in rows.names {
             let mut defining = Vec::new();
             for database in &databases {
                 let update = self.update(&database.name, name, 0).await?;
@@ -35,7 +58,7 @@ impl Remote {
                     defining.push(&database.name);
                 }
             }
-            match (defining.is_empty(), force) {
+            match (defining.is_empty(), rows.force) {
                 (false, _) => {}
                 (true, true) => defining.extend(databases.iter().map(|database| &database.name)),
                 (true, false) => {
@@ -46,28 +69,39 @@ impl Remote {
             planned.extend(defining.into_iter().map(|database| (database, name)));
         }
         for (database, name) in planned {
-            let body = json!({ "name": name, "force": force });
-            tell(&self.post(&["databases", database, "updates"], Some(&body)).await?)?;
+            let body = json!({
+                "name": name,
+                "progress": rows.progress.0,
+                "depends_on": rows.depends_on,
+                "ordering": rows.ordering,
+                "force": rows.force,
+            });
+            tell(&self.post(&["databases", database, "updates"], Some(&body)).await?, results)?;
         }
         Ok(())
     }
 
     /// Has updates tried again: those named, or every one that failed.
-    pub(crate) async fn retry(&self, names: &[String], all: bool, database: Option<&str>) -> Result<(), CliError> {
+    pub(crate) async fn retry(
+        &self,
+        names: &[String],
+        all: bool,
+        database: Option<&str>,
+        results: &mut Results,
+    ) -> Result<(), CliError> {
         let mut met = BTreeSet::new();
         for database in self.databases(database).await? {
             for row in self.rows(&database.name).await? {
                 let asked = if all { row.last_error.is_some() } else { names.contains(&row.name) };
                 if asked {
-                    tell(
-                        &self.post(&["databases", &database.name, "updates", &row.name, "retry"], None::<&()>).await?,
-                    )?;
+                    let path = ["databases", &database.name, "updates", &row.name, "retry"];
+                    tell(&self.post(&path, None::<&()>).await?, results)?;
                     met.insert(row.name);
                 }
             }
         }
         if all && met.is_empty() {
-            return output::print("no update has failed");
+            return results.remark("no update has failed");
         }
         all_met(names, &met)
     }
@@ -78,6 +112,7 @@ impl Remote {
         names: &[String],
         with_dependents: bool,
         database: Option<&str>,
+        results: &mut Results,
     ) -> Result<(), CliError> {
         let mut met = BTreeSet::new();
         for database in self.databases(database).await? {
@@ -94,9 +129,9 @@ impl Remote {
             let mut gone: BTreeSet<String> = BTreeSet::new();
             for row in rows.iter().filter(|row| names.contains(&row.update_name)) {
                 if !gone.contains(&row.update_name) {
-                    let results = self.cancel_one(&database.name, &row.update_name).await?;
-                    tell(&results)?;
-                    gone.extend(results.results.into_iter().filter_map(|done| done.update));
+                    let answer = self.cancel_one(&database.name, &row.update_name).await?;
+                    tell(&answer, results)?;
+                    gone.extend(answer.results.into_iter().filter_map(|done| done.update));
                 }
             }
             met.extend(gone);
@@ -104,7 +139,7 @@ impl Remote {
         all_met(names, &met)
     }
 
-    async fn cancel_one(&self, database: &str, name: &str) -> Result<Results, CliError> {
+    async fn cancel_one(&self, database: &str, name: &str) -> Result<Answer, CliError> {
         let query = [("with_dependents", "true".to_owned())];
         self.ask(Method::DELETE, &["databases", database, "updates", name], &query, None::<&()>).await
     }
@@ -135,22 +170,26 @@ fn place<'a>(database: Option<&'a str>, command: &'a str) -> Vec<&'a str> {
     }
 }
 
-/// Prints what was done.
-fn tell(results: &Results) -> Result<(), CliError> {
-    results.results.iter().try_for_each(|done| output::print(&line(done)))
+/// Tells what was done.
+fn tell(answer: &Answer, results: &mut Results) -> Result<(), CliError> {
+    answer.results.iter().try_for_each(|done| {
+        let (word, line) = words(done);
+        results.tell(&done.database, done.update.as_deref(), word, &line)
+    })
 }
 
-fn line(Done { database, update, result }: &Done) -> String {
+/// What was done: for a program, and for a person.
+fn words(Done { database, update, result }: &Done) -> (&'static str, String) {
     let name = update.as_deref().unwrap_or_default();
     match result {
-        Did::Queued => format!("{name}: queued on {database}"),
-        Did::AlreadyQueued => format!("{name}: already queued on {database}"),
-        Did::Cancelled => format!("{name}: cancelled on {database}"),
-        Did::Retried => format!("{name}: will be tried again on {database}"),
-        Did::NotFailed => format!("{name}: has not failed on {database}"),
-        Did::RunNow => format!("{name}: runs now on {database}"),
-        Did::Running => format!("{name}: is running on {database}"),
-        Did::Paused => format!("{database}: paused"),
-        Did::Resumed => format!("{database}: resumed"),
+        Did::Queued => ("queued", format!("{name}: queued on {database}")),
+        Did::AlreadyQueued => ("already-queued", format!("{name}: already queued on {database}")),
+        Did::Cancelled => ("cancelled", format!("{name}: cancelled on {database}")),
+        Did::Retried => ("retried", format!("{name}: will be tried again on {database}")),
+        Did::NotFailed => ("not-failed", format!("{name}: has not failed on {database}")),
+        Did::RunNow => ("run-now", format!("{name}: runs now on {database}")),
+        Did::Running => ("running", format!("{name}: is running on {database}")),
+        Did::Paused => ("paused", format!("{database}: paused")),
+        Did::Resumed => ("resumed", format!("{database}: resumed")),
     }
 }

@@ -13,6 +13,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tidegate::admin::api::{PROBLEM, Problem, ROOT};
 
+pub(super) use act::Rows;
+
 use super::error::CliError;
 use super::output;
 

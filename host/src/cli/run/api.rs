@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use futures_util::FutureExt;
-use tidegate::admin::{self, Listener, Live, Site, State};
+use tidegate::admin::{self, Listener, Live, Metrics, Site, State};
 use tidegate::config::{Admin, Config};
 use tidegate::scheduler::Host;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinHandle;
 
 use super::reload::Reloader;
+use super::service;
 use crate::cli::error::CliError;
 use crate::cli::{output, wiring};
 
@@ -55,15 +56,25 @@ pub(super) fn state(config: &Config, host: &Host, live: Live) -> Result<State, C
     Ok(State::new(sites, (host.control(), host.board(), host.events().clone()), live, Arc::new(reloader)))
 }
 
+/// Counts what a host does from now on.
+///
+/// # Errors
+/// None that a configuration could bring about.
+pub(super) fn count(host: &Host) -> Result<Metrics, CliError> {
+    let metrics = Metrics::new().map_err(|error| CliError::failure("cannot set the metrics up").because(error))?;
+    host.events().observe(Arc::new(metrics.clone()));
+    Ok(metrics)
+}
+
 /// Serves the API until the host is told to stop.
-pub(super) fn serve(config: &Config, state: State, listeners: Vec<Listener>) -> JoinHandle<()> {
+pub(super) fn serve(config: &Config, state: State, metrics: Metrics, listeners: Vec<Listener>) -> JoinHandle<()> {
     let limits = config.admin.as_ref().map(|admin| admin.limits.clone()).unwrap_or_default();
     for listener in &listeners {
         output::line(&format!("the API listens on {}", listener.describe()));
     }
     let control = state.control().clone();
     let stopped = async move { control.stopped().await }.boxed().shared();
-    tokio::spawn(admin::serve(admin::router(state), listeners, limits, stopped))
+    tokio::spawn(admin::serve(admin::router(state, metrics), listeners, limits, stopped))
 }
 
 /// SIGHUP, from now on.
@@ -77,7 +88,10 @@ pub(super) fn hangups() -> Result<Signal, CliError> {
 /// Reloads at each SIGHUP, for ever.
 pub(super) async fn reload_at(mut hangups: Signal, state: State) {
     while hangups.recv().await.is_some() {
-        match state.reload().await {
+        service::reloading();
+        let reloaded = state.reload().await;
+        service::ready();
+        match reloaded {
             Ok(()) => output::line("reloaded the configuration and the controllers"),
             Err(wrong) => {
                 output::error("the configuration was not reloaded, and the old one stays in force");

@@ -9,7 +9,7 @@ use tidegate::scheduler::event::{Event, EventKind};
 
 use super::news::News;
 use super::pace::Pace;
-use crate::cli::output::visible;
+use crate::cli::output::inline;
 
 /// The bar's length: tenths of a percent.
 const WHOLE: u64 = 1_000;
@@ -70,7 +70,7 @@ impl Bars {
 fn bar(database: &str, update_name: &str) -> ProgressBar {
     /// How often the spinner turns, so that one sees that the host is alive during a long statement.
     const TURN: Duration = Duration::from_millis(200);
-    let bar = ProgressBar::new(WHOLE).with_prefix(visible(&format!("{database}: {update_name}")));
+    let bar = ProgressBar::new(WHOLE).with_prefix(inline(&format!("{database}: {update_name}")));
     bar.set_style(style(UNKNOWN));
     bar.enable_steady_tick(TURN);
     bar
@@ -81,7 +81,7 @@ fn draw(bar: &ProgressBar, pace: &Pace) {
         bar.set_style(style(KNOWN));
         bar.set_position((done.clamp(0.0, 1.0) * WHOLE as f64) as u64);
     }
-    bar.set_message(visible(&pace.details()));
+    bar.set_message(pace.details());
 }
 
 fn style(template: &str) -> ProgressStyle {

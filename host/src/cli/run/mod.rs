@@ -3,21 +3,27 @@
 mod api;
 mod bars;
 mod display;
+mod keys;
 mod news;
 mod pace;
 mod plain;
 mod plan;
 mod reload;
+mod service;
+mod trace;
 mod words;
 
 use std::io;
+use std::sync::Arc;
 
 use indicatif::MultiProgress;
+use serde::Serialize;
 use tidegate::config::Config;
 use tidegate::embed::DatabaseSpec;
 use tidegate::scheduler::{End, Host, Replacement, Summary};
 use tokio::signal::unix::{SignalKind, signal};
 
+use self::keys::Unechoed;
 use super::error::CliError;
 use super::{Context, output, wiring};
 use plan::Plan;
@@ -31,6 +37,10 @@ pub(super) struct Run {
     /// Stop when nothing can run any more: exit code 0 where the queues are empty, 3 where rows remain
     #[arg(long)]
     until_done: bool,
+
+    /// Print JSON when it ends: an object with `version` (1) and `databases`, each with how its work ended
+    #[arg(long)]
+    pub(super) json: bool,
 }
 
 impl Run {
@@ -41,22 +51,74 @@ impl Run {
         let listeners = api::listen(&config).await?;
         let Plan { databases, live, .. } = plan::plan(&config, self.until_done).await;
         let host = host(&config, databases, self.until_done)?;
-        let shutdown = shutdown(context.bars.clone())
+        let keys = Arc::new(Unechoed::new());
+        let shutdown = shutdown(context.bars.clone(), keys.clone())
             .map_err(|error| CliError::failure("cannot listen for signals").because(error))?;
-        let display = display::show(host.events().subscribe(), context.bars.clone());
+        host.events().observe(Arc::new(trace::Trace));
+        let display = (!output::is_logged()).then(|| display::show(host.events().subscribe(), context.bars.clone()));
         let state = api::state(&config, &host, live)?;
         let control = host.control();
         let reloads = tokio::spawn(api::reload_at(hangups, state.clone()));
-        let serving = api::serve(&config, state, listeners);
+        let serving = api::serve(&config, state, api::count(&host)?, listeners);
+        let service = service::start(host.control());
         let summaries = host.run(shutdown).await;
         // The host may have ended by itself.
         control.stop();
         reloads.abort();
         let _ = reloads.await;
+        let _ = service.await;
         let _ = serving.await;
         // The host is gone and with it the stream of events, so that the display ends after the last one.
-        let _ = display.await;
+        if let Some(display) = display {
+            let _ = display.await;
+        }
+        keys.restore();
+        if self.json {
+            output::print_json(&Report::new(&summaries))?;
+        }
         conclude(&summaries)
+    }
+}
+
+/// How the work ended: the shape of the JSON.
+#[derive(Serialize)]
+struct Report<'a> {
+    /// Grows when a key's meaning changes or a key goes; new keys may come at any time.
+    version: u32,
+    /// In the configuration's order.
+    databases: Vec<DatabaseEnd<'a>>,
+}
+
+#[derive(Serialize)]
+struct DatabaseEnd<'a> {
+    name: &'a str,
+    /// "done" where nothing can run any more, "stopped" where the host was told to stop, "failed".
+    end: &'static str,
+    /// What remains in the queue and cannot run, where nothing can.
+    remaining: Vec<Remaining<'a>>,
+    /// Why the database could not be worked on.
+    error: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Remaining<'a> {
+    name: &'a str,
+    /// Why it cannot run.
+    reason: &'a str,
+}
+
+impl<'a> Report<'a> {
+    fn new(summaries: &'a [Summary]) -> Self {
+        let databases = summaries.iter().map(|Summary { database, end }| {
+            let (end, remaining, error) = match end {
+                End::Stopped => ("stopped", &[][..], None),
+                End::Done { remaining } => ("done", &remaining[..], None),
+                End::Failed(error) => ("failed", &[][..], Some(error.to_string())),
+            };
+            let remaining = remaining.iter().map(|(name, reason)| Remaining { name, reason }).collect();
+            DatabaseEnd { name: database, end, remaining, error }
+        });
+        Self { version: 1, databases: databases.collect() }
     }
 }
 
@@ -82,7 +144,7 @@ fn host(config: &Config, databases: Vec<(String, Replacement)>, until_done: bool
 }
 
 /// Resolves at the first signal to stop; at the second the process ends.
-fn shutdown(bars: MultiProgress) -> io::Result<impl Future<Output = ()>> {
+fn shutdown(bars: MultiProgress, keys: Arc<Unechoed>) -> io::Result<impl Future<Output = ()>> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     Ok(async move {
@@ -98,6 +160,7 @@ fn shutdown(bars: MultiProgress) -> io::Result<impl Future<Output = ()>> {
             }
             /// What a shell reports of a process that SIGINT ended.
             const INTERRUPTED: i32 = 130;
+            keys.restore();
             std::process::exit(INTERRUPTED);
         });
     })
@@ -122,7 +185,7 @@ fn conclude(summaries: &[Summary]) -> Result<(), CliError> {
         0 => Ok(()),
         count => {
             let rows = if count == 1 { "1 row remains".to_owned() } else { format!("{count} rows remain") };
-            Err(CliError::rows_remain(format!("{rows} that cannot run\n  {}", remaining.join("\n  ")))
+            Err(CliError::rows_remain(format!("{rows} that cannot run"), remaining)
                 .hint("mend what the reasons name; what is quarantined then waits for `tidegate retry`"))
         }
     }

@@ -7,7 +7,7 @@ use tidegate::controller::{Callback, FaultKind};
 use tidegate::scheduler::event::{Event, EventKind};
 
 use super::words::words;
-use crate::cli::output::visible;
+use crate::cli::output::inline;
 
 /// A fault of one kind in one callback is told once in this time: a guest could have a new one in each iteration.
 const FAULT_EVERY: Duration = Duration::from_secs(60);
@@ -39,7 +39,7 @@ impl News {
             }
             kind => words(kind)?,
         };
-        let (database, words) = (&event.database, visible(&words));
+        let database = inline(&event.database);
         Some(match untold {
             0 => format!("{database}: {words}"),
             1 => format!("{database}: {words}\n  once more since this was last told"),

@@ -9,9 +9,6 @@ use tidegate::scheduler::event::EventKind;
 use crate::cli::output;
 use tidegate::scheduler::report::{RECENT, throughput};
 
-/// Holds shorter than this are part of the pace, and no news.
-const WORTH_TELLING: Duration = Duration::from_secs(2);
-
 /// An update in hand.
 #[derive(Debug, Default)]
 pub(super) struct Pace {
@@ -24,8 +21,10 @@ pub(super) struct Pace {
     recent: VecDeque<Record>,
     /// Items since it was taken in hand.
     items: u64,
-    /// Why the controller lets it wait, where it does for long.
+    /// Why the controller lets it wait, where that is more than a rest between batches.
     pub held: Option<String>,
+    /// What else keeps it from going on. The news has told it.
+    stalled: Option<String>,
 }
 
 impl Pace {
@@ -47,12 +46,23 @@ impl Pace {
                     self.recent.pop_front();
                 }
             }
-            EventKind::BatchStarted { .. } => self.held = None,
-            EventKind::Held { duration, reason, .. } if *duration >= WORTH_TELLING => {
-                self.held = Some(reason.clone());
+            EventKind::BatchStarted { .. } => (self.held, self.stalled) = (None, None),
+            EventKind::Held { reason, rest: false, .. } => self.held = Some(output::inline(reason)),
+            EventKind::Paused { .. } => self.stalled = Some("paused".to_owned()),
+            EventKind::Unavailable { error, .. } => {
+                self.stalled = Some(format!("unavailable: {}", output::inline(error)))
             }
+            EventKind::TransientFailure { error, .. } | EventKind::Failure { error, retry_in: Some(_), .. } => {
+                self.stalled = Some(format!("to be tried again: {}", output::inline(error)));
+            }
+            EventKind::Resumed | EventKind::Available => self.stalled = None,
             _ => {}
         }
+    }
+
+    /// True where it does not go on, and has no pace therefore.
+    pub(super) fn is_stalled(&self) -> bool {
+        self.stalled.is_some()
     }
 
     /// The part that is done, 0.0 to 1.0.
@@ -63,7 +73,7 @@ impl Pace {
     /// How far it is and how fast, on one line: "42 %, 48s left, 12,000/s, batch of 1,200 in 98ms of 100ms, 110,400
     /// items".
     pub(super) fn describe(&self) -> String {
-        match (self.done, &self.held) {
+        match (self.done, self.held.as_ref().or(self.stalled.as_ref())) {
             (Some(done), None) if !self.one_shot => format!("{}, {}", output::percent(done), self.details()),
             _ => self.details(),
         }
@@ -71,6 +81,9 @@ impl Pace {
 
     /// The same without the part that is done. A narrow terminal cuts its end off, so that what matters most is first.
     pub(super) fn details(&self) -> String {
+        if let Some(reason) = &self.stalled {
+            return reason.clone();
+        }
         if let Some(reason) = &self.held {
             return format!("held: {reason}");
         }

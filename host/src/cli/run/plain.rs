@@ -8,7 +8,7 @@ use tidegate::scheduler::event::{Event, EventKind};
 
 use super::news::News;
 use super::pace::Pace;
-use crate::cli::output::visible;
+use crate::cli::output::inline;
 
 /// Between two lines on the pace of one database's update, and between two on what holds it.
 const PACE_EVERY: Duration = Duration::from_secs(5);
@@ -47,7 +47,11 @@ impl InHand {
                 (Some(_), None) => true,
                 (Some(reason), Some((told, when))) => is(*when, if reason == told { HOLD_EVERY } else { PACE_EVERY }),
             },
-            EventKind::IterationEnded { .. } | EventKind::Progress { .. } => is(self.told, PACE_EVERY),
+            // A failure is news, and so is whatever else lets it stand still.
+            EventKind::IterationEnded { record, .. } if record.error.is_some() => false,
+            EventKind::IterationEnded { .. } | EventKind::Progress { .. } => {
+                !self.pace.is_stalled() && is(self.told, PACE_EVERY)
+            }
             _ => false,
         };
         if due {
@@ -70,7 +74,7 @@ impl Plain {
             && in_hand.take_in(kind, *at)
         {
             let pace = &in_hand.pace;
-            lines.push(visible(&format!("{database}: {}: {}", pace.update_name, pace.describe())));
+            lines.push(format!("{}: {}: {}", inline(database), inline(&pace.update_name), pace.describe()));
         }
         lines
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use tidegate::admin::state::Component;
-use tidegate::admin::{Access, Live, LoadedController};
+use tidegate::admin::{Access, Jobs, Live, LoadedController};
 use tidegate::config::{self, BackgroundUpdates, Config};
 use tidegate::controller::{BuiltIn, Fallback, Fault, Policy, SupervisorSettings};
 use tidegate::sandbox::ComponentSource;
@@ -53,6 +53,7 @@ pub(super) async fn plan(config: &Config, until_done: bool) -> Plan {
             .filter_map(|controller| Some(describe(config, controller, loaded.get(controller.name.as_str())?)))
             .collect(),
         access: Access::new(config.admin.as_ref().map(|admin| admin.tokens.clone()).unwrap_or_default()),
+        jobs: Jobs::new(config.jobs.iter().map(|job| job.definition.clone()).collect()),
     };
     let broken = config.controllers.iter().filter_map(|controller| {
         let fault = loaded.get(controller.name.as_str())?.as_ref().err()?;

@@ -2,55 +2,65 @@
 
 use tidegate::scheduler::event::EventKind;
 
-use crate::cli::output::duration;
+use crate::cli::output::{duration, inline};
 
 /// An event in words; `None` for what is only part of an update's pace.
 pub(super) fn words(kind: &EventKind) -> Option<String> {
     Some(match kind {
         EventKind::LeaseAcquired => "working on this database".to_owned(),
         EventKind::StandingBy { holder: Some(holder) } => {
-            format!("standing by: process {} on {} works on this database", holder.pid, holder.host)
+            format!("standing by: process {} on {} works on this database", holder.pid, inline(&holder.host))
         }
         EventKind::StandingBy { holder: None } => "standing by: another host works on this database".to_owned(),
-        EventKind::LeaseLost { reason } => format!("lease lost: {reason}"),
+        EventKind::LeaseLost { reason } => format!("lease lost: {}", inline(reason)),
         EventKind::Unavailable { error, retry_in } => {
-            format!("unavailable: {error}; trying again in {}", duration(*retry_in))
+            format!("unavailable: {}; trying again in {}", inline(error), duration(*retry_in))
         }
         EventKind::Available => "available again".to_owned(),
-        EventKind::UpdateStarted { update_name, one_shot: true } => format!("{update_name}: started, in one go"),
-        EventKind::UpdateStarted { update_name, one_shot: false } => format!("{update_name}: started"),
-        EventKind::TransientFailure { update_name, error, retry_in } => {
-            format!("{update_name}: {error}; trying again in {}", duration(*retry_in))
+        EventKind::UpdateStarted { update_name, one_shot: true } => {
+            format!("{}: started, in one go", inline(update_name))
         }
-        EventKind::Failure { update_name, error, attempts, retry_in } => match (retry_in, attempts) {
-            (Some(retry_in), _) => {
-                format!("{update_name}: failed (attempt {attempts}): {error}; trying again in {}", duration(*retry_in))
+        EventKind::UpdateStarted { update_name, one_shot: false } => format!("{}: started", inline(update_name)),
+        EventKind::TransientFailure { update_name, error, retry_in } => {
+            format!("{}: {}; trying again in {}", inline(update_name), inline(error), duration(*retry_in))
+        }
+        EventKind::Failure { update_name, error, attempts, retry_in } => {
+            let (name, error) = (inline(update_name), inline(error));
+            match (retry_in, attempts) {
+                (Some(retry_in), _) => {
+                    format!("{name}: failed (attempt {attempts}): {error}; trying again in {}", duration(*retry_in))
+                }
+                (None, 1) => format!("{name}: quarantined after 1 attempt: {error}"),
+                (None, _) => format!("{name}: quarantined after {attempts} attempts: {error}"),
             }
-            (None, 1) => format!("{update_name}: quarantined after 1 attempt: {error}"),
-            (None, _) => format!("{update_name}: quarantined after {attempts} attempts: {error}"),
-        },
-        EventKind::UpdateFinished { update_name } => format!("{update_name}: finished"),
-        EventKind::UpdateMoved { update_name, gone: true } => format!("{update_name}: withdrawn from the queue"),
-        EventKind::UpdateMoved { update_name, gone: false } => format!("{update_name}: somebody else moved it on"),
+        }
+        EventKind::UpdateFinished { update_name } => format!("{}: finished", inline(update_name)),
+        EventKind::UpdateMoved { update_name, gone: true } => {
+            format!("{}: withdrawn from the queue", inline(update_name))
+        }
+        EventKind::UpdateMoved { update_name, gone: false } => {
+            format!("{}: somebody else moved it on", inline(update_name))
+        }
         EventKind::ControllerFault { controller, fault, .. } => {
-            format!("controller {controller}: {fault}\n  hint: {}", fault.kind.hint())
+            format!("controller {}: {}\n  hint: {}", inline(controller), inline(&fault.to_string()), fault.kind.hint())
         }
         EventKind::Fallback { controller, fallback, reason } => {
             let effect = match fallback.as_str() {
                 "hold" => "updates are held until it is mended",
                 _ => "the built-in policy takes over",
             };
-            format!("controller {controller}: {reason}; {effect} (fallback \"{fallback}\")")
+            format!("controller {}: {}; {effect} (fallback \"{fallback}\")", inline(controller), inline(reason))
         }
         EventKind::ControllerLoaded { controller, reloaded: true } => {
             format!("reloaded: controller {controller} sets the pace")
         }
         EventKind::Blocked { rows } if rows.is_empty() => return None,
         EventKind::Blocked { rows } => {
-            let rows: Vec<_> = rows.iter().map(|(name, reason)| format!("{name} ({reason})")).collect();
+            let rows: Vec<_> =
+                rows.iter().map(|(name, reason)| format!("{} ({})", inline(name), inline(reason))).collect();
             format!("cannot run: {}", rows.join(", "))
         }
-        EventKind::Paused { reason: Some(reason) } => format!("paused: {reason}"),
+        EventKind::Paused { reason: Some(reason) } => format!("paused: {}", inline(reason)),
         EventKind::Paused { reason: None } => "paused".to_owned(),
         EventKind::Resumed => "resumed".to_owned(),
         EventKind::Idle { remaining: 0 } => "the queue is empty".to_owned(),

@@ -17,7 +17,7 @@ use source::Source;
 pub(super) struct Status {
     /// Print JSON: an object with `version` (1) and `databases`; a key's meaning never changes within a version
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
 
     /// This database alone
     #[arg(long, value_name = "DATABASE")]

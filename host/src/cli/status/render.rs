@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tidegate::scheduler::report::State;
 
-use super::report::{DatabaseReport, Report, UpdateReport};
+use super::report::{DatabaseReport, FaultReport, Report, UpdateReport};
 use crate::cli::output;
 
 /// The whole report.
@@ -15,8 +15,12 @@ pub(super) fn report(report: &Report) -> String {
 fn database(database: &DatabaseReport) -> String {
     let mut lines = vec![headline(database)];
     if let Some(activity) = &database.activity {
-        lines.push(format!("  controller: {}", activity.controller));
-        lines.extend(activity.fault.iter().map(|fault| format!("  its last fault: {fault}")));
+        lines.push(format!("  controller: {}", output::inline(&activity.controller)));
+        lines.extend(activity.fault.iter().map(|fault| format!("  its last fault: {}", output::inline(fault))));
+    }
+    if let Some(FaultReport { controller, fault, .. }) = &database.last_fault {
+        let (controller, fault) = (output::inline(controller), output::inline(fault));
+        lines.push(format!("  controller, when a host last ran: {controller}\n  its last fault: {fault}"));
     }
     if database.error.is_none() && database.updates.is_empty() {
         lines.push(match database.queue_table_exists {
@@ -52,15 +56,15 @@ fn headline(database: &DatabaseReport) -> String {
             None => "paused".to_owned(),
         });
     }
-    parts.join(", ")
+    output::inline(&parts.join(", "))
 }
 
 fn updates(updates: &[UpdateReport]) -> String {
     let mut table = output::table(&["UPDATE", "STATE", "DONE", "RATE", "LEFT", "LAST ERROR"]);
     for update in updates {
         table.add_row([
-            update.name.clone(),
-            state(update),
+            output::inline(&update.name),
+            output::inline(&state(update)),
             update.done.map(output::percent).unwrap_or_default(),
             update.items_per_s.map(|rate| output::rate(rate / 1_000.0)).unwrap_or_default(),
             update.time_left_ms.map(|left| output::duration(Duration::from_millis(left))).unwrap_or_default(),
@@ -71,8 +75,9 @@ fn updates(updates: &[UpdateReport]) -> String {
 }
 
 fn last_error(attempts: u32, error: &str) -> String {
+    let error = output::inline(error);
     match attempts {
-        0 => error.to_owned(),
+        0 => error,
         1 => format!("{error} (once)"),
         _ => format!("{error} ({attempts} times)"),
     }

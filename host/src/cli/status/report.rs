@@ -40,6 +40,8 @@ pub(super) struct DatabaseReport {
     pub obstacle: Option<String>,
     /// What that host said last that it does.
     pub activity: Option<ActivityReport>,
+    /// Where no host works on it: the last fault of the controller of the last host.
+    pub last_fault: Option<FaultReport>,
     /// The pause that is stored, where one is.
     pub pause: Option<PauseReport>,
     /// The queue's rows, in their order.
@@ -62,7 +64,7 @@ pub(super) struct ActivityReport {
     pub update: Option<String>,
     /// What it does with it: "running", "held", "backing off", "paused" or "idle".
     pub state: String,
-    /// Why, where it waits.
+    /// Why, where it waits; with "running", why it rests between two batches.
     pub reason: Option<String>,
     /// The controller that sets the pace, and where it is a fallback, what it stands in for.
     pub controller: String,
@@ -70,6 +72,17 @@ pub(super) struct ActivityReport {
     pub fault: Option<String>,
     /// The estimate that batch sizes are made from.
     pub average_items_per_ms: Option<f64>,
+    /// When the host wrote this, in milliseconds since the Unix epoch.
+    pub at_ms: i64,
+}
+
+/// What was last wrong with a controller.
+#[derive(Debug, Serialize)]
+pub(super) struct FaultReport {
+    /// The controller, and where it was a fallback, what it stood in for.
+    pub controller: String,
+    /// The fault, with its hint.
+    pub fault: String,
     /// When the host wrote this, in milliseconds since the Unix epoch.
     pub at_ms: i64,
 }
@@ -127,6 +140,7 @@ impl DatabaseReport {
             runner: None,
             obstacle: None,
             activity: None,
+            last_fault: None,
             pause: None,
             updates: Vec::new(),
         }
@@ -146,7 +160,7 @@ pub(super) struct UpdateReport {
     pub progress: String,
     /// The part that is done, 0.0 to 1.0, estimated.
     pub done: Option<f64>,
-    /// Items per second over the last iterations, waiting included.
+    /// Items per second over the last iterations, waiting included, where it is running.
     pub items_per_s: Option<f64>,
     /// What is left at that pace.
     pub time_left_ms: Option<u64>,
@@ -164,7 +178,8 @@ pub(super) fn database(
     defined: &dyn Fn(&str) -> bool,
 ) -> DatabaseReport {
     let Snapshot { queue, runner, paces } = snapshot;
-    // A host that was killed leaves its last words behind.
+    // A host leaves its last words behind, which say nothing of what is done now.
+    let last_fault = queue.activity.as_ref().filter(|_| runner.is_none()).and_then(last_fault);
     let activity = queue.activity.filter(|activity| runner.as_ref() == Some(&activity.holder));
     let doing = activity.as_ref().and_then(Doing::told);
     let standings = assess(&queue.rows, defined);
@@ -178,12 +193,20 @@ pub(super) fn database(
         updates: updates.collect(),
         runner: runner.map(RunnerReport::from),
         activity: activity.map(ActivityReport::from),
+        last_fault,
         pause: queue.pause.map(PauseReport::from),
         ..DatabaseReport::without_queue(database)
     }
 }
 
+fn last_fault(activity: &Activity) -> Option<FaultReport> {
+    let fault = activity.fault.clone()?;
+    Some(FaultReport { controller: activity.controller.clone(), fault, at_ms: activity.at_ms })
+}
+
 fn update(row: QueueRow, state: State, reason: Option<String>, pace: Pace) -> UpdateReport {
+    // What stands still has no pace, however fast it once went.
+    let pace = Pace { items_per_ms: pace.items_per_ms.filter(|_| state == State::Running), ..pace };
     let (attempts, last_error, last_error_at_ms) = match row.failure {
         Some(failure) => (failure.attempts, Some(failure.error), Some(failure.at_ms)),
         None => (0, None, None),

@@ -87,9 +87,13 @@ async fn look_into(
     database: &config::Database,
 ) -> Result<DatabaseReport, SqlError> {
     let handlers = wiring::handlers(config, database);
-    let Some(snapshot) = look(opened, &handlers).await? else { return Ok(DatabaseReport::without_queue(database)) };
+    let Some(mut snapshot) = look(opened, &handlers).await? else { return Ok(DatabaseReport::without_queue(database)) };
     // A host that cannot write cannot write down why.
     let obstacle = if snapshot.runner.is_some() { opened.obstacle().await? } else { None };
+    if obstacle.is_some() {
+        // Whatever its pace was, it is none now.
+        snapshot.paces.values_mut().for_each(|pace| pace.items_per_ms = None);
+    }
     let report = report::database(database, snapshot, &|name| handlers.contains_key(name));
     Ok(DatabaseReport { obstacle, ..report })
 }
@@ -111,6 +115,7 @@ fn seen_by_host(database: view::Database, queue: Result<view::Queue, String>) ->
         runner: queue.runner.map(|view::Process { host, pid }| RunnerReport { host, pid }),
         obstacle: queue.obstacle,
         activity,
+        last_fault: None,
         pause,
         updates: queue.updates.into_iter().map(UpdateReport::from).collect(),
     }

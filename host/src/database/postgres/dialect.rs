@@ -2,11 +2,29 @@
 
 use async_trait::async_trait;
 
+use super::inspect;
 use crate::database::estimate::{EMPTY, KeyRange};
-use crate::update::sql::{Column, Dialect, Estimate, Index, Row, Sql, SqlError, System, Table, TableName, Value};
+use crate::update::plan::Explanation;
+use crate::update::sql::{
+    Column, Dialect, Direction, Estimate, Index, Lacking, Right, Row, Sql, SqlError, System, Table, TableName, Value,
+};
 
 /// PostgreSQL's dialect.
 pub(super) struct PostgresDialect;
+
+/// The indexes of a table ($1, quoted), a row for each column of each. Its options (`indoption`) are the sum of 1 for
+/// descending and 2 for NULLs first; where it yields the column's own order they are 0, or 3 for the reverse.
+const INDEXES: &str = "\
+    select i.relname::text, x.indisunique, x.indpred is not null, x.indisvalid, pg_get_indexdef(x.indexrelid), \
+           a.attname::text, \
+           case when m.amname = 'btree' and o.opcdefault and x.indcollation[k.place::int - 1] = a.attcollation \
+                then x.indoption[k.place::int - 1] end \
+    from pg_index x join pg_class i on i.oid = x.indexrelid join pg_am m on m.oid = i.relam \
+    cross join lateral unnest(x.indkey::int2[]) with ordinality k (attnum, place) \
+    left join pg_opclass o on o.oid = x.indclass[k.place::int - 1] \
+    left join pg_attribute a on a.attrelid = x.indrelid and a.attnum = k.attnum \
+    where x.indrelid = to_regclass($1::text) and k.place <= x.indnkeyatts \
+    order by i.relname, k.place";
 
 #[async_trait]
 impl Dialect for PostgresDialect {
@@ -28,8 +46,8 @@ impl Dialect for PostgresDialect {
     }
 
     async fn describe(&self, sql: &mut dyn Sql, table: &TableName) -> Result<Option<Table>, SqlError> {
-        let select = "select a.attname::text, format_type(a.atttypid, a.atttypmod), a.attnotnull \
-                      from pg_class c left join pg_attribute a \
+        let select = "select a.attname::text, format_type(a.atttypid, a.atttypmod), a.attnotnull, \
+                      c.relkind = 'p' from pg_class c left join pg_attribute a \
                       on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped \
                       where c.oid = to_regclass($1::text) and c.relkind in ('r', 'p', 'v', 'm', 'f') order by a.attnum";
         let name = [Value::from(self.table(table))];
@@ -39,18 +57,12 @@ impl Dialect for PostgresDialect {
         }
         // A table without columns gives one row of NULLs.
         let columns = rows.iter().filter(|row| row.first() != Some(&Value::Null)).map(column).collect();
-        let select = "select i.relname::text, x.indisunique, x.indpred is not null, x.indisvalid, \
-                      pg_get_indexdef(x.indexrelid), a.attname::text \
-                      from pg_index x join pg_class i on i.oid = x.indexrelid \
-                      cross join lateral unnest(x.indkey::int2[]) with ordinality k (attnum, place) \
-                      left join pg_attribute a on a.attrelid = x.indrelid and a.attnum = k.attnum \
-                      where x.indrelid = to_regclass($1::text) and k.place <= x.indnkeyatts \
-                      order by i.relname, k.place";
+        let partitioned = rows.first().is_some_and(|row| boolean(row, 3));
         let mut indexes = Vec::new();
-        for row in sql.query(select, &name).await? {
+        for row in sql.query(INDEXES, &name).await? {
             add_index_column(&mut indexes, &row);
         }
-        Ok(Some(Table { columns, indexes }))
+        Ok(Some(Table { columns, indexes, partitioned }))
     }
 
     async fn estimate(
@@ -76,6 +88,23 @@ impl Dialect for PostgresDialect {
         };
         let done = part_by_statistics(sql, &self.table(table), first, after).await?;
         Ok(done.map(|done| Estimate { done: done.clamp(0.0, 1.0), rows }))
+    }
+
+    async fn explain(&self, sql: &mut dyn Sql, statement: &str, parameters: &[Value]) -> Result<Explanation, SqlError> {
+        inspect::explain(sql, statement, parameters).await
+    }
+
+    async fn lacking(
+        &self,
+        sql: &mut dyn Sql,
+        table: &TableName,
+        rights: &[Right],
+    ) -> Result<Option<Lacking>, SqlError> {
+        inspect::lacking(sql, table, rights).await
+    }
+
+    async fn bearer(&self, sql: &mut dyn Sql, table: &TableName, name: &str) -> Result<Option<String>, SqlError> {
+        inspect::bearer(sql, table, name).await
     }
 }
 
@@ -129,11 +158,20 @@ fn column(row: &Row) -> Column {
 fn add_index_column(indexes: &mut Vec<Index>, row: &Row) {
     let name = text(row, 0);
     let column = row.get(5).and_then(Value::as_text).map(str::to_owned);
+    let direction = match row.get(6).and_then(Value::as_integer) {
+        Some(0) => Some(Direction::Ascending),
+        Some(3) => Some(Direction::Descending),
+        _ => None,
+    };
     match indexes.last_mut() {
-        Some(last) if last.name == name => last.columns.push(column),
+        Some(last) if last.name == name => {
+            last.columns.push(column);
+            last.directions.push(direction);
+        }
         _ => indexes.push(Index {
             name,
             columns: vec![column],
+            directions: vec![direction],
             unique: boolean(row, 1),
             partial: boolean(row, 2),
             valid: boolean(row, 3),

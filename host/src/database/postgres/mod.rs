@@ -7,6 +7,7 @@ mod connection;
 mod dialect;
 mod error;
 mod held;
+mod inspect;
 mod lease;
 mod name;
 mod tls;
@@ -27,8 +28,8 @@ use self::url::Target;
 use crate::database::handle::{self, Control};
 use crate::database::tables::Tables;
 use crate::database::{OpenError, Options, PostgresOptions};
-use crate::scheduler::database::{Begin, Holder, LeaseAttempt, Session};
-use crate::update::sql::{Dialect, SqlError, Value};
+use crate::scheduler::database::{Begin, Holder, LeaseAttempt, Remark, Session};
+use crate::update::sql::{Dialect, Sql as _, SqlError, Value};
 
 /// One database of a PostgreSQL server.
 pub(crate) struct Driver {
@@ -157,7 +158,12 @@ impl handle::Driver for Driver {
 
     async fn obstacle(&self) -> Result<Option<String>, SqlError> {
         // Locks are on tables and rows: a host that meets one can still write down which.
-        Ok(None)
+        let select = "select case when pg_is_in_recovery() then 'the server is a standby, which can only be read' \
+                      when current_setting('transaction_read_only') = 'on' \
+                      then 'default_transaction_read_only is on' end";
+        let mut held = self.take(&self.control, &self.holder, Role::Control).await?;
+        let rows = held.query(select, &[]).await?;
+        Ok(rows.first().and_then(|row| row.first()).and_then(Value::as_text).map(str::to_owned))
     }
 
     async fn begin(&self, update_name: &str, progress: &str) -> Result<Begin, SqlError> {
@@ -193,6 +199,11 @@ impl handle::Driver for Driver {
 
     async fn inspect(&self) -> Result<Box<dyn Session>, SqlError> {
         Ok(Box::new(self.take(&self.control, &self.holder, Role::Control).await?))
+    }
+
+    async fn survey(&self) -> Result<Vec<Remark>, SqlError> {
+        let mut held = self.take(&self.control, &self.holder, Role::Control).await?;
+        inspect::survey(&mut held).await
     }
 
     async fn close(&self) {

@@ -148,6 +148,8 @@ pub(super) struct Held {
     transaction: Option<u64>,
     /// The error that ended the transaction before its time.
     broken: Option<SqlError>,
+    /// True where the last job ended the transaction in good order, and nothing came after: nothing is left to tidy up.
+    ended: bool,
 }
 
 impl Held {
@@ -158,7 +160,7 @@ impl Held {
             Some(connection) => connection.clone(),
             None => turn.insert(Connection::open(path, busy_timeout).await?).clone(),
         };
-        Ok(Self { connection, _turn: turn, in_hand: Arc::default(), transaction: None, broken: None })
+        Ok(Self { connection, _turn: turn, in_hand: Arc::default(), transaction: None, broken: None, ended: false })
     }
 
     /// Runs a job within the transaction, where there is one: never after that was ended behind our back.
@@ -169,6 +171,7 @@ impl Held {
         if let Some(error) = &self.broken {
             return Err(error.clone());
         }
+        self.ended = false;
         let Some(began_after) = self.transaction else {
             return self.connection.run(Some(&self.in_hand), job).await;
         };
@@ -198,6 +201,7 @@ impl Held {
     ) -> Result<T, SqlError> {
         let jobs = Arc::clone(&self.connection.jobs);
         // Noted before it happens: whoever drops this future meanwhile rolls back.
+        self.ended = false;
         self.transaction = Some(u64::MAX);
         let (began_after, value) = self
             .connection
@@ -226,6 +230,7 @@ impl Held {
         })
         .await?;
         self.transaction = None;
+        self.ended = true;
         Ok(())
     }
 
@@ -236,6 +241,7 @@ impl Held {
             roll_back(sqlite);
             Ok(())
         };
+        self.ended = false;
         self.connection.run(None, rolled_back).await
     }
 
@@ -247,6 +253,9 @@ impl Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
+        if self.ended {
+            return;
+        }
         // A statement whose future was dropped still runs.
         interrupt(&self.connection.jobs, &self.in_hand);
         self.connection.send(|sqlite| roll_back(sqlite));

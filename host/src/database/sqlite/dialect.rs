@@ -11,8 +11,12 @@
 
 use async_trait::async_trait;
 
+use super::inspect::{self, ROWID};
 use crate::database::estimate::{EMPTY, KeyRange};
-use crate::update::sql::{Column, Dialect, Estimate, Index, Row, Sql, SqlError, System, Table, TableName, Value};
+use crate::update::plan::Explanation;
+use crate::update::sql::{
+    Column, Dialect, Direction, Estimate, Index, Lacking, Right, Row, Sql, SqlError, System, Table, TableName, Value,
+};
 
 /// SQLite's dialect.
 pub(super) struct SqliteDialect;
@@ -77,6 +81,18 @@ impl Dialect for SqliteDialect {
         }
     }
 
+    fn key_value(&self, text: &str, column: &Column) -> Value {
+        // In an expression nothing tells 5 from '5' but the value itself.
+        let integer = || text.parse().ok().map(Value::Integer);
+        let real = || text.parse().ok().filter(|number: &f64| number.is_finite()).map(Value::Real);
+        match Affinity::of(&column.sql_type) {
+            Affinity::Integer | Affinity::Numeric | Affinity::Real => {
+                integer().or_else(real).unwrap_or_else(|| Value::from(text))
+            }
+            Affinity::Text | Affinity::Blob | Affinity::Undeclared => Value::from(text),
+        }
+    }
+
     async fn describe(&self, sql: &mut dyn Sql, table: &TableName) -> Result<Option<Table>, SqlError> {
         let (arguments, values) = arguments(table);
         let select =
@@ -94,8 +110,9 @@ impl Dialect for SqliteDialect {
         {
             columns[*only].not_null = true;
             let rowid = Index {
-                name: "rowid".to_owned(),
+                name: ROWID.to_owned(),
                 columns: vec![Some(columns[*only].name.clone())],
+                directions: vec![Some(Direction::Ascending)],
                 unique: true,
                 partial: false,
                 valid: true,
@@ -103,7 +120,8 @@ impl Dialect for SqliteDialect {
             };
             indexes.insert(0, (rowid, "pk".to_owned()));
         }
-        Ok(Some(Table { columns, indexes: indexes.into_iter().map(|(index, _)| index).collect() }))
+        let indexes = indexes.into_iter().map(|(index, _)| index).collect();
+        Ok(Some(Table { columns, indexes, partitioned: false }))
     }
 
     async fn estimate(
@@ -127,6 +145,24 @@ impl Dialect for SqliteDialect {
             None => Ok(Some(EMPTY)),
         }
     }
+
+    async fn explain(&self, sql: &mut dyn Sql, statement: &str, parameters: &[Value]) -> Result<Explanation, SqlError> {
+        inspect::explain(sql, statement, parameters).await
+    }
+
+    async fn lacking(
+        &self,
+        _sql: &mut dyn Sql,
+        _table: &TableName,
+        _rights: &[Right],
+    ) -> Result<Option<Lacking>, SqlError> {
+        // Whoever can write the file may do everything.
+        Ok(None)
+    }
+
+    async fn bearer(&self, sql: &mut dyn Sql, table: &TableName, name: &str) -> Result<Option<String>, SqlError> {
+        inspect::bearer(sql, table, name).await
+    }
 }
 
 /// The arguments of a pragma's function, and their values.
@@ -139,7 +175,7 @@ fn arguments(table: &TableName) -> (&'static str, Vec<Value>) {
 }
 
 /// A schema's catalogue.
-fn catalogue(table: &TableName) -> String {
+pub(super) fn catalogue(table: &TableName) -> String {
     match &table.schema {
         Some(schema) => format!("{}.sqlite_schema", SqliteDialect.quote(schema)),
         None => "sqlite_schema".to_owned(),
@@ -151,7 +187,7 @@ async fn indexes(sql: &mut dyn Sql, table: &TableName) -> Result<Vec<(Index, Str
     let (arguments, values) = arguments(table);
     let of_index = if table.schema.is_some() { "l.name, ?2" } else { "l.name" };
     let select = format!(
-        "SELECT l.name, l.\"unique\", l.partial, l.origin, s.sql, x.name FROM pragma_index_list({arguments}) l \
+        "SELECT l.name, l.\"unique\", l.partial, l.origin, s.sql, x.name, x.\"desc\" FROM pragma_index_list({arguments}) l \
          JOIN pragma_index_xinfo({of_index}) x \
          LEFT JOIN {} s ON s.type = 'index' AND s.name = l.name WHERE x.key ORDER BY l.seq DESC, x.seqno",
         catalogue(table)
@@ -160,12 +196,17 @@ async fn indexes(sql: &mut dyn Sql, table: &TableName) -> Result<Vec<(Index, Str
     for row in sql.query(&select, &values).await? {
         let name = string(&row, 0);
         let column = row.get(5).and_then(Value::as_text).map(str::to_owned);
+        let direction = if integer(&row, 6) == 0 { Direction::Ascending } else { Direction::Descending };
         match indexes.last_mut() {
-            Some((last, _)) if last.name == name => last.columns.push(column),
+            Some((last, _)) if last.name == name => {
+                last.columns.push(column);
+                last.directions.push(Some(direction));
+            }
             _ => {
                 let index = Index {
                     name,
                     columns: vec![column],
+                    directions: vec![Some(direction)],
                     unique: integer(&row, 1) != 0,
                     partial: integer(&row, 2) != 0,
                     valid: true,

@@ -79,10 +79,6 @@ pub(super) fn closed() -> SqlError {
 }
 
 fn class(extended: i32) -> ErrorClass {
-    // The file was moved or replaced: the lease is about to be lost, and what lies in its place is opened anew.
-    if extended == ffi::SQLITE_READONLY_DBMOVED {
-        return ErrorClass::Transient;
-    }
     // The primary code is the lowest byte.
     match extended & 0xff {
         ffi::SQLITE_BUSY
@@ -90,6 +86,8 @@ fn class(extended: i32) -> ErrorClass {
         | ffi::SQLITE_NOMEM
         | ffi::SQLITE_IOERR
         | ffi::SQLITE_FULL
+        // The disk's or the folder's doing, and no update's. A file that is read-only from the start is refused before.
+        | ffi::SQLITE_READONLY
         | ffi::SQLITE_PROTOCOL
         | ffi::SQLITE_SCHEMA
         | ffi::SQLITE_ABORT => ErrorClass::Transient,

@@ -1,15 +1,17 @@
 //! The lease on an SQLite database: an exclusive lock on a file beside it.
 //!
 //! The file stays when the lease is given up: whoever removed it could remove it from under another host that has just
-//! locked it, and a third would then lock a new one. It holds the last holder as JSON.
+//! locked it, and a third would then lock a new one. It holds the last holder as JSON, and what is in that one's way
+//! where the database will not take a word of it.
 
 use std::fs::{File, Metadata, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Seek as _, Write as _};
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 use tokio::task::spawn_blocking;
 use tokio::time::{Interval, MissedTickBehavior};
 
@@ -23,28 +25,41 @@ const ATTEMPTS: u32 = 3;
 /// The time between these attempts.
 const ATTEMPT_INTERVAL: Duration = Duration::from_millis(10);
 
+/// What the lock file says.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Held {
+    #[serde(flatten)]
+    pub(super) holder: Holder,
+    /// What is in its way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) trouble: Option<String>,
+}
+
 /// Tries to lock the file of the database at `path`.
 pub(super) async fn try_lease(path: &Path, suffix: Option<&str>, holder: &Holder) -> Result<LeaseAttempt, SqlError> {
     let lock_file = lock_file(path, suffix).await?;
     for attempt in 1..=ATTEMPTS {
-        let (to_lock, holder) = (lock_file.clone(), holder.clone());
-        let locked = blocking(&lock_file, move || lock(&to_lock, &holder)).await?;
+        let (to_lock, holder_of_lock) = (lock_file.clone(), holder.clone());
+        let written = holder_of_lock.clone();
+        let locked = blocking(&lock_file, move || lock(&to_lock, &written)).await?;
         if let Some((file, identity)) = locked {
             let database = tokio::fs::canonicalize(path).await.map_err(|error| failed(path, &error))?;
             let found = tokio::fs::metadata(&database).await.map_err(|error| failed(path, &error))?;
             let watched = vec![(lock_file, identity), (database, self::identity(&found))];
-            return Ok(LeaseAttempt::Held(Box::new(FileLease::new(file, watched))));
+            let held = Held { holder: holder_of_lock, trouble: None };
+            return Ok(LeaseAttempt::Held(Box::new(FileLease::new(file, watched, held))));
         }
         if attempt < ATTEMPTS {
             tokio::time::sleep(ATTEMPT_INTERVAL).await;
         }
     }
     let path = lock_file.clone();
-    Ok(LeaseAttempt::Taken(blocking(&lock_file, move || read_holder(&mut File::open(&path)?)).await?))
+    let held = blocking(&lock_file, move || read(&mut File::open(&path)?)).await?;
+    Ok(LeaseAttempt::Taken(held.map(|held| held.holder)))
 }
 
 /// Who holds the lock on the database at `path`.
-pub(super) async fn holder(path: &Path, suffix: Option<&str>) -> Result<Option<Holder>, SqlError> {
+pub(super) async fn held(path: &Path, suffix: Option<&str>) -> Result<Option<Held>, SqlError> {
     let lock_file = lock_file(path, suffix).await?;
     let path = lock_file.clone();
     blocking(&lock_file, move || {
@@ -54,7 +69,7 @@ pub(super) async fn holder(path: &Path, suffix: Option<&str>) -> Result<Option<H
         };
         match file.try_lock_shared() {
             Ok(()) => Ok(None),
-            Err(TryLockError::WouldBlock) => read_holder(&mut file),
+            Err(TryLockError::WouldBlock) => read(&mut file),
             Err(TryLockError::Error(error)) => Err(error),
         }
     })
@@ -142,8 +157,8 @@ fn lock(path: &Path, holder: &Holder) -> io::Result<Option<(File, Identity)>> {
     Ok(Some((file, locked)))
 }
 
-/// The holder that a lock file names; `None` where it is just being written.
-fn read_holder(file: &mut File) -> io::Result<Option<Holder>> {
+/// What a lock file says; `None` where it is just being written.
+fn read(file: &mut File) -> io::Result<Option<Held>> {
     let mut json = String::new();
     file.read_to_string(&mut json)?;
     Ok(serde_json::from_str(&json).ok())
@@ -174,13 +189,23 @@ struct FileLease {
     /// The lock file and the database's: with another in the place of either, the lock says nothing of the database.
     watched: Vec<(PathBuf, Identity)>,
     check: Interval,
+    /// What it says.
+    held: Held,
 }
 
 impl FileLease {
-    fn new(file: File, watched: Vec<(PathBuf, Identity)>) -> Self {
+    fn new(file: File, watched: Vec<(PathBuf, Identity)>, held: Held) -> Self {
         let mut check = tokio::time::interval(CHECK_INTERVAL);
         check.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Self { file, watched, check }
+        Self { file, watched, check, held }
+    }
+
+    /// Writes over what it says. On a disk that is full there is room for what takes the place of something else, as long
+    /// as that is not given up first.
+    fn write(&self) -> io::Result<()> {
+        let json = serde_json::to_vec(&self.held)?;
+        self.file.write_all_at(&json, 0)?;
+        self.file.set_len(json.len() as u64)
     }
 }
 
@@ -197,6 +222,17 @@ impl Lease for FileLease {
                 };
                 return format!("the file \"{}\" {reason}", path.display());
             }
+        }
+    }
+
+    async fn note(&mut self, trouble: Option<&str>) {
+        if self.held.trouble.as_deref() == trouble {
+            return;
+        }
+        self.held.trouble = trouble.map(str::to_owned);
+        // A few bytes into a file that is open: not worth a thread of its own.
+        if let Err(error) = self.write() {
+            tracing::debug!(%error, "what is in the way could not be noted beside the database");
         }
     }
 

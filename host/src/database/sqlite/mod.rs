@@ -6,7 +6,9 @@
 mod connection;
 mod dialect;
 mod error;
+mod inspect;
 mod lease;
+mod place;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -17,16 +19,17 @@ use async_trait::async_trait;
 use self::connection::{Held, Slot};
 use self::dialect::SqliteDialect;
 use crate::database::handle::{self, Control};
-use crate::database::tables::Tables;
+use crate::database::tables::{self, Tables};
 use crate::database::{DEFAULT_QUEUE_TABLE, Options};
-use crate::scheduler::database::{Begin, Holder, Interrupt, LeaseAttempt, Session, Transaction};
-use crate::update::sql::{Dialect, ErrorClass, Row, Sql, SqlError, Value};
+use crate::scheduler::database::{Begin, Holder, Interrupt, LeaseAttempt, Remark, Session, Transaction};
+use crate::update::sql::{Dialect, ErrorClass, Row, Sql, SqlError, System, Value};
 
 /// One SQLite database file.
 pub(crate) struct Driver {
     path: PathBuf,
     busy_timeout: Duration,
-    queue_table: String,
+    /// See [`tables::key`].
+    queue: String,
     tables: Tables,
     slot: Slot,
     #[cfg(feature = "test-switches")]
@@ -38,7 +41,7 @@ impl Driver {
         Self {
             path,
             busy_timeout: options.sqlite.busy_timeout,
-            queue_table: options.queue_table.clone(),
+            queue: tables::key(&options.queue_table, System::Sqlite),
             tables,
             slot: Slot::default(),
             #[cfg(feature = "test-switches")]
@@ -52,7 +55,7 @@ impl Driver {
 
     /// What tells the lock file of this queue table from the default one's.
     fn lock_suffix(&self) -> Option<&str> {
-        (self.queue_table != DEFAULT_QUEUE_TABLE).then_some(self.queue_table.as_str())
+        (self.queue != DEFAULT_QUEUE_TABLE).then_some(self.queue.as_str())
     }
 
     /// Whether a batch planned from `planned` can go on from `found`.
@@ -72,7 +75,8 @@ impl handle::Driver for Driver {
     }
 
     async fn check_place(&self) -> Result<(), SqlError> {
-        lease::refuse_network(&self.path).await
+        lease::refuse_network(&self.path).await?;
+        place::refuse_read_only(&self.path)
     }
 
     async fn control(&self) -> Result<Box<dyn Control>, SqlError> {
@@ -88,16 +92,29 @@ impl handle::Driver for Driver {
     }
 
     async fn lease_holder(&self) -> Result<Option<Holder>, SqlError> {
-        lease::holder(&self.path, self.lock_suffix()).await
+        Ok(lease::held(&self.path, self.lock_suffix()).await?.map(|held| held.holder))
     }
 
     async fn obstacle(&self) -> Result<Option<String>, SqlError> {
         let mut held = self.take().await?;
-        match held.begin_with(|_| Ok(())).await {
-            Ok(()) => held.rollback().await.map(|()| None),
-            Err(error) if error.class == ErrorClass::Transient => Ok(Some(error.to_string())),
-            // Whoever may only read learns nothing here.
-            Err(error) if error.class == ErrorClass::Permanent => Ok(None),
+        let journal = held.query("pragma journal_mode", &[]).await?;
+        let journal = journal.first().and_then(|row| row.first()).and_then(Value::as_text).unwrap_or_default();
+        if let Some(obstacle) = place::obstacle(&self.path, journal == "wal") {
+            return Ok(Some(obstacle));
+        }
+        let noted = lease::held(&self.path, self.lock_suffix()).await?;
+        let begun = match held.begin_with(|_| Ok(())).await {
+            Ok(()) => held.rollback().await,
+            Err(error) => Err(error),
+        };
+        match begun {
+            // A host that is in the middle of a batch is in nobody's way but others'.
+            Err(error) if error.class == ErrorClass::Transient => {
+                let its_own = noted.as_ref().is_some_and(|held| place::is_written_by(&self.path, held.holder.pid));
+                Ok(if its_own { noted.and_then(|held| held.trouble) } else { Some(error.to_string()) })
+            }
+            // Whoever may only read learns nothing by trying.
+            Ok(()) | Err(SqlError { class: ErrorClass::Permanent, .. }) => Ok(noted.and_then(|held| held.trouble)),
             Err(error) => Err(error),
         }
     }
@@ -126,6 +143,10 @@ impl handle::Driver for Driver {
 
     async fn inspect(&self) -> Result<Box<dyn Session>, SqlError> {
         Ok(Box::new(self.take().await?))
+    }
+
+    async fn survey(&self) -> Result<Vec<Remark>, SqlError> {
+        inspect::survey(&mut self.take().await?).await
     }
 
     async fn close(&self) {

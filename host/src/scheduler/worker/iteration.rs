@@ -14,10 +14,17 @@ use super::{Pace, Rest, Worker};
 use crate::controller::supervisor::{Enter, Start};
 use crate::controller::{Batch, Iteration, Outcome, Subject};
 use crate::pace::BatchSize;
-use crate::update::{ErrorClass, Handler, Mode, Progress, UpdateError};
+use crate::update::{ErrorClass, Handler, Mode, Progress, SqlError, UpdateError};
+
+/// What an update that rests is said to do.
+const RESTING: &str = "resting between batches";
 
 /// The least that a controller's wait lasts, so that `wait(0)` cannot spin.
 const SHORTEST_WAIT: Duration = Duration::from_millis(10);
+
+/// What a controller has waited in one iteration so far is a rest between two batches below this, and a hold from then
+/// on.
+const LONGEST_REST: Duration = Duration::from_secs(2);
 
 /// What an iteration asks of the database, fixed before its controller is asked.
 struct Plan {
@@ -131,8 +138,14 @@ impl Worker {
             self.report_controller();
             waited.fuel += self.report_usage().unwrap_or_default();
             let update_name = plan.row.update_name.clone();
-            self.emit(EventKind::Held { update_name, duration, reason: reason.clone() });
-            self.set_state("held", Some(reason.clone()));
+            let controller = self.supervisor.describe();
+            let rest = self.supervisor.is_built_in() || waited.total + duration < LONGEST_REST;
+            self.emit(EventKind::Held { update_name, controller, duration, reason: reason.clone(), rest });
+            match (rest, self.supervisor.is_built_in()) {
+                (true, true) => self.set_state("running", Some(RESTING.to_owned())),
+                (true, false) => self.set_state("running", Some(format!("{RESTING}: {reason}"))),
+                (false, _) => self.set_state("held", Some(reason.clone())),
+            }
             waited.reason = Some(reason);
             let started = Instant::now();
             let rest = self.rest_on(&plan.row, duration, lease).await;
@@ -240,7 +253,10 @@ impl Worker {
         let name = plan.row.update_name.clone();
         if let Ok(committed) = &result {
             let pace = self.pace(&name);
-            pace.estimator.record(committed.items, duration);
+            // What a one-shot takes says nothing of the batches that the same update may run.
+            if !record.one_shot {
+                pace.estimator.record(committed.items, duration);
+            }
             pace.items = pace.items.saturating_add(committed.items);
         }
         let items_per_ms = self.pace(&name).estimator.average_items_per_ms();
@@ -248,6 +264,7 @@ impl Worker {
         match result {
             Ok(committed) => {
                 self.settle_committed(&plan.row, committed).await;
+                lease.note(self.trouble()).await;
                 Ok(())
             }
             Err(Trouble::Failed(error)) => self.note_failure(&plan.row, &error, lease).await,
@@ -269,6 +286,7 @@ impl Worker {
         pace.shrink.after_success();
         pace.backoff.reset();
         self.fault_backoff.reset();
+        self.unrecorded.remove(name);
         self.note_available();
         if row.failure.is_some()
             && let Err(error) = self.workload.database.forget_failures(name).await
@@ -305,9 +323,10 @@ impl Worker {
         let hopeless = matches!(error, UpdateError::Progress { .. });
         let quarantined = !transient && (hopeless || attempts >= self.settings.max_attempts);
         let failure = Failure { attempts, error: error.to_string(), at_ms: unix_ms(SystemTime::now()), quarantined };
-        if let Err(error) = self.workload.database.record_failure(&row.update_name, &row.progress, &failure).await {
-            tracing::warn!(update = row.update_name, %error, "a failure could not be recorded");
+        if let Err(error) = self.record(row, &failure).await {
+            tracing::warn!(update = row.update_name, %error, "a failure could not be recorded yet");
         }
+        lease.note(self.trouble()).await;
         let pace = self.pace(&row.update_name);
         let wait = pace.backoff.after_failure();
         if transient {
@@ -322,6 +341,41 @@ impl Worker {
         }
         self.set_state("backing off", Some(error.to_string()));
         self.rest_on(row, wait, lease).await.map(|_| ())
+    }
+
+    /// Records a failure, or keeps it in mind until the database takes it: what it counts for must not depend on that.
+    async fn record(&mut self, row: &QueueRow, failure: &Failure) -> Result<(), SqlError> {
+        let recorded = self.workload.database.record_failure(&row.update_name, &row.progress, failure).await;
+        match recorded {
+            Ok(()) => drop(self.unrecorded.remove(&row.update_name)),
+            Err(_) => {
+                self.unrecorded.insert(row.update_name.clone(), (row.progress.clone(), failure.clone()));
+            }
+        }
+        recorded
+    }
+
+    /// What is in the way, where the database will not take a word of it.
+    pub(super) fn trouble(&self) -> Option<&str> {
+        self.unrecorded.values().next().map(|(_, failure)| failure.error.as_str())
+    }
+
+    /// Counts the failures that the database did not take to their rows, and offers them again.
+    pub(super) async fn record_late(&mut self) {
+        let mut unrecorded = std::mem::take(&mut self.unrecorded);
+        let rows: Vec<QueueRow> =
+            self.queue.rows.iter().filter(|row| unrecorded.contains_key(&row.update_name)).cloned().collect();
+        for row in rows {
+            // Of a row that is gone or moved on nothing is kept, as in the database.
+            let kept = unrecorded.remove(&row.update_name).filter(|(progress, _)| *progress == row.progress);
+            let Some((_, failure)) = kept else { continue };
+            if let Err(error) = self.record(&row, &failure).await {
+                tracing::debug!(update = row.update_name, %error, "a failure still could not be recorded");
+            }
+            if let Some(row) = self.queue.rows.iter_mut().find(|queued| queued.update_name == row.update_name) {
+                row.failure = Some(failure);
+            }
+        }
     }
 
     fn report_failure(&self, row: &QueueRow, failure: Failure, transient: bool, wait: Duration) {
@@ -349,7 +403,8 @@ impl Worker {
         }
         if self.activity.state != "held" {
             let (update_name, duration) = (plan.row.update_name.clone(), self.refresh_interval());
-            self.emit(EventKind::Held { update_name, duration, reason: reason.clone() });
+            let controller = self.supervisor.describe();
+            self.emit(EventKind::Held { update_name, controller, duration, reason: reason.clone(), rest: false });
         }
         self.set_state("held", Some(reason));
         self.rest_until_refresh(lease).await?;

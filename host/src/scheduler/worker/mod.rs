@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::attempt::Interruption;
 use super::choice::{Standing, assess};
-use super::database::{Activity, Lease, LeaseAttempt, Queue, QueueRow};
+use super::database::{Activity, Failure, Lease, LeaseAttempt, Queue, QueueRow};
 use super::event::{EventKind, Events};
 use super::{Control, End, Replacement, Settings, Workload};
 use crate::controller::Supervisor;
@@ -94,6 +94,8 @@ pub(super) struct Worker {
     /// True once it was told that nothing can run, until something does.
     idle_told: bool,
     blocked: Vec<(String, String)>,
+    /// Failures that the database would not take, with the progress that their rows had, by update name.
+    unrecorded: HashMap<String, (String, Failure)>,
     activity: Activity,
     activity_written: Option<Activity>,
 }
@@ -132,6 +134,7 @@ impl Worker {
             paused: false,
             idle_told: false,
             blocked: Vec::new(),
+            unrecorded: HashMap::new(),
             activity,
             activity_written: None,
         }
@@ -227,7 +230,8 @@ impl Worker {
     }
 
     async fn leave(&mut self, lease: Box<dyn Lease>) {
-        match timeout(PARTING_LIMIT, self.workload.database.set_activity(None)).await {
+        let last_words = self.last_words();
+        match timeout(PARTING_LIMIT, self.workload.database.set_activity(last_words.as_ref())).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::debug!(%error, "the last word on this host's activity was not written"),
             Err(_) => tracing::debug!("the last word on this host's activity was not written in time"),
@@ -395,16 +399,19 @@ impl Worker {
     /// As [`Worker::refresh`], but given up where the host must leave off: a database may take long to answer.
     async fn refresh_unless_told(&mut self, lease: &mut dyn Lease) -> Result<Result<(), SqlError>, Interruption> {
         let control = self.control.clone();
-        tokio::select! {
-            refreshed = self.refresh() => Ok(refreshed),
-            () = control.stopped() => Err(Interruption::Stopping),
-            reason = lease.lost() => Err(Interruption::LeaseLost(reason)),
-        }
+        let refreshed = tokio::select! {
+            refreshed = self.refresh() => refreshed,
+            () = control.stopped() => return Err(Interruption::Stopping),
+            reason = lease.lost() => return Err(Interruption::LeaseLost(reason)),
+        };
+        lease.note(self.trouble()).await;
+        Ok(refreshed)
     }
 
     /// Reads the queue, and writes what this host does where that has changed.
     async fn refresh(&mut self) -> Result<(), SqlError> {
-        self.queue = self.workload.database.queue().await?;
+        self.queue = self.read_queue().await?;
+        self.record_late().await;
         self.refreshed = Some(Instant::now());
         self.note_available();
         self.note_pause();
@@ -412,6 +419,18 @@ impl Worker {
         self.estimate().await;
         self.write_activity().await;
         Ok(())
+    }
+
+    /// The queue. Its table is made again where somebody dropped it under the host.
+    async fn read_queue(&mut self) -> Result<Queue, SqlError> {
+        match self.workload.database.queue().await {
+            Err(error) if error.class == ErrorClass::Permanent => {
+                tracing::debug!(%error, "the queue cannot be read; it is seen whether a table is missing");
+                self.workload.database.prepare().await?;
+                self.workload.database.queue().await
+            }
+            read => read,
+        }
     }
 
     fn is_paused(&self) -> bool {

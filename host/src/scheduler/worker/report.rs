@@ -124,11 +124,24 @@ impl Worker {
         Some(usage.fuel)
     }
 
+    /// What stays on record of a host that leaves: its controller's last fault, where there was one.
+    pub(super) fn last_words(&self) -> Option<Activity> {
+        self.activity.fault.is_some().then(|| Activity {
+            update_name: None,
+            state: "stopped".to_owned(),
+            reason: None,
+            items_per_ms: None,
+            done: None,
+            eta_ms: None,
+            at_ms: unix_ms(SystemTime::now()),
+            ..self.activity.clone()
+        })
+    }
+
     /// Passes on what the supervisor noticed.
     pub(super) fn report_controller(&mut self) {
-        let controller = self.supervisor.name().to_owned();
         for notice in self.supervisor.take_notices() {
-            let controller = controller.clone();
+            let controller = self.supervisor.name().to_owned();
             self.emit(match notice {
                 Notice::Fault { fault, in_a_row } => EventKind::ControllerFault { controller, fault, in_a_row },
                 Notice::Fallback { fallback, reason } => {

@@ -1,8 +1,9 @@
 //! An index on PostgreSQL: CREATE INDEX CONCURRENTLY, and the comparison with an index that is there already.
 
-use super::CreateIndexDefinition;
-use crate::update::UpdateError;
-use crate::update::sql::{ErrorClass, Row, Sql, SqlError, Value};
+use super::{CreateIndexDefinition, not_replaceable};
+use crate::update::sql::{Dialect, ErrorClass, Row, Sql, SqlError, Value};
+use crate::update::walk::one_line;
+use crate::update::{Problem, UpdateError};
 
 /// The bytes that PostgreSQL keeps of a name.
 pub(super) const LONGEST_NAME: usize = 63;
@@ -42,15 +43,38 @@ struct Found {
     identity: String,
 }
 
-/// Builds the index, unless it is there.
+/// Builds the index, unless it is there, and drops the one that it replaces.
 pub(super) async fn build(sql: &mut dyn Sql, wanted: &CreateIndexDefinition) -> Result<(), UpdateError> {
+    build_alone(sql, wanted).await?;
+    if let Some(replaced) = replaced(sql, wanted).await? {
+        sql.execute(&drop_statement(&replaced), &[]).await?;
+    }
+    Ok(())
+}
+
+/// The index to be replaced, quoted, with its schema; `None` where there is none (any more).
+pub(super) async fn replaced(sql: &mut dyn Sql, wanted: &CreateIndexDefinition) -> Result<Option<String>, UpdateError> {
+    let Some(name) = &wanted.replaces else { return Ok(None) };
+    let table = sql.dialect().table(&wanted.table);
+    let Some(found) = find(sql, name, &table).await? else { return Ok(None) };
+    if !found.of_this_table {
+        return Err(not_replaceable(name, &format!("it is another table's, {}", found.definition)));
+    }
+    let constraint = "SELECT conname::text FROM pg_constraint WHERE conindid = $1::text::regclass AND contype <> 'f'";
+    let constraints = sql.query(constraint, &[Value::from(found.name.as_str())]).await?;
+    match constraints.first().and_then(|row| row.first()).and_then(Value::as_text) {
+        Some(constraint) => Err(not_replaceable(name, &format!("constraint \"{constraint}\" needs it"))),
+        None => Ok(Some(found.name)),
+    }
+}
+
+async fn build_alone(sql: &mut dyn Sql, wanted: &CreateIndexDefinition) -> Result<(), UpdateError> {
     if wanted.index.len() > LONGEST_NAME {
         return Err(UpdateError::Failed(format!("the name \"{}\" is longer than {LONGEST_NAME} bytes", wanted.index)));
     }
     let dialect = sql.dialect();
     let table = dialect.table(&wanted.table);
-    let (name, head) = (dialect.quote(&wanted.index), wanted.head());
-    let statement = format!("{head} CONCURRENTLY {}", wanted.tail(&*dialect, &name, &table));
+    let statement = statement(&*dialect, wanted);
     if let Some(found) = find(sql, &wanted.index, &table).await? {
         if !found.of_this_table {
             return Err(wanted.differs(&found.definition, &statement));
@@ -75,6 +99,66 @@ pub(super) async fn build(sql: &mut dyn Sql, wanted: &CreateIndexDefinition) -> 
             Err(error.into())
         }
     }
+}
+
+/// The statement that makes the index.
+pub(super) fn statement(dialect: &dyn Dialect, wanted: &CreateIndexDefinition) -> String {
+    let (name, table) = (dialect.quote(&wanted.index), dialect.table(&wanted.table));
+    format!("{} CONCURRENTLY {}", wanted.head(), wanted.tail(dialect, &name, &table))
+}
+
+/// The statement that drops an index which is replaced, its name quoted.
+pub(super) fn drop_statement(replaced: &str) -> String {
+    format!("DROP INDEX CONCURRENTLY IF EXISTS {replaced}")
+}
+
+/// Whether a valid index of that name and table is there.
+pub(super) async fn is_there(sql: &mut dyn Sql, wanted: &CreateIndexDefinition) -> Result<bool, UpdateError> {
+    let table = sql.dialect().table(&wanted.table);
+    Ok(find(sql, &wanted.index, &table).await?.is_some_and(|found| found.of_this_table && found.valid))
+}
+
+/// What keeps PostgreSQL from making the index, and whether another of that name is there: the index is made on an
+/// empty copy of the table, in a transaction that is rolled back.
+pub(super) async fn check(
+    sql: &mut dyn Sql,
+    wanted: &CreateIndexDefinition,
+    field: &'static str,
+) -> Result<Option<Problem>, UpdateError> {
+    const INSUFFICIENT_PRIVILEGE: &str = "42501";
+    let dialect = sql.dialect();
+    let table = dialect.table(&wanted.table);
+    let kind = sql
+        .query("select relkind::text from pg_class where oid = to_regclass($1::text)", &[table.as_str().into()])
+        .await?;
+    let kind = kind.first().and_then(|row| row.first()).and_then(Value::as_text).unwrap_or_default();
+    if !matches!(kind, "r" | "m") {
+        return Ok(Some(Problem {
+            field: "table",
+            message: format!("\"{}\" is no table, and cannot have an index", wanted.table),
+            hint: "name the table that the rows are in".to_owned(),
+        }));
+    }
+    let copied = copy(sql, wanted).await;
+    sql.script("ROLLBACK").await?;
+    let identity = match copied {
+        Ok(made) => made.identity,
+        // Whoever may make no temporary tables learns it from the build itself.
+        Err(UpdateError::Sql(error)) if error.code.as_deref() == Some(INSUFFICIENT_PRIVILEGE) => return Ok(None),
+        Err(UpdateError::Sql(error)) if error.class == ErrorClass::Permanent => {
+            return Ok(Some(Problem {
+                field,
+                message: one_line(&error.message),
+                hint: format!("the statement that it was to be part of: {}", one_line(&statement(&*dialect, wanted))),
+            }));
+        }
+        Err(UpdateError::Sql(error)) if error.class == ErrorClass::Transient => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let found = find(sql, &wanted.index, &table).await?;
+    Ok(found
+        .filter(|found| found.of_this_table && found.valid && found.identity != identity)
+        .map(|found| wanted.occupied(&one_line(&found.definition))))
 }
 
 async fn find(sql: &mut dyn Sql, index: &str, table: &str) -> Result<Option<Found>, UpdateError> {

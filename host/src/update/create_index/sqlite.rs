@@ -1,85 +1,101 @@
 //! An index on SQLite, and the comparison with one that is there already.
 
-use super::CreateIndexDefinition;
+use super::{CreateIndexDefinition, not_replaceable};
 use crate::update::UpdateError;
-use crate::update::sql::{Sql, Value};
+use crate::update::scan::{self, Kind, Token};
+use crate::update::sql::{Dialect, Sql, System, Value};
 
-/// Builds the index, unless it is there.
+/// Builds the index, unless it is there, and drops the one that it replaces.
 pub(super) async fn build(sql: &mut dyn Sql, wanted: &CreateIndexDefinition) -> Result<(), UpdateError> {
-    let dialect = sql.dialect();
-    // SQLite takes the schema with the index's name and forbids it with the table's.
-    let schema = wanted.table.schema.as_ref().map(|schema| format!("{}.", dialect.quote(schema))).unwrap_or_default();
-    let (name, table) = (dialect.quote(&wanted.index), dialect.quote(&wanted.table.name));
-    let statement = format!("{} {schema}{}", wanted.head(), wanted.tail(&*dialect, &name, &table));
+    build_alone(sql, wanted).await?;
+    if let Some(replaced) = replaced(sql, wanted).await? {
+        sql.execute(&drop_statement(&replaced), &[]).await?;
+    }
+    Ok(())
+}
 
+async fn build_alone(sql: &mut dyn Sql, wanted: &CreateIndexDefinition) -> Result<(), UpdateError> {
+    let statement = statement(&*sql.dialect(), wanted);
+    match find(sql, wanted).await? {
+        None => {
+            sql.execute(&statement, &[]).await?;
+            Ok(())
+        }
+        Some(found) if found.same => Ok(()),
+        Some(found) => Err(wanted.differs(&found.definition, &statement)),
+    }
+}
+
+/// The statement that makes the index. SQLite takes the schema with the index's name and forbids it with the table's.
+pub(super) fn statement(dialect: &dyn Dialect, wanted: &CreateIndexDefinition) -> String {
+    let (name, table) = (dialect.quote(&wanted.index), dialect.quote(&wanted.table.name));
+    format!("{} {}{}", wanted.head(), schema(dialect, wanted), wanted.tail(dialect, &name, &table))
+}
+
+/// The statement that drops an index which is replaced, its name quoted.
+pub(super) fn drop_statement(replaced: &str) -> String {
+    format!("DROP INDEX IF EXISTS {replaced}")
+}
+
+/// An index as it was found.
+pub(super) struct Found {
+    /// True where it is the one wanted.
+    pub(super) same: bool,
+    pub(super) definition: String,
+}
+
+/// Finds the index by its name, among those of any table.
+pub(super) async fn find(sql: &mut dyn Sql, wanted: &CreateIndexDefinition) -> Result<Option<Found>, UpdateError> {
+    let dialect = sql.dialect();
+    let schema = schema(&*dialect, wanted);
     let question = format!("SELECT sql FROM {schema}sqlite_master WHERE type = 'index' AND name = ?1 COLLATE NOCASE");
     let rows = sql.query(&question, &[Value::from(wanted.index.as_str())]).await?;
-    let Some(row) = rows.into_iter().next() else {
-        sql.execute(&statement, &[]).await?;
-        return Ok(());
-    };
+    let Some(row) = rows.into_iter().next() else { return Ok(None) };
+    let (name, table) = (dialect.quote(&wanted.index), dialect.quote(&wanted.table.name));
+    // SQLite stores a statement without the schema.
     let stored = format!("{} {}", wanted.head(), wanted.tail(&*dialect, &name, &table));
-    match row.first() {
-        Some(Value::Text(found)) if tokens(found) == tokens(&stored) => Ok(()),
-        Some(Value::Text(found)) => Err(wanted.differs(found, &statement)),
-        _ => Err(wanted.differs("one that the table's own definition makes", &statement)),
+    Ok(Some(match row.into_iter().next() {
+        Some(Value::Text(definition)) => Found { same: words(&definition) == words(&stored), definition },
+        _ => Found { same: false, definition: "one that the table's own definition makes".to_owned() },
+    }))
+}
+
+/// The index to be replaced; `None` where there is none (any more).
+pub(super) async fn replaced(sql: &mut dyn Sql, wanted: &CreateIndexDefinition) -> Result<Option<String>, UpdateError> {
+    let Some(name) = &wanted.replaces else { return Ok(None) };
+    let dialect = sql.dialect();
+    let schema = schema(&*dialect, wanted);
+    let question = format!(
+        "SELECT tbl_name, sql IS NULL, tbl_name = ?2 COLLATE NOCASE FROM {schema}sqlite_master \
+         WHERE type = 'index' AND name = ?1 COLLATE NOCASE"
+    );
+    let rows = sql.query(&question, &[name.as_str().into(), wanted.table.name.as_str().into()]).await?;
+    match rows.first().map(Vec::as_slice) {
+        None => Ok(None),
+        Some([Value::Text(table), _, Value::Integer(0)]) => {
+            Err(not_replaceable(name, &format!("it is an index of table \"{table}\"")))
+        }
+        Some([_, Value::Integer(0), _]) => Ok(Some(format!("{schema}{}", dialect.quote(name)))),
+        Some(_) => Err(not_replaceable(name, "the table's own definition makes it")),
     }
+}
+
+/// SQLite takes the schema with the index's name and forbids it with the table's.
+fn schema(dialect: &dyn Dialect, wanted: &CreateIndexDefinition) -> String {
+    wanted.table.schema.as_ref().map(|schema| format!("{}.", dialect.quote(schema))).unwrap_or_default()
 }
 
 /// The words of a statement, so that two texts can be compared: SQLite keeps a definition as it was typed. Spaces,
 /// comments, the quotes around names and the case of letters outside literals are left out; so are parentheses around
 /// the whole condition. Texts that agree mean the same; some that mean the same do not agree, and those count as
 /// different.
-fn tokens(sql: &str) -> Vec<String> {
-    let mut tokens = Vec::new();
-    let mut rest = sql;
-    while let Some(first) = rest.chars().next() {
-        let length = token_length(rest, first);
-        let (token, remainder) = rest.split_at(length);
-        rest = remainder;
-        match first {
-            _ if first.is_whitespace() || token.starts_with("--") || token.starts_with("/*") => {}
-            '"' | '`' => tokens.push(unquoted(token, first)),
-            '[' => tokens.push(token.trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase()),
-            '\'' => tokens.push(token.to_owned()),
-            _ => tokens.push(token.to_ascii_lowercase()),
-        }
-    }
-    without_outer_parentheses(tokens)
-}
-
-/// The bytes of the token that `rest` begins with; `first` is its first character.
-fn token_length(rest: &str, first: char) -> usize {
-    let until = |end: &str| rest.find(end).map_or(rest.len(), |at| at + end.len());
-    match first {
-        '"' | '`' | '\'' => quoted_length(rest, first),
-        '[' => until("]"),
-        '-' if rest.starts_with("--") => until("\n"),
-        '/' if rest.starts_with("/*") => until("*/"),
-        _ if is_word(first) => rest.find(|c: char| !is_word(c)).unwrap_or(rest.len()),
-        _ => first.len_utf8(),
-    }
-}
-
-fn is_word(c: char) -> bool {
-    c.is_alphanumeric() || c == '_' || c == '$'
-}
-
-/// The bytes of a quoted token: a quote that is doubled does not end it.
-fn quoted_length(rest: &str, quote: char) -> usize {
-    let mut characters = rest.char_indices().skip(1).peekable();
-    while let Some((at, c)) = characters.next() {
-        if c == quote && characters.next_if(|(_, next)| *next == quote).is_none() {
-            return at + c.len_utf8();
-        }
-    }
-    rest.len()
-}
-
-fn unquoted(token: &str, quote: char) -> String {
-    let inner = token.strip_prefix(quote).unwrap_or(token);
-    let inner = inner.strip_suffix(quote).unwrap_or(inner);
-    inner.replace(&format!("{quote}{quote}"), &quote.to_string()).to_ascii_lowercase()
+fn words(sql: &str) -> Vec<String> {
+    let word = |token: Token<'_>| match (token.kind, token.name(System::Sqlite)) {
+        (Kind::Quoted | Kind::Word, Some(name)) => name.to_ascii_lowercase(),
+        (Kind::Literal, _) => token.text.to_owned(),
+        _ => token.text.to_ascii_lowercase(),
+    };
+    without_outer_parentheses(scan::code(sql, System::Sqlite).into_iter().map(word).collect())
 }
 
 /// Takes off the parentheses that hold all that follows WHERE.

@@ -16,7 +16,9 @@ use crate::scheduler::event::{Event, EventKind};
     "kind": "held",
     "update": "messages_search_body",
     "duration_ms": 500,
-    "reason": "replicas are 1200 ms behind"
+    "reason": "replicas are 1200 ms behind",
+    "controller": "office-hours",
+    "rest": true
 }))]
 pub struct HostEvent {
     /// The host's start, a hyphen, and a number: 1 for the first event of the host, then without a gap, over all
@@ -71,6 +73,11 @@ pub enum EventData {
         duration_ms: u64,
         /// Why.
         reason: String,
+        /// The controller, or what stands in for it.
+        controller: String,
+        /// True where this is no more than the rest between two batches: the built-in policy's sleep, or a wait of less
+        /// than two seconds in all.
+        rest: bool,
     },
     /// A batch begins.
     BatchStarted {
@@ -224,8 +231,8 @@ fn data(event: &Event) -> EventData {
         EventKind::Unavailable { error, retry_in } => EventData::Unavailable { error, retry_in_ms: ms(retry_in) },
         EventKind::Available => EventData::Available {},
         EventKind::UpdateStarted { update_name: update, one_shot } => EventData::UpdateStarted { update, one_shot },
-        EventKind::Held { update_name: update, duration, reason, .. } => {
-            EventData::Held { update, duration_ms: ms(duration), reason }
+        EventKind::Held { update_name: update, controller, duration, reason, rest } => {
+            EventData::Held { update, duration_ms: ms(duration), reason, controller, rest }
         }
         EventKind::BatchStarted { update_name: update, batch_size, target, one_shot } => {
             EventData::BatchStarted { update, items_asked: batch_size, target_ms: target.map(ms), one_shot }

@@ -66,7 +66,7 @@ pub struct QueuedUpdate {
     /// The part that is done, 0.0 to 1.0, estimated.
     #[schema(minimum = 0, maximum = 1, example = 0.42)]
     pub done: Option<f64>,
-    /// Items per second over the last iterations, waiting included, while it is in hand.
+    /// Items per second over the last iterations, waiting included, while it is running.
     #[schema(example = 12_300.0)]
     pub items_per_s: Option<f64>,
     /// What is left, at that pace.
@@ -190,6 +190,8 @@ impl Queue {
                 _ => reason.or(explained),
             };
             let pace = paces.get(&row.update_name).copied().unwrap_or_default();
+            // Nor has anything while the database cannot be written to.
+            let pace = Pace { items_per_ms: pace.items_per_ms.filter(|_| obstacle.is_none()), ..pace };
             QueuedUpdate::of(row, state, reason, pace)
         });
         Ok(Self {
@@ -206,10 +208,8 @@ impl Queue {
 
 impl QueuedUpdate {
     fn of(row: QueueRow, state: report::State, reason: Option<String>, pace: Pace) -> Self {
-        use report::State::{BackingOff, Held, Running};
         // What stands still has no pace, however fast it once went.
-        let in_hand = matches!(state, Running | Held | BackingOff);
-        let pace = Pace { items_per_ms: pace.items_per_ms.filter(|_| in_hand), ..pace };
+        let pace = Pace { items_per_ms: pace.items_per_ms.filter(|_| state == report::State::Running), ..pace };
         let failure = row.failure;
         Self {
             name: row.update_name,

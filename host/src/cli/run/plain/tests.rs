@@ -57,7 +57,9 @@ fn ended() -> EventKind {
 }
 
 fn held(seconds: u64, reason: &str) -> EventKind {
-    EventKind::Held { update_name: name(), duration: Duration::from_secs(seconds), reason: reason.to_owned() }
+    let duration = Duration::from_secs(seconds);
+    let (update_name, controller, reason) = (name(), name(), reason.to_owned());
+    EventKind::Held { update_name, controller, duration, reason, rest: seconds < 2 }
 }
 
 #[test]
@@ -81,7 +83,7 @@ fn a_life_from_start_to_finish_with_its_pace_every_five_seconds() {
 fn a_hold_is_told_once_until_its_reason_changes_or_a_batch_runs() {
     insta::assert_snapshot!(lines(vec![
         (0, started()),
-        (0, held(1, "sleep between iterations")),
+        (0, held(1, "a moment")),
         (1_000, held(60, "outside 22:00 to 06:00")),
         (61_000, held(60, "outside 22:00 to 06:00")),
         (121_000, held(60, "replication lag 2400 ms > 1000 ms")),
@@ -95,7 +97,7 @@ fn a_hold_is_told_once_until_its_reason_changes_or_a_batch_runs() {
 fn what_holds_before_each_batch_is_told_once_a_minute_and_a_reason_that_changes_every_five_seconds() {
     let mut events = vec![(0, started())];
     for iteration in 0..40 {
-        events.push((iteration * 3_000, held(3, "sleep between iterations")));
+        events.push((iteration * 3_000, held(3, "replicas lag")));
     }
     for iteration in 40..45 {
         events.push((iteration * 3_000, held(3, &format!("replication lag {iteration} ms > 10 ms"))));

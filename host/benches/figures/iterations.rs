@@ -1,0 +1,94 @@
+//! What an iteration costs beside its work.
+
+use std::sync::PoisonError;
+use std::time::Duration;
+
+use tidegate::DatabaseSpec;
+
+use super::bare::Trips;
+use super::place::{Database, Place, host};
+use super::report::Report;
+use super::work::{Idle, awake, controller, done};
+use super::{Outcome, median};
+
+/// Each loop is measured so many times, in turn with the others; the median counts.
+const ROUNDS: usize = 3;
+/// What comes before is not counted: connections, prepared statements, the processor's caches.
+const WARM_UP: Duration = Duration::from_millis(200);
+/// The target of batches that have nothing to do.
+const TARGET: Duration = Duration::from_millis(100);
+
+/// Who runs the loop.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Runner {
+    Bare(Trips),
+    BuiltIn,
+    Component(&'static str),
+}
+
+impl Runner {
+    fn name(self) -> String {
+        match self {
+            Runner::Bare(Trips::One) => "bare loop, 1 trip".to_owned(),
+            Runner::Bare(Trips::Two) => "bare loop, 2 trips".to_owned(),
+            Runner::Bare(Trips::Four) => "bare loop, 4 trips".to_owned(),
+            Runner::BuiltIn => "tidegate, built-in policy".to_owned(),
+            Runner::Component(name) => format!("tidegate, {name}"),
+        }
+    }
+}
+
+pub(super) async fn measure(report: &mut Report, place: &Place, time: Duration, of: &str) -> Outcome<()> {
+    let mut runners = vec![
+        Runner::Bare(Trips::Two),
+        Runner::BuiltIn,
+        Runner::Component("rust-steady"),
+        Runner::Component("c-fixed"),
+        Runner::Bare(Trips::Four),
+    ];
+    if matches!(place, Place::Sqlite { .. }) {
+        runners.push(Runner::Bare(Trips::One));
+    }
+    runners.retain(|runner| runner.name().contains(of));
+    let mut rounds: Vec<Vec<f64>> = vec![Vec::new(); runners.len()];
+    for _ in 0..ROUNDS {
+        for (runner, micros) in runners.iter().zip(&mut rounds) {
+            micros.push(once(place, *runner, time).await?.as_secs_f64() * 1e6);
+        }
+    }
+    let mut measured = runners.iter().zip(&rounds).map(|(runner, micros)| (runner.name(), median(micros)));
+    let mut section = report.section("an iteration that does nothing", "µs", place.name());
+    let Some((name, value)) = measured.next() else { return Ok(()) };
+    let baseline = section.baseline(&name, value);
+    for (name, value) in measured {
+        section.add(name, value, &baseline);
+    }
+    Ok(())
+}
+
+/// How long an iteration took.
+async fn once(place: &Place, runner: Runner, time: Duration) -> Outcome<Duration> {
+    let database = place.fresh().await?;
+    database.enqueue("bench").await?;
+    match runner {
+        Runner::Bare(trips) => database.bare().await?.iterate(trips, WARM_UP, time).await,
+        Runner::BuiltIn => hosted(&database, |spec| spec, time).await,
+        Runner::Component(name) => {
+            let source = controller(name).await?;
+            hosted(&database, |spec| spec.controller(source), time).await
+        }
+    }
+}
+
+async fn hosted(
+    database: &Database,
+    change: impl FnOnce(DatabaseSpec) -> DatabaseSpec,
+    time: Duration,
+) -> Outcome<Duration> {
+    let (idle, seen) = Idle::new(WARM_UP, time);
+    let spec = change(database.spec(awake(TARGET)).update("bench", idle));
+    // Nobody listens to the events: a listener's work would be counted as the host's.
+    done(&host(spec).build()?.run(std::future::pending()).await)?;
+    let each = seen.lock().unwrap_or_else(PoisonError::into_inner).each;
+    Ok(each.ok_or("the update ended before its time")?)
+}

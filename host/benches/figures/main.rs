@@ -1,0 +1,175 @@
+//! What tidegate costs: figures beside a baseline that was measured in the same run, as a table and as JSON.
+//!
+//! `make bench` builds what this needs and starts it. It measures and says; it asserts nothing.
+#![expect(clippy::print_stdout, reason = "a benchmark tells what it measured")]
+
+mod backfill;
+mod bare;
+mod calls;
+mod iterations;
+mod place;
+// The tests' own harness, of which the benchmark needs a part.
+#[allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#[path = "../../../tests/support/postgres.rs"]
+mod postgres;
+mod processes;
+mod report;
+mod steps;
+mod work;
+
+use std::error::Error;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use clap::{Parser, ValueEnum};
+
+use place::Place;
+use report::Report;
+
+type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
+
+/// Measures tidegate.
+#[derive(Parser, Clone)]
+struct Arguments {
+    /// What to measure; without it, all.
+    #[arg(value_enum)]
+    what: Vec<What>,
+    /// The rows of the backfill.
+    #[arg(long, default_value_t = 1_000_000)]
+    rows: i64,
+    /// How long each loop of iterations is measured, in seconds, each time. Below 2 it leaves out a part of what a host
+    /// does once a second: reading the queue, writing the history.
+    #[arg(long, default_value_t = 2.0)]
+    seconds: f64,
+    /// Of the loops of iterations, only those whose name has this in it.
+    #[arg(long, default_value = "")]
+    of: String,
+    /// Have what is committed written to the disk. Without this, SQLite's file is in memory where the system has a file
+    /// system for that, and PostgreSQL does not wait for the disk: what is measured is the host, and no disk.
+    #[arg(long)]
+    durable: bool,
+    /// The folder for the results; by default `target/bench` of this repository.
+    #[arg(long)]
+    results: Option<PathBuf>,
+    /// The baseline of the figures about processes: fills the table of the database at this URL in a bare loop.
+    #[arg(long, hide = true)]
+    bare: Option<String>,
+    /// What cargo calls every benchmark with.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+/// What can be measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum What {
+    /// An iteration of an update that does nothing.
+    Iterations,
+    /// A backfill, and how well it keeps to its target.
+    Backfill,
+    /// Iterations until the pace fits again after the cost of an item has changed.
+    Steps,
+    /// The calls of an iteration into a controller.
+    Calls,
+    /// The start of the program, and its memory.
+    Processes,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(&error),
+    };
+    let done = match arguments.bare.clone() {
+        Some(url) => runtime.block_on(processes::bare(&url)),
+        // On a thread of the runtime's own, where a host's loop runs too.
+        None => runtime.block_on(runtime.spawn(measure(arguments))).map_err(Into::into).flatten(),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => failed(&*error),
+    }
+}
+
+fn failed(error: &dyn Error) -> ExitCode {
+    println!("the benchmark failed: {error}");
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        println!("  because: {error}");
+        cause = error.source();
+    }
+    ExitCode::FAILURE
+}
+
+async fn measure(arguments: Arguments) -> Outcome<()> {
+    let began = Instant::now();
+    let places = Place::both(arguments.durable)?;
+    let mut report = Report::new(arguments.durable, &places);
+    let measured = measure_each(&arguments, &places, &mut report, began).await;
+    step("done", began);
+    // What was measured before something went wrong is worth something still.
+    report.print();
+    let folder = arguments.results.clone().unwrap_or_else(|| repository().join("target/bench"));
+    println!("\nwritten to {}", report.write(&folder)?.display());
+    measured
+}
+
+async fn measure_each(arguments: &Arguments, places: &[Place], report: &mut Report, began: Instant) -> Outcome<()> {
+    let wanted = |what| arguments.what.is_empty() || arguments.what.contains(&what);
+    let loops = Duration::from_secs_f64(arguments.seconds);
+    if wanted(What::Calls) {
+        step("calls into controllers", began);
+        calls::measure(report).await?;
+    }
+    for place in places {
+        if wanted(What::Iterations) {
+            step(&format!("iterations on {}", place.name()), began);
+            iterations::measure(report, place, loops, &arguments.of).await?;
+        }
+        if wanted(What::Backfill) {
+            step(&format!("backfill on {}", place.name()), began);
+            backfill::measure(report, place, arguments.rows).await?;
+        }
+        if wanted(What::Steps) {
+            step(&format!("steps of cost on {}", place.name()), began);
+            steps::measure(report, place).await?;
+        }
+        if wanted(What::Processes) {
+            step(&format!("processes on {}", place.name()), began);
+            processes::measure(report, place).await?;
+        }
+    }
+    Ok(())
+}
+
+fn step(what: &str, began: Instant) {
+    println!("{:>6.1} s  {what}", began.elapsed().as_secs_f64());
+}
+
+fn repository() -> PathBuf {
+    let crate_folder = Path::new(env!("CARGO_MANIFEST_DIR"));
+    crate_folder.parent().unwrap_or(crate_folder).to_path_buf()
+}
+
+/// A controller's component, as `make guests` leaves it.
+fn component(name: &str) -> Outcome<PathBuf> {
+    let path = repository().join("guests/target/components").join(name).with_extension("wasm");
+    if !path.is_file() {
+        return Err(format!("{} is missing: use `make bench`", path.display()).into());
+    }
+    Ok(path)
+}
+
+/// The value in the middle, once they are in order.
+fn median(values: &[f64]) -> f64 {
+    quantile(values, 0.5)
+}
+
+/// The value that a part of the values is at most as large as; not a number where there is none.
+fn quantile(values: &[f64], part: f64) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let index = ((sorted.len() as f64 * part).ceil() as usize).clamp(1, sorted.len().max(1)) - 1;
+    sorted.get(index).copied().unwrap_or(f64::NAN)
+}

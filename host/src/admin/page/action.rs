@@ -1,0 +1,112 @@
+//! What the page's buttons do: the same as the commands of the same names.
+
+use std::time::SystemTime;
+
+use axum::extract::{Form, Path, State as Extracted};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Redirect, Response};
+
+use super::session::{Notice, is_sealed};
+use super::{Page, refuse, render};
+use crate::admin::state::{Site, State};
+use crate::scheduler::database::{Pause, unix_ms};
+use crate::update::SqlError;
+
+/// What a button's form sends.
+#[derive(serde::Deserialize)]
+pub(super) struct Fields {
+    #[serde(default)]
+    seal: String,
+    #[serde(default)]
+    database: String,
+    update: Option<String>,
+}
+
+/// Does what a button says, and shows the page again.
+pub(super) async fn act(
+    Extracted(page): Extracted<Page>,
+    Path(what): Path<String>,
+    headers: HeaderMap,
+    Form(fields): Form<Fields>,
+) -> Response {
+    let Some(visitor) = page.sessions.visitor(&page.state.live().access, &headers) else {
+        return Redirect::to("/login").into_response();
+    };
+    if !visitor.steers() {
+        return refuse("Steering takes an admin's token.");
+    }
+    if !is_sealed(&visitor, &fields.seal, &headers) {
+        return refuse("This was not sent by a page of your session; reload the page and try again.");
+    }
+    let done = match (what.as_str(), page.state.site(&fields.database), &fields.update) {
+        ("reload", ..) => reload(&page.state).await,
+        (_, None, _) => Err(format!("There is no database \"{}\".", fields.database)),
+        ("pause", Some(site), _) => pause(&page.state, site).await,
+        ("resume", Some(site), _) => resume(&page.state, site).await,
+        ("run-now", Some(site), _) => {
+            page.state.control().hurry(&site.name);
+            Ok(format!("{} is looked at now.", site.name))
+        }
+        ("retry", Some(site), Some(update)) => retry(&page.state, site, update).await,
+        ("cancel", Some(site), Some(update)) => cancel(&page.state, site, update).await,
+        _ => return (StatusCode::NOT_FOUND, render::refusal("There is no such button.")).into_response(),
+    };
+    let notice = match done {
+        Ok(text) => Notice { text, good: true },
+        Err(text) => Notice { text, good: false },
+    };
+    page.sessions.leave_notice(&visitor, notice);
+    page.viewer.forget().await;
+    Redirect::to("/").into_response()
+}
+
+fn words(error: &SqlError) -> String {
+    format!("The database refused: {error}")
+}
+
+async fn reload(state: &State) -> Result<String, String> {
+    let wrong = |wrong: Vec<String>| format!("Nothing was reloaded: {}", wrong.join("; "));
+    state.reload().await.map_err(wrong)?;
+    Ok("The configuration and the controllers were reloaded.".to_owned())
+}
+
+async fn pause(state: &State, site: &Site) -> Result<String, String> {
+    let pause = Pause { since_ms: unix_ms(SystemTime::now()), reason: Some("paused on the page".to_owned()) };
+    site.database.set_pause(Some(&pause)).await.map_err(|error| words(&error))?;
+    state.board().note_pause(&site.name, Some(pause.reason));
+    state.control().wake();
+    Ok(format!("{} is paused, until it is resumed.", site.name))
+}
+
+async fn resume(state: &State, site: &Site) -> Result<String, String> {
+    site.database.set_pause(None).await.map_err(|error| words(&error))?;
+    state.board().note_pause(&site.name, None);
+    // A pause of the whole host would keep this one paused.
+    state.control().set_enabled(true);
+    Ok(format!("{} goes on.", site.name))
+}
+
+async fn retry(state: &State, site: &Site, update: &str) -> Result<String, String> {
+    let forgotten = site.database.forget_failures(update).await.map_err(|error| words(&error))?;
+    state.control().hurry(&site.name);
+    match forgotten {
+        true => Ok(format!("{update} is tried again.")),
+        false => Err(format!("{update} has not failed.")),
+    }
+}
+
+async fn cancel(state: &State, site: &Site, update: &str) -> Result<String, String> {
+    let queue = site.database.look().await.map_err(|error| words(&error))?.unwrap_or_default();
+    let dependents = queue.rows.iter().filter(|row| row.depends_on.as_deref() == Some(update));
+    let dependents: Vec<&str> = dependents.map(|row| row.update_name.as_str()).collect();
+    if !dependents.is_empty() {
+        let names = dependents.join(", ");
+        return Err(format!("{update} stays: {names} depend on it. Cancel them first."));
+    }
+    let gone = site.database.cancel(&[update.to_owned()]).await.map_err(|error| words(&error))?;
+    state.control().wake();
+    match gone.is_empty() {
+        true => Err(format!("{update} is not queued.")),
+        false => Ok(format!("{update} is out of the queue.")),
+    }
+}

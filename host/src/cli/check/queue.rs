@@ -1,0 +1,123 @@
+//! What is wrong with the rows of a queue, and with those that are not there.
+
+use std::collections::{BTreeSet, HashSet};
+
+use tidegate::scheduler::choice::{Standing, assess};
+use tidegate::scheduler::database::{Database, QueueRow};
+use tidegate::update::{Progress, SqlError};
+
+use super::super::{output, wiring};
+use super::finding::{Finding, Scene, Severity};
+
+/// Looks through the queue. Its rows come back too.
+pub(super) async fn look(scene: Scene<'_>, opened: &dyn Database) -> Result<(Vec<Finding>, Vec<QueueRow>), SqlError> {
+    let rows = opened.look().await?.map(|queue| queue.rows).unwrap_or_default();
+    let queued: HashSet<&str> = rows.iter().map(|row| row.update_name.as_str()).collect();
+    let mut findings = standings(scene, &rows);
+    findings.extend(rows.iter().filter_map(|row| progress(scene, row)));
+    for row in &rows {
+        let dependency =
+            row.depends_on.as_deref().filter(|name| !queued.contains(name) && scene.defined(name).is_none());
+        if let Some(name) = dependency
+            && !has_run(opened, name).await?
+        {
+            findings.push(depends_on_nothing(scene, row, name, &queued));
+        }
+    }
+    for update in scene.config.updates_of(&scene.database.name) {
+        if !queued.contains(update.name.as_str()) && !has_run(opened, &update.name).await? {
+            let message = "it is not queued, and the history knows of no run";
+            let hint = "the application's migration is to queue it, or `tidegate enqueue` does";
+            findings.push(scene.about_definition(update, "name", Severity::Note, message, hint));
+        }
+    }
+    Ok((findings, rows))
+}
+
+async fn has_run(opened: &dyn Database, name: &str) -> Result<bool, SqlError> {
+    Ok(!opened.history(Some(name), 1).await?.is_empty())
+}
+
+/// The rows that do not run, whosever turn it is.
+fn standings(scene: Scene<'_>, rows: &[QueueRow]) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let mut cycles: HashSet<BTreeSet<String>> = HashSet::new();
+    for (row, standing) in rows.iter().zip(assess(rows, &|name| scene.defined(name).is_some())) {
+        let name = &row.update_name;
+        match &standing {
+            Standing::Ready | Standing::DependsOn(_) => {}
+            Standing::Quarantined => {
+                let message = standing.explain(row).unwrap_or_default();
+                let hint = format!("mend the cause, then `tidegate retry {name}`");
+                findings.push(scene.about_row(name, Severity::Warning, message, hint));
+            }
+            Standing::Undefined => {
+                let message = "it is queued, and nothing defines it: a host skips it, and what depends on it waits";
+                let known = scene.config.updates_of(&scene.database.name).map(|update| update.name.as_str());
+                let hint = match output::nearest(name, known) {
+                    Some(near) => format!("was \"{near}\" meant? `tidegate cancel {name}` takes the row out"),
+                    None => format!("define it (an old one with kind \"noop\"), or `tidegate cancel {name}`"),
+                };
+                findings.push(scene.about_row(name, Severity::Warning, message, hint));
+            }
+            Standing::Unreadable(problem) => {
+                let hint = "write what it was, as text, into the row; or delete the row, and queue the update anew";
+                findings.push(scene.about_row(name, Severity::Error, problem.as_str(), hint));
+            }
+            // Each of its members knows of it; it is told once.
+            Standing::Cycle(members) => {
+                if cycles.insert(members.iter().cloned().collect()) {
+                    let message = standing.explain(row).unwrap_or_default();
+                    let hint = format!("break it: {}", set(scene, "depends_on = NULL", name));
+                    findings.push(scene.about_row(name, Severity::Error, message, hint));
+                }
+            }
+        }
+    }
+    findings
+}
+
+/// Progress that a host could not go on from.
+fn progress(scene: Scene<'_>, row: &QueueRow) -> Option<Finding> {
+    if row.problem.is_some() {
+        // What can be read of such a row is no more than something to show.
+        return None;
+    }
+    let update = scene.defined(&row.update_name)?;
+    let handler = wiring::handler(update, scene.database);
+    let error = Progress::parse(&row.progress).and_then(|progress| handler.mode(&progress)).err()?;
+    let hint = format!(
+        "write what it was, or let the update start anew: {}",
+        set(scene, "progress_json = '{}'", &row.update_name)
+    );
+    Some(scene.about_row(&row.update_name, Severity::Error, error.to_string(), hint))
+}
+
+fn depends_on_nothing(scene: Scene<'_>, row: &QueueRow, on: &str, queued: &HashSet<&str>) -> Finding {
+    let message = format!(
+        "it depends on \"{on}\", which is neither queued nor defined: a host takes that for done, and does not wait"
+    );
+    let known = scene.config.updates_of(&scene.database.name).map(|update| update.name.as_str());
+    let known: Vec<&str> = known.chain(queued.iter().copied()).filter(|name| *name != row.update_name).collect();
+    let hint = match output::nearest(on, known.into_iter()) {
+        Some(near) => format!(
+            "was \"{near}\" meant? {}",
+            set(scene, &format!("depends_on = {}", literal(near)), &row.update_name)
+        ),
+        None => format!(
+            "all is well if that was done long ago; if not, queue it, or do without: {}",
+            set(scene, "depends_on = NULL", &row.update_name)
+        ),
+    };
+    scene.about_row(&row.update_name, Severity::Warning, message, hint)
+}
+
+/// The statement that changes a row of the queue.
+fn set(scene: Scene<'_>, what: &str, name: &str) -> String {
+    let table = scene.database.queue_table.replace('"', "\"\"");
+    format!("UPDATE \"{table}\" SET {what} WHERE update_name = {}", literal(name))
+}
+
+fn literal(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}

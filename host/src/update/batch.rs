@@ -1,0 +1,114 @@
+//! `batch`: the general form of an update. The host walks along a key, and executes statements that somebody wrote for
+//! each batch, with the batch's place bound in them.
+
+use async_trait::async_trait;
+
+use super::placeholder::{self, Bounds};
+use super::plan::Draft;
+use super::sql::{Dialect, Estimate, Right, Sql, System, TableName};
+use super::walk::{self, Walk};
+use super::{Budget, Handler, Mode, Plan, Problem, Progress, Step, UpdateError, scan};
+
+/// What is done for each batch of a walk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BatchDefinition {
+    /// The table to walk along.
+    pub table: TableName,
+    /// The columns to walk along, NOT NULL and indexed in this order.
+    pub key: Vec<String>,
+    /// The statements. In them stand, outside literals, quoted names and comments: `:range` for the condition that a
+    /// row's key lies in the batch; `:after` for the key before the first row (NULL in the first batch) and `:upto`
+    /// for the key of the last row, `:after_1`, `:after_2`, … for the parts of a key of several columns;
+    /// `:batch_size` for the items of the batch.
+    pub sql: String,
+}
+
+/// The handler of statements in batches.
+pub struct Batch {
+    definition: BatchDefinition,
+    system: System,
+    walk: Walk,
+}
+
+impl Batch {
+    /// A handler for this definition on a database of this system.
+    pub fn new(definition: BatchDefinition, system: System) -> Self {
+        let walk = Walk::new(definition.table.clone(), definition.key.clone());
+        Self { definition, system, walk }
+    }
+
+    fn problems(&self) -> Vec<Problem> {
+        placeholder::problems(&self.definition.sql, self.definition.key.len(), self.system)
+    }
+
+    fn statements(&self) -> Vec<&str> {
+        scan::statements(&self.definition.sql, self.system)
+    }
+
+    /// What a batch executes, to be looked at.
+    fn drafts(&self, dialect: &dyn Dialect, batch: &walk::Batch) -> Vec<Draft> {
+        let bounds = Bounds {
+            key: &batch.key,
+            after: batch.after.as_deref(),
+            upto: batch.upto.as_deref(),
+            batch_size: batch.items.max(1),
+            resumed: true,
+        };
+        let mut explained = true;
+        let draft = |statement: &str| {
+            // What comes after a statement of another kind may need what that one makes.
+            explained &= walk::can_be_explained(statement, self.system);
+            let rendered = placeholder::render(statement, dialect, &bounds);
+            Draft { field: "sql", sql: rendered.sql, parameters: rendered.parameters, explained }
+        };
+        self.statements().into_iter().map(draft).collect()
+    }
+}
+
+#[async_trait]
+impl Handler for Batch {
+    fn mode(&self, progress: &Progress) -> Result<Mode, UpdateError> {
+        self.walk.accept(progress)?;
+        Ok(Mode::Batched)
+    }
+
+    async fn run(&self, sql: &mut dyn Sql, progress: &Progress, budget: Budget) -> Result<Step, UpdateError> {
+        // Not left to `check`, which nobody may have run: statements that would miss rows are worse than none.
+        if let Some(problem) = self.problems().into_iter().next() {
+            return Err(UpdateError::Failed(format!("{} ({})", problem.message, problem.hint)));
+        }
+        let batch = self.walk.batch(sql, progress, budget).await?;
+        let dialect = sql.dialect();
+        if let Some(upto) = self.walk.end(sql, &batch).await? {
+            let bounds = Bounds {
+                key: &batch.key,
+                after: batch.after.as_deref(),
+                upto: Some(&upto),
+                batch_size: budget.items,
+                resumed: batch.after.is_some(),
+            };
+            for statement in self.statements() {
+                let rendered = placeholder::render(statement, &*dialect, &bounds);
+                sql.execute(&rendered.sql, &rendered.parameters).await?;
+            }
+        }
+        Ok(Step { items: batch.items, next: batch.next })
+    }
+
+    async fn estimate(&self, sql: &mut dyn Sql, progress: &Progress) -> Result<Option<Estimate>, UpdateError> {
+        self.walk.estimate(sql, progress).await
+    }
+
+    async fn check(&self, sql: &mut dyn Sql) -> Result<Vec<Problem>, UpdateError> {
+        let mut problems = self.walk.check(sql).await?;
+        problems.extend(self.problems());
+        if !problems.is_empty() {
+            return Ok(problems);
+        }
+        self.walk.check_with(sql, &[Right::Select], |dialect, batch| self.drafts(dialect, batch)).await
+    }
+
+    async fn plan(&self, sql: &mut dyn Sql, progress: &Progress, budget: Budget) -> Result<Option<Plan>, UpdateError> {
+        self.walk.plan(sql, progress, budget, |dialect, batch| self.drafts(dialect, batch)).await.map(Some)
+    }
+}

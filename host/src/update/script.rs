@@ -1,0 +1,165 @@
+//! `sql`: a script, executed once, in the transaction that takes its update out of the queue.
+
+use async_trait::async_trait;
+
+use super::plan::Planned;
+use super::sql::{ErrorClass, Sql, System};
+use super::walk::{self, one_line};
+use super::{Budget, Handler, Mode, Next, Plan, Problem, Progress, Step, UpdateError, scan};
+
+/// A script to be executed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ScriptDefinition {
+    /// Its statements; none that ends the transaction or cannot run in one.
+    pub sql: String,
+}
+
+/// The handler of a script.
+pub struct Script {
+    definition: ScriptDefinition,
+    system: System,
+}
+
+impl Script {
+    /// A handler for this definition on a database of this system.
+    pub fn new(definition: ScriptDefinition, system: System) -> Self {
+        Self { definition, system }
+    }
+}
+
+fn accept(progress: &Progress) -> Result<(), UpdateError> {
+    if progress.0.is_empty() { Ok(()) } else { Err(progress.refuse("a script has no progress but {}")) }
+}
+
+#[async_trait]
+impl Handler for Script {
+    fn mode(&self, progress: &Progress) -> Result<Mode, UpdateError> {
+        accept(progress)?;
+        Ok(Mode::OneShot)
+    }
+
+    async fn run(&self, sql: &mut dyn Sql, progress: &Progress, _budget: Budget) -> Result<Step, UpdateError> {
+        accept(progress)?;
+        let statements = scan::statements(&self.definition.sql, self.system);
+        if let Some(problem) = statements.iter().find_map(|statement| out_of_place(statement, self.system)) {
+            // A COMMIT of its own would be noticed only once it has happened.
+            return Err(UpdateError::Failed(format!("{} ({})", problem.message, problem.hint)));
+        }
+        if self.system == System::Postgres {
+            // A one-shot takes what it takes; a lock that it waits for still has its limit.
+            sql.execute("SET LOCAL statement_timeout = 0", &[]).await?;
+        }
+        sql.script(&self.definition.sql).await?;
+        Ok(Step { items: 1, next: Next::Finished })
+    }
+
+    async fn check(&self, sql: &mut dyn Sql) -> Result<Vec<Problem>, UpdateError> {
+        let statements = scan::statements(&self.definition.sql, self.system);
+        if statements.is_empty() {
+            return Ok(vec![problem("\"sql\" holds no statement", "write at least one, or use kind \"noop\"")]);
+        }
+        let out_of_place: Vec<Problem> =
+            statements.iter().filter_map(|statement| out_of_place(statement, self.system)).collect();
+        if !out_of_place.is_empty() {
+            return Ok(out_of_place);
+        }
+        // What comes after a statement that makes or changes something may need what that one did.
+        let mut as_it_is = true;
+        for statement in statements {
+            let plain = walk::can_be_explained(statement, self.system);
+            let found = match as_it_is && (plain || explains(self.system, statement)) {
+                true => walk::explain(sql, "sql", statement).await?,
+                false => syntax_error(sql, statement, self.system).await?,
+            };
+            if let Some(problem) = found {
+                return Ok(vec![problem]);
+            }
+            as_it_is &= plain;
+        }
+        Ok(Vec::new())
+    }
+
+    async fn plan(
+        &self,
+        _sql: &mut dyn Sql,
+        progress: &Progress,
+        _budget: Budget,
+    ) -> Result<Option<Plan>, UpdateError> {
+        accept(progress)?;
+        let statements = scan::statements(&self.definition.sql, self.system).into_iter();
+        let statements = statements.map(|statement| Planned::unexplained(statement.trim().to_owned())).collect();
+        Ok(Some(Plan { statements, ..Plan::default() }))
+    }
+}
+
+fn problem(message: &str, hint: &str) -> Problem {
+    Problem { field: "sql", message: message.to_owned(), hint: hint.to_owned() }
+}
+
+/// True where the system explains a statement of any kind: SQLite all but a PRAGMA, which it may execute meanwhile.
+fn explains(system: System, statement: &str) -> bool {
+    system == System::Sqlite && !scan::code(statement, system).first().is_some_and(|first| first.is("pragma"))
+}
+
+/// The problem of a statement that a transaction of the host's cannot hold.
+pub(super) fn out_of_place(statement: &str, system: System) -> Option<Problem> {
+    let code = scan::code(statement, system);
+    let is = |at: usize, word: &str| code.get(at).is_some_and(|token| token.is(word));
+    let first = |words: &[&str]| words.iter().any(|word| is(0, word));
+    let alone = |what: &str, hint: &str| {
+        Some(problem(&format!("{what} cannot run in a transaction, and this would run in one"), hint))
+    };
+    let by_hand = "run it by hand, or from the application";
+    match system {
+        _ if first(&["begin", "start", "commit", "end", "abort"])
+            || (is(0, "rollback") && !code.iter().any(|token| token.is("to"))) =>
+        {
+            Some(problem(
+                &format!("{} would begin or end the transaction that this runs in", one_line(statement)),
+                "leave it out: the host begins, and commits together with the update's progress",
+            ))
+        }
+        _ if is(0, "vacuum") => alone("VACUUM", by_hand),
+        System::Postgres
+            if code.iter().any(|token| token.is("concurrently")) && first(&["create", "drop", "reindex", "alter"]) =>
+        {
+            alone(
+                "CONCURRENTLY",
+                "use kind \"create-index\", whose \"replaces\" drops an index too; or leave the word out",
+            )
+        }
+        System::Postgres if first(&["create", "drop"]) && (is(1, "database") || is(1, "tablespace")) => {
+            alone("this", by_hand)
+        }
+        System::Postgres if is(0, "alter") && is(1, "system") => alone("ALTER SYSTEM", by_hand),
+        System::Sqlite if first(&["attach", "detach"]) => alone("ATTACH and DETACH", by_hand),
+        System::Sqlite if is(0, "pragma") && (is(1, "foreign_keys") || is(1, "journal_mode")) => Some(problem(
+            &format!("{} does nothing in a transaction, and this would run in one", one_line(statement)),
+            "leave it out; PRAGMA defer_foreign_keys puts foreign keys off until the end",
+        )),
+        _ => None,
+    }
+}
+
+/// What a database says to the form alone of a statement that it cannot be asked to explain; `None` where it says
+/// nothing, or cannot be asked.
+async fn syntax_error(sql: &mut dyn Sql, statement: &str, system: System) -> Result<Option<Problem>, UpdateError> {
+    const SYNTAX_ERROR: &str = "42601";
+    const PARSED: &str = "TG002";
+    /// Words with which PL/pgSQL begins statements of its own.
+    const OF_PLPGSQL: [&str; 12] =
+        ["declare", "fetch", "move", "close", "open", "execute", "call", "get", "raise", "return", "perform", "copy"];
+    let first = scan::code(statement, system).first().copied();
+    if system == System::Sqlite || first.is_none_or(|first| OF_PLPGSQL.iter().any(|word| first.is(word))) {
+        return Ok(None);
+    }
+    // The block is compiled, which reads the statement, and ends before it comes to it.
+    let block = format!("BEGIN IF false THEN {statement}\n; END IF;");
+    match sql.script(&scan::do_block(&block, PARSED)).await {
+        Err(error) if error.code.as_deref() == Some(SYNTAX_ERROR) => {
+            Ok(Some(problem(&error.message, &format!("the statement: {}", one_line(statement)))))
+        }
+        Err(error) if error.class != ErrorClass::Permanent => Err(error.into()),
+        _ => Ok(None),
+    }
+}

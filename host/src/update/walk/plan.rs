@@ -1,0 +1,129 @@
+//! A walk looked at before it is made: whether its statements prepare, and how the database would go about them.
+
+use super::{Batch, Column, Range, Walk, bound_statement, explain_with, key_of, texts};
+use crate::update::plan::{Draft, Plan, Planned};
+use crate::update::sql::{Dialect, Right, Sql, TableName, Value};
+use crate::update::{Budget, Next, Problem, Progress, UpdateError};
+
+impl Draft {
+    /// A statement of a walk, which holds the clause of the batch and no other parameter.
+    pub(in crate::update) fn of(field: &'static str, sql: String, batch: &Batch) -> Self {
+        Self { field, sql, parameters: batch.parameters().to_vec(), explained: true }
+    }
+}
+
+impl Walk {
+    /// What is wrong with the table, the key, the user's rights and the statements of a batch; the first of the
+    /// statements that is refused, since the others are likely to be refused for the same reason.
+    pub(in crate::update) async fn check_with(
+        &self,
+        sql: &mut dyn Sql,
+        rights: &[Right],
+        statements: impl FnOnce(&dyn Dialect, &Batch) -> Vec<Draft> + Send,
+    ) -> Result<Vec<Problem>, UpdateError> {
+        let mut problems = self.check(sql).await?;
+        if problems.is_empty() {
+            problems.extend(check_rights(sql, &self.table, rights).await?);
+        }
+        if !problems.is_empty() {
+            return Ok(problems);
+        }
+        let dialect = sql.dialect();
+        let (key, _) = self.key(sql).await?;
+        let batch = Batch::between(&*dialect, &key, None, None, 0);
+        let mut drafts = vec![self.bounding(&*dialect, &key, None, 0)];
+        drafts.extend(statements(&*dialect, &batch));
+        for draft in drafts.iter().filter(|draft| draft.explained) {
+            if let Some(problem) = explain_with(sql, draft.field, &draft.sql, &draft.parameters).await? {
+                return Ok(vec![problem]);
+            }
+        }
+        Ok(Vec::new())
+    }
+
+    /// What a batch from `progress` on executes: the statement that finds its end, and those that `statements` makes.
+    pub(in crate::update) async fn plan(
+        &self,
+        sql: &mut dyn Sql,
+        progress: &Progress,
+        budget: Budget,
+        statements: impl FnOnce(&dyn Dialect, &Batch) -> Vec<Draft> + Send,
+    ) -> Result<Plan, UpdateError> {
+        let estimate = self.estimate(sql, progress).await?;
+        let dialect = sql.dialect();
+        let (key, _) = self.key(sql).await?;
+        let after = match self.position(progress)? {
+            Some(position) => Some(position.after),
+            // From the second batch on the statements have both ends: a typical batch goes on from somewhere.
+            None => self.bound(sql, &key, None, Budget { items: 1 }).await?,
+        };
+        let upto = match self.bound(sql, &key, after.as_deref(), budget).await? {
+            Some(upto) => Some(upto),
+            None => self.last(sql, &key).await?,
+        };
+        let batch = Batch::between(&*dialect, &key, after.as_deref(), upto.as_deref(), budget.items);
+        let mut drafts = vec![self.bounding(&*dialect, &key, after.as_deref(), budget.items)];
+        drafts.extend(statements(&*dialect, &batch));
+        let mut plan = Plan { estimate, ..Plan::default() };
+        for draft in drafts {
+            match upto {
+                Some(_) => plan.add(sql, draft, &self.table, &self.key).await?,
+                // There is no row: what the database says of NULL would mislead.
+                None => plan.statements.push(Planned::unexplained(draft.sql)),
+            }
+        }
+        Ok(plan)
+    }
+
+    /// The statement that finds the end of a batch.
+    fn bounding(&self, dialect: &dyn Dialect, key: &[Column], after: Option<&[String]>, items: u64) -> Draft {
+        let offset = Value::Integer(i64::try_from(items.saturating_sub(1)).unwrap_or(i64::MAX));
+        let parameters = values(key, after).chain([offset]).collect();
+        let sql = bound_statement(dialect, &self.table, key, true, "");
+        Draft { field: "key", sql, parameters, explained: true }
+    }
+
+    /// The last key of the table.
+    async fn last(&self, sql: &mut dyn Sql, key: &[Column]) -> Result<Option<Vec<String>>, UpdateError> {
+        let statement = bound_statement(&*sql.dialect(), &self.table, key, false, " DESC");
+        sql.query(&statement, &[Value::Integer(0)]).await?.into_iter().next().map(key_of).transpose()
+    }
+}
+
+impl Batch {
+    /// A batch with both ends, as most are; ends that are not known are NULL.
+    fn between(
+        dialect: &dyn Dialect,
+        key: &[Column],
+        after: Option<&[String]>,
+        upto: Option<&[String]>,
+        items: u64,
+    ) -> Self {
+        let any = vec![String::new(); key.len()];
+        let condition = Range::new(dialect, key, Some(&any), Some(&any)).condition;
+        let range = Range { condition, parameters: values(key, after).chain(values(key, upto)).collect() };
+        let owned = |end: Option<&[String]>| end.map(<[String]>::to_vec);
+        Self { key: key.to_vec(), after: owned(after), upto: owned(upto), range, items, next: Next::Finished }
+    }
+}
+
+/// The values of one end, NULL where it is not known.
+fn values<'a>(key: &[Column], end: Option<&'a [String]>) -> impl Iterator<Item = Value> + use<'a> {
+    let unknown = if end.is_none() { key.len() } else { 0 };
+    texts(end).chain(std::iter::repeat_n(Value::Null, unknown))
+}
+
+/// The problem of rights that a user lacks on the table of an update.
+pub(in crate::update) async fn check_rights(
+    sql: &mut dyn Sql,
+    table: &TableName,
+    rights: &[Right],
+) -> Result<Option<Problem>, UpdateError> {
+    let dialect = sql.dialect();
+    let lacking = dialect.lacking(sql, table, rights).await?;
+    Ok(lacking.map(|lacking| Problem {
+        field: "table",
+        message: format!("role \"{}\" lacks {}", lacking.role, lacking.what),
+        hint: lacking.hint,
+    }))
+}
