@@ -94,7 +94,9 @@ on_both! {
         place.run("insert into background_updates (update_name, progress_json, depends_on, ordering) values \
                    ('touch_items', '{}', null, 0), ('other', '{}', 'touch_items', 1), ('nobodys', '{}', '', 2), \
                    ('fails', 'not json', null, 3)").await;
-        until("the first is held", async || states(&api).await[0] == "touch_items held").await;
+        let rests = async || get(&api, QUEUE).await["updates"][0]["reason"].is_string();
+        until("the first rests", rests).await;
+        assert_eq!(states(&api).await[0], "touch_items running");
         assert_eq!(states(&api).await[1..], ["other waits", "nobodys undefined", "fails unreadable"]);
         let queue = get(&api, QUEUE).await;
         let reasons: Vec<&str> = queue["updates"].as_array().unwrap().iter().map(|row| row["reason"].as_str().unwrap()).collect();
@@ -166,7 +168,8 @@ on_both! {
         let nothing = post(&api, "/api/v1/databases/master/run-now").await;
         assert_eq!(nothing.status, 409, "{}", nothing.text);
         api.post(QUEUE, ADMIN, json!({ "name": "touch_items" })).await;
-        until("it is held", async || states(&api).await == ["touch_items held"]).await;
+        let wait = async || get(&api, "/api/v1/databases/master").await["in_hand"]["wait_ms"].clone();
+        until("it rests", async || wait().await == 3_600_000).await;
         assert_eq!(touched(place).await, ["0|10"]);
         assert_eq!(results(&post(&api, "/api/v1/databases/master/run-now").await), ["master touch_items run-now"]);
         until("its batch ran", async || touched(place).await == ["1|10"]).await;

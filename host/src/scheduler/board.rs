@@ -114,6 +114,8 @@ pub struct InHand {
     pub phase: Phase,
     /// When that began.
     pub phase_since: SystemTime,
+    /// Between two batches: the rest that it takes, and why.
+    pub rest: Option<(Duration, String)>,
     /// The part that is done, 0.0 to 1.0, estimated.
     pub done: Option<f64>,
     /// How long it will take from when that was estimated.
@@ -196,7 +198,12 @@ impl DatabaseBoard {
                     in_hand.one_shot = *one_shot;
                 }
             }
-            EventKind::Held { rest: true, .. } => self.enter(Phase::Between, at),
+            EventKind::Held { duration, reason, rest: true, .. } => {
+                self.enter(Phase::Between, at);
+                if let Some(in_hand) = &mut self.in_hand {
+                    in_hand.rest = Some((*duration, reason.clone()));
+                }
+            }
             EventKind::Held { duration, reason, rest: false, .. } => {
                 self.enter(Phase::Held { duration: *duration, reason: reason.clone() }, at);
             }
@@ -242,6 +249,7 @@ impl DatabaseBoard {
             since: at,
             phase: Phase::Between,
             phase_since: at,
+            rest: None,
             done: None,
             eta: None,
         });
@@ -258,7 +266,7 @@ impl DatabaseBoard {
 
     fn enter(&mut self, phase: Phase, at: SystemTime) {
         if let Some(in_hand) = &mut self.in_hand {
-            (in_hand.phase, in_hand.phase_since) = (phase, at);
+            (in_hand.phase, in_hand.phase_since, in_hand.rest) = (phase, at, None);
         }
     }
 

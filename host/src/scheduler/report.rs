@@ -146,7 +146,8 @@ impl Doing {
     /// As this host's own events told it.
     pub fn seen(in_hand: &InHand) -> Self {
         let (state, reason) = match &in_hand.phase {
-            Phase::Between | Phase::Running { .. } => (State::Running, None),
+            Phase::Between => (State::Running, in_hand.rest.as_ref().map(|(_, reason)| reason.clone())),
+            Phase::Running { .. } => (State::Running, None),
             Phase::Held { reason, .. } => (State::Held, Some(reason.clone())),
             Phase::BackingOff { error, .. } => (State::BackingOff, Some(error.clone())),
         };

@@ -287,7 +287,7 @@ pub(super) async fn run_now(
         });
     };
     // Of a hurry that ended no wait, the next one would take advantage.
-    let waits = matches!(in_hand.phase, Phase::Held { .. } | Phase::BackingOff { .. });
+    let waits = in_hand.rest.is_some() || matches!(in_hand.phase, Phase::Held { .. } | Phase::BackingOff { .. });
     if waits {
         state.control().hurry(&site.name);
     } else {
