@@ -6,6 +6,9 @@ SHELL := bash
 
 # The database of the demo: sqlite or postgres.
 DATABASE ?= sqlite
+# Where schemathesis is installed, and what it is told besides.
+SCHEMATHESIS := $(or $(CARGO_TARGET_DIR),target)/schemathesis
+SCHEMATHESIS_ARGUMENTS ?= --max-examples 20
 # What to measure, and how: see `make bench BENCH=--help`.
 BENCH :=
 # A command that gives the rights to install packages; empty for root.
@@ -24,9 +27,35 @@ demo: rust ## Run updates over a million rows, with a live display (DATABASE=sql
 	$${CARGO_TARGET_DIR:-target}/debug/examples/demo --database $(DATABASE)
 
 .PHONY: test
-test: setup guests ## Run every test, on SQLite and on PostgreSQL
+test: setup guests ## Run every test, on SQLite and on PostgreSQL (installs schemathesis below target/)
 	$(MAKE) --directory guests test
 	cargo test --workspace
+	@$(MAKE) --no-print-directory try-api
+
+.PHONY: schemathesis
+schemathesis: rust ## Try the API of a live host with made-up requests against its OpenAPI document
+	cargo build --package tidegate --bin tidegate --example demo
+	@$(MAKE) --no-print-directory try-api
+
+# Of its own, so that `make test` can use the program that the tests were run with.
+.PHONY: try-api
+try-api: $(SCHEMATHESIS)/ready
+	$(SCHEMATHESIS)/bin/python tests/schemathesis/run.py $${CARGO_TARGET_DIR:-target}/debug/tidegate \
+		$(SCHEMATHESIS)/bin/schemathesis $(SCHEMATHESIS_ARGUMENTS)
+
+$(SCHEMATHESIS)/ready: tests/schemathesis/requirements.txt
+	@if ! python3 -c 'import ensurepip, venv' 2>/dev/null; then \
+		if command -v apt-get >/dev/null && { [ -z "$(SUDO)" ] || command -v sudo >/dev/null; }; then \
+			$(SUDO) apt-get update -qq; \
+			$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends python3-venv; \
+		else \
+			echo "Python's venv is missing: install Python 3 with it." >&2; \
+			exit 1; \
+		fi; \
+	fi
+	python3 -m venv $(SCHEMATHESIS)
+	$(SCHEMATHESIS)/bin/pip install --quiet --disable-pip-version-check --requirement tests/schemathesis/requirements.txt
+	touch $@
 
 .PHONY: bench
 bench: rust postgres guest-tools ## Measure what it costs, beside bare loops over the same drivers (BENCH=--help explains what can be chosen)

@@ -18,13 +18,17 @@ const MODULES: &[(&str, &[&str], &[&str])] = &[
     ),
     // How a program makes a host of its own: it names a database by its URL, so that it knows who opens it.
     ("embed", &["controller", "database", "scheduler", "update"], &[]),
-    ("admin", &["controller", "pace", "scheduler", "update"], &["axum", "hyper", "hyper_util", "maud", "utoipa"]),
+    (
+        "admin",
+        &["controller", "pace", "scheduler", "update"],
+        &["axum", "hyper", "hyper_util", "maud", "utoipa", "utoipa_axum"],
+    ),
     // Plain data of those whose settings a person writes: limits, definitions, policies, tokens.
     ("config", &["admin", "controller", "sandbox", "update"], &["toml"]),
     (
         "cli",
         &["admin", "config", "controller", "database", "embed", "pace", "sandbox", "scheduler", "update"],
-        &["clap", "indicatif"],
+        &["clap", "indicatif", "reqwest", "rustls"],
     ),
 ];
 

@@ -80,6 +80,54 @@ impl Api {
     }
 }
 
+impl Api {
+    /// A stream of events.
+    pub async fn events(&self, path: &str, token: &str) -> EventStream {
+        EventStream::of(self.request(Method::GET, path).bearer_auth(token)).await
+    }
+
+    /// A stream of events, asked for by a client that has seen some.
+    pub async fn events_since(&self, path: &str, token: &str, last: &str) -> EventStream {
+        EventStream::of(self.request(Method::GET, path).bearer_auth(token).header("last-event-id", last)).await
+    }
+}
+
+/// Server-sent events.
+pub struct EventStream {
+    response: Response,
+    text: String,
+}
+
+impl EventStream {
+    async fn of(request: RequestBuilder) -> Self {
+        let response = request.send().await.unwrap();
+        assert_eq!(response.status(), 200);
+        assert_eq!(response.headers()["content-type"], "text/event-stream");
+        Self { response, text: String::new() }
+    }
+
+    /// The data of the next event, whose `id`, where it has one, is that of the message; `None` at the end.
+    pub async fn next(&mut self) -> Option<serde_json::Value> {
+        loop {
+            while let Some((message, rest)) = self.text.split_once("\n\n") {
+                let field = |name: &str| {
+                    let line = message.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+                    line.map(|line| line.trim_start().to_owned())
+                };
+                let (id, data) = (field("id"), field("data"));
+                self.text = rest.to_owned();
+                let Some(data) = data else { continue };
+                let data: serde_json::Value = serde_json::from_str(&data).unwrap();
+                assert_eq!(data["id"].as_str(), id.as_deref());
+                return Some(data);
+            }
+            let chunk = tokio::time::timeout(Duration::from_secs(30), self.response.chunk()).await;
+            let chunk = chunk.expect("an event comes, or the end").ok()??;
+            self.text.push_str(std::str::from_utf8(&chunk).unwrap());
+        }
+    }
+}
+
 /// An answer, read to its end.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Answer {

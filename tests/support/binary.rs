@@ -62,6 +62,11 @@ impl Folder {
         std::fs::write(file, text.replace(from, to)).unwrap();
     }
 
+    /// Puts a file into the folder.
+    pub fn write(&self, name: &str, contents: impl AsRef<[u8]>) {
+        std::fs::write(self.path().join(name), contents).unwrap();
+    }
+
     /// Runs a command to its end; returns what it printed, and its exit code.
     pub async fn tidegate(&self, arguments: &[&str]) -> (String, i32) {
         let mut process = self.start(arguments);

@@ -4,6 +4,7 @@
 //! command writes to the database as the command line does, on a connection of the API's own, and wakes the host.
 
 pub mod access;
+pub mod api;
 mod health;
 pub mod jobs;
 pub mod metrics;
@@ -23,6 +24,10 @@ pub use state::{Live, LoadedController, Reload, Site, State};
 /// Everything that is served.
 pub fn router(state: State, metrics: Metrics) -> Router {
     let page = page::routes(state.clone());
-    let routes = Router::new().merge(health::routes()).merge(metrics::routes(metrics)).merge(synapse::routes());
+    let routes = Router::new()
+        .merge(health::routes())
+        .merge(api::routes())
+        .merge(metrics::routes(metrics))
+        .merge(synapse::routes());
     routes.fallback(synapse::elsewhere).with_state(state).merge(page)
 }

@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::DefaultBodyLimit;
-use axum::http::StatusCode;
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
 use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -18,7 +19,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use tower_http::timeout::TimeoutLayer;
+
+use super::api::Problem;
 
 /// What a client may take.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -121,7 +123,7 @@ pub async fn serve(
     shutdown: impl Future<Output = ()> + Send + Clone + 'static,
 ) {
     let router = router
-        .layer(TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, limits.request_timeout))
+        .layer(middleware::from_fn_with_state(limits.request_timeout, in_time))
         .layer(DefaultBodyLimit::max(limits.body_bytes))
         .layer(Extension(limits.clone()));
     let slots = Arc::new(Semaphore::new(limits.connections));
@@ -132,6 +134,14 @@ pub async fn serve(
         tasks.spawn(accept(listener, router, limits, slots, shutdown));
     }
     while tasks.join_next().await.is_some() {}
+}
+
+/// Answers in the handler's place where that takes too long.
+async fn in_time(State(limit): State<Duration>, request: Request, next: Next) -> Response {
+    match tokio::time::timeout(limit, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => Problem::too_slow(limit.as_millis()).into_response(),
+    }
 }
 
 async fn accept(

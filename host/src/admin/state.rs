@@ -74,6 +74,12 @@ pub trait Reload: Send + Sync {
     /// # Errors
     /// What is wrong, in words for a person; all stays as it was then.
     async fn reload(&self) -> Result<Live, Vec<String>>;
+
+    /// Reads one controller's file again, with the settings that are in force. `live` is what is in force now.
+    ///
+    /// # Errors
+    /// What is wrong, in words for a person; all stays as it was then.
+    async fn reload_controller(&self, name: &str, live: &Live) -> Result<Live, Vec<String>>;
 }
 
 /// What the handlers of requests share; clones share the same.
@@ -146,7 +152,22 @@ impl State {
     pub async fn reload(&self) -> Result<(), Vec<String>> {
         let _one_at_a_time = self.0.reloading.lock().await;
         let live = self.0.reload.reload().await?;
-        *self.0.live.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(live);
+        self.put_in_force(live);
         Ok(())
+    }
+
+    /// Reads one controller's file again, with the settings that are in force.
+    ///
+    /// # Errors
+    /// What is wrong, in words for a person; all stays as it was then.
+    pub async fn reload_controller(&self, name: &str) -> Result<(), Vec<String>> {
+        let _one_at_a_time = self.0.reloading.lock().await;
+        let live = self.0.reload.reload_controller(name, &self.live()).await?;
+        self.put_in_force(live);
+        Ok(())
+    }
+
+    fn put_in_force(&self, live: Live) {
+        *self.0.live.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(live);
     }
 }

@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 
 use tidegate::config;
-use tidegate::scheduler::database::QueueRow;
+use tidegate::scheduler::choice::dependents;
 
 use super::enqueue::selected;
 use super::error::CliError;
+use super::remote::Address;
 use super::results::{Json, Results};
 use super::{Context, wiring};
 
@@ -26,6 +27,9 @@ pub(super) struct Cancel {
     database: Option<String>,
 
     #[command(flatten)]
+    address: Address,
+
+    #[command(flatten)]
     pub(super) json: Json,
 }
 
@@ -37,6 +41,9 @@ impl Cancel {
     }
 
     async fn cancel(&self, context: &Context, results: &mut Results) -> Result<(), CliError> {
+        if let Some(host) = self.address.host()? {
+            return host.cancel(&self.names, self.with_dependents, self.database.as_deref(), results).await;
+        }
         let config = context.config()?;
         let mut met = BTreeSet::new();
         for database in selected(&config, self.database.as_deref())? {
@@ -75,19 +82,4 @@ impl Cancel {
         opened.close().await;
         Ok(cancelled)
     }
-}
-
-/// The rows that depend on the named ones, directly or not, and are not named themselves.
-fn dependents(rows: &[QueueRow], names: &[String]) -> Vec<String> {
-    let queued = |name: &String| rows.iter().any(|row| row.update_name == *name);
-    let mut reached: Vec<&str> = names.iter().filter(|name| queued(name)).map(String::as_str).collect();
-    let mut next = 0;
-    while let Some(name) = reached.get(next).copied() {
-        let waiting = rows.iter().filter(|row| row.depends_on.as_deref() == Some(name));
-        let new: Vec<&str> =
-            waiting.map(|row| row.update_name.as_str()).filter(|name| !reached.contains(name)).collect();
-        reached.extend(new);
-        next += 1;
-    }
-    reached.into_iter().filter(|name| !names.iter().any(|named| named == name)).map(str::to_owned).collect()
 }

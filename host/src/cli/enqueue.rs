@@ -8,6 +8,7 @@ use tidegate::scheduler::database::{Database, NewRow, QueueRow};
 use tidegate::update::{Progress, SqlError};
 
 use super::error::CliError;
+use super::remote::{Address, Rows};
 use super::results::{Json, Results};
 use super::{Context, output, wiring};
 
@@ -42,6 +43,9 @@ pub(super) struct Enqueue {
     force: bool,
 
     #[command(flatten)]
+    address: Address,
+
+    #[command(flatten)]
     pub(super) json: Json,
 }
 
@@ -65,6 +69,16 @@ impl Enqueue {
     }
 
     async fn enqueue(&self, context: &Context, results: &mut Results) -> Result<(), CliError> {
+        if let Some(host) = self.address.host()? {
+            let new = Rows {
+                names: &self.names,
+                progress: &self.progress()?,
+                depends_on: self.depends_on.as_deref(),
+                ordering: self.ordering,
+                force: self.force,
+            };
+            return host.enqueue(&new, self.database.as_deref(), results).await;
+        }
         let config = context.config()?;
         let databases = selected(&config, self.database.as_deref())?;
         let progress = self.progress()?;

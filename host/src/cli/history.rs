@@ -3,11 +3,12 @@
 use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
-use tidegate::config;
+use tidegate::config::{self, Config};
 use tidegate::scheduler::database::{Record, unix_ms};
 
 use super::enqueue::selected;
 use super::error::CliError;
+use super::remote::{Address, Remote};
 use super::{Context, output, wiring};
 
 /// Show an update's last iterations: what was asked for and done, how long it was to take and took, what held it
@@ -27,6 +28,9 @@ pub(super) struct History {
     /// Print JSON: an object with `version` (1) and `databases`, each with its iterations, the newest first
     #[arg(long)]
     pub(super) json: bool,
+
+    #[command(flatten)]
+    address: Address,
 }
 
 /// The shape of the JSON.
@@ -97,12 +101,10 @@ impl From<Record> for Iteration {
 
 impl History {
     pub(super) async fn execute(self, context: &Context) -> Result<(), CliError> {
-        let config = context.config()?;
-        let mut databases = Vec::new();
-        for database in selected(&config, self.database.as_deref())? {
-            let iterations = self.of(database).await?;
-            databases.push(DatabaseHistory { name: database.name.clone(), iterations });
-        }
+        let mut databases = match self.address.host()? {
+            Some(host) => self.of_host(&host).await?,
+            None => self.of_databases(&context.config()?).await?,
+        };
         if self.json {
             return output::print_json(&Report { version: 1, update: self.name, databases });
         }
@@ -114,6 +116,27 @@ impl History {
         let now = unix_ms(SystemTime::now());
         let parts: Vec<String> = databases.iter().map(|database| render(database, now)).collect();
         output::print(&parts.join("\n\n"))
+    }
+
+    async fn of_databases(&self, config: &Config) -> Result<Vec<DatabaseHistory>, CliError> {
+        let mut databases = Vec::new();
+        for database in selected(config, self.database.as_deref())? {
+            let iterations = self.of(database).await?;
+            databases.push(DatabaseHistory { name: database.name.clone(), iterations });
+        }
+        Ok(databases)
+    }
+
+    async fn of_host(&self, host: &Remote) -> Result<Vec<DatabaseHistory>, CliError> {
+        let mut databases = Vec::new();
+        for database in host.databases(self.database.as_deref()).await? {
+            let iterations = host.history(&database.name, &self.name, self.limit).await?;
+            databases.push(DatabaseHistory {
+                name: database.name,
+                iterations: iterations.into_iter().map(Iteration::from).collect(),
+            });
+        }
+        Ok(databases)
     }
 
     /// The iterations that one database keeps.

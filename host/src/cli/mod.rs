@@ -5,12 +5,13 @@ mod check;
 mod completions;
 mod enqueue;
 mod error;
-mod estimate;
 mod history;
 mod init;
 mod log;
+mod openapi;
 mod output;
 mod pause;
+mod remote;
 mod results;
 mod retry;
 mod run;
@@ -65,6 +66,8 @@ enum Command {
     Pause(pause::Pause),
     Resume(pause::Resume),
     Cancel(cancel::Cancel),
+    #[command(name = "openapi")]
+    OpenApi(openapi::OpenApi),
     Token(token::Token),
     Completions(completions::Completions),
     Reference(completions::Reference),
@@ -84,7 +87,7 @@ impl Command {
             Command::Resume(resume) => resume.json.json,
             Command::Cancel(cancel) => cancel.json.json,
             Command::Check(check) => check.json,
-            Command::Completions(_) | Command::Reference(_) | Command::Token(_) => false,
+            Command::OpenApi(_) | Command::Token(_) | Command::Completions(_) | Command::Reference(_) => false,
         }
     }
 }
@@ -161,6 +164,7 @@ fn execute(cli: Cli, json: bool) -> Result<(), CliError> {
             Command::Pause(pause) => pause.execute(&context).await,
             Command::Resume(resume) => resume.execute(&context).await,
             Command::Cancel(cancel) => cancel.execute(&context).await,
+            Command::OpenApi(openapi) => openapi.execute(),
             Command::Token(token) => token.execute(),
             Command::Completions(completions) => completions.execute(),
             Command::Reference(reference) => reference.execute(),

@@ -93,6 +93,12 @@ pub(super) fn print_json(value: &impl Serialize) -> Result<(), CliError> {
     print(&json.map_err(|error| CliError::failure("cannot write the result as JSON").because(error))?)
 }
 
+/// Prints a result as JSON on one line.
+pub(super) fn print_json_line(value: &impl Serialize) -> Result<(), CliError> {
+    let json = serde_json::to_string(value);
+    print(&json.map_err(|error| CliError::failure("cannot write the result as JSON").because(error))?)
+}
+
 /// Prints something to standard error as one line of JSON, under this key.
 pub(super) fn json_line(key: &str, value: &impl Serialize) {
     if let Ok(value) = serde_json::to_value(value) {

@@ -7,6 +7,7 @@ use tidegate::scheduler::database::{Pause as Stored, unix_ms};
 
 use super::enqueue::selected;
 use super::error::CliError;
+use super::remote::Address;
 use super::results::{Json, Results};
 use super::{Context, wiring};
 
@@ -22,6 +23,9 @@ pub(super) struct Pause {
     reason: Option<String>,
 
     #[command(flatten)]
+    address: Address,
+
+    #[command(flatten)]
     pub(super) json: Json,
 }
 
@@ -33,23 +37,40 @@ pub(super) struct Resume {
     database: Option<String>,
 
     #[command(flatten)]
+    address: Address,
+
+    #[command(flatten)]
     pub(super) json: Json,
 }
 
 impl Pause {
     pub(super) async fn execute(self, context: &Context) -> Result<(), CliError> {
-        let pause = Stored { since_ms: unix_ms(SystemTime::now()), reason: self.reason };
         let mut results = Results::new(&self.json);
-        let outcome = store(context, self.database.as_deref(), Some(&pause), &mut results).await;
+        let outcome = self.pause(context, &mut results).await;
         results.end(outcome)
+    }
+
+    async fn pause(self, context: &Context, results: &mut Results) -> Result<(), CliError> {
+        if let Some(host) = self.address.host()? {
+            return host.pause(self.database.as_deref(), self.reason, results).await;
+        }
+        let pause = Stored { since_ms: unix_ms(SystemTime::now()), reason: self.reason };
+        store(context, self.database.as_deref(), Some(&pause), results).await
     }
 }
 
 impl Resume {
     pub(super) async fn execute(self, context: &Context) -> Result<(), CliError> {
         let mut results = Results::new(&self.json);
-        let outcome = store(context, self.database.as_deref(), None, &mut results).await;
+        let outcome = self.resume(context, &mut results).await;
         results.end(outcome)
+    }
+
+    async fn resume(&self, context: &Context, results: &mut Results) -> Result<(), CliError> {
+        match self.address.host()? {
+            Some(host) => host.resume(self.database.as_deref(), results).await,
+            None => store(context, self.database.as_deref(), None, results).await,
+        }
     }
 }
 

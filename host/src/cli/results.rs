@@ -54,6 +54,11 @@ impl Results {
         if self.json { Ok(()) } else { output::print(&output::inline(line)) }
     }
 
+    /// Says to people that there was nothing to do.
+    pub(super) fn remark(&self, line: &str) -> Result<(), CliError> {
+        if self.json { Ok(()) } else { output::print(line) }
+    }
+
     /// Ends what is told; `outcome` is the command's. What was done before a failure is told all the same.
     pub(super) fn end(self, outcome: Result<(), CliError>) -> Result<(), CliError> {
         if self.json {

@@ -6,8 +6,9 @@ use tidegate::config;
 
 use super::enqueue::selected;
 use super::error::CliError;
+use super::remote::Address;
 use super::results::{Json, Results};
-use super::{Context, output, wiring};
+use super::{Context, wiring};
 
 /// Try updates again that failed or are quarantined, as if they had never failed
 #[derive(Debug, clap::Args)]
@@ -25,6 +26,9 @@ pub(super) struct Retry {
     database: Option<String>,
 
     #[command(flatten)]
+    address: Address,
+
+    #[command(flatten)]
     pub(super) json: Json,
 }
 
@@ -36,13 +40,16 @@ impl Retry {
     }
 
     async fn retry(&self, context: &Context, results: &mut Results) -> Result<(), CliError> {
+        if let Some(host) = self.address.host()? {
+            return host.retry(&self.names, self.all, self.database.as_deref(), results).await;
+        }
         let config = context.config()?;
         let mut met = BTreeSet::new();
         for database in selected(&config, self.database.as_deref())? {
             met.extend(self.retry_on(database, results).await?);
         }
-        if self.all && met.is_empty() && !self.json.json {
-            return output::print("no update has failed");
+        if self.all && met.is_empty() {
+            return results.remark("no update has failed");
         }
         match self.names.iter().find(|name| !met.contains(*name)) {
             Some(name) => Err(CliError::failure(format!("update \"{name}\" is not queued"))

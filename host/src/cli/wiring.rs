@@ -8,6 +8,7 @@ use tidegate::config::{self, Config, Diagnostic, Target, UpdateKind};
 use tidegate::controller::Fault;
 use tidegate::database::{self, OpenError, Options};
 use tidegate::sandbox::{Artifact, ComponentSource, LoadOptions};
+use tidegate::scheduler::Handlers;
 use tidegate::scheduler::database::{Database, Holder};
 use tidegate::update::{
     Backfill, Batch, Copy, CreateIndex, Delete, Handler, Noop, Script, ValidateAndDelete, ValidateConstraint,
@@ -66,6 +67,12 @@ pub(super) fn handler(update: &config::Update, database: &config::Database) -> A
         UpdateKind::Script(definition) => Arc::new(Script::new(definition, system)),
         UpdateKind::Noop => Arc::new(Noop),
     }
+}
+
+/// What does the work of all updates that are defined for a database.
+pub(super) fn handlers(config: &Config, database: &config::Database) -> Handlers {
+    let updates = config.updates_of(&database.name);
+    updates.map(|update| (update.name.clone(), handler(update, database))).collect()
 }
 
 /// A controller's component, read, compiled and linked.

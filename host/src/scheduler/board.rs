@@ -15,6 +15,9 @@ const RECENT: usize = 120;
 /// Faults of a controller that are kept.
 const FAULTS: usize = 20;
 
+/// Updates that ended that are kept.
+const ENDED: usize = 50;
+
 /// What a host does, database by database. Clones show the same host.
 #[derive(Debug, Clone, Default)]
 pub struct Board {
@@ -69,6 +72,8 @@ pub struct DatabaseBoard {
     pub totals: BTreeMap<String, Totals>,
     /// The last iterations, the newest last.
     pub recent: VecDeque<Record>,
+    /// Updates that ended, the newest last.
+    pub ended: VecDeque<Ended>,
     /// When a batch was last committed.
     pub last_progress: Option<SystemTime>,
 }
@@ -85,6 +90,17 @@ pub enum LeaseState {
     StandingBy(Option<Holder>),
 }
 
+/// An update that ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ended {
+    /// The update.
+    pub update_name: String,
+    /// When.
+    pub at: SystemTime,
+    /// True where it is done; false where somebody took it out of the queue while it was in hand.
+    pub finished: bool,
+}
+
 /// An update in hand.
 #[derive(Debug, Clone, PartialEq)]
 pub struct InHand {
@@ -98,6 +114,8 @@ pub struct InHand {
     pub phase: Phase,
     /// When that began.
     pub phase_since: SystemTime,
+    /// Between two batches: the rest that it takes, and why.
+    pub rest: Option<(Duration, String)>,
     /// The part that is done, 0.0 to 1.0, estimated.
     pub done: Option<f64>,
     /// How long it will take from when that was estimated.
@@ -150,6 +168,8 @@ pub struct Totals {
 /// A controller as the host knows it.
 #[derive(Debug, Clone, Default)]
 pub struct ControllerBoard {
+    /// What it is called, or what stands in for one.
+    pub name: Option<String>,
     /// When this one was loaded.
     pub since: Option<SystemTime>,
     /// Who took over, and why, where somebody did.
@@ -178,7 +198,12 @@ impl DatabaseBoard {
                     in_hand.one_shot = *one_shot;
                 }
             }
-            EventKind::Held { rest: true, .. } => self.enter(Phase::Between, at),
+            EventKind::Held { duration, reason, rest: true, .. } => {
+                self.enter(Phase::Between, at);
+                if let Some(in_hand) = &mut self.in_hand {
+                    in_hand.rest = Some((*duration, reason.clone()));
+                }
+            }
             EventKind::Held { duration, reason, rest: false, .. } => {
                 self.enter(Phase::Held { duration: *duration, reason: reason.clone() }, at);
             }
@@ -192,13 +217,13 @@ impl DatabaseBoard {
                     (in_hand.done, in_hand.eta) = (Some(*done), *eta);
                 }
             }
-            EventKind::Failure { retry_in: None, .. }
-            | EventKind::UpdateFinished { .. }
-            | EventKind::UpdateMoved { gone: true, .. }
-            | EventKind::Idle { .. } => self.in_hand = None,
+            EventKind::Failure { retry_in: None, .. } | EventKind::Idle { .. } => self.in_hand = None,
+            EventKind::UpdateFinished { update_name } => self.note_end(update_name, at, true),
+            EventKind::UpdateMoved { update_name, gone: true } => self.note_end(update_name, at, false),
             EventKind::UpdateMoved { gone: false, .. } => {}
-            EventKind::ControllerLoaded { .. } => {
-                self.controller = ControllerBoard { since: Some(at), ..ControllerBoard::default() };
+            EventKind::ControllerLoaded { controller, .. } => {
+                let name = Some(controller.clone());
+                self.controller = ControllerBoard { name, since: Some(at), ..ControllerBoard::default() };
             }
             EventKind::ControllerUsed { usage, .. } => self.controller.usage.add(*usage),
             EventKind::ControllerFault { fault, .. } => {
@@ -224,15 +249,24 @@ impl DatabaseBoard {
             since: at,
             phase: Phase::Between,
             phase_since: at,
+            rest: None,
             done: None,
             eta: None,
         });
         self.totals.entry(update_name.to_owned()).or_default();
     }
 
+    fn note_end(&mut self, update_name: &str, at: SystemTime, finished: bool) {
+        self.in_hand = None;
+        if self.ended.len() == ENDED {
+            self.ended.pop_front();
+        }
+        self.ended.push_back(Ended { update_name: update_name.to_owned(), at, finished });
+    }
+
     fn enter(&mut self, phase: Phase, at: SystemTime) {
         if let Some(in_hand) = &mut self.in_hand {
-            (in_hand.phase, in_hand.phase_since) = (phase, at);
+            (in_hand.phase, in_hand.phase_since, in_hand.rest) = (phase, at, None);
         }
     }
 

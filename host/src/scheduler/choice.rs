@@ -74,6 +74,21 @@ fn dependency(row: &QueueRow) -> Option<&str> {
     row.depends_on.as_deref().filter(|name| !name.is_empty())
 }
 
+/// The rows that depend on the named ones, directly or not, and are not named themselves.
+pub fn dependents(rows: &[QueueRow], names: &[String]) -> Vec<String> {
+    let queued = |name: &String| rows.iter().any(|row| row.update_name == *name);
+    let mut reached: Vec<&str> = names.iter().filter(|name| queued(name)).map(String::as_str).collect();
+    let mut next = 0;
+    while let Some(name) = reached.get(next).copied() {
+        let waiting = rows.iter().filter(|row| row.depends_on.as_deref() == Some(name));
+        let new: Vec<&str> =
+            waiting.map(|row| row.update_name.as_str()).filter(|name| !reached.contains(name)).collect();
+        reached.extend(new);
+        next += 1;
+    }
+    reached.into_iter().filter(|name| !names.iter().any(|named| named == name)).map(str::to_owned).collect()
+}
+
 /// The way from `start` back to itself, where there is one. Each row depends on one other at most, so there is but
 /// one way to follow.
 fn cycle(start: &str, dependencies: &HashMap<&str, &str>) -> Option<Vec<String>> {

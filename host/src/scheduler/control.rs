@@ -33,6 +33,8 @@ impl fmt::Debug for Replacement {
 struct Orders {
     replacement: Option<Replacement>,
     hurry: bool,
+    /// Set while it is paused until the host restarts; the reason, where one was given.
+    pause: Option<Option<String>>,
 }
 
 /// Steers a running host; clones steer the same one.
@@ -59,8 +61,12 @@ impl Default for Control {
 
 impl Control {
     /// Pauses (`false`) or resumes all databases of this host before the next batch, until it restarts: Synapse's
-    /// `enabled`. A pause stored in a database is apart from this one; both must be lifted.
+    /// `enabled`. To resume lifts the pauses of [`Control::set_pause`] too. A pause stored in a database is apart from
+    /// these; all must be lifted.
     pub fn set_enabled(&self, enabled: bool) {
+        if enabled {
+            self.with_orders(|orders| orders.values_mut().for_each(|orders| orders.pause = None));
+        }
         self.enabled.send_replace(enabled);
         self.wake();
     }
@@ -68,6 +74,17 @@ impl Control {
     /// False while [`Control::set_enabled`] paused this host.
     pub fn is_enabled(&self) -> bool {
         *self.enabled.borrow()
+    }
+
+    /// Pauses one database before its next batch, until the host restarts, or lifts that pause. The reason, where there
+    /// is one, is for whoever looks.
+    pub fn set_pause(&self, database: &str, pause: Option<Option<String>>) {
+        self.order(database, |orders| orders.pause = pause);
+    }
+
+    /// What [`Control::set_pause`] last set.
+    pub fn pause_of(&self, database: &str) -> Option<Option<String>> {
+        self.with_orders(|orders| orders.get(database)?.pause.clone())
     }
 
     /// Looks at the queues now, not only when they are next polled.

@@ -2,7 +2,7 @@
 //! whatever else wants to know are fed from here and from nowhere else.
 
 use std::fmt;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::broadcast;
@@ -13,6 +13,8 @@ use crate::controller::{Fault, Usage};
 /// Something that happened.
 #[derive(Debug, Clone)]
 pub struct Event {
+    /// Its number: 1 for the first of a host, and without a gap from there on, over all databases.
+    pub number: u64,
     /// When.
     pub at: SystemTime,
     /// The database it happened to.
@@ -190,6 +192,8 @@ pub trait Observer: Send + Sync {
 pub struct Events {
     sender: broadcast::Sender<Arc<Event>>,
     observers: Arc<RwLock<Vec<Arc<dyn Observer>>>>,
+    /// The number of the last event. Held while one is told, so that everybody sees them in order.
+    last: Arc<Mutex<u64>>,
 }
 
 impl fmt::Debug for Events {
@@ -202,7 +206,7 @@ impl Default for Events {
     fn default() -> Self {
         /// Events that a subscriber may lag behind before it loses the oldest: some seconds of the fastest iterations.
         const CAPACITY: usize = 65_536;
-        Self { sender: broadcast::channel(CAPACITY).0, observers: Arc::default() }
+        Self { sender: broadcast::channel(CAPACITY).0, observers: Arc::default(), last: Arc::default() }
     }
 }
 
@@ -212,6 +216,12 @@ impl Events {
         self.sender.subscribe()
     }
 
+    /// As [`Events::subscribe`], with the number of the last event before.
+    pub fn subscribe_after(&self) -> (broadcast::Receiver<Arc<Event>>, u64) {
+        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        (self.sender.subscribe(), *last)
+    }
+
     /// Shows every event from now on to an observer, before any subscriber has it.
     pub fn observe(&self, observer: Arc<dyn Observer>) {
         self.observers.write().unwrap_or_else(PoisonError::into_inner).push(observer);
@@ -219,7 +229,9 @@ impl Events {
 
     /// Tells everybody.
     pub(crate) fn emit(&self, database: &str, kind: EventKind) {
-        let event = Event { at: SystemTime::now(), database: database.to_owned(), kind };
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        *last += 1;
+        let event = Event { number: *last, at: SystemTime::now(), database: database.to_owned(), kind };
         for observer in self.observers.read().unwrap_or_else(PoisonError::into_inner).iter() {
             observer.see(&event);
         }

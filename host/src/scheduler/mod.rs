@@ -9,6 +9,7 @@ mod control;
 pub mod database;
 pub mod event;
 mod history;
+pub mod report;
 mod worker;
 
 use std::collections::HashMap;

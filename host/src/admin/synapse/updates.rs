@@ -66,7 +66,10 @@ pub(super) fn enabled(state: &State) -> Enabled {
 /// told when it was, and of what it would find it learns when it takes over.
 fn is_enabled(state: &State) -> bool {
     let holds = |board: &DatabaseBoard| board.lease == LeaseState::Runner && board.pause.is_some();
-    state.control().is_enabled() && !state.board().read(|databases| databases.values().any(holds))
+    let is_paused_here = |site: &Site| state.control().pause_of(&site.name).is_some();
+    state.control().is_enabled()
+        && !state.sites().iter().any(is_paused_here)
+        && !state.board().read(|databases| databases.values().any(holds))
 }
 
 /// Pauses this host until it restarts, or lifts every pause, stored ones included.

@@ -6,8 +6,8 @@ use std::time::Duration;
 use tidegate::scheduler::database::Record;
 use tidegate::scheduler::event::EventKind;
 
-use crate::cli::estimate::{RECENT, throughput};
 use crate::cli::output;
+use tidegate::scheduler::report::{RECENT, throughput};
 
 /// An update in hand.
 #[derive(Debug, Default)]

@@ -65,7 +65,7 @@ impl InHand {
 impl Plain {
     /// The lines for an event.
     pub(super) fn lines(&mut self, event: &Event) -> Vec<String> {
-        let Event { at, database, kind } = event;
+        let Event { at, database, kind, .. } = event;
         if let EventKind::UpdateStarted { update_name, one_shot } = kind {
             self.in_hand.insert(database.clone(), InHand::new(update_name, *one_shot, *at));
         }

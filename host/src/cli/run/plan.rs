@@ -10,7 +10,7 @@ use tidegate::config::{self, BackgroundUpdates, Config};
 use tidegate::controller::{BuiltIn, Fallback, Fault, Policy, SupervisorSettings};
 use tidegate::sandbox::ComponentSource;
 use tidegate::scheduler::database::Holder;
-use tidegate::scheduler::{Handlers, Replacement, Settings};
+use tidegate::scheduler::{Replacement, Settings};
 
 use crate::cli::wiring;
 
@@ -38,7 +38,7 @@ pub(super) async fn plan(config: &Config, until_done: bool) -> Plan {
         databases.push((
             database.name.clone(),
             Replacement {
-                handlers: handlers(config, database),
+                handlers: wiring::handlers(config, database),
                 policy: policy.unwrap_or(Policy::BuiltIn),
                 supervision: supervision(&config.background_updates, controller),
                 settings: settings.clone(),
@@ -72,11 +72,6 @@ fn settings(background: &BackgroundUpdates, until_done: bool) -> Settings {
         until_done,
         ..Settings::new(Holder::this_process())
     }
-}
-
-fn handlers(config: &Config, database: &config::Database) -> Handlers {
-    let updates = config.updates_of(&database.name);
-    updates.map(|update| (update.name.clone(), wiring::handler(update, database))).collect()
 }
 
 /// A controller, or why there is none: its fallback takes over then, which the host tells.

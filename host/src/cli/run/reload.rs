@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use async_trait::async_trait;
-use tidegate::admin::{Live, Reload};
+use tidegate::admin::{Live, LoadedController, Reload};
 use tidegate::config::{Config, Diagnostic};
 use tidegate::scheduler::Control;
 use tokio::sync::Mutex;
@@ -46,6 +46,24 @@ impl Reload for Reloader {
         }
         *in_force = config;
         Ok(live)
+    }
+
+    async fn reload_controller(&self, name: &str, live: &Live) -> Result<Live, Vec<String>> {
+        let config = self.config.lock().await;
+        let Plan { databases, broken, live: planned } = plan(&config, false).await;
+        if let Some((_, fault)) = broken.into_iter().find(|(controller, _)| controller.name == name) {
+            return Err(vec![format!("controller \"{name}\": {fault} (hint: {})", fault.kind.hint())]);
+        }
+        for (database, replacement) in databases {
+            if config.controller_of(&database).is_some_and(|controller| controller.name == name) {
+                self.control.reload(&database, replacement);
+            }
+        }
+        let reloaded = |known: &LoadedController| {
+            let planned = planned.controllers.iter().find(|planned| planned.name == known.name && known.name == name);
+            planned.unwrap_or(known).clone()
+        };
+        Ok(Live { controllers: live.controllers.iter().map(reloaded).collect(), ..live.clone() })
     }
 }
 

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use super::report::{DatabaseReport, FaultReport, Report, State, UpdateReport};
+use tidegate::scheduler::report::State;
+
+use super::report::{DatabaseReport, FaultReport, Report, UpdateReport};
 use crate::cli::output;
 
 /// The whole report.

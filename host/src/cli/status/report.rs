@@ -1,15 +1,10 @@
 //! What `status` tells, as data: the shape of its JSON.
 
-use std::collections::HashMap;
-
 use serde::Serialize;
 use tidegate::config;
-use tidegate::scheduler::choice::{Standing, assess};
-use tidegate::scheduler::database::{Activity, Holder, Pause, Queue, QueueRow};
-use tidegate::update::Progress;
-use tidegate::update::sql::Estimate;
-
-use super::super::estimate::time_left;
+use tidegate::scheduler::choice::assess;
+use tidegate::scheduler::database::{Activity, Holder, Pause, QueueRow};
+use tidegate::scheduler::report::{Doing, Pace, Snapshot, State, state};
 
 /// The whole of it.
 #[derive(Debug, Serialize)]
@@ -176,47 +171,6 @@ pub(super) struct UpdateReport {
     pub last_error_at_ms: Option<i64>,
 }
 
-/// The state of a row.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub(super) enum State {
-    /// In hand, a batch running or about to after a rest.
-    Running,
-    /// In hand, and its controller lets it wait.
-    Held,
-    /// In hand, and tried again after a while.
-    BackingOff,
-    /// Its database is paused.
-    Paused,
-    /// Nothing is in its way but its turn.
-    Pending,
-    /// It waits for another row.
-    Waits,
-    /// It waits for itself.
-    Cycle,
-    /// It failed too often.
-    Quarantined,
-    /// The configuration does not define it.
-    Undefined,
-    /// Its progress is no JSON object, or what stands in the row is no text at all.
-    Unreadable,
-}
-
-/// What a database says of itself.
-pub(super) struct Snapshot {
-    pub queue: Queue,
-    pub runner: Option<Holder>,
-    /// By update name.
-    pub paces: HashMap<String, Pace>,
-}
-
-/// How far an update has come and how fast it goes.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Pace {
-    pub estimate: Option<Estimate>,
-    pub items_per_ms: Option<f64>,
-}
-
 /// The report on a database.
 pub(super) fn database(
     database: &config::Database,
@@ -227,9 +181,10 @@ pub(super) fn database(
     // A host leaves its last words behind, which say nothing of what is done now.
     let last_fault = queue.activity.as_ref().filter(|_| runner.is_none()).and_then(last_fault);
     let activity = queue.activity.filter(|activity| runner.as_ref() == Some(&activity.holder));
+    let doing = activity.as_ref().and_then(Doing::told);
     let standings = assess(&queue.rows, defined);
     let updates = queue.rows.into_iter().zip(standings).map(|(row, standing)| {
-        let (state, reason) = state(&row, standing, activity.as_ref(), queue.pause.is_some());
+        let (state, reason) = state(&row, standing, doing.as_ref(), queue.pause.is_some());
         let pace = paces.get(&row.update_name).copied().unwrap_or_default();
         update(row, state, reason, pace)
     });
@@ -251,8 +206,7 @@ fn last_fault(activity: &Activity) -> Option<FaultReport> {
 
 fn update(row: QueueRow, state: State, reason: Option<String>, pace: Pace) -> UpdateReport {
     // What stands still has no pace, however fast it once went.
-    let items_per_ms = pace.items_per_ms.filter(|_| state == State::Running);
-    let time_left = pace.estimate.zip(items_per_ms).and_then(|(estimate, rate)| time_left(estimate, rate));
+    let pace = Pace { items_per_ms: pace.items_per_ms.filter(|_| state == State::Running), ..pace };
     let (attempts, last_error, last_error_at_ms) = match row.failure {
         Some(failure) => (failure.attempts, Some(failure.error), Some(failure.at_ms)),
         None => (0, None, None),
@@ -265,45 +219,10 @@ fn update(row: QueueRow, state: State, reason: Option<String>, pace: Pace) -> Up
         ordering: row.ordering,
         progress: row.progress,
         done: pace.estimate.map(|estimate| estimate.done),
-        items_per_s: items_per_ms.map(|rate| rate * 1_000.0),
-        time_left_ms: time_left.and_then(|left| left.as_millis().try_into().ok()),
+        items_per_s: pace.items_per_ms.map(|rate| rate * 1_000.0),
+        time_left_ms: pace.time_left().and_then(|left| left.as_millis().try_into().ok()),
         attempts,
         last_error,
         last_error_at_ms,
-    }
-}
-
-/// How a row stands, and what holds it.
-fn state(row: &QueueRow, standing: Standing, activity: Option<&Activity>, pause: bool) -> (State, Option<String>) {
-    match standing {
-        Standing::DependsOn(other) => return (State::Waits, Some(format!("waits for {other}"))),
-        Standing::Cycle(names) => {
-            let first = names.first().cloned().unwrap_or_default();
-            return (State::Cycle, Some(format!("{} -> {first}", names.join(" -> "))));
-        }
-        Standing::Undefined => return (State::Undefined, None),
-        Standing::Quarantined => return (State::Quarantined, None),
-        Standing::Unreadable(problem) => return (State::Unreadable, Some(problem)),
-        Standing::Ready => {
-            if let Err(error) = Progress::parse(&row.progress) {
-                return (State::Unreadable, Some(error.to_string()));
-            }
-        }
-    }
-    if pause {
-        return (State::Paused, None);
-    }
-    let in_hand = activity.filter(|activity| activity.update_name.as_deref() == Some(&row.update_name));
-    match in_hand {
-        Some(Activity { state, reason, .. }) => {
-            let state = match state.as_str() {
-                "held" => State::Held,
-                "backing off" => State::BackingOff,
-                "paused" => State::Paused,
-                _ => State::Running,
-            };
-            (state, reason.clone())
-        }
-        None => (State::Pending, None),
     }
 }

@@ -257,7 +257,7 @@ impl Worker {
                 continue;
             }
             if self.paused {
-                self.set_state("paused", self.queue.pause.as_ref().and_then(|pause| pause.reason.clone()));
+                self.set_state("paused", self.pause_reason());
                 self.rest_until_refresh(lease).await?;
                 continue;
             }
@@ -434,6 +434,6 @@ impl Worker {
     }
 
     fn is_paused(&self) -> bool {
-        !self.control.is_enabled() || self.queue.pause.is_some()
+        !self.control.is_enabled() || self.queue.pause.is_some() || self.control.pause_of(&self.workload.name).is_some()
     }
 }

@@ -22,10 +22,16 @@ impl Worker {
     pub(super) fn note_pause(&mut self) {
         let paused = self.is_paused();
         if paused != self.paused {
-            let reason = self.queue.pause.as_ref().and_then(|pause| pause.reason.clone());
+            let reason = self.pause_reason();
             self.emit(if paused { EventKind::Paused { reason } } else { EventKind::Resumed });
         }
         self.paused = paused;
+    }
+
+    /// Why updates are paused, where somebody said so.
+    pub(super) fn pause_reason(&self) -> Option<String> {
+        let stored = self.queue.pause.as_ref().and_then(|pause| pause.reason.clone());
+        stored.or_else(|| self.control.pause_of(&self.workload.name)?)
     }
 
     /// Tells which rows cannot run, where that has changed. Rows that merely wait for others are in good order.

@@ -19,7 +19,7 @@ fn lines(events: Vec<(u64, EventKind)>) -> String {
     let mut plain = Plain::default();
     let lines = events.into_iter().flat_map(|(at_ms, kind)| {
         let at = SystemTime::UNIX_EPOCH + Duration::from_millis(at_ms);
-        plain.lines(&Event { at, database: "master".to_owned(), kind })
+        plain.lines(&Event { number: 1, at, database: "master".to_owned(), kind })
     });
     lines.collect::<Vec<_>>().join("\n")
 }

@@ -5,9 +5,10 @@ use std::path::Path;
 
 use tidegate::config::Config;
 use tidegate::scheduler::database::{Activity, Failure, Holder, Pause, Queue, QueueRow};
+use tidegate::scheduler::report::{Pace, Snapshot};
 use tidegate::update::sql::Estimate;
 
-use super::super::report::{self, DatabaseReport, Pace, Report, Snapshot};
+use super::super::report::{self, DatabaseReport, Report};
 
 fn configured() -> tidegate::config::Database {
     let text = "[[database]]\nurl = \"sqlite:app.db\"\n";

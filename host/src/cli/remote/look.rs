@@ -1,0 +1,72 @@
+//! Looking at a host: its databases, their queues, the history of an update.
+
+use reqwest::Method;
+use tidegate::admin::api::view::{Database, Databases, Defined, Iteration, Queue};
+use tidegate::scheduler::database::Record;
+
+use super::{CliError, Remote, output};
+
+impl Remote {
+    /// The databases that a command is for: the one named, or all.
+    pub(crate) async fn databases(&self, name: Option<&str>) -> Result<Vec<Database>, CliError> {
+        let Databases { databases } = self.get(&["databases"], &[]).await?;
+        let Some(name) = name else { return Ok(databases) };
+        if let Some(database) = databases.iter().find(|database| database.name == name) {
+            return Ok(vec![database.clone()]);
+        }
+        let known = databases.iter().map(|database| database.name.as_str());
+        let hint = match output::nearest(name, known.clone()) {
+            Some(nearest) => format!("did you mean \"{nearest}\"?"),
+            None => format!("there is {}", known.collect::<Vec<_>>().join(", ")),
+        };
+        Err(CliError::usage(format!("the host at {} has no database \"{name}\"", self.address)).hint(hint))
+    }
+
+    /// The queue of a database; the inner error is what the host, or its database, said.
+    pub(crate) async fn queue(&self, database: &str) -> Result<Result<Queue, String>, CliError> {
+        let queue = self.try_ask(Method::GET, &["databases", database, "updates"], &[], None::<&()>).await?;
+        match queue {
+            // The database does not answer, and the host does.
+            Err(problem) if problem.kind.ends_with(":database") => Ok(Err(problem.detail)),
+            Err(problem) => Err(super::refusal(problem)),
+            Ok(queue) => Ok(Ok(queue)),
+        }
+    }
+
+    /// An update; `None` where the host does not know the name.
+    pub(super) async fn update(&self, database: &str, name: &str, limit: u32) -> Result<Option<Defined>, CliError> {
+        let query = [("iterations", limit.to_string())];
+        let path = ["databases", database, "updates", name];
+        match self.try_ask(Method::GET, &path, &query, None::<&()>).await? {
+            Ok(update) => Ok(Some(update)),
+            Err(problem) if problem.kind.ends_with(":unknown-update") => Ok(None),
+            Err(problem) => Err(super::refusal(problem)),
+        }
+    }
+
+    /// The last iterations of an update on a database, the newest first.
+    pub(crate) async fn history(&self, database: &str, name: &str, limit: u32) -> Result<Vec<Record>, CliError> {
+        let update = self.update(database, name, limit).await?;
+        let iterations = update.map(|update| update.iterations).unwrap_or_default();
+        Ok(iterations.into_iter().map(|iteration| record(name, iteration)).collect())
+    }
+}
+
+/// An iteration as the history keeps it.
+fn record(name: &str, iteration: Iteration) -> Record {
+    Record {
+        update_name: name.to_owned(),
+        started_ms: iteration.started_at_ms,
+        one_shot: iteration.one_shot,
+        controller: iteration.controller,
+        target_ms: iteration.target_ms,
+        batch_size: iteration.items_asked,
+        items: iteration.items_done,
+        duration_ms: iteration.took_ms,
+        waited_ms: iteration.held_ms,
+        wait_reason: iteration.held_reason,
+        outcome: iteration.outcome,
+        error: iteration.error,
+        fuel: iteration.fuel,
+    }
+}

@@ -1,0 +1,166 @@
+//! Where `status` looks: at the databases of the configuration, or at a host.
+
+use std::sync::Arc;
+
+use tidegate::admin::api::view::{self, Lease};
+use tidegate::config::{self, Config};
+use tidegate::scheduler::database::Database;
+use tidegate::scheduler::report::look;
+use tidegate::update::SqlError;
+
+use super::super::enqueue::selected;
+use super::super::error::CliError;
+use super::super::remote::Remote;
+use super::super::wiring;
+use super::report::{self, ActivityReport, DatabaseReport, PauseReport, Report, RunnerReport, UpdateReport};
+
+/// Where to look.
+pub(super) enum Source {
+    /// At these databases.
+    Databases(Box<Config>, Vec<(config::Database, Arc<dyn Database>)>),
+    /// At this host, at one database of it or at all.
+    Host(Remote, Option<String>),
+}
+
+impl Source {
+    /// The databases of a configuration: the one named, or all.
+    pub(super) fn databases(config: Config, name: Option<&str>) -> Result<Self, CliError> {
+        let selected: Vec<_> = selected(&config, name)?.into_iter().cloned().collect();
+        let mut opened = Vec::new();
+        for database in selected {
+            let open = wiring::open(&database)?;
+            opened.push((database, open));
+        }
+        Ok(Source::Databases(Box::new(config), opened))
+    }
+
+    /// What is to be seen now, and what kept a database from being looked at.
+    pub(super) async fn report(&self) -> Result<(Report, Result<(), CliError>), CliError> {
+        let mut reports = Vec::new();
+        let mut unavailable = Ok(());
+        match self {
+            Source::Databases(config, opened) => {
+                for (database, opened) in opened {
+                    reports.push(look_into(&**opened, config, database).await.unwrap_or_else(|error| {
+                        // The report tells why.
+                        note(&mut unavailable, unseen(&database.name).advised_on(&error));
+                        DatabaseReport::unavailable(database, error.to_string())
+                    }));
+                }
+            }
+            Source::Host(host, name) => {
+                for database in host.databases(name.as_deref()).await? {
+                    let queue = host.queue(&database.name).await?;
+                    if queue.is_err() {
+                        note(&mut unavailable, unseen(&database.name));
+                    }
+                    reports.push(seen_by_host(database, queue));
+                }
+            }
+        }
+        Ok((Report::new(reports), unavailable))
+    }
+
+    /// Closes what is open.
+    pub(super) async fn close(self) {
+        let Source::Databases(_, opened) = self else { return };
+        for (_, opened) in opened {
+            opened.close().await;
+        }
+    }
+}
+
+fn unseen(database: &str) -> CliError {
+    CliError::failure(format!("cannot look at database \"{database}\""))
+}
+
+/// Keeps the first failure.
+fn note(outcome: &mut Result<(), CliError>, failure: CliError) {
+    if outcome.is_ok() {
+        *outcome = Err(failure);
+    }
+}
+
+async fn look_into(
+    opened: &dyn Database,
+    config: &Config,
+    database: &config::Database,
+) -> Result<DatabaseReport, SqlError> {
+    let handlers = wiring::handlers(config, database);
+    let Some(mut snapshot) = look(opened, &handlers).await? else { return Ok(DatabaseReport::without_queue(database)) };
+    // A host that cannot write cannot write down why.
+    let obstacle = if snapshot.runner.is_some() { opened.obstacle().await? } else { None };
+    if obstacle.is_some() {
+        // Whatever its pace was, it is none now.
+        snapshot.paces.values_mut().for_each(|pace| pace.items_per_ms = None);
+    }
+    let report = report::database(database, snapshot, &|name| handlers.contains_key(name));
+    Ok(DatabaseReport { obstacle, ..report })
+}
+
+/// The report on a database of a host.
+fn seen_by_host(database: view::Database, queue: Result<view::Queue, String>) -> DatabaseReport {
+    let activity = activity(&database);
+    let (error, queue) = match queue {
+        Ok(queue) => (None, queue),
+        Err(error) => (Some(error), view::Queue::default()),
+    };
+    let pause = queue.pause.map(|pause| PauseReport { since_ms: pause.since_ms, reason: pause.reason });
+    DatabaseReport {
+        name: database.name,
+        system: database.system,
+        error,
+        queue_table: database.queue_table,
+        queue_table_exists: queue.queue_table_exists,
+        runner: queue.runner.map(|view::Process { host, pid }| RunnerReport { host, pid }),
+        obstacle: queue.obstacle,
+        activity,
+        last_fault: None,
+        pause,
+        updates: queue.updates.into_iter().map(UpdateReport::from).collect(),
+    }
+}
+
+/// What the host does there, where it is the one that works on it.
+fn activity(database: &view::Database) -> Option<ActivityReport> {
+    if database.lease != Lease::Runner {
+        return None;
+    }
+    let in_hand = database.in_hand.as_ref();
+    let state = in_hand.map(|in_hand| serde_json::to_value(in_hand.state).unwrap_or_default());
+    let state = state.as_ref().and_then(|state| state.as_str()).unwrap_or("idle").replace('-', " ");
+    let controller = &database.controller;
+    Some(ActivityReport {
+        update: in_hand.map(|in_hand| in_hand.update.clone()),
+        state: if database.paused { "paused".to_owned() } else { state },
+        reason: match database.paused {
+            true => database.pause_reason.clone(),
+            false => in_hand.and_then(|in_hand| in_hand.reason.clone()),
+        },
+        controller: controller.name.clone().unwrap_or_default(),
+        fault: controller.last_fault.clone(),
+        average_items_per_ms: in_hand.and_then(|in_hand| in_hand.average_items_per_ms),
+        at_ms: in_hand.map_or(0, |in_hand| in_hand.state_since_ms),
+    })
+}
+
+impl From<view::QueuedUpdate> for UpdateReport {
+    fn from(update: view::QueuedUpdate) -> Self {
+        use tidegate::scheduler::report::State::{Quarantined, Undefined};
+        Self {
+            name: update.name,
+            // Their states, and the last error, say so already.
+            reason: update.reason.filter(|_| !matches!(update.state, Quarantined | Undefined)),
+            state: update.state,
+            depends_on: update.depends_on,
+            ordering: update.ordering,
+            progress: update.progress,
+            done: update.done,
+            items_per_s: update.items_per_s,
+            time_left_ms: update.time_left_ms,
+            attempts: update.attempts,
+            last_error: update.last_error,
+            last_error_at_ms: update.last_error_at_ms,
+        }
+    }
+}

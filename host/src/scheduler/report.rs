@@ -1,0 +1,196 @@
+//! What a database and its queue come to for somebody who looks: how each row stands, how far it has come, how fast it
+//! goes. The command line and the API tell it, each in its own shape.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::Handlers;
+use super::board::{InHand, Phase};
+use super::choice::Standing;
+use super::database::{Activity, Database, Holder, Queue, QueueRow, Record};
+use crate::pace::eta;
+use crate::update::sql::Estimate;
+use crate::update::{Progress, SqlError};
+
+/// Iterations that a throughput is taken from.
+pub const RECENT: u32 = 50;
+
+/// Rows, the first of a queue, whose pace is looked up beside that of the row in hand: each costs the database a question
+/// or two.
+const MOST_PACED: usize = 100;
+
+/// The state of a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum State {
+    /// In hand, a batch running or about to after a rest.
+    Running,
+    /// In hand, and its controller lets it wait.
+    Held,
+    /// In hand, and tried again after a while.
+    BackingOff,
+    /// Its database is paused.
+    Paused,
+    /// Nothing is in its way but its turn.
+    Pending,
+    /// It waits for another row.
+    Waits,
+    /// It waits for itself.
+    Cycle,
+    /// It failed too often.
+    Quarantined,
+    /// The configuration does not define it.
+    Undefined,
+    /// Its progress is no JSON object, or what stands in the row is no text at all.
+    Unreadable,
+}
+
+impl State {
+    /// Every one.
+    pub const ALL: [State; 10] = [
+        State::Running,
+        State::Held,
+        State::BackingOff,
+        State::Paused,
+        State::Pending,
+        State::Waits,
+        State::Cycle,
+        State::Quarantined,
+        State::Undefined,
+        State::Unreadable,
+    ];
+}
+
+/// What a database says of itself.
+#[derive(Debug, Clone, Default)]
+pub struct Snapshot {
+    /// Its queue.
+    pub queue: Queue,
+    /// The host that works on it.
+    pub runner: Option<Holder>,
+    /// By update name.
+    pub paces: HashMap<String, Pace>,
+}
+
+/// How far an update has come and how fast it goes.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Pace {
+    /// How far; `None` where that cannot be estimated.
+    pub estimate: Option<Estimate>,
+    /// Items per millisecond over the last iterations, waiting included.
+    pub items_per_ms: Option<f64>,
+}
+
+impl Pace {
+    /// What is left, at that pace.
+    pub fn time_left(&self) -> Option<Duration> {
+        time_left(self.estimate?, self.items_per_ms?)
+    }
+}
+
+/// Looks at a database, writing nothing; `None` where it has no queue.
+///
+/// # Errors
+/// Whatever the database says.
+pub async fn look(database: &dyn Database, handlers: &Handlers) -> Result<Option<Snapshot>, SqlError> {
+    let Some(queue) = database.look().await? else { return Ok(None) };
+    let runner = database.lease_holder().await?;
+    let mut paces: HashMap<String, Pace> = HashMap::new();
+    let in_hand = queue.activity.as_ref().and_then(|activity| activity.update_name.as_ref());
+    let is_paced = |place: usize, row: &QueueRow| place < MOST_PACED || in_hand == Some(&row.update_name);
+    let rows = || queue.rows.iter().enumerate().filter(|(place, row)| is_paced(*place, row)).map(|(_, row)| row);
+    for row in rows() {
+        let records = database.history(Some(&row.update_name), RECENT).await?;
+        // What is older is of an earlier update of that name.
+        let of_this_row = records.iter().take_while(|record| record.outcome != "finished");
+        paces.entry(row.update_name.clone()).or_default().items_per_ms = throughput(of_this_row);
+    }
+    // Last of all: on SQLite a session holds the one connection there is.
+    let mut session = database.inspect().await?;
+    for row in rows() {
+        let handler = handlers.get(&row.update_name);
+        let Some((handler, progress)) = handler.zip(Progress::parse(&row.progress).ok()) else { continue };
+        // An estimate that fails is none: whoever runs the update meets the same error, and `check` tells it.
+        let estimate = handler.estimate(session.as_sql(), &progress).await.unwrap_or_default();
+        paces.entry(row.update_name.clone()).or_default().estimate = estimate;
+    }
+    drop(session);
+    Ok(Some(Snapshot { queue, runner, paces }))
+}
+
+/// What the host that works on a database does with the update in hand: the state of its row, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Doing {
+    /// The update.
+    pub update_name: String,
+    /// The state of its row.
+    pub state: State,
+    /// Why, where it waits.
+    pub reason: Option<String>,
+}
+
+impl Doing {
+    /// As a host wrote it down for others.
+    pub fn told(activity: &Activity) -> Option<Self> {
+        let state = match activity.state.as_str() {
+            "held" => State::Held,
+            "backing off" => State::BackingOff,
+            "paused" => State::Paused,
+            _ => State::Running,
+        };
+        Some(Self { update_name: activity.update_name.clone()?, state, reason: activity.reason.clone() })
+    }
+
+    /// As this host's own events told it.
+    pub fn seen(in_hand: &InHand) -> Self {
+        let (state, reason) = match &in_hand.phase {
+            Phase::Between => (State::Running, in_hand.rest.as_ref().map(|(_, reason)| reason.clone())),
+            Phase::Running { .. } => (State::Running, None),
+            Phase::Held { reason, .. } => (State::Held, Some(reason.clone())),
+            Phase::BackingOff { error, .. } => (State::BackingOff, Some(error.clone())),
+        };
+        Self { update_name: in_hand.update_name.clone(), state, reason }
+    }
+}
+
+/// The state of a row, and what holds it.
+pub fn state(row: &QueueRow, standing: Standing, doing: Option<&Doing>, paused: bool) -> (State, Option<String>) {
+    match standing {
+        Standing::DependsOn(other) => return (State::Waits, Some(format!("waits for {other}"))),
+        Standing::Cycle(names) => {
+            let first = names.first().cloned().unwrap_or_default();
+            return (State::Cycle, Some(format!("{} -> {first}", names.join(" -> "))));
+        }
+        Standing::Undefined => return (State::Undefined, None),
+        Standing::Quarantined => return (State::Quarantined, None),
+        Standing::Unreadable(problem) => return (State::Unreadable, Some(problem)),
+        Standing::Ready => {
+            if let Err(error) = Progress::parse(&row.progress) {
+                return (State::Unreadable, Some(error.to_string()));
+            }
+        }
+    }
+    if paused {
+        return (State::Paused, None);
+    }
+    match doing.filter(|doing| doing.update_name == row.update_name) {
+        Some(Doing { state, reason, .. }) => (*state, reason.clone()),
+        None => (State::Pending, None),
+    }
+}
+
+/// Items per millisecond over some iterations, waiting included: what a queue really advances by. `None` where no
+/// item was processed.
+pub fn throughput<'a>(records: impl Iterator<Item = &'a Record>) -> Option<f64> {
+    let (items, elapsed_ms) = records.fold((0, 0.0), |(items, elapsed), record| {
+        (items + record.items, elapsed + record.duration_ms + record.waited_ms)
+    });
+    (items > 0 && elapsed_ms > 0.0).then(|| items as f64 / elapsed_ms)
+}
+
+/// How long the rest of a walk takes at a pace, in items per millisecond.
+pub fn time_left(estimate: Estimate, items_per_ms: f64) -> Option<Duration> {
+    eta(estimate.rows * (1.0 - estimate.done), items_per_ms)
+}
