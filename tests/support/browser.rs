@@ -85,9 +85,15 @@ impl Browser {
         self.client.execute(script, Vec::new()).await.unwrap()
     }
 
-    /// Clicks what a selector finds.
+    /// Clicks what a selector finds; once more where it was replaced between the two.
     pub async fn click(&self, selector: &str) {
-        self.client.find(Locator::Css(selector)).await.unwrap().click().await.unwrap();
+        super::until(&format!("{selector} is clicked"), async || {
+            match self.client.find(Locator::Css(selector)).await {
+                Ok(element) => element.click().await.is_ok(),
+                Err(_) => false,
+            }
+        })
+        .await;
     }
 
     /// A command of Chromium's own protocol.
