@@ -3,8 +3,9 @@
 use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
+use tidegate::admin::api::view::Iteration;
 use tidegate::config::{self, Config};
-use tidegate::scheduler::database::{Record, unix_ms};
+use tidegate::scheduler::database::unix_ms;
 
 use super::enqueue::selected;
 use super::error::CliError;
@@ -47,56 +48,8 @@ struct Report {
 #[derive(Serialize)]
 struct DatabaseHistory {
     name: String,
-    /// The newest first.
+    /// The newest first, each as the API tells it.
     iterations: Vec<Iteration>,
-}
-
-/// One iteration.
-#[derive(Serialize)]
-struct Iteration {
-    /// When its batch began, in milliseconds since the Unix epoch.
-    started_at_ms: i64,
-    /// True where the update happened in one go.
-    one_shot: bool,
-    /// The controller that set the pace, and where it was a fallback, what it stood in for.
-    controller: String,
-    /// How long the batch was to take, in milliseconds; `None` for a one-shot.
-    target_ms: Option<u64>,
-    /// Items asked for.
-    items_asked: u64,
-    /// Items done; 0 where the batch was rolled back.
-    items_done: u64,
-    /// How long the batch took in milliseconds, its commit included, waiting not.
-    took_ms: f64,
-    /// How long the controller made it wait before, in milliseconds.
-    held_ms: f64,
-    /// Why, in the controller's last words.
-    held_reason: Option<String>,
-    /// "completed", "finished", "failed" or "cancelled".
-    outcome: String,
-    /// The error, where it failed.
-    error: Option<String>,
-    /// Fuel that the controller used, where it is measured.
-    fuel: Option<u64>,
-}
-
-impl From<Record> for Iteration {
-    fn from(record: Record) -> Self {
-        Self {
-            started_at_ms: record.started_ms,
-            one_shot: record.one_shot,
-            controller: record.controller,
-            target_ms: record.target_ms,
-            items_asked: record.batch_size,
-            items_done: record.items,
-            took_ms: record.duration_ms,
-            held_ms: record.waited_ms,
-            held_reason: record.wait_reason,
-            outcome: record.outcome,
-            error: record.error,
-            fuel: record.fuel,
-        }
-    }
 }
 
 impl History {
@@ -131,10 +84,7 @@ impl History {
         let mut databases = Vec::new();
         for database in host.databases(self.database.as_deref()).await? {
             let iterations = host.history(&database.name, &self.name, self.limit).await?;
-            databases.push(DatabaseHistory {
-                name: database.name,
-                iterations: iterations.into_iter().map(Iteration::from).collect(),
-            });
+            databases.push(DatabaseHistory { name: database.name, iterations });
         }
         Ok(databases)
     }

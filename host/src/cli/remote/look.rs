@@ -2,7 +2,6 @@
 
 use reqwest::Method;
 use tidegate::admin::api::view::{Database, Databases, Defined, Iteration, Queue};
-use tidegate::scheduler::database::Record;
 
 use super::{CliError, Remote, output};
 
@@ -45,28 +44,8 @@ impl Remote {
     }
 
     /// The last iterations of an update on a database, the newest first.
-    pub(crate) async fn history(&self, database: &str, name: &str, limit: u32) -> Result<Vec<Record>, CliError> {
+    pub(crate) async fn history(&self, database: &str, name: &str, limit: u32) -> Result<Vec<Iteration>, CliError> {
         let update = self.update(database, name, limit).await?;
-        let iterations = update.map(|update| update.iterations).unwrap_or_default();
-        Ok(iterations.into_iter().map(|iteration| record(name, iteration)).collect())
-    }
-}
-
-/// An iteration as the history keeps it.
-fn record(name: &str, iteration: Iteration) -> Record {
-    Record {
-        update_name: name.to_owned(),
-        started_ms: iteration.started_at_ms,
-        one_shot: iteration.one_shot,
-        controller: iteration.controller,
-        target_ms: iteration.target_ms,
-        batch_size: iteration.items_asked,
-        items: iteration.items_done,
-        duration_ms: iteration.took_ms,
-        waited_ms: iteration.held_ms,
-        wait_reason: iteration.held_reason,
-        outcome: iteration.outcome,
-        error: iteration.error,
-        fuel: iteration.fuel,
+        Ok(update.map(|update| update.iterations).unwrap_or_default())
     }
 }
