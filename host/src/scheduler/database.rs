@@ -133,7 +133,7 @@ pub trait Database: Send + Sync {
     ///
     /// # Errors
     /// Whatever the database says.
-    async fn add_history(&self, records: &[Record]) -> Result<(), SqlError>;
+    async fn add_history(&self, records: &[Arc<Record>]) -> Result<(), SqlError>;
 
     /// The last `limit` iterations of an update (of all, where `None`), the newest first; none where tidegate's own
     /// tables are missing.

@@ -79,6 +79,8 @@ pub(super) struct Worker {
     supervisor: Supervisor,
     paces: HashMap<String, Pace>,
     queue: Queue,
+    /// How its rows stand, where that is known: none of it changes while one iteration follows another.
+    standings: Option<Vec<Standing>>,
     /// When the queue was last read; `None` forces a look before the next choice.
     refreshed: Option<Instant>,
     /// When it was last estimated how far the update in hand has come.
@@ -124,6 +126,7 @@ impl Worker {
             supervisor,
             paces: HashMap::new(),
             queue: Queue::default(),
+            standings: None,
             refreshed: None,
             estimated: None,
             current: None,
@@ -321,9 +324,11 @@ impl Worker {
 
     /// The row to work on: the one in hand where it still can run, or else the first that can.
     fn choose(&mut self) -> Option<QueueRow> {
-        let standings = self.standings();
+        let handlers = &self.workload.handlers;
+        let standings =
+            self.standings.get_or_insert_with(|| assess(&self.queue.rows, &|name| handlers.contains_key(name)));
         let ready = || {
-            let rows = self.queue.rows.iter().zip(&standings);
+            let rows = self.queue.rows.iter().zip(&*standings);
             rows.filter(|(_, standing)| **standing == Standing::Ready).map(|(row, _)| row)
         };
         let in_hand = ready().find(|row| Some(&row.update_name) == self.current.as_ref());
@@ -411,6 +416,7 @@ impl Worker {
     /// Reads the queue, and writes what this host does where that has changed.
     async fn refresh(&mut self) -> Result<(), SqlError> {
         self.queue = self.read_queue().await?;
+        self.standings = None;
         self.record_late().await;
         self.refreshed = Some(Instant::now());
         self.note_available();
