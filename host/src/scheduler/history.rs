@@ -49,6 +49,7 @@ impl History {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
+                biased;
                 _ = ticks.tick() => self.flush(&*database).await,
                 _ = &mut done => break,
             }

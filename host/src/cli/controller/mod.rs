@@ -1,0 +1,44 @@
+//! `tidegate controller`: what an author of controllers needs. One file per command.
+
+mod check;
+mod fuel;
+mod junit;
+mod load;
+mod scenario;
+mod test;
+
+use super::Context;
+use super::error::CliError;
+
+/// Check and try controllers, without a database
+#[derive(Debug, clap::Args)]
+pub(super) struct Controller {
+    #[command(subcommand)]
+    command: ControllerCommand,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum ControllerCommand {
+    Check(check::Check),
+    Test(test::Test),
+    Fuel(fuel::Fuel),
+}
+
+impl Controller {
+    /// Whether what is printed is for a program to read.
+    pub(super) fn prints_json(&self) -> bool {
+        match &self.command {
+            ControllerCommand::Check(check) => check.json,
+            ControllerCommand::Test(test) => test.json,
+            ControllerCommand::Fuel(fuel) => fuel.json,
+        }
+    }
+
+    pub(super) async fn execute(self, context: &Context) -> Result<(), CliError> {
+        match self.command {
+            ControllerCommand::Check(check) => check.execute(context).await,
+            ControllerCommand::Test(test) => test.execute(context).await,
+            ControllerCommand::Fuel(fuel) => fuel.execute(context).await,
+        }
+    }
+}
