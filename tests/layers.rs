@@ -10,24 +10,25 @@ const MODULES: &[(&str, &[&str], &[&str])] = &[
     ("controller", &["pace"], &[]),
     ("update", &["pace"], &[]),
     ("scheduler", &["controller", "pace", "update"], &[]),
-    ("sandbox", &["controller"], &["wasmtime", "wasmtime_wasi"]),
+    ("signal", &[], &["reqwest"]),
+    ("sandbox", &["controller", "signal"], &["wasmtime", "wasmtime_wasi"]),
     (
         "database",
-        &["scheduler", "update"],
+        &["scheduler", "signal", "update"],
         &["rusqlite", "tokio_rusqlite", "tokio_postgres", "tokio_postgres_rustls", "rustls", "rustls_native_certs"],
     ),
     // How a program makes a host of its own: it names a database by its URL, so that it knows who opens it.
     ("embed", &["controller", "database", "scheduler", "update"], &[]),
     (
         "admin",
-        &["controller", "pace", "scheduler", "update"],
+        &["controller", "pace", "scheduler", "signal", "update"],
         &["axum", "hyper", "hyper_util", "maud", "utoipa", "utoipa_axum"],
     ),
     // Plain data of those whose settings a person writes: limits, definitions, policies, tokens.
-    ("config", &["admin", "controller", "sandbox", "update"], &["toml"]),
+    ("config", &["admin", "controller", "sandbox", "signal", "update"], &["toml"]),
     (
         "cli",
-        &["admin", "config", "controller", "database", "embed", "pace", "sandbox", "scheduler", "update"],
+        &["admin", "config", "controller", "database", "embed", "pace", "sandbox", "scheduler", "signal", "update"],
         &["clap", "indicatif", "reqwest", "rustls"],
     ),
 ];

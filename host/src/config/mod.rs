@@ -14,6 +14,7 @@ mod raw;
 mod resolve;
 mod secret;
 mod section;
+mod signal;
 mod update;
 
 use std::fs;
@@ -24,8 +25,8 @@ use toml::de::DeTable;
 pub use admin::{Admin, DEFAULT_ADDRESS};
 pub use diagnostic::{Diagnostic, Position};
 pub use model::{
-    BackgroundUpdates, Config, Controller, Database, Databases, Estimator, Job, Places, Settings, Target, Update,
-    UpdateKind,
+    BackgroundUpdates, Config, Controller, Database, Databases, Estimator, Job, OwnSignal, Places, Settings,
+    SignalSettings, SignalSource, Target, Update, UpdateKind,
 };
 pub use secret::{Environment, Secret};
 pub use section::nearest;

@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use tidegate::admin::api::view::Signal;
 use tidegate::scheduler::report::State;
 
 use super::report::{DatabaseReport, FaultReport, Report, UpdateReport};
 use crate::cli::output;
+use crate::cli::signals::measure;
 
 /// The whole report.
 pub(super) fn report(report: &Report) -> String {
@@ -22,6 +24,7 @@ fn database(database: &DatabaseReport) -> String {
         let (controller, fault) = (output::inline(controller), output::inline(fault));
         lines.push(format!("  controller, when a host last ran: {controller}\n  its last fault: {fault}"));
     }
+    lines.extend(signals(&database.signals));
     if database.error.is_none() && database.updates.is_empty() {
         lines.push(match database.queue_table_exists {
             true => "  the queue is empty".to_owned(),
@@ -35,6 +38,18 @@ fn database(database: &DatabaseReport) -> String {
         lines.push(updates(&database.updates));
     }
     lines.join("\n")
+}
+
+/// What was measured, in a line; of a reading that is not fresh, how old it is.
+fn signals(signals: &[Signal]) -> Option<String> {
+    const FRESH: Duration = Duration::from_secs(5);
+    let told = signals.iter().filter_map(|signal| {
+        let (value, age) = (signal.value?, Duration::from_millis(signal.age_ms?));
+        let told = format!("{} {}", output::inline(&signal.name), measure(value, &signal.unit));
+        Some(if age < FRESH { told } else { format!("{told} ({} ago)", output::duration(age)) })
+    });
+    let told: Vec<String> = told.collect();
+    (!told.is_empty()).then(|| format!("  signals: {}", told.join(", ")))
 }
 
 fn headline(database: &DatabaseReport) -> String {

@@ -1,6 +1,7 @@
 //! What `status` tells, as data: the shape of its JSON.
 
 use serde::Serialize;
+use tidegate::admin::api::view::Signal;
 use tidegate::config;
 use tidegate::scheduler::choice::assess;
 use tidegate::scheduler::database::{Activity, Holder, Pause, QueueRow};
@@ -46,6 +47,8 @@ pub(super) struct DatabaseReport {
     pub pause: Option<PauseReport>,
     /// The queue's rows, in their order.
     pub updates: Vec<UpdateReport>,
+    /// What a host that was asked has measured there, and of its machine.
+    pub signals: Vec<Signal>,
 }
 
 /// The host that works on a database.
@@ -143,6 +146,7 @@ impl DatabaseReport {
             last_fault: None,
             pause: None,
             updates: Vec::new(),
+            signals: Vec::new(),
         }
     }
 }

@@ -54,7 +54,8 @@ impl Source {
                     if queue.is_err() {
                         note(&mut unavailable, unseen(&database.name));
                     }
-                    reports.push(seen_by_host(database, queue));
+                    let signals = host.signals(Some(&database.name)).await?;
+                    reports.push(DatabaseReport { signals, ..seen_by_host(database, queue) });
                 }
             }
         }
@@ -118,6 +119,7 @@ fn seen_by_host(database: view::Database, queue: Result<view::Queue, String>) ->
         last_fault: None,
         pause,
         updates: queue.updates.into_iter().map(UpdateReport::from).collect(),
+        signals: Vec::new(),
     }
 }
 
