@@ -53,6 +53,20 @@ struct User {
 impl Server {
     /// Makes a cluster and starts it.
     pub fn start(settings: &Settings) -> Self {
+        Self::start_with(|server| server.make_cluster(settings))
+    }
+
+    /// Makes a standby that streams from this server, with `pg_basebackup`, and starts it.
+    pub fn replica(&self) -> Self {
+        let source = self.url("postgres");
+        Self::start_with(|server| {
+            let mut backup = server.command("pg_basebackup");
+            backup.args(["-d", &source, "-R", "-X", "stream", "-c", "fast", "--no-sync", "-D"]).arg(server.data());
+            finish(backup).expect("pg_basebackup");
+        })
+    }
+
+    fn start_with(make: impl FnOnce(&Self)) -> Self {
         let programs = programs().expect("PostgreSQL's binaries were not found: run `make setup`");
         let user = unprivileged_user().map(|(uid, gid)| User { uid, gid });
         let folder = tempfile::Builder::new().prefix("tg-pg").tempdir().unwrap().keep();
@@ -62,7 +76,7 @@ impl Server {
         }
         let watchdog = watchdog(&programs, user, &folder);
         let mut server = Self { programs, user, folder, port: 0, databases: AtomicU32::new(0), watchdog };
-        server.make_cluster(settings);
+        make(&server);
         // Between finding a free port and using it, another process may take it.
         let mut attempts = 0;
         while let Err(problem) = server.try_start_at(free_port()) {
@@ -147,6 +161,23 @@ impl Server {
         let name = format!("test_{}", self.databases.fetch_add(1, Ordering::Relaxed));
         connect(&self.url("postgres")).await.batch_execute(&format!("create database {name}")).await.unwrap();
         TestDatabase { url: self.url(&name) }
+    }
+
+    /// The URL of the database on this server that has the name of another server's.
+    pub fn url_of(&self, elsewhere: &str) -> String {
+        self.url(elsewhere.rsplit('/').next().unwrap_or_default())
+    }
+
+    /// A connection to the database on this server that has the name of another server's.
+    pub async fn connect_to(&self, elsewhere: &str) -> tokio_postgres::Client {
+        connect(&self.url_of(elsewhere)).await
+    }
+
+    /// Runs `pgbench` on a database.
+    pub fn pgbench(&self, url: &str, arguments: &[&str]) -> Child {
+        let mut pgbench = self.command("pgbench");
+        pgbench.args(arguments).arg(url).stdout(Stdio::null()).stderr(Stdio::null());
+        pgbench.spawn().expect("pgbench")
     }
 
     fn url(&self, database: &str) -> String {

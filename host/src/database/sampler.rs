@@ -38,10 +38,13 @@ impl Default for SamplerOptions {
 /// [`OpenError`] where the URL makes no sense.
 pub fn samplers(url: &str, options: &Options, sampling: &SamplerOptions) -> Result<Vec<Box<dyn Sampler>>, OpenError> {
     Ok(match place(url)? {
-        Place::Sqlite(path) => vec![
-            Box::new(sqlite::WriteLock::new(path.clone(), sampling.timeout)),
-            Box::new(sqlite::Probe::new(path, sampling)),
-        ],
+        Place::Sqlite(path) => {
+            let turns = sqlite::Turns::default();
+            vec![
+                Box::new(sqlite::WriteLock::new(path.clone(), sampling.timeout, turns.clone())),
+                Box::new(sqlite::Probe::new(path, sampling, turns)),
+            ]
+        }
         Place::Postgres => {
             let access = postgres::Access::new(url, options, sampling.timeout)?;
             vec![

@@ -19,7 +19,7 @@ use async_trait::async_trait;
 
 use self::connection::{Held, Slot};
 use self::dialect::SqliteDialect;
-pub(crate) use self::sampler::{Own, Probe, WriteLock};
+pub(crate) use self::sampler::{Own, Probe, Turns, WriteLock};
 use crate::database::handle::{self, Control};
 use crate::database::tables::{self, Tables};
 use crate::database::{DEFAULT_QUEUE_TABLE, Options};

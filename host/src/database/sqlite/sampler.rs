@@ -1,11 +1,13 @@
 //! What an SQLite database's load is measured by, on connections, and so threads, of the samplers' own.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use rusqlite::{Connection, OpenFlags, ffi};
+use tokio::sync::Mutex;
 
 use super::connection::{must_exist, query};
 use super::error::{closed, sql_error};
@@ -82,11 +84,15 @@ impl Line {
 /// The size of the write-ahead log, and how long it takes to get the right to write.
 pub(crate) struct WriteLock {
     line: Line,
+    turns: Turns,
 }
 
+/// Held by whichever sampler is at it, so that no other is what it waits for.
+pub(crate) type Turns = Arc<Mutex<()>>;
+
 impl WriteLock {
-    pub(crate) fn new(path: PathBuf, limit: Duration) -> Self {
-        Self { line: Line::new(path, limit, true) }
+    pub(crate) fn new(path: PathBuf, limit: Duration, turns: Turns) -> Self {
+        Self { line: Line::new(path, limit, true), turns }
     }
 }
 
@@ -98,6 +104,7 @@ impl Sampler for WriteLock {
 
     async fn sample(&mut self) -> Vec<Sample> {
         let (path, limit) = (self.line.path.clone(), self.line.limit);
+        let _turn = self.turns.lock().await;
         let sampled = self.line.run(move |sqlite| Ok((wal_size(&path), lock(sqlite, limit))));
         let (size, lock) = match sampled.await {
             Ok(sampled) => sampled,
@@ -165,11 +172,12 @@ const PROBE_TABLE: &str =
 /// What the foreground feels.
 pub(crate) struct Probe {
     line: Line,
+    turns: Turns,
 }
 
 impl Probe {
-    pub(crate) fn new(path: PathBuf, options: &SamplerOptions) -> Self {
-        Self { line: Line::new(path, options.timeout, options.probe_writes) }
+    pub(crate) fn new(path: PathBuf, options: &SamplerOptions, turns: Turns) -> Self {
+        Self { line: Line::new(path, options.timeout, options.probe_writes), turns }
     }
 }
 
@@ -181,6 +189,7 @@ impl Sampler for Probe {
 
     async fn sample(&mut self) -> Vec<Sample> {
         let (writes, limit) = (self.line.writes, self.line.limit);
+        let _turn = self.turns.lock().await;
         let latency = self.line.call(move |sqlite| {
             let began = Instant::now();
             match probe(sqlite, writes) {
