@@ -176,7 +176,7 @@ async fn the_probes_latency_rises_under_pgbench() {
     reads(&sampling, "probe-latency", |_| true).await;
     let quiet = median(&sampling).await;
     let mut load = server.pgbench(&place.url, &["-S", "-c", "64", "-j", "2", "-T", "60"]);
-    reads(&sampling, "active-sessions", |sessions| sessions > 4.0).await;
+    reads(&sampling, "active-sessions", |sessions| sessions > 0.0).await;
     until("the latency has risen", async || median(&sampling).await > 3.0 * quiet).await;
     load.kill().unwrap();
     load.wait().unwrap();

@@ -229,7 +229,9 @@ fn programs() -> Option<PathBuf> {
         return Some(PathBuf::from(folder)).filter(here);
     }
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&path).find(here);
+    // What is in `PATH` may be a link to one of them alone.
+    let home = |folder: PathBuf| Some(fs::canonicalize(folder.join("initdb")).ok()?.parent()?.to_owned());
+    let found = std::env::split_paths(&path).find(here).and_then(home).filter(here);
     found.or_else(|| {
         let versions = fs::read_dir("/usr/lib/postgresql").ok()?.filter_map(Result::ok).map(|entry| entry.path());
         let version = |path: &PathBuf| path.file_name().and_then(OsStr::to_str)?.parse::<u32>().ok();
