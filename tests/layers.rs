@@ -9,7 +9,7 @@ const MODULES: &[(&str, &[&str], &[&str])] = &[
     ("pace", &[], &[]),
     ("controller", &["pace"], &[]),
     ("update", &["pace"], &[]),
-    ("scheduler", &["controller", "pace", "update"], &[]),
+    ("scheduler", &["controller", "pace", "signal", "update"], &[]),
     ("signal", &[], &["reqwest"]),
     ("sandbox", &["controller", "signal"], &["wasmtime", "wasmtime_wasi"]),
     (

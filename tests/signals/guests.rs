@@ -66,6 +66,7 @@ async fn lag_guard_holds_while_the_replica_is_behind_and_goes_on_when_it_has_cau
     standby.batch_execute("select pg_wal_replay_pause()").await.unwrap();
     let said = status_says(&folder, "held: replication-lag is").await;
     assert!(said.contains(" ms, more than 500 ms"), "{said}");
+    assert!(said.contains("  signals: ") && said.contains("replication-lag "), "{said}");
     let before = touched_items(&place).await;
     assert!(before < 2_000, "it was not held in time");
     // Each look is another one, and the lag grows.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tidegate::update::sql::TableName;
 
-use super::{LIMIT, error, fails, reads, sampled, sampled_at, value};
+use super::{LIMIT, age, error, fails, reads, sampled, sampled_at, value};
 use crate::support::place::Place;
 use crate::support::postgres::{Server, Settings, TestDatabase};
 use crate::support::run::make_items;
@@ -217,6 +217,30 @@ async fn primary_with_a_standby(server: &Server) -> Server {
     })
     .await;
     replica
+}
+
+/// A session of the server's stands still, as on a disk that hangs: it is left alone, and another one takes its place.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_hangs_lets_its_signals_age_until_another_takes_its_place() {
+    let place = Place::postgres().await;
+    let sampling = sampled(&place, |_| ());
+    reads(&sampling, "active-sessions", |_| true).await;
+    reads(&sampling, "probe-latency", |_| true).await;
+    let session = "select pid from pg_stat_activity where datname = current_database() \
+                   and application_name like 'tidegate/%/signals'";
+    let pid = place.rows(session).await.remove(0);
+    let kill = |signal: &str| {
+        let sent = std::process::Command::new("/bin/sh").args(["-c", &format!("kill -s {signal} {pid}")]).status();
+        assert!(sent.unwrap().success());
+    };
+    kill("STOP");
+    fails(&sampling, "active-sessions", "no answer within 300 ms").await;
+    assert!(age(&sampling, "active-sessions").unwrap() >= LIMIT);
+    reads(&sampling, "probe-latency", |_| true).await;
+    assert_eq!(error(&sampling, "probe-latency"), None, "the probe does not wait for it");
+    until("another session takes its place", async || error(&sampling, "active-sessions").is_none()).await;
+    assert!(place.rows(session).await.iter().any(|other| *other != pid));
+    kill("CONT");
 }
 
 /// An index is built concurrently while everything is sampled: no session of the samplers is in its way.

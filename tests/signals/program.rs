@@ -109,6 +109,20 @@ on_both! {
         .await;
     }
 
+    async fn each_signal_is_sampled_as_often_as_configured(place: Place) {
+        make_items(place, 10).await;
+        let file = |name: &str, more: &str| format!("[[signal]]\nname = \"{name}\"\nkind = \"file\"\npath = \"n\"\n{more}");
+        let files = [file("often", "interval_ms = 100\n"), file("seldom", "")].concat();
+        let folder = Folder::new(place, "", "", &format!("[signals]\ninterval_ms = 86400000\n{files}{}", with_tokens()));
+        folder.write("n", "1");
+        let api = Api::start_in(folder).await;
+        let value = async |name: &str| by_name(&api.get("/api/v1/signals", VIEWER).await.json())[name]["value"].clone();
+        until("both are read", async || value("often").await == json!(1.0) && value("seldom").await == json!(1.0)).await;
+        api.folder.write("n", "2");
+        until("one is read again", async || value("often").await == json!(2.0)).await;
+        assert_eq!(value("seldom").await, json!(1.0));
+    }
+
     /// An endpoint that takes connections and never answers, sampled while an update runs and the host ends.
     async fn what_hangs_delays_neither_a_batch_nor_the_end(place: Place) {
         make_items(place, 500).await;

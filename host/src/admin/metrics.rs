@@ -311,11 +311,8 @@ fn signals(add: &Adder<'_>, state: &State) -> prometheus::Result<()> {
         LABELS,
     )?;
     let age = add.gauge("tidegate_signal_age_seconds", "How old that reading is.", LABELS)?;
-    let failing =
-        add.whole("tidegate_signal_failing", "1 where the last attempt to read the signal failed.", LABELS)?;
     for signal in state.live().signals.all() {
         let labels = [signal.database.as_deref().unwrap_or_default(), signal.definition.name.as_str()];
-        failing.with_label_values(&labels).set(i64::from(signal.error.is_some()));
         if let Some(reading) = signal.reading {
             value.with_label_values(&labels).set(reading.value);
             age.with_label_values(&labels).set(reading.age.as_secs_f64());

@@ -53,6 +53,7 @@ impl Run {
         let signals = Signals::default();
         let Plan { databases, live, .. } = plan::plan(&config, self.until_done, &signals).await;
         let host = host(&config, databases, self.until_done)?;
+        host.control().tell_signals(signals.clone());
         let sampling = Arc::new(Sampling::new(signals));
         sampling.replace(sampling::of_host(&config, &sampling::on(host.board()))?);
         let keys = Arc::new(Unechoed::new());

@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use tidegate::admin::api::view::Signal;
 use tidegate::scheduler::report::State;
 
-use super::report::{DatabaseReport, FaultReport, Report, UpdateReport};
+use super::report::{DatabaseReport, FaultReport, Report, SignalReport, UpdateReport};
 use crate::cli::output;
 use crate::cli::signals::measure;
 
@@ -41,12 +40,12 @@ fn database(database: &DatabaseReport) -> String {
 }
 
 /// What was measured, in a line; of a reading that is not fresh, how old it is.
-fn signals(signals: &[Signal]) -> Option<String> {
+fn signals(signals: &[SignalReport]) -> Option<String> {
     const FRESH: Duration = Duration::from_secs(5);
-    let told = signals.iter().filter_map(|signal| {
-        let (value, age) = (signal.value?, Duration::from_millis(signal.age_ms?));
-        let told = format!("{} {}", output::inline(&signal.name), measure(value, &signal.unit));
-        Some(if age < FRESH { told } else { format!("{told} ({} ago)", output::duration(age)) })
+    let told = signals.iter().map(|SignalReport { name, value, unit, age_ms }| {
+        let (told, age) =
+            (format!("{} {}", output::inline(name), measure(*value, unit)), Duration::from_millis(*age_ms));
+        if age < FRESH { told } else { format!("{told} ({} ago)", output::duration(age)) }
     });
     let told: Vec<String> = told.collect();
     (!told.is_empty()).then(|| format!("  signals: {}", told.join(", ")))
