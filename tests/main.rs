@@ -19,5 +19,6 @@ mod kinds;
 mod layers;
 mod sandbox;
 mod scheduler;
+mod signals;
 mod supervisor;
 mod support;

@@ -357,6 +357,22 @@ pub struct Activity {
     pub eta_ms: Option<u64>,
     /// When this was written, in milliseconds since the Unix epoch.
     pub at_ms: i64,
+    /// The signals as they stood then.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub signals: Vec<Measured>,
+}
+
+/// A signal's reading, as a host writes it down.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Measured {
+    /// The signal.
+    pub name: String,
+    /// What was read.
+    pub value: f64,
+    /// The unit of the value; empty where it has none.
+    pub unit: String,
+    /// How old the reading was, in milliseconds.
+    pub age_ms: u64,
 }
 
 /// One iteration, as the history keeps it.

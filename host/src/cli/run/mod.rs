@@ -21,11 +21,12 @@ use serde::Serialize;
 use tidegate::config::Config;
 use tidegate::embed::DatabaseSpec;
 use tidegate::scheduler::{End, Host, Replacement, Summary};
+use tidegate::signal::{Sampling, Signals};
 use tokio::signal::unix::{SignalKind, signal};
 
 use self::keys::Unechoed;
 use super::error::CliError;
-use super::{Context, output, wiring};
+use super::{Context, output, sampling, wiring};
 use plan::Plan;
 
 /// Work on the queues of all databases until told to stop
@@ -49,14 +50,18 @@ impl Run {
         // First of all: until it is listened for, SIGHUP ends a process.
         let hangups = api::hangups()?;
         let listeners = api::listen(&config).await?;
-        let Plan { databases, live, .. } = plan::plan(&config, self.until_done).await;
+        let signals = Signals::default();
+        let Plan { databases, live, .. } = plan::plan(&config, self.until_done, &signals).await;
         let host = host(&config, databases, self.until_done)?;
+        host.control().tell_signals(signals.clone());
+        let sampling = Arc::new(Sampling::new(signals));
+        sampling.replace(sampling::of_host(&config, &sampling::on(host.board()))?);
         let keys = Arc::new(Unechoed::new());
         let shutdown = shutdown(context.bars.clone(), keys.clone())
             .map_err(|error| CliError::failure("cannot listen for signals").because(error))?;
         host.events().observe(Arc::new(trace::Trace));
         let display = (!output::is_logged()).then(|| display::show(host.events().subscribe(), context.bars.clone()));
-        let state = api::state(&config, &host, live)?;
+        let state = api::state(&config, &host, live, sampling)?;
         let control = host.control();
         let reloads = tokio::spawn(api::reload_at(hangups, state.clone()));
         let serving = api::serve(&config, state, api::count(&host)?, listeners);

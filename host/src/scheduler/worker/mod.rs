@@ -116,6 +116,7 @@ impl Worker {
             done: None,
             eta_ms: None,
             at_ms: 0,
+            signals: Vec::new(),
         };
         Self {
             workload,
