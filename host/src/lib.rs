@@ -91,6 +91,7 @@ pub mod embed;
 pub mod pace;
 pub mod sandbox;
 pub mod scheduler;
+pub mod simulate;
 pub mod update;
 
 pub use embed::{BuildError, DatabaseSpec, HostBuilder};

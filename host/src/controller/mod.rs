@@ -2,6 +2,7 @@
 //! when one fails. Nothing here knows WebAssembly, SQL or HTTP.
 
 mod builtin;
+mod call;
 mod fault;
 mod native;
 pub mod supervisor;
@@ -11,6 +12,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 pub use builtin::BuiltIn;
+pub use call::{Call, CallObserver};
 pub use fault::{Callback, Fault, FaultKind};
 pub use native::Native;
 pub use supervisor::{Fallback, Policy, Supervisor, SupervisorSettings};

@@ -12,6 +12,7 @@ use super::bindings::tidegate::controller as wit;
 use super::limits::{Accountant, Exceeded, Limits};
 use super::log::{Log, LogSource};
 use super::stdio::Lines;
+use super::surroundings::Surroundings;
 
 /// The latest value of one signal of a database's load.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -51,6 +52,8 @@ pub(super) struct HostState {
     log: Log,
     stdout: Lines,
     stderr: Lines,
+    /// `None` where the guest meets the machine's own clock and chance.
+    surroundings: Option<Arc<Surroundings>>,
     wasi: WasiCtx,
     wasi_resources: ResourceTable,
 }
@@ -61,17 +64,20 @@ impl HostState {
         settings: Arc<[(String, String)]>,
         signals: Arc<dyn SignalReader>,
         log: Log,
+        surroundings: Option<Arc<Surroundings>>,
     ) -> HostState {
         let stdout = Lines::new(log.clone(), LogSource::Stdout, limits.log_line_bytes);
         let stderr = Lines::new(log.clone(), LogSource::Stderr, limits.log_line_bytes);
         // A new context grants no files, arguments or environment; what it would grant of the network is taken back.
-        let wasi = WasiCtx::builder()
-            .stdout(stdout.clone())
+        let mut wasi = WasiCtx::builder();
+        wasi.stdout(stdout.clone())
             .stderr(stderr.clone())
             .allow_tcp(false)
             .allow_udp(false)
-            .max_random_size(limits.data_bytes as u64)
-            .build();
+            .max_random_size(limits.data_bytes as u64);
+        if let Some(surroundings) = &surroundings {
+            surroundings.apply(&mut wasi);
+        }
         HostState {
             accountant: Accountant::new(limits),
             deadline: None,
@@ -82,7 +88,8 @@ impl HostState {
             log,
             stdout,
             stderr,
-            wasi,
+            surroundings,
+            wasi: wasi.build(),
             // Its entries have handles in the guest, which are counted.
             wasi_resources: ResourceTable::new(),
         }
@@ -98,9 +105,19 @@ impl HostState {
     pub(super) fn check_deadline(&self) -> Result<()> {
         let limit = self.limits.deadline;
         match self.deadline {
-            Some(deadline) if Instant::now() >= deadline => Err(Exceeded::Deadline { limit }.into()),
+            Some(deadline) if Instant::now() >= deadline => {
+                if let Some(surroundings) = &self.surroundings {
+                    surroundings.note_overrun();
+                }
+                Err(Exceeded::Deadline { limit }.into())
+            }
             _ => Ok(()),
         }
+    }
+
+    /// True where the guest lives in a simulation, in which nobody else is to be let run in the middle of its call.
+    pub(super) fn is_simulated(&self) -> bool {
+        self.surroundings.is_some()
     }
 
     /// Brings out what a call has written and not ended.
