@@ -2,11 +2,12 @@
 
 mod check;
 mod load;
+mod new;
 
 use super::Context;
 use super::error::CliError;
 
-/// Check and try controllers, without a database
+/// Make, check and try controllers, without a database
 #[derive(Debug, clap::Args)]
 pub(super) struct Controller {
     #[command(subcommand)]
@@ -16,6 +17,7 @@ pub(super) struct Controller {
 #[derive(Debug, clap::Subcommand)]
 enum ControllerCommand {
     Check(check::Check),
+    New(new::New),
 }
 
 impl Controller {
@@ -23,12 +25,14 @@ impl Controller {
     pub(super) fn prints_json(&self) -> bool {
         match &self.command {
             ControllerCommand::Check(check) => check.json,
+            ControllerCommand::New(_) => false,
         }
     }
 
     pub(super) async fn execute(self, context: &Context) -> Result<(), CliError> {
         match self.command {
             ControllerCommand::Check(check) => check.execute(context).await,
+            ControllerCommand::New(new) => new.execute(),
         }
     }
 }
