@@ -1,8 +1,12 @@
 //! `tidegate controller`: what an author of controllers needs. One file per command.
 
 mod check;
+mod fuel;
+mod junit;
 mod load;
 mod new;
+mod scenario;
+mod test;
 
 use super::Context;
 use super::error::CliError;
@@ -18,6 +22,8 @@ pub(super) struct Controller {
 enum ControllerCommand {
     Check(check::Check),
     New(new::New),
+    Test(test::Test),
+    Fuel(fuel::Fuel),
 }
 
 impl Controller {
@@ -26,6 +32,8 @@ impl Controller {
         match &self.command {
             ControllerCommand::Check(check) => check.json,
             ControllerCommand::New(_) => false,
+            ControllerCommand::Test(test) => test.json,
+            ControllerCommand::Fuel(fuel) => fuel.json,
         }
     }
 
@@ -33,6 +41,8 @@ impl Controller {
         match self.command {
             ControllerCommand::Check(check) => check.execute(context).await,
             ControllerCommand::New(new) => new.execute(),
+            ControllerCommand::Test(test) => test.execute(context).await,
+            ControllerCommand::Fuel(fuel) => fuel.execute(context).await,
         }
     }
 }
