@@ -1,6 +1,6 @@
 //! What the host keeps for one instance, and the imports that it serves from there.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tracing::Level;
@@ -12,6 +12,8 @@ use super::bindings::tidegate::controller as wit;
 use super::limits::{Accountant, Exceeded, Limits};
 use super::log::{Log, LogSource};
 use super::stdio::Lines;
+use crate::controller::Inputs;
+use crate::controller::witness::SignalRead;
 
 /// The latest value of one signal of a database's load.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -48,6 +50,8 @@ pub(super) struct HostState {
     data_left: usize,
     settings: Arc<[(String, String)]>,
     signals: Arc<dyn SignalReader>,
+    /// What the running call has read, or the last one, until somebody takes it.
+    inputs: Arc<Mutex<Inputs>>,
     log: Log,
     stdout: Lines,
     stderr: Lines,
@@ -79,6 +83,7 @@ impl HostState {
             data_left: 0,
             settings,
             signals,
+            inputs: Arc::default(),
             log,
             stdout,
             stderr,
@@ -92,6 +97,12 @@ impl HostState {
     pub(super) fn begin_call(&mut self) {
         self.deadline = Instant::now().checked_add(self.limits.deadline);
         self.data_left = self.limits.data_bytes;
+        *self.inputs.lock().unwrap_or_else(PoisonError::into_inner) = Inputs::default();
+    }
+
+    /// Where what a call reads is noted.
+    pub(super) fn inputs(&self) -> Arc<Mutex<Inputs>> {
+        self.inputs.clone()
     }
 
     /// Refuses where the running call should be over.
@@ -136,6 +147,9 @@ impl wit::signals::Host for HostState {
     fn read(&mut self, database_name: String, signal: String) -> Result<Option<wit::signals::Reading>> {
         self.pass(database_name.len() + signal.len())?;
         let reading = self.signals.read(&database_name, &signal);
+        let read = reading.map(|reading| (reading.value, reading.age));
+        let read = SignalRead { database_name, signal, reading: read };
+        self.inputs.lock().unwrap_or_else(PoisonError::into_inner).note_signal(read);
         Ok(reading.map(|reading| wit::signals::Reading { value: reading.value, age: super::millis(reading.age) }))
     }
 }

@@ -14,7 +14,7 @@ use super::bindings::min_batch_size::exports::tidegate::controller::min_batch_si
 use super::fault;
 use super::host_state::HostState;
 use super::limits::{Exceeded, Limits};
-use crate::controller::{Callback, Fault, FaultKind, Subject, Usage};
+use crate::controller::{Callback, Fault, FaultKind, Inputs, Subject, Usage};
 
 /// One instance of a component and the store it lives in.
 pub(super) struct Live {
@@ -61,6 +61,11 @@ impl Live {
             metered,
             lost: None,
         })
+    }
+
+    /// Where what the last call read is noted.
+    pub(super) fn inputs(&self) -> Arc<Mutex<Inputs>> {
+        self.store.data().inputs()
     }
 
     /// Where what is used is added up.

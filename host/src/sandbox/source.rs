@@ -14,7 +14,7 @@ use super::host_state::{HostState, NoSignals, SignalReader};
 use super::instance::Live;
 use super::log::{Log, LogSink, TracingSink};
 use super::text::printable;
-use crate::controller::{Admission, Batch, Controller, Fault, Iteration, Outcome, Source, Subject, Usage};
+use crate::controller::{Admission, Batch, Controller, Fault, Inputs, Iteration, Outcome, Source, Subject, Usage};
 
 /// Bytes of a reason for waiting that are kept, and of an error that is told to a guest.
 pub const REASON_BYTES: usize = 4 << 10;
@@ -75,7 +75,8 @@ impl Source for ComponentSource {
         let log = Log::new(self.log.clone(), &self.name, database_name, limits);
         let state = HostState::new(limits, self.settings.clone(), self.signals.clone(), log);
         let live = Live::start(&self.artifact, state).await?;
-        Ok(Box::new(ComponentController { usage: live.usage(), live: Arc::new(tokio::sync::Mutex::new(live)) }))
+        let (usage, inputs) = (live.usage(), live.inputs());
+        Ok(Box::new(ComponentController { usage, inputs, live: Arc::new(tokio::sync::Mutex::new(live)) }))
     }
 }
 
@@ -83,6 +84,7 @@ impl Source for ComponentSource {
 struct ComponentController {
     live: Arc<tokio::sync::Mutex<Live>>,
     usage: Arc<Mutex<Usage>>,
+    inputs: Arc<Mutex<Inputs>>,
 }
 
 #[async_trait]
@@ -105,6 +107,10 @@ impl Controller for ComponentController {
         // Memory does not shrink: what was held stays the least that the next peak can be.
         let rest = Usage { peak_memory: usage.peak_memory, ..Usage::default() };
         Some(mem::replace(&mut usage, rest))
+    }
+
+    fn take_inputs(&mut self) -> Inputs {
+        mem::take(&mut self.inputs.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
