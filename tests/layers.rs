@@ -23,12 +23,28 @@ const MODULES: &[(&str, &[&str], &[&str])] = &[
         &["controller", "pace", "scheduler", "update"],
         &["axum", "hyper", "hyper_util", "maud", "utoipa", "utoipa_axum"],
     ),
+    // The scheduler on virtual time, against a database that is only modelled.
+    ("simulate", &["controller", "pace", "sandbox", "scheduler", "update"], &["plotters", "rasciigraph"]),
+    // Calls written down, and asked again of a component.
+    ("trace", &["controller", "sandbox"], &[]),
     // Plain data of those whose settings a person writes: limits, definitions, policies, tokens.
-    ("config", &["admin", "controller", "sandbox", "update"], &["toml"]),
+    ("config", &["admin", "controller", "sandbox", "simulate", "update"], &["toml"]),
     (
         "cli",
-        &["admin", "config", "controller", "database", "embed", "pace", "sandbox", "scheduler", "update"],
-        &["clap", "indicatif", "reqwest", "rustls"],
+        &[
+            "admin",
+            "config",
+            "controller",
+            "database",
+            "embed",
+            "pace",
+            "sandbox",
+            "scheduler",
+            "simulate",
+            "trace",
+            "update",
+        ],
+        &["clap", "indicatif", "quick_junit", "reqwest", "rustls"],
     ),
 ];
 

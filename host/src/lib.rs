@@ -91,6 +91,8 @@ pub mod embed;
 pub mod pace;
 pub mod sandbox;
 pub mod scheduler;
+pub mod simulate;
+pub mod trace;
 pub mod update;
 
 pub use embed::{BuildError, DatabaseSpec, HostBuilder};

@@ -2,8 +2,10 @@
 //! when one fails. Nothing here knows WebAssembly, SQL or HTTP.
 
 mod builtin;
+mod call;
 mod fault;
 mod native;
+pub mod shadow;
 pub mod supervisor;
 pub mod witness;
 
@@ -12,8 +14,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 pub use builtin::BuiltIn;
+pub use call::{Call, CallObserver};
 pub use fault::{Callback, Fault, FaultKind};
 pub use native::Native;
+pub use shadow::{Shadow, ShadowNotice, ShadowPolicy, ShadowReport};
 pub use supervisor::{Fallback, Policy, Supervisor, SupervisorSettings};
 pub use witness::{Exchange, Inputs, Witness};
 

@@ -190,6 +190,11 @@ impl Supervisor {
         }
     }
 
+    /// What bounds it.
+    pub fn settings(&self) -> &SupervisorSettings {
+        &self.settings
+    }
+
     /// True where the built-in policy sets the pace, be it as a fallback.
     pub fn is_built_in(&self) -> bool {
         let replaced = self.fallback_reason.is_some() && !self.retired;

@@ -161,8 +161,8 @@ impl Artifact {
     /// Starts an instance and throws it away: only then are types checked and start functions run.
     async fn probe(&self) -> Result<(), Fault> {
         let log = Log::new(Arc::new(Discard), "", "", &self.limits);
-        let state = HostState::new(&self.limits, Arc::default(), Arc::new(NoSignals), log);
-        Live::start(self, state).await.map(drop)
+        let state = HostState::new(&self.limits, Arc::default(), Arc::new(NoSignals), log, None);
+        Live::start(self, state, None).await.map(drop)
     }
 }
 

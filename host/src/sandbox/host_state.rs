@@ -1,6 +1,6 @@
 //! What the host keeps for one instance, and the imports that it serves from there.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use tracing::Level;
@@ -12,6 +12,7 @@ use super::bindings::tidegate::controller as wit;
 use super::limits::{Accountant, Exceeded, Limits};
 use super::log::{Log, LogSource};
 use super::stdio::Lines;
+use super::surroundings::{self, Noted, Surroundings};
 use crate::controller::Inputs;
 use crate::controller::witness::SignalRead;
 
@@ -51,10 +52,12 @@ pub(super) struct HostState {
     settings: Arc<[(String, String)]>,
     signals: Arc<dyn SignalReader>,
     /// What the running call has read, or the last one, until somebody takes it.
-    inputs: Arc<Mutex<Inputs>>,
+    inputs: Noted,
     log: Log,
     stdout: Lines,
     stderr: Lines,
+    /// `None` where the guest meets the machine's own clock and chance.
+    surroundings: Option<Arc<Surroundings>>,
     wasi: WasiCtx,
     wasi_resources: ResourceTable,
 }
@@ -65,17 +68,22 @@ impl HostState {
         settings: Arc<[(String, String)]>,
         signals: Arc<dyn SignalReader>,
         log: Log,
+        surroundings: Option<Arc<Surroundings>>,
     ) -> HostState {
         let stdout = Lines::new(log.clone(), LogSource::Stdout, limits.log_line_bytes);
         let stderr = Lines::new(log.clone(), LogSource::Stderr, limits.log_line_bytes);
         // A new context grants no files, arguments or environment; what it would grant of the network is taken back.
-        let wasi = WasiCtx::builder()
-            .stdout(stdout.clone())
+        let mut wasi = WasiCtx::builder();
+        wasi.stdout(stdout.clone())
             .stderr(stderr.clone())
             .allow_tcp(false)
             .allow_udp(false)
-            .max_random_size(limits.data_bytes as u64)
-            .build();
+            .max_random_size(limits.data_bytes as u64);
+        let inputs = Arc::default();
+        match &surroundings {
+            Some(surroundings) => surroundings.apply(&mut wasi, &inputs),
+            None => surroundings::meet_machine(&mut wasi, &inputs),
+        }
         HostState {
             accountant: Accountant::new(limits),
             deadline: None,
@@ -83,11 +91,12 @@ impl HostState {
             data_left: 0,
             settings,
             signals,
-            inputs: Arc::default(),
+            inputs,
             log,
             stdout,
             stderr,
-            wasi,
+            surroundings,
+            wasi: wasi.build(),
             // Its entries have handles in the guest, which are counted.
             wasi_resources: ResourceTable::new(),
         }
@@ -97,11 +106,13 @@ impl HostState {
     pub(super) fn begin_call(&mut self) {
         self.deadline = Instant::now().checked_add(self.limits.deadline);
         self.data_left = self.limits.data_bytes;
-        *self.inputs.lock().unwrap_or_else(PoisonError::into_inner) = Inputs::default();
+        let mut inputs = self.inputs.lock().unwrap_or_else(PoisonError::into_inner);
+        // Until somebody took the seed, it is the start of an instance.
+        *inputs = Inputs { random_seed: inputs.random_seed, ..Inputs::default() };
     }
 
     /// Where what a call reads is noted.
-    pub(super) fn inputs(&self) -> Arc<Mutex<Inputs>> {
+    pub(super) fn inputs(&self) -> Noted {
         self.inputs.clone()
     }
 
@@ -109,9 +120,19 @@ impl HostState {
     pub(super) fn check_deadline(&self) -> Result<()> {
         let limit = self.limits.deadline;
         match self.deadline {
-            Some(deadline) if Instant::now() >= deadline => Err(Exceeded::Deadline { limit }.into()),
+            Some(deadline) if Instant::now() >= deadline => {
+                if let Some(surroundings) = &self.surroundings {
+                    surroundings.note_overrun();
+                }
+                Err(Exceeded::Deadline { limit }.into())
+            }
             _ => Ok(()),
         }
+    }
+
+    /// True where the guest lives in a simulation, in which nobody else is to be let run in the middle of its call.
+    pub(super) fn is_simulated(&self) -> bool {
+        self.surroundings.is_some()
     }
 
     /// Brings out what a call has written and not ended.

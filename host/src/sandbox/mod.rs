@@ -16,6 +16,7 @@ mod limits;
 mod log;
 mod source;
 mod stdio;
+mod surroundings;
 mod target;
 mod text;
 
@@ -26,6 +27,7 @@ pub use host_state::{NoSignals, Reading, SignalReader};
 pub use limits::Limits;
 pub use log::{LogLine, LogSink, LogSource, TracingSink};
 pub use source::{ComponentSource, REASON_BYTES};
+pub use surroundings::{Chance, Clock, Surroundings};
 
 /// A count for a guest. Integers stay below 2^31, for JavaScript engines pass larger ones wrongly.
 fn count(number: u64) -> u32 {

@@ -13,8 +13,11 @@ use super::count;
 use super::host_state::{HostState, NoSignals, SignalReader};
 use super::instance::Live;
 use super::log::{Log, LogSink, TracingSink};
+use super::surroundings::{Noted, Surroundings};
 use super::text::printable;
-use crate::controller::{Admission, Batch, Controller, Fault, Inputs, Iteration, Outcome, Source, Subject, Usage};
+use crate::controller::{
+    Admission, Batch, CallObserver, Controller, Fault, Inputs, Iteration, Outcome, Source, Subject, Usage,
+};
 
 /// Bytes of a reason for waiting that are kept, and of an error that is told to a guest.
 pub const REASON_BYTES: usize = 4 << 10;
@@ -26,6 +29,8 @@ pub struct ComponentSource {
     settings: Arc<[(String, String)]>,
     log: Arc<dyn LogSink>,
     signals: Arc<dyn SignalReader>,
+    surroundings: Option<Arc<Surroundings>>,
+    calls: Option<Arc<dyn CallObserver>>,
 }
 
 impl ComponentSource {
@@ -37,6 +42,8 @@ impl ComponentSource {
             settings: Arc::default(),
             log: Arc::new(TracingSink),
             signals: Arc::new(NoSignals),
+            surroundings: None,
+            calls: None,
         }
     }
 
@@ -58,6 +65,18 @@ impl ComponentSource {
         ComponentSource { signals, ..self }
     }
 
+    /// The clock and the chance that its instances meet in the place of the machine's own.
+    #[must_use]
+    pub fn with_surroundings(self, surroundings: Arc<Surroundings>) -> ComponentSource {
+        ComponentSource { surroundings: Some(surroundings), ..self }
+    }
+
+    /// Who is shown every call, measured.
+    #[must_use]
+    pub fn with_calls(self, observer: Arc<dyn CallObserver>) -> ComponentSource {
+        ComponentSource { calls: Some(observer), ..self }
+    }
+
     /// The artifact whose instances it starts.
     pub fn artifact(&self) -> &Arc<Artifact> {
         &self.artifact
@@ -73,8 +92,10 @@ impl Source for ComponentSource {
     async fn start(&self, database_name: &str) -> Result<Box<dyn Controller>, Fault> {
         let limits = self.artifact.limits();
         let log = Log::new(self.log.clone(), &self.name, database_name, limits);
-        let state = HostState::new(limits, self.settings.clone(), self.signals.clone(), log);
-        let live = Live::start(&self.artifact, state).await?;
+        let (settings, signals) = (self.settings.clone(), self.signals.clone());
+        let state = HostState::new(limits, settings, signals, log, self.surroundings.clone());
+        let calls = self.calls.clone().map(|observer| (observer, database_name.to_owned()));
+        let live = Live::start(&self.artifact, state, calls).await?;
         let (usage, inputs) = (live.usage(), live.inputs());
         Ok(Box::new(ComponentController { usage, inputs, live: Arc::new(tokio::sync::Mutex::new(live)) }))
     }
@@ -84,7 +105,7 @@ impl Source for ComponentSource {
 struct ComponentController {
     live: Arc<tokio::sync::Mutex<Live>>,
     usage: Arc<Mutex<Usage>>,
-    inputs: Arc<Mutex<Inputs>>,
+    inputs: Noted,
 }
 
 #[async_trait]

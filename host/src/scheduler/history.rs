@@ -36,6 +36,7 @@ pub(super) async fn write_down(
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
+            biased;
             _ = ticks.tick() => {}
             _ = &mut done => break,
         }

@@ -152,6 +152,7 @@ impl Host {
         let mut shutdown = pin!(shutdown.fuse());
         while !tasks.is_empty() {
             tokio::select! {
+                biased;
                 Some(ended) = tasks.join_next_with_id() => match ended {
                     Ok((id, end)) => ends.insert(id, end),
                     Err(error) => ends.insert(error.id(), End::Failed(SqlError::permanent(error.to_string()))),

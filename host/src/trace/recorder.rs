@@ -78,7 +78,11 @@ impl Recorder {
         const PRIVATE: u32 = 0o600;
         let mut options = OpenOptions::new();
         options.write(true).mode(PRIVATE);
-        if overwrite { options.create(true).truncate(true) } else { options.create_new(true) };
+        if overwrite {
+            options.create(true).truncate(true)
+        } else {
+            options.create_new(true)
+        };
         let file = options.open(path).map_err(|error| match error.kind() {
             io::ErrorKind::AlreadyExists => CreateError::Exists(path.to_owned()),
             _ => CreateError::Io(error),

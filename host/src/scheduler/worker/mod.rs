@@ -202,8 +202,9 @@ impl Worker {
                 Err(error) => self.note_unavailable(&error),
             };
             tokio::select! {
-                () = sleep(wait) => {}
+                biased;
                 () = self.control.stopped() => {}
+                () = sleep(wait) => {}
             }
         }
     }
@@ -379,11 +380,13 @@ impl Worker {
     /// Rests for `duration` at most; a wake-up ends it early, and has the queue read anew.
     async fn rest(&mut self, duration: Duration, lease: &mut dyn Lease) -> Result<(), Interruption> {
         tokio::select! {
-            () = sleep(duration) => {}
-            // The sender lives as long as `self.control`, so that an error cannot be.
-            _ = self.wakes.changed() => self.refreshed = None,
+            // Of what is due at one moment always the same first, so that a simulation comes out the same each time.
+            biased;
             () = self.control.stopped() => return Err(Interruption::Stopping),
             reason = lease.lost() => return Err(Interruption::LeaseLost(reason)),
+            // The sender lives as long as `self.control`, so that an error cannot be.
+            _ = self.wakes.changed() => self.refreshed = None,
+            () = sleep(duration) => {}
         }
         Ok(())
     }
@@ -400,6 +403,7 @@ impl Worker {
     async fn refresh_unless_told(&mut self, lease: &mut dyn Lease) -> Result<Result<(), SqlError>, Interruption> {
         let control = self.control.clone();
         let refreshed = tokio::select! {
+            biased;
             refreshed = self.refresh() => refreshed,
             () = control.stopped() => return Err(Interruption::Stopping),
             reason = lease.lost() => return Err(Interruption::LeaseLost(reason)),

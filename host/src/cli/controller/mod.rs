@@ -1,0 +1,34 @@
+//! `tidegate controller`: what an author of controllers needs. One file per command.
+
+mod check;
+mod load;
+
+use super::Context;
+use super::error::CliError;
+
+/// Check and try controllers, without a database
+#[derive(Debug, clap::Args)]
+pub(super) struct Controller {
+    #[command(subcommand)]
+    command: ControllerCommand,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum ControllerCommand {
+    Check(check::Check),
+}
+
+impl Controller {
+    /// Whether what is printed is for a program to read.
+    pub(super) fn prints_json(&self) -> bool {
+        match &self.command {
+            ControllerCommand::Check(check) => check.json,
+        }
+    }
+
+    pub(super) async fn execute(self, context: &Context) -> Result<(), CliError> {
+        match self.command {
+            ControllerCommand::Check(check) => check.execute(context).await,
+        }
+    }
+}
