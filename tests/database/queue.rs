@@ -238,6 +238,7 @@ crate::support::on_both! {
             items_per_ms: Some(0.25),
             done: Some(0.25),
             eta_ms: Some(1_500),
+            shadows: vec![ShadowReport::new("tomorrow")],
             at_ms: 77,
         };
         database.set_activity(Some(&activity)).await.unwrap();

@@ -17,6 +17,7 @@ Exit codes:
   1  something failed
   2  the command line or the configuration is wrong, or `check` found errors
   3  `run --until-done`: rows remain that cannot run
+  4  `controller replay`: the controller decides otherwise than the recorded one
   130  a second signal ended `run` at once";
 
 /// A failure of a command.
@@ -49,6 +50,11 @@ impl CliError {
     /// Rows remain that cannot run: exit code 3. `rows` are these, each with its reason.
     pub(super) fn rows_remain(message: impl Into<String>, rows: Vec<String>) -> Self {
         Self { exit_code: 3, details: rows.into(), ..Self::failure(message) }
+    }
+
+    /// A controller decides otherwise than the one that was recorded: exit code 4.
+    pub(super) fn decides_otherwise(message: impl Into<String>) -> Self {
+        Self { exit_code: 4, ..Self::failure(message) }
     }
 
     /// A configuration that is wrong, and what is wrong with it.

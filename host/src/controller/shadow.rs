@@ -199,7 +199,13 @@ impl Shadow {
     pub async fn catch_up(&self, patience: Duration) {
         let (done, ended) = oneshot::channel();
         let all = async {
-            if self.handle.sender.send(Message { missed: 0, content: Content::End(done) }).await.is_ok() {
+            if self
+                .handle
+                .sender
+                .send(Message { missed: self.handle.missed.swap(0, Ordering::Relaxed), content: Content::End(done) })
+                .await
+                .is_ok()
+            {
                 // An error is what is waited for.
                 let _ = ended.await;
             }

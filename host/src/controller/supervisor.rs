@@ -164,11 +164,9 @@ impl Supervisor {
         supervisor
     }
 
-    /// Shows every call from now on to these, too.
-    #[must_use]
-    pub fn witnessed_by(mut self, witnesses: impl IntoIterator<Item = Arc<dyn Witness>>) -> Self {
-        self.witnesses.extend(witnesses);
-        self
+    /// Shows every call from now on to this one, too.
+    pub fn add_witness(&mut self, witness: Arc<dyn Witness>) {
+        self.witnesses.push(witness);
     }
 
     /// Who sets the pace now: the controller's name, or the fallback and whom it stands in for.

@@ -23,6 +23,7 @@ use crate::controller::{
 pub const REASON_BYTES: usize = 4 << 10;
 
 /// Starts instances of one artifact, one for each database.
+#[derive(Clone)]
 pub struct ComponentSource {
     name: String,
     artifact: Arc<Artifact>,
@@ -75,6 +76,16 @@ impl ComponentSource {
     #[must_use]
     pub fn with_calls(self, observer: Arc<dyn CallObserver>) -> ComponentSource {
         ComponentSource { calls: Some(observer), ..self }
+    }
+
+    /// Who answers what the guest reads through `signals`.
+    pub fn signals(&self) -> &Arc<dyn SignalReader> {
+        &self.signals
+    }
+
+    /// What the guest reads through `settings`.
+    pub fn settings(&self) -> &[(String, String)] {
+        &self.settings
     }
 
     /// The artifact whose instances it starts.

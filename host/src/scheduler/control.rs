@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::watch;
 
 use super::{Handlers, Settings};
-use crate::controller::{Policy, SupervisorSettings};
+use crate::controller::{Policy, ShadowPolicy, SupervisorSettings};
 
 /// What a running host is to work with from now on, on one database.
 #[derive(Clone)]
@@ -18,6 +18,8 @@ pub struct Replacement {
     pub policy: Policy,
     /// What bounds whoever sets the pace.
     pub supervision: SupervisorSettings,
+    /// Controllers that are asked the same beside it.
+    pub shadows: Vec<ShadowPolicy>,
     /// Settings of the loop. Its holder, and whether it ends once nothing can run, stay as they were.
     pub settings: Settings,
 }

@@ -97,12 +97,21 @@ pub enum Change {
     Fault,
 }
 
-impl Report {
-    /// True where something differs.
-    pub fn differs(&self) -> bool {
-        !self.changes.is_empty()
+impl Change {
+    /// What differs, in words.
+    pub fn words(self) -> &'static str {
+        match self {
+            Change::Admission => "run or wait",
+            Change::Target => "target",
+            Change::Wait => "wait",
+            Change::Reason => "reason",
+            Change::BatchSize => "batch size",
+            Change::Fault => "fault",
+        }
     }
+}
 
+impl Report {
     /// Differences in all.
     pub fn different(&self) -> u64 {
         self.changes.values().sum()

@@ -2,6 +2,7 @@
 
 mod check;
 mod load;
+mod replay;
 
 use super::Context;
 use super::error::CliError;
@@ -16,6 +17,7 @@ pub(super) struct Controller {
 #[derive(Debug, clap::Subcommand)]
 enum ControllerCommand {
     Check(check::Check),
+    Replay(replay::Replay),
 }
 
 impl Controller {
@@ -23,12 +25,14 @@ impl Controller {
     pub(super) fn prints_json(&self) -> bool {
         match &self.command {
             ControllerCommand::Check(check) => check.json,
+            ControllerCommand::Replay(replay) => replay.json,
         }
     }
 
     pub(super) async fn execute(self, context: &Context) -> Result<(), CliError> {
         match self.command {
             ControllerCommand::Check(check) => check.execute(context).await,
+            ControllerCommand::Replay(replay) => replay.execute().await,
         }
     }
 }

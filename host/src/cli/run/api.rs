@@ -6,6 +6,7 @@ use futures_util::FutureExt;
 use tidegate::admin::{self, Listener, Live, Metrics, Site, State};
 use tidegate::config::{Admin, Config};
 use tidegate::scheduler::Host;
+use tidegate::trace::Recorder;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinHandle;
 
@@ -42,7 +43,7 @@ pub(super) async fn listen(config: &Config) -> Result<Vec<Listener>, CliError> {
 ///
 /// # Errors
 /// A database that cannot be used.
-pub(super) fn state(config: &Config, host: &Host, live: Live) -> Result<State, CliError> {
+pub(super) fn state(config: &Config, host: &Host, live: Live, recorder: Option<Recorder>) -> Result<State, CliError> {
     let mut sites = Vec::new();
     for database in &config.databases {
         sites.push(Site {
@@ -52,7 +53,7 @@ pub(super) fn state(config: &Config, host: &Host, live: Live) -> Result<State, C
             database: wiring::open(database)?,
         });
     }
-    let reloader = Reloader::new(config.clone(), host.control());
+    let reloader = Reloader::new(config.clone(), host.control(), recorder);
     Ok(State::new(sites, (host.control(), host.board(), host.events().clone()), live, Arc::new(reloader)))
 }
 

@@ -6,6 +6,8 @@ use async_trait::async_trait;
 use tidegate::admin::{Live, LoadedController, Reload};
 use tidegate::config::{Config, Diagnostic};
 use tidegate::scheduler::Control;
+use tidegate::trace::Recorder;
+use tidegate::trace::format::ControllerFacts;
 use tokio::sync::Mutex;
 
 use super::plan::{Plan, plan};
@@ -17,12 +19,21 @@ pub(super) struct Reloader {
     control: Control,
     /// What is in force.
     config: Mutex<Config>,
+    /// Who writes down what controllers are asked, where somebody does.
+    recorder: Option<Recorder>,
 }
 
 impl Reloader {
     /// For a host that was started with `config`.
-    pub(super) fn new(config: Config, control: Control) -> Self {
-        Self { path: config.path.clone(), control, config: Mutex::new(config) }
+    pub(super) fn new(config: Config, control: Control, recorder: Option<Recorder>) -> Self {
+        Self { path: config.path.clone(), control, config: Mutex::new(config), recorder }
+    }
+
+    /// Has a trace tell of the controllers that are in force from now on.
+    fn note(&self, controllers: Vec<ControllerFacts>) {
+        if let Some(recorder) = &self.recorder {
+            recorder.reload(controllers);
+        }
     }
 }
 
@@ -33,7 +44,7 @@ impl Reload for Reloader {
         let words = |diagnostics: Vec<Diagnostic>| diagnostics.iter().map(ToString::to_string).collect::<Vec<_>>();
         let config = Config::load(&self.path, &environment).map_err(words)?;
         let mut wrong = unchangeable(&in_force, &config);
-        let Plan { databases, broken, live } = plan(&config, false).await;
+        let Plan { databases, broken, live, recorded } = plan(&config, false).await;
         wrong.extend(broken.into_iter().map(|(controller, fault)| {
             let message = format!("controller \"{}\": {fault}", controller.name);
             config.diagnostic(controller.places.of("path"), message, Some(fault.kind.hint().to_owned()))
@@ -41,6 +52,7 @@ impl Reload for Reloader {
         if !wrong.is_empty() {
             return Err(words(wrong));
         }
+        self.note(recorded);
         for (name, replacement) in databases {
             self.control.reload(&name, replacement);
         }
@@ -50,12 +62,14 @@ impl Reload for Reloader {
 
     async fn reload_controller(&self, name: &str, live: &Live) -> Result<Live, Vec<String>> {
         let config = self.config.lock().await;
-        let Plan { databases, broken, live: planned } = plan(&config, false).await;
+        let Plan { databases, broken, live: planned, recorded } = plan(&config, false).await;
         if let Some((_, fault)) = broken.into_iter().find(|(controller, _)| controller.name == name) {
             return Err(vec![format!("controller \"{name}\": {fault} (hint: {})", fault.kind.hint())]);
         }
+        self.note(recorded);
         for (database, replacement) in databases {
-            if config.controller_of(&database).is_some_and(|controller| controller.name == name) {
+            let mut on = config.controller_of(&database).into_iter().chain(config.shadows_of(&database));
+            if on.any(|controller| controller.name == name) {
                 self.control.reload(&database, replacement);
             }
         }
