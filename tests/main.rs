@@ -21,3 +21,4 @@ mod sandbox;
 mod scheduler;
 mod supervisor;
 mod support;
+mod traces;

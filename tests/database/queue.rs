@@ -3,6 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use futures_util::future::join_all;
+use tidegate::controller::ShadowReport;
 use tidegate::scheduler::database::{Activity, AlreadyQueued, Failure, NewRow, Pause, Record, unix_ms};
 use tidegate::update::ErrorClass;
 use tidegate::update::sql::System;

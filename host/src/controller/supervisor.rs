@@ -374,7 +374,7 @@ impl Supervisor {
             question,
             answer: answer.map_err(Fault::clone),
             inputs,
-            usage,
+            usage: usage.filter(|usage| usage.calls > 0),
             duration,
         });
         self.witnesses.iter().for_each(|witness| witness.see(&exchange));

@@ -208,7 +208,7 @@ fn is_zero(number: &u64) -> bool {
 
 /// How an iteration ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "snake_case")]
 pub enum OutcomeFacts {
     /// Its batch was committed.
     Completed {
@@ -229,7 +229,7 @@ pub enum OutcomeFacts {
 
 /// An answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "snake_case")]
 pub enum AnswerFacts {
     /// That it is done.
     Done,

@@ -150,6 +150,8 @@ struct Writer {
     pending: Vec<u8>,
     /// Calls among them.
     pending_calls: u64,
+    /// Lost calls that they tell of.
+    pending_told: u64,
     calls: u64,
     lost: u64,
     /// Lost calls that no line tells of yet.
@@ -167,6 +169,7 @@ impl Writer {
             written: 0,
             pending: Vec::new(),
             pending_calls: 0,
+            pending_told: 0,
             calls: 0,
             lost: 0,
             untold: 0,
@@ -209,6 +212,7 @@ impl Writer {
         let untold = std::mem::take(&mut self.untold);
         if untold > 0 {
             self.push(&Line::Lost { calls: untold });
+            self.pending_told += untold;
         }
         self.push(line);
         self.pending_calls += calls;
@@ -225,6 +229,7 @@ impl Writer {
     fn flush(&mut self) {
         let bytes = std::mem::take(&mut self.pending);
         let calls = std::mem::take(&mut self.pending_calls);
+        let told = std::mem::take(&mut self.pending_told);
         match self.file.write_all(&bytes) {
             Ok(()) => {
                 self.written += bytes.len() as u64;
@@ -238,6 +243,7 @@ impl Writer {
                 // Where the file cannot be cut (a pipe), its reader sees half a line.
                 let _ = self.file.set_len(self.written);
                 let _ = self.file.seek(SeekFrom::Start(self.written));
+                self.untold = self.untold.saturating_add(told);
                 self.miss(calls);
                 self.failed = Some(Instant::now());
                 self.error = Some(error);
