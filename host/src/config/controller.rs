@@ -61,7 +61,7 @@ fn controller<'a>(reader: &mut Reader<'a>, mut table: Table<'a>, known: &[&str])
     })
 }
 
-fn resolve_limits(raw: &raw::Limits) -> Limits {
+pub(super) fn resolve_limits(raw: &raw::Limits) -> Limits {
     Limits {
         fuel_per_call: raw.fuel_per_call.0,
         deadline: Duration::from_millis(raw.deadline_ms.0),

@@ -12,6 +12,7 @@ mod job;
 mod model;
 mod raw;
 mod resolve;
+mod scenario;
 mod secret;
 mod section;
 mod update;
@@ -27,6 +28,7 @@ pub use model::{
     BackgroundUpdates, Config, Controller, Database, Databases, Estimator, Job, Places, Settings, Target, Update,
     UpdateKind,
 };
+pub use scenario::{STANDARD, load_scenario, parse_scenario, standard};
 pub use secret::{Environment, Secret};
 pub use section::nearest;
 

@@ -30,6 +30,7 @@ pub struct LoadOptions {
 }
 
 /// A component that this host can run as a controller.
+#[derive(Clone)]
 pub struct Artifact {
     digest: String,
     size: usize,
@@ -44,6 +45,7 @@ pub struct Artifact {
 }
 
 /// What is needed to start instances.
+#[derive(Clone)]
 pub(super) struct Program {
     pub(super) pre: ControllerPre<HostState>,
     pub(super) default_batch_size: Option<WithDefaultBatchSizeIndices>,
@@ -102,6 +104,12 @@ impl Artifact {
         };
         artifact.probe().await?;
         Ok(Arc::new(artifact))
+    }
+
+    /// The same component, whose instances may use something else. The stack stays as it is: it was compiled in.
+    pub fn with_limits(&self, limits: Limits) -> Arc<Artifact> {
+        let limits = Limits { stack_bytes: self.limits.stack_bytes, ..limits };
+        Arc::new(Artifact { limits, ..self.clone() })
     }
 
     /// The file's SHA-256 digest, in hexadecimal.

@@ -1,8 +1,12 @@
 //! `tidegate controller`: what an author of controllers needs. One file per command.
 
 mod check;
+mod fuel;
+mod junit;
 mod load;
 mod replay;
+mod scenario;
+mod test;
 
 use super::Context;
 use super::error::CliError;
@@ -17,6 +21,8 @@ pub(super) struct Controller {
 #[derive(Debug, clap::Subcommand)]
 enum ControllerCommand {
     Check(check::Check),
+    Test(test::Test),
+    Fuel(fuel::Fuel),
     Replay(replay::Replay),
 }
 
@@ -25,6 +31,8 @@ impl Controller {
     pub(super) fn prints_json(&self) -> bool {
         match &self.command {
             ControllerCommand::Check(check) => check.json,
+            ControllerCommand::Test(test) => test.json,
+            ControllerCommand::Fuel(fuel) => fuel.json,
             ControllerCommand::Replay(replay) => replay.json,
         }
     }
@@ -32,6 +40,8 @@ impl Controller {
     pub(super) async fn execute(self, context: &Context) -> Result<(), CliError> {
         match self.command {
             ControllerCommand::Check(check) => check.execute(context).await,
+            ControllerCommand::Test(test) => test.execute(context).await,
+            ControllerCommand::Fuel(fuel) => fuel.execute(context).await,
             ControllerCommand::Replay(replay) => replay.execute().await,
         }
     }

@@ -90,11 +90,8 @@ impl Replay {
         }
         match told.report.different() {
             0 => Ok(()),
-            1 => Err(CliError::decides_otherwise("the controller decides otherwise once")),
-            times => Err(CliError::decides_otherwise(format!(
-                "the controller decides otherwise {} times",
-                output::count(times)
-            ))),
+            1 => Err(CliError::unmet("the controller decides otherwise once")),
+            times => Err(CliError::unmet(format!("the controller decides otherwise {} times", output::count(times)))),
         }
     }
 
