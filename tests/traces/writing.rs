@@ -31,7 +31,7 @@ on_both! {
     }
 
     async fn a_full_disk_costs_calls_of_the_trace_and_nothing_else(place: Place) {
-        const ITEMS: u32 = 2_000;
+        const ITEMS: u32 = 400;
         make_items(place, ITEMS).await;
         let disk = Disk::new(16 << 20);
         let path = disk.path().join("trace.jsonl");
@@ -42,7 +42,7 @@ on_both! {
         run.witnesses.push(Arc::new(trace.clone()));
         let mut running = run.controller(Arc::new(Recording::running())).start();
         let iteration = |kind: &EventKind| matches!(kind, EventKind::IterationEnded { .. }).then_some(());
-        for _ in 0..50 {
+        for _ in 0..20 {
             running.next("an iteration", iteration).await;
         }
         disk.free();
