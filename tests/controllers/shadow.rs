@@ -168,7 +168,8 @@ on_both! {
         };
         let dropped = running.next("the shadow is behind", behind).await;
         let story = running.stop().await;
-        let asked = notices(&story.events).iter().filter(|notice| matches!(notice, ShadowNotice::Decided { .. })).count();
+        let entered = |notice: &&&ShadowNotice| matches!(notice, ShadowNotice::Decided { callback: Callback::Enter, .. });
+        let asked = notices(&story.events).iter().filter(entered).count();
         let done = story.iterations().len();
         assert!(dropped > 0 && done > asked, "{dropped} calls dropped, {done} iterations, {asked} decisions of the shadow");
     }
