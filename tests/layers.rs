@@ -29,6 +29,8 @@ const MODULES: &[(&str, &[&str], &[&str])] = &[
     ("trace", &["controller", "sandbox"], &[]),
     // Plain data of those whose settings a person writes: limits, definitions, policies, tokens.
     ("config", &["admin", "controller", "sandbox", "simulate", "update"], &["toml"]),
+    // What `cli/controller` does, for tests that are written in Rust.
+    ("testing", &["config", "controller", "sandbox", "simulate"], &[]),
     (
         "cli",
         &[

@@ -69,9 +69,14 @@ pub fn terminal(run: &Run) -> String {
     let mut text = String::new();
     for Panel { title, lines } in panels(run) {
         let columns: Vec<Vec<f64>> = lines.iter().map(|line| in_columns(line, length)).collect();
-        let config = rasciigraph::Config::default().with_height(LINES).with_offset(10);
         // Writing to a string cannot fail.
-        let _ = writeln!(text, "{title}\n{}", rasciigraph::plot_many(columns, config).trim_end());
+        let _ = match constant(&columns) {
+            Some(value) => writeln!(text, "{title}: {value:.2} throughout"),
+            None => {
+                let config = rasciigraph::Config::default().with_height(LINES).with_offset(10);
+                writeln!(text, "{title}\n{}", without_padding(&rasciigraph::plot_many(columns, config)))
+            }
+        };
     }
     let held = holds(run);
     let width = length / COLUMNS as f64;
@@ -82,6 +87,17 @@ pub fn terminal(run: &Run) -> String {
     let marks: String = (0..COLUMNS).map(mark).collect();
     let _ = write!(text, "held\n{:>11} {marks}\n{:>12}0 to {}", "", "", time(run.ended_at));
     text
+}
+
+/// The one value of all lines, where they have but one.
+fn constant(columns: &[Vec<f64>]) -> Option<f64> {
+    let first = *columns.first()?.first()?;
+    // What two decimals do not tell apart is the same to whoever looks.
+    columns.iter().flatten().all(|value| (value - first).abs() < 0.005).then_some(first)
+}
+
+fn without_padding(text: &str) -> String {
+    text.lines().map(str::trim_end).collect::<Vec<_>>().join("\n")
 }
 
 /// The greatest value in each column; the last one before where there is none.
