@@ -26,6 +26,8 @@ const MODULES: &[(&str, &[&str], &[&str])] = &[
     ),
     // The scheduler on virtual time, against a database that is only modelled.
     ("simulate", &["controller", "pace", "sandbox", "scheduler", "signal", "update"], &["plotters", "rasciigraph"]),
+    // Calls written down, and asked again of a component.
+    ("trace", &["controller", "sandbox", "signal"], &[]),
     // Plain data of those whose settings a person writes: limits, definitions, policies, tokens.
     ("config", &["admin", "controller", "sandbox", "signal", "simulate", "update"], &["toml"]),
     // What `cli/controller` does, for tests that are written in Rust.
@@ -33,7 +35,17 @@ const MODULES: &[(&str, &[&str], &[&str])] = &[
     (
         "cli",
         &[
-            "admin", "config", "controller", "database", "embed", "pace", "sandbox", "scheduler", "signal", "simulate",
+            "admin",
+            "config",
+            "controller",
+            "database",
+            "embed",
+            "pace",
+            "sandbox",
+            "scheduler",
+            "signal",
+            "simulate",
+            "trace",
             "update",
         ],
         &["clap", "indicatif", "quick_junit", "reqwest", "rustls"],

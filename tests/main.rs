@@ -24,3 +24,4 @@ mod signals;
 mod supervisor;
 mod support;
 mod templates;
+mod traces;

@@ -100,6 +100,7 @@ pub mod signal;
 pub mod simulate;
 #[cfg(feature = "testing")]
 pub mod testing;
+pub mod trace;
 pub mod update;
 
 pub use embed::{BuildError, DatabaseSpec, HostBuilder};

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use futures_util::future::join_all;
+use tidegate::controller::ShadowReport;
 use tidegate::scheduler::database::{Activity, AlreadyQueued, Failure, Measured, NewRow, Pause, Record, unix_ms};
 use tidegate::update::ErrorClass;
 use tidegate::update::sql::System;
@@ -239,6 +240,7 @@ crate::support::on_both! {
             items_per_ms: Some(0.25),
             done: Some(0.25),
             eta_ms: Some(1_500),
+            shadows: vec![ShadowReport::new("tomorrow")],
             at_ms: 77,
             signals: vec![Measured { name: "load".to_owned(), value: 0.5, unit: String::new(), age_ms: 7 }],
         };

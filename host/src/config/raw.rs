@@ -59,6 +59,7 @@ pub(super) struct Controller {
     pub databases: Texts,
     pub fallback: Text,
     pub max_faults: Whole<3, 1, 1_000>,
+    pub shadow: Option<bool>,
     // These two are read as sections of their own; here they stand for their names.
     pub settings: Option<IgnoredAny>,
     pub limits: Option<IgnoredAny>,

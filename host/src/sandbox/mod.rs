@@ -26,7 +26,7 @@ pub use artifact::{Artifact, LoadOptions};
 pub use limits::Limits;
 pub use log::{LogLine, LogSink, LogSource, TracingSink};
 pub use source::{ComponentSource, REASON_BYTES};
-pub use surroundings::{Clock, Surroundings};
+pub use surroundings::{Chance, Clock, Surroundings};
 
 pub use crate::signal::{NoSignals, Reading, SignalReader};
 

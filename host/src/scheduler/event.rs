@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::broadcast;
 
 use super::database::{Holder, Record};
-use crate::controller::{Fault, Usage};
+use crate::controller::{Fault, ShadowNotice, Usage};
 
 /// Something that happened.
 #[derive(Debug, Clone)]
@@ -159,6 +159,13 @@ pub enum EventKind {
         fallback: String,
         /// Why.
         reason: String,
+    },
+    /// Something about a controller that is asked beside the one that sets the pace.
+    Shadow {
+        /// The controller.
+        controller: String,
+        /// What.
+        notice: ShadowNotice,
     },
     /// Rows that cannot run, and why: told once each time that the set changes.
     Blocked {

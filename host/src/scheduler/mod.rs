@@ -30,7 +30,7 @@ use event::Events;
 use history::History;
 use worker::{PARTING_LIMIT, Worker};
 
-use crate::controller::{Policy, SupervisorSettings};
+use crate::controller::{Policy, ShadowPolicy, SupervisorSettings, Witness};
 use crate::update::{Handler, SqlError};
 
 /// The handlers of a database's updates, by update name.
@@ -48,6 +48,10 @@ pub struct Workload {
     pub policy: Policy,
     /// What bounds whoever sets the pace.
     pub supervision: SupervisorSettings,
+    /// Controllers that are asked the same beside it.
+    pub shadows: Vec<ShadowPolicy>,
+    /// Who sees each call of whoever sets the pace.
+    pub witnesses: Vec<Arc<dyn Witness>>,
 }
 
 /// Settings of the loop, the same for every database.
