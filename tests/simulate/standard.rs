@@ -32,6 +32,16 @@ async fn office_hours() {
 }
 
 #[tokio::test]
+async fn lag_guard() {
+    comes_through_and_comes_out_the_same(&Bench::load(built("rust-lag-guard")).await.unwrap());
+}
+
+#[tokio::test]
+async fn gentle() {
+    comes_through_and_comes_out_the_same(&Bench::load(built("rust-gentle")).await.unwrap());
+}
+
+#[tokio::test]
 async fn fixed() {
     comes_through_and_comes_out_the_same(&Bench::load(built("c-fixed")).await.unwrap());
 }
