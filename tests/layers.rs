@@ -24,12 +24,31 @@ const MODULES: &[(&str, &[&str], &[&str])] = &[
         &["controller", "pace", "scheduler", "signal", "update"],
         &["axum", "hyper", "hyper_util", "maud", "utoipa", "utoipa_axum"],
     ),
+    // The scheduler on virtual time, against a database that is only modelled.
+    ("simulate", &["controller", "pace", "sandbox", "scheduler", "signal", "update"], &["plotters", "rasciigraph"]),
+    // Calls written down, and asked again of a component.
+    ("trace", &["controller", "sandbox", "signal"], &[]),
     // Plain data of those whose settings a person writes: limits, definitions, policies, tokens.
-    ("config", &["admin", "controller", "sandbox", "signal", "update"], &["toml"]),
+    ("config", &["admin", "controller", "sandbox", "signal", "simulate", "update"], &["toml"]),
+    // What `cli/controller` does, for tests that are written in Rust.
+    ("testing", &["config", "controller", "sandbox", "signal", "simulate"], &[]),
     (
         "cli",
-        &["admin", "config", "controller", "database", "embed", "pace", "sandbox", "scheduler", "signal", "update"],
-        &["clap", "indicatif", "reqwest", "rustls"],
+        &[
+            "admin",
+            "config",
+            "controller",
+            "database",
+            "embed",
+            "pace",
+            "sandbox",
+            "scheduler",
+            "signal",
+            "simulate",
+            "trace",
+            "update",
+        ],
+        &["clap", "indicatif", "quick_junit", "reqwest", "rustls"],
     ),
 ];
 

@@ -48,6 +48,7 @@ const KEYS: &[(&str, &[(&str, &str)])] = &[
             ("databases", "config.rs a_controller_paces_the_databases_that_it_names"),
             ("fallback", "controllers/faults.rs the_fallback_hold_holds_and_says_why"),
             ("max_faults", "configured/controller.rs patience_with_a_controller_is_as_long_as_configured"),
+            ("shadow", "controllers/shadow.rs what_a_shadow_would_do_is_told_everywhere"),
             ("settings", "controllers/guests.rs rust_steady_sleeps_and_aims_as_its_settings_say"),
             ("limits", "configured/controller.rs each_limit_strikes_where_it_is_lowered"),
         ],

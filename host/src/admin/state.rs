@@ -50,12 +50,22 @@ pub struct LoadedController {
     pub name: String,
     /// Its file.
     pub path: String,
-    /// The databases whose pace it sets; none where others come first for all that it names.
+    /// The databases whose pace it sets; none where others come first for all that it names. Of a shadow those on which
+    /// it is asked.
     pub databases: Vec<String>,
+    /// True where it is a shadow.
+    pub shadow: bool,
     /// What it is, or why it could not be loaded.
     pub component: Result<Component, Fault>,
     /// When it was loaded, or that was tried.
     pub loaded_at: SystemTime,
+}
+
+impl LoadedController {
+    /// True where it sets this database's pace.
+    pub fn paces(&self, database: &str) -> bool {
+        !self.shadow && self.databases.iter().any(|name| name == database)
+    }
 }
 
 /// A component that was loaded.

@@ -17,6 +17,7 @@ Exit codes:
   1  something failed
   2  the command line or the configuration is wrong, or `check` found errors
   3  `run --until-done`: rows remain that cannot run
+  4  `controller test`, `controller fuel`: an expectation was not met; `controller replay`: another decision
   130  a second signal ended `run` at once";
 
 /// A failure of a command.
@@ -49,6 +50,20 @@ impl CliError {
     /// Rows remain that cannot run: exit code 3. `rows` are these, each with its reason.
     pub(super) fn rows_remain(message: impl Into<String>, rows: Vec<String>) -> Self {
         Self { exit_code: 3, details: rows.into(), ..Self::failure(message) }
+    }
+
+    /// Something is not as it was expected to be: exit code 4.
+    pub(super) fn unmet(message: impl Into<String>) -> Self {
+        Self { exit_code: 4, ..Self::failure(message) }
+    }
+
+    /// A scenario that is wrong, and what is wrong with it.
+    pub(super) fn scenario(diagnostics: Vec<Diagnostic>) -> Self {
+        let message = match diagnostics.len() {
+            1 => "the scenario has a mistake".to_owned(),
+            count => format!("the scenario has {count} mistakes"),
+        };
+        Self { diagnostics, ..Self::usage(message) }
     }
 
     /// A configuration that is wrong, and what is wrong with it.

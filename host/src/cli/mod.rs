@@ -3,6 +3,7 @@
 mod cancel;
 mod check;
 mod completions;
+mod controller;
 mod enqueue;
 mod error;
 mod history;
@@ -69,6 +70,7 @@ enum Command {
     Pause(pause::Pause),
     Resume(pause::Resume),
     Cancel(cancel::Cancel),
+    Controller(controller::Controller),
     #[command(name = "openapi")]
     OpenApi(openapi::OpenApi),
     Token(token::Token),
@@ -91,6 +93,7 @@ impl Command {
             Command::Resume(resume) => resume.json.json,
             Command::Cancel(cancel) => cancel.json.json,
             Command::Check(check) => check.json,
+            Command::Controller(controller) => controller.prints_json(),
             Command::OpenApi(_) | Command::Token(_) | Command::Completions(_) | Command::Reference(_) => false,
         }
     }
@@ -169,6 +172,7 @@ fn execute(cli: Cli, json: bool) -> Result<(), CliError> {
             Command::Pause(pause) => pause.execute(&context).await,
             Command::Resume(resume) => resume.execute(&context).await,
             Command::Cancel(cancel) => cancel.execute(&context).await,
+            Command::Controller(controller) => controller.execute(&context).await,
             Command::OpenApi(openapi) => openapi.execute(),
             Command::Token(token) => token.execute(),
             Command::Completions(completions) => completions.execute(),

@@ -103,7 +103,7 @@ pub(super) async fn controller(
 }
 
 /// Where compiled controllers are kept: what systemd gives a service, or else the user's own cache.
-fn cache_directory() -> Option<PathBuf> {
+pub(super) fn cache_directory() -> Option<PathBuf> {
     let folder = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let user = || folder("XDG_CACHE_HOME").or_else(|| Some(folder("HOME")?.join(".cache")));
     folder("CACHE_DIRECTORY").or_else(|| Some(user()?.join("tidegate")))

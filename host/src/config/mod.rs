@@ -12,6 +12,7 @@ mod job;
 mod model;
 mod raw;
 mod resolve;
+mod scenario;
 mod secret;
 mod section;
 mod signal;
@@ -28,6 +29,7 @@ pub use model::{
     BackgroundUpdates, Config, Controller, Database, Databases, Estimator, Job, OwnSignal, Places, Settings,
     SignalSettings, SignalSource, Target, Update, UpdateKind,
 };
+pub use scenario::{STANDARD, load_scenario, parse_scenario, standard};
 pub use secret::{Environment, Secret};
 pub use section::nearest;
 

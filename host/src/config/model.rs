@@ -49,9 +49,15 @@ impl Config {
         self.databases.iter().find(|database| database.name == name)
     }
 
-    /// The controller that paces a database: the first that names it, or that names none.
+    /// The controller that paces a database: the first that names it, or that names none, and is no shadow.
     pub fn controller_of(&self, database_name: &str) -> Option<&Controller> {
-        self.controllers.iter().find(|controller| controller.databases.include(database_name))
+        self.controllers.iter().find(|controller| !controller.shadow && controller.databases.include(database_name))
+    }
+
+    /// The shadows on a database, in order of appearance.
+    pub fn shadows_of<'a>(&'a self, database_name: &'a str) -> impl Iterator<Item = &'a Controller> {
+        let include = |controller: &&Controller| controller.shadow && controller.databases.include(database_name);
+        self.controllers.iter().filter(include)
     }
 
     /// The updates defined for a database, in order of appearance.
@@ -235,8 +241,10 @@ pub struct Controller {
     pub path: PathBuf,
     /// The SHA-256 digest that the file must have.
     pub sha256: Option<[u8; 32]>,
-    /// The databases that it paces.
+    /// The databases that it paces, or on which it is a shadow.
     pub databases: Databases,
+    /// True where it is a shadow: asked beside the one that paces, and heard by nobody.
+    pub shadow: bool,
     /// What stands in for it when it fails.
     pub fallback: Fallback,
     /// Faults in a row after which the fallback takes over.

@@ -12,9 +12,9 @@ type Text = Option<Spanned<String>>;
 type Texts = Option<Spanned<Vec<Spanned<String>>>>;
 
 /// Batch sizes stay below what every language of controllers can hold.
-const LARGEST_BATCH: u64 = i32::MAX as u64;
+pub(super) const LARGEST_BATCH: u64 = i32::MAX as u64;
 /// A day in milliseconds, the longest of any duration.
-const DAY: u64 = 86_400_000;
+pub(super) const DAY: u64 = 86_400_000;
 const MIB: u64 = 1 << 20;
 
 /// `[background_updates]`
@@ -59,6 +59,7 @@ pub(super) struct Controller {
     pub databases: Texts,
     pub fallback: Text,
     pub max_faults: Whole<3, 1, 1_000>,
+    pub shadow: Option<bool>,
     // These two are read as sections of their own; here they stand for their names.
     pub settings: Option<IgnoredAny>,
     pub limits: Option<IgnoredAny>,

@@ -31,6 +31,7 @@ pub struct LoadOptions {
 }
 
 /// A component that this host can run as a controller.
+#[derive(Clone)]
 pub struct Artifact {
     digest: String,
     size: usize,
@@ -45,6 +46,7 @@ pub struct Artifact {
 }
 
 /// What is needed to start instances.
+#[derive(Clone)]
 pub(super) struct Program {
     pub(super) pre: ControllerPre<HostState>,
     pub(super) default_batch_size: Option<WithDefaultBatchSizeIndices>,
@@ -105,6 +107,12 @@ impl Artifact {
         Ok(Arc::new(artifact))
     }
 
+    /// The same component, whose instances may use something else. The stack stays as it is: it was compiled in.
+    pub fn with_limits(&self, limits: Limits) -> Arc<Artifact> {
+        let limits = Limits { stack_bytes: self.limits.stack_bytes, ..limits };
+        Arc::new(Artifact { limits, ..self.clone() })
+    }
+
     /// The file's SHA-256 digest, in hexadecimal.
     pub fn digest(&self) -> &str {
         &self.digest
@@ -162,8 +170,8 @@ impl Artifact {
     /// Starts an instance and throws it away: only then are types checked and start functions run.
     async fn probe(&self) -> Result<(), Fault> {
         let log = Log::new(Arc::new(Discard), "", "", &self.limits);
-        let state = HostState::new(&self.limits, Arc::default(), Arc::new(NoSignals), log);
-        Live::start(self, state).await.map(drop)
+        let state = HostState::new(&self.limits, Arc::default(), Arc::new(NoSignals), log, None);
+        Live::start(self, state, None).await.map(drop)
     }
 }
 

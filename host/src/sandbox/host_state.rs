@@ -1,6 +1,6 @@
 //! What the host keeps for one instance, and the imports that it serves from there.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
 use tracing::Level;
@@ -12,6 +12,9 @@ use super::bindings::tidegate::controller as wit;
 use super::limits::{Accountant, Exceeded, Limits};
 use super::log::{Log, LogSource};
 use super::stdio::Lines;
+use super::surroundings::{self, Noted, Surroundings};
+use crate::controller::Inputs;
+use crate::controller::witness::SignalRead;
 use crate::signal::SignalReader;
 
 /// The data of one store.
@@ -24,9 +27,13 @@ pub(super) struct HostState {
     data_left: usize,
     settings: Arc<[(String, String)]>,
     signals: Arc<dyn SignalReader>,
+    /// What the running call has read, or the last one, until somebody takes it.
+    inputs: Noted,
     log: Log,
     stdout: Lines,
     stderr: Lines,
+    /// `None` where the guest meets the machine's own clock and chance.
+    surroundings: Option<Arc<Surroundings>>,
     wasi: WasiCtx,
     wasi_resources: ResourceTable,
 }
@@ -37,17 +44,22 @@ impl HostState {
         settings: Arc<[(String, String)]>,
         signals: Arc<dyn SignalReader>,
         log: Log,
+        surroundings: Option<Arc<Surroundings>>,
     ) -> HostState {
         let stdout = Lines::new(log.clone(), LogSource::Stdout, limits.log_line_bytes);
         let stderr = Lines::new(log.clone(), LogSource::Stderr, limits.log_line_bytes);
         // A new context grants no files, arguments or environment; what it would grant of the network is taken back.
-        let wasi = WasiCtx::builder()
-            .stdout(stdout.clone())
+        let mut wasi = WasiCtx::builder();
+        wasi.stdout(stdout.clone())
             .stderr(stderr.clone())
             .allow_tcp(false)
             .allow_udp(false)
-            .max_random_size(limits.data_bytes as u64)
-            .build();
+            .max_random_size(limits.data_bytes as u64);
+        let inputs = Arc::default();
+        match &surroundings {
+            Some(surroundings) => surroundings.apply(&mut wasi, &inputs),
+            None => surroundings::meet_machine(&mut wasi, &inputs),
+        }
         HostState {
             accountant: Accountant::new(limits),
             deadline: None,
@@ -55,10 +67,12 @@ impl HostState {
             data_left: 0,
             settings,
             signals,
+            inputs,
             log,
             stdout,
             stderr,
-            wasi,
+            surroundings,
+            wasi: wasi.build(),
             // Its entries have handles in the guest, which are counted.
             wasi_resources: ResourceTable::new(),
         }
@@ -68,15 +82,33 @@ impl HostState {
     pub(super) fn begin_call(&mut self) {
         self.deadline = Instant::now().checked_add(self.limits.deadline);
         self.data_left = self.limits.data_bytes;
+        let mut inputs = self.inputs.lock().unwrap_or_else(PoisonError::into_inner);
+        // Until somebody took the seed, it is the start of an instance.
+        *inputs = Inputs { random_seed: inputs.random_seed, ..Inputs::default() };
+    }
+
+    /// Where what a call reads is noted.
+    pub(super) fn inputs(&self) -> Noted {
+        self.inputs.clone()
     }
 
     /// Refuses where the running call should be over.
     pub(super) fn check_deadline(&self) -> Result<()> {
         let limit = self.limits.deadline;
         match self.deadline {
-            Some(deadline) if Instant::now() >= deadline => Err(Exceeded::Deadline { limit }.into()),
+            Some(deadline) if Instant::now() >= deadline => {
+                if let Some(surroundings) = &self.surroundings {
+                    surroundings.note_overrun();
+                }
+                Err(Exceeded::Deadline { limit }.into())
+            }
             _ => Ok(()),
         }
+    }
+
+    /// True where the guest lives in a simulation, in which nobody else is to be let run in the middle of its call.
+    pub(super) fn is_simulated(&self) -> bool {
+        self.surroundings.is_some()
     }
 
     /// Brings out what a call has written and not ended.
@@ -112,6 +144,9 @@ impl wit::signals::Host for HostState {
     fn read(&mut self, database_name: String, signal: String) -> Result<Option<wit::signals::Reading>> {
         self.pass(database_name.len() + signal.len())?;
         let reading = self.signals.read(&database_name, &signal);
+        let read = reading.map(|reading| (reading.value, reading.age));
+        let read = SignalRead { database_name, signal, reading: read };
+        self.inputs.lock().unwrap_or_else(PoisonError::into_inner).note_signal(read);
         Ok(reading.map(|reading| wit::signals::Reading { value: reading.value, age: super::millis(reading.age) }))
     }
 }

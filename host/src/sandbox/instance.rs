@@ -14,7 +14,8 @@ use super::bindings::min_batch_size::exports::tidegate::controller::min_batch_si
 use super::fault;
 use super::host_state::HostState;
 use super::limits::{Exceeded, Limits};
-use crate::controller::{Callback, Fault, FaultKind, Subject, Usage};
+use super::surroundings::Noted;
+use crate::controller::{Call, CallObserver, Callback, Fault, FaultKind, Subject, Usage};
 
 /// One instance of a component and the store it lives in.
 pub(super) struct Live {
@@ -29,22 +30,36 @@ pub(super) struct Live {
     lost: Option<Fault>,
     /// When the call in hand began.
     begun: Instant,
+    /// Memory that was held then, in bytes.
+    memory_before: u64,
+    /// Who is shown each call, and the database that it is made for.
+    calls: Option<(Arc<dyn CallObserver>, String)>,
     /// Shared with the controller, which is asked for it without waiting for a call to end.
     usage: Arc<Mutex<Usage>>,
 }
 
 impl Live {
     /// Starts an instance.
-    pub(super) async fn start(artifact: &Artifact, state: HostState) -> Result<Live, Fault> {
+    pub(super) async fn start(
+        artifact: &Artifact,
+        state: HostState,
+        calls: Option<(Arc<dyn CallObserver>, String)>,
+    ) -> Result<Live, Fault> {
         let (program, limits) = (artifact.program(), artifact.limits());
         let failed = |error| fault::of_call(&error, Callback::Start, limits);
         let wrong_types = |error| fault::incompatible_because("its exports do not have the contract's types", &error);
         let mut store = new_store(artifact, state);
         let metered = artifact.is_metered();
         allow(&mut store, limits, metered).map_err(failed)?;
+        let begun = Instant::now();
         let started = within(limits.deadline, program.pre.instance_pre().instantiate_async(&mut store)).await;
         store.data_mut().end_call();
-        let instance = started.map_err(failed)?;
+        let instance = started.map_err(failed);
+        if let Some((observer, database_name)) = &calls {
+            let lost = instance.as_ref().err().map(|fault| fault.kind);
+            observer.see(database_name, &measured(&store, limits, metered, Callback::Start, 0, begun, lost));
+        }
+        let instance = instance?;
         let guest = Guest::new(&mut store, &instance).map_err(wrong_types)?;
         let default_batch_size = program.default_batch_size.as_ref().map(|found| found.load(&mut store, &instance));
         let default_batch_size = default_batch_size.transpose().map_err(wrong_types)?;
@@ -53,7 +68,9 @@ impl Live {
         Ok(Live {
             default_batch_size: default_batch_size.map(|world| world.tidegate_controller_default_batch_size().clone()),
             min_batch_size: min_batch_size.map(|world| world.tidegate_controller_min_batch_size().clone()),
-            begun: Instant::now(),
+            begun,
+            memory_before: 0,
+            calls,
             usage: Arc::default(),
             store,
             guest,
@@ -61,6 +78,11 @@ impl Live {
             metered,
             lost: None,
         })
+    }
+
+    /// Where what the last call read is noted.
+    pub(super) fn inputs(&self) -> Noted {
+        self.store.data().inputs()
     }
 
     /// Where what is used is added up.
@@ -136,29 +158,56 @@ impl Live {
         let message = "the host gave the call up before it ended".to_owned();
         self.lost = Some(Fault { kind: FaultKind::Deadline, callback, message });
         self.begun = Instant::now();
+        self.memory_before = self.store.data().accountant.memory_bytes();
         Ok(())
     }
 
     /// Closes a call: whatever went wrong in it costs the instance.
     fn end<T>(&mut self, callback: Callback, answer: Result<T>) -> Result<T, Fault> {
         self.store.data_mut().end_call();
-        self.measure();
         let answer = answer.map_err(|error| fault::of_call(&error, callback, &self.limits));
         self.lost = answer.as_ref().err().cloned();
+        self.measure(callback);
         answer
     }
 
-    fn measure(&mut self) {
-        let used = |left| self.limits.fuel_per_call.saturating_sub(left);
-        let fuel = if self.metered { used(self.store.get_fuel().unwrap_or_default()) } else { 0 };
-        let call = Usage {
+    fn measure(&mut self, callback: Callback) {
+        let lost = self.lost.as_ref().map(|fault| fault.kind);
+        let (limits, before) = (&self.limits, self.memory_before);
+        let call = measured(&self.store, limits, self.metered, callback, before, self.begun, lost);
+        if let Some((observer, database_name)) = &self.calls {
+            observer.see(database_name, &call);
+        }
+        let used = Usage {
             calls: 1,
-            fuel,
-            peak_fuel: fuel,
-            peak_memory: self.store.data().accountant.memory_bytes(),
-            duration: self.begun.elapsed(),
+            fuel: call.fuel,
+            peak_fuel: call.fuel,
+            peak_memory: call.memory_bytes,
+            duration: call.duration,
         };
-        self.usage.lock().unwrap_or_else(PoisonError::into_inner).add(call);
+        self.usage.lock().unwrap_or_else(PoisonError::into_inner).add(used);
+    }
+}
+
+/// What a call that is over has used.
+fn measured(
+    store: &Store<HostState>,
+    limits: &Limits,
+    metered: bool,
+    callback: Callback,
+    memory_before: u64,
+    begun: Instant,
+    lost: Option<FaultKind>,
+) -> Call {
+    let used = |left| limits.fuel_per_call.saturating_sub(left);
+    let memory_bytes = store.data().accountant.memory_bytes();
+    Call {
+        callback,
+        fuel: if metered { used(store.get_fuel().unwrap_or_default()) } else { 0 },
+        memory_bytes,
+        grown_bytes: memory_bytes.saturating_sub(memory_before),
+        duration: begun.elapsed(),
+        lost,
     }
 }
 
@@ -170,7 +219,7 @@ fn new_store(artifact: &Artifact, state: HostState) -> Store<HostState> {
     store.set_max_component_handles(limits.handles);
     store.epoch_deadline_callback(|store| {
         store.data().check_deadline()?;
-        Ok(UpdateDeadline::Yield(1))
+        Ok(if store.data().is_simulated() { UpdateDeadline::Continue(1) } else { UpdateDeadline::Yield(1) })
     });
     store
 }

@@ -16,6 +16,7 @@ mod limits;
 mod log;
 mod source;
 mod stdio;
+mod surroundings;
 mod target;
 mod text;
 
@@ -25,6 +26,7 @@ pub use artifact::{Artifact, LoadOptions};
 pub use limits::Limits;
 pub use log::{LogLine, LogSink, LogSource, TracingSink};
 pub use source::{ComponentSource, REASON_BYTES};
+pub use surroundings::{Chance, Clock, Surroundings};
 
 pub use crate::signal::{NoSignals, Reading, SignalReader};
 

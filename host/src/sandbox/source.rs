@@ -13,20 +13,26 @@ use super::count;
 use super::host_state::HostState;
 use super::instance::Live;
 use super::log::{Log, LogSink, TracingSink};
+use super::surroundings::{Noted, Surroundings};
 use super::text::printable;
-use crate::controller::{Admission, Batch, Controller, Fault, Iteration, Outcome, Source, Subject, Usage};
+use crate::controller::{
+    Admission, Batch, CallObserver, Controller, Fault, Inputs, Iteration, Outcome, Source, Subject, Usage,
+};
 use crate::signal::{NoSignals, SignalReader};
 
 /// Bytes of a reason for waiting that are kept, and of an error that is told to a guest.
 pub const REASON_BYTES: usize = 4 << 10;
 
 /// Starts instances of one artifact, one for each database.
+#[derive(Clone)]
 pub struct ComponentSource {
     name: String,
     artifact: Arc<Artifact>,
     settings: Arc<[(String, String)]>,
     log: Arc<dyn LogSink>,
     signals: Arc<dyn SignalReader>,
+    surroundings: Option<Arc<Surroundings>>,
+    calls: Option<Arc<dyn CallObserver>>,
 }
 
 impl ComponentSource {
@@ -38,6 +44,8 @@ impl ComponentSource {
             settings: Arc::default(),
             log: Arc::new(TracingSink),
             signals: Arc::new(NoSignals),
+            surroundings: None,
+            calls: None,
         }
     }
 
@@ -59,6 +67,28 @@ impl ComponentSource {
         ComponentSource { signals, ..self }
     }
 
+    /// The clock and the chance that its instances meet in the place of the machine's own.
+    #[must_use]
+    pub fn with_surroundings(self, surroundings: Arc<Surroundings>) -> ComponentSource {
+        ComponentSource { surroundings: Some(surroundings), ..self }
+    }
+
+    /// Who is shown every call, measured.
+    #[must_use]
+    pub fn with_calls(self, observer: Arc<dyn CallObserver>) -> ComponentSource {
+        ComponentSource { calls: Some(observer), ..self }
+    }
+
+    /// Who answers what the guest reads through `signals`.
+    pub fn signals(&self) -> &Arc<dyn SignalReader> {
+        &self.signals
+    }
+
+    /// What the guest reads through `settings`.
+    pub fn settings(&self) -> &[(String, String)] {
+        &self.settings
+    }
+
     /// The artifact whose instances it starts.
     pub fn artifact(&self) -> &Arc<Artifact> {
         &self.artifact
@@ -74,9 +104,12 @@ impl Source for ComponentSource {
     async fn start(&self, database_name: &str) -> Result<Box<dyn Controller>, Fault> {
         let limits = self.artifact.limits();
         let log = Log::new(self.log.clone(), &self.name, database_name, limits);
-        let state = HostState::new(limits, self.settings.clone(), self.signals.clone(), log);
-        let live = Live::start(&self.artifact, state).await?;
-        Ok(Box::new(ComponentController { usage: live.usage(), live: Arc::new(tokio::sync::Mutex::new(live)) }))
+        let (settings, signals) = (self.settings.clone(), self.signals.clone());
+        let state = HostState::new(limits, settings, signals, log, self.surroundings.clone());
+        let calls = self.calls.clone().map(|observer| (observer, database_name.to_owned()));
+        let live = Live::start(&self.artifact, state, calls).await?;
+        let (usage, inputs) = (live.usage(), live.inputs());
+        Ok(Box::new(ComponentController { usage, inputs, live: Arc::new(tokio::sync::Mutex::new(live)) }))
     }
 }
 
@@ -84,6 +117,7 @@ impl Source for ComponentSource {
 struct ComponentController {
     live: Arc<tokio::sync::Mutex<Live>>,
     usage: Arc<Mutex<Usage>>,
+    inputs: Noted,
 }
 
 #[async_trait]
@@ -106,6 +140,10 @@ impl Controller for ComponentController {
         // Memory does not shrink: what was held stays the least that the next peak can be.
         let rest = Usage { peak_memory: usage.peak_memory, ..Usage::default() };
         Some(mem::replace(&mut usage, rest))
+    }
+
+    fn take_inputs(&mut self) -> Inputs {
+        mem::take(&mut self.inputs.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 

@@ -132,6 +132,7 @@ impl Attempt<'_> {
     ) -> Result<T, Trouble> {
         let mut work = std::pin::pin!(work);
         let interruption = tokio::select! {
+            biased;
             result = &mut work => return result.map_err(Trouble::Failed),
             interruption = must_leave_off(self.control, self.shutdown_grace, self.lease) => interruption,
         };
@@ -144,6 +145,7 @@ impl Attempt<'_> {
     /// Awaits the database's answer, unless the host must leave off: not every wait on a server has an end of its own.
     async fn answered<T>(&mut self, answer: impl Future<Output = T>) -> Result<T, Trouble> {
         tokio::select! {
+            biased;
             answer = answer => Ok(answer),
             interruption = must_leave_off(self.control, self.shutdown_grace, self.lease) => {
                 Err(Trouble::Interrupted(interruption))
@@ -183,8 +185,9 @@ impl Attempt<'_> {
                 Err(error) => tracing::debug!(%error, "it is not known yet what became of a commit"),
             }
             tokio::select! {
-                () = sleep(ASK_AGAIN) => {}
+                biased;
                 () = self.control.stopped() => return Err(Trouble::Interrupted(Interruption::Stopping)),
+                () = sleep(ASK_AGAIN) => {}
             }
         };
         if told {
@@ -234,6 +237,7 @@ async fn must_leave_off(control: &Control, grace: Duration, lease: &mut dyn Leas
         sleep(grace).await;
     };
     tokio::select! {
+        biased;
         () = stop => Interruption::Stopping,
         reason = lease.lost() => Interruption::LeaseLost(reason),
     }

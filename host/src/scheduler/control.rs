@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 use super::database::Measured;
 use super::{Handlers, Settings};
-use crate::controller::{Policy, SupervisorSettings};
+use crate::controller::{Policy, ShadowPolicy, SupervisorSettings};
 use crate::signal::{Definition, Reading, Signals};
 
 /// What a running host is to work with from now on, on one database.
@@ -20,6 +20,8 @@ pub struct Replacement {
     pub policy: Policy,
     /// What bounds whoever sets the pace.
     pub supervision: SupervisorSettings,
+    /// Controllers that are asked the same beside it.
+    pub shadows: Vec<ShadowPolicy>,
     /// Settings of the loop. Its holder, and whether it ends once nothing can run, stay as they were.
     pub settings: Settings,
 }

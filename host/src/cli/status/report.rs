@@ -3,6 +3,7 @@
 use std::time::SystemTime;
 
 use serde::Serialize;
+use tidegate::admin::api::view::Shadow;
 use tidegate::config;
 use tidegate::scheduler::choice::assess;
 use tidegate::scheduler::database::{Activity, Holder, Measured, Pause, QueueRow, unix_ms};
@@ -87,6 +88,8 @@ pub(super) struct ActivityReport {
     pub fault: Option<String>,
     /// The estimate that batch sizes are made from.
     pub average_items_per_ms: Option<f64>,
+    /// The controllers that are asked beside it and decide nothing.
+    pub shadows: Vec<Shadow>,
     /// When the host wrote this, in milliseconds since the Unix epoch.
     pub at_ms: i64,
 }
@@ -126,6 +129,7 @@ impl From<Activity> for ActivityReport {
             controller: activity.controller,
             fault: activity.fault,
             average_items_per_ms: activity.items_per_ms,
+            shadows: activity.shadows.into_iter().map(Shadow::from).collect(),
             at_ms: activity.at_ms,
         }
     }

@@ -151,6 +151,7 @@ fn activity(database: &view::Database) -> Option<ActivityReport> {
         controller: controller.name.clone().unwrap_or_default(),
         fault: controller.last_fault.clone(),
         average_items_per_ms: in_hand.and_then(|in_hand| in_hand.average_items_per_ms),
+        shadows: database.shadows.clone(),
         at_ms: in_hand.map_or(0, |in_hand| in_hand.state_since_ms),
     })
 }

@@ -8,8 +8,8 @@ use super::super::choice::Standing;
 use super::super::database::{Activity, unix_ms};
 use super::super::event::EventKind;
 use super::{ESTIMATE_INTERVAL, ESTIMATE_LIMIT, Worker};
-use crate::controller::Fallback;
 use crate::controller::supervisor::Notice;
+use crate::controller::{Fallback, Shadow};
 use crate::pace::eta;
 use crate::update::sql::Estimate;
 use crate::update::{Progress, SqlError, UpdateError};
@@ -162,6 +162,7 @@ impl Worker {
             });
         }
         self.activity.controller = self.supervisor.describe();
+        self.activity.shadows = self.shadows.iter().map(Shadow::report).collect();
         self.activity.fault =
             self.supervisor.last_fault().map(|fault| format!("{fault} (hint: {})", fault.kind.hint()));
     }

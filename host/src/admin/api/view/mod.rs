@@ -15,7 +15,9 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa::openapi::{Object, ObjectBuilder, Type};
 
-pub use controller::{ControllerFault, ControllerOn, Controllers, LoadedComponent, NamedController, Used};
+pub use controller::{
+    ControllerFault, ControllerOn, Controllers, LoadedComponent, NamedController, Shadow, ShadowDifference, Used,
+};
 pub use database::{Database, DatabaseController, Databases, Lease, Totals, UpdateInHand};
 pub use event::{BlockedRow, EventData, HostEvent};
 pub use queue::{Defined, EndedUpdate, Iteration, Queue, QueuedUpdate, StoredPause};

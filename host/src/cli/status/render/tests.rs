@@ -45,6 +45,7 @@ fn activity(state: &str, reason: Option<&str>) -> Activity {
         items_per_ms: Some(12.3),
         done: Some(0.43),
         eta_ms: Some(47_000),
+        shadows: Vec::new(),
         at_ms: 1_700_000_000_000,
         signals: Vec::new(),
     }
