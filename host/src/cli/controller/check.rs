@@ -170,6 +170,10 @@ fn granted(import: &str) -> &'static str {
         "linked, nothing granted: no variables, no arguments"
     } else if of("wasi:cli/stdin") {
         "linked, nothing granted: it is at its end"
+    } else if of("wasi:cli/exit") {
+        "granted: it costs the instance, as a trap does"
+    } else if of("wasi:cli/terminal") {
+        "linked, nothing granted: there is no terminal"
     } else {
         "linked"
     }
