@@ -27,6 +27,8 @@ const MODULES: &[(&str, &[&str], &[&str])] = &[
     ("simulate", &["controller", "pace", "sandbox", "scheduler", "update"], &["plotters", "rasciigraph"]),
     // Plain data of those whose settings a person writes: limits, definitions, policies, tokens.
     ("config", &["admin", "controller", "sandbox", "simulate", "update"], &["toml"]),
+    // What `cli/controller` does, for tests that are written in Rust.
+    ("testing", &["config", "controller", "sandbox", "simulate"], &[]),
     (
         "cli",
         &["admin", "config", "controller", "database", "embed", "pace", "sandbox", "scheduler", "simulate", "update"],

@@ -73,6 +73,11 @@
 //! updates, read the queue and its history, and store a pause through the
 //! [`Database`](scheduler::database::Database) that it keeps.
 //!
+//! # Testing a controller
+//!
+//! [`simulate`] runs the scheduler on virtual time against a modelled database. With the feature `testing` there is a
+//! module of that name, which loads a component, calls it callback by callback, and runs it through scenarios.
+//!
 //! # What to rely on
 //!
 //! The crate has no global state: any number of hosts may run in a process, on one tokio runtime or on several. It
@@ -92,6 +97,8 @@ pub mod pace;
 pub mod sandbox;
 pub mod scheduler;
 pub mod simulate;
+#[cfg(feature = "testing")]
+pub mod testing;
 pub mod update;
 
 pub use embed::{BuildError, DatabaseSpec, HostBuilder};

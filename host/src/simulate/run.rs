@@ -169,6 +169,7 @@ impl<'a> Stage<'a> {
                 let source = ComponentSource::new(name.clone(), artifact)
                     .with_settings(settings)
                     .with_signals(world.clone())
+                    .with_log(watch.clone())
                     .with_surroundings(surroundings.clone())
                     .with_calls(watch.clone());
                 watched(Arc::new(source))
@@ -190,9 +191,11 @@ impl<'a> Stage<'a> {
 
     /// The life of one host.
     async fn live(&mut self) -> Parting {
+        let database = Arc::new(self.memory.clone());
+        let life = Arc::downgrade(&database);
         let workload = Workload {
             name: DATABASE.to_owned(),
-            database: Arc::new(self.memory.clone()),
+            database,
             handlers: self.handlers.clone(),
             policy: self.policy.clone(),
             supervision: self.scenario.supervision,
@@ -217,6 +220,10 @@ impl<'a> Stage<'a> {
                         Happening::Done(Deed::Restart) => {
                             watch.kill(true);
                             drop(running);
+                            // Its tasks are dropped by and by; no time passes meanwhile.
+                            while life.strong_count() > 0 {
+                                tokio::task::yield_now().await;
+                            }
                             return Parting::Killed;
                         }
                         Happening::Done(Deed::Reload) => control.reload(DATABASE, self.replacement()),

@@ -10,7 +10,11 @@ use super::model::Clocks;
 use crate::controller::{
     Admission, Call, CallObserver, Callback, Controller, Fault, Iteration, Outcome, Source, Subject, Usage,
 };
+use crate::sandbox::{LogLine, LogSink};
 use crate::scheduler::event::{Event, EventKind, Observer};
+
+/// Lines of the controller that are kept.
+const MOST_LINES: usize = 1_000;
 
 /// A call into the controller.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,6 +92,8 @@ pub struct MissedExit {
 pub struct Seen {
     /// Calls into a component, in order; none of a controller that is not metered.
     pub calls: Vec<SeenCall>,
+    /// Lines that the controller wrote, each with its moment, the first thousand of them.
+    pub lines: Vec<(Duration, LogLine)>,
     /// Batches, in order.
     pub batches: Vec<SeenBatch>,
     /// Holds, in order.
@@ -179,6 +185,16 @@ impl CallObserver for Watch {
         let update_name = if starts { Arc::default() } else { state.about.clone() };
         let Call { callback, fuel, memory_bytes, .. } = *call;
         state.seen.calls.push(SeenCall { at, callback, update_name, fuel, memory_bytes });
+    }
+}
+
+impl LogSink for Watch {
+    fn line(&self, line: LogLine) {
+        let at = self.clocks.now();
+        let lines = &mut self.state().seen.lines;
+        if lines.len() < MOST_LINES {
+            lines.push((at, line));
+        }
     }
 }
 

@@ -41,6 +41,10 @@ pub(super) struct Test {
     #[arg(long = "update", value_name = "NAME")]
     updates: Vec<String>,
 
+    /// Print the lines that the controller writes to the log
+    #[arg(long, conflicts_with = "json")]
+    lines: bool,
+
     /// Draw a chart of every run; of a single one it is drawn without being asked for
     #[arg(long, conflicts_with = "json")]
     chart: bool,
@@ -101,6 +105,10 @@ impl Test {
             let one = Tried::new(&scenario, &run);
             if !self.json {
                 output::print(&one.to_string())?;
+                let lines = run.seen.lines.iter().filter(|_| self.lines);
+                for (at, line) in lines {
+                    output::print(&format!("  {} {} {}", time(*at), line.level, line.text))?;
+                }
                 if self.chart || single {
                     output::print(&format!("\n{}", terminal(&run)))?;
                 }
