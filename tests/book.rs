@@ -298,7 +298,8 @@ fn text_of(page: &Path, dead: &mut Vec<String>) -> String {
         if line.starts_with("```") {
             in_code = !in_code;
         } else if let Some(included) = line.strip_prefix("{{#include ").and_then(|rest| rest.strip_suffix("}}")) {
-            let included = page.parent().unwrap().join(included);
+            // Behind the file may stand which of its lines.
+            let included = page.parent().unwrap().join(included.split(':').next().unwrap());
             if !included.is_file() {
                 dead.push(format!("{}: {line}", page.display()));
             } else if !in_code {
