@@ -20,6 +20,8 @@ mod kinds;
 mod layers;
 mod sandbox;
 mod scheduler;
+mod signals;
 mod supervisor;
 mod support;
 mod templates;
+mod traces;

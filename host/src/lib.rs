@@ -96,9 +96,11 @@ pub mod embed;
 pub mod pace;
 pub mod sandbox;
 pub mod scheduler;
+pub mod signal;
 pub mod simulate;
 #[cfg(feature = "testing")]
 pub mod testing;
+pub mod trace;
 pub mod update;
 
 pub use embed::{BuildError, DatabaseSpec, HostBuilder};

@@ -48,8 +48,18 @@ const KEYS: &[(&str, &[(&str, &str)])] = &[
             ("databases", "config.rs a_controller_paces_the_databases_that_it_names"),
             ("fallback", "controllers/faults.rs the_fallback_hold_holds_and_says_why"),
             ("max_faults", "configured/controller.rs patience_with_a_controller_is_as_long_as_configured"),
+            ("shadow", "controllers/shadow.rs what_a_shadow_would_do_is_told_everywhere"),
             ("settings", "controllers/guests.rs rust_steady_sleeps_and_aims_as_its_settings_say"),
             ("limits", "configured/controller.rs each_limit_strikes_where_it_is_lowered"),
+        ],
+    ),
+    (
+        "Signals",
+        &[
+            ("enabled", "signals/program.rs nothing_is_sampled_where_that_is_off_or_nobody_could_read_it"),
+            ("interval_ms", "signals/program.rs each_signal_is_sampled_as_often_as_configured"),
+            ("timeout_ms", "signals/guests.rs gentle_goes_by_what_the_probe_feels"),
+            ("probe_write", "signals/guests.rs gentle_goes_by_what_the_probe_feels"),
         ],
     ),
     (

@@ -5,6 +5,7 @@ mod faults;
 mod guests;
 mod life;
 mod log;
+mod shadow;
 
 use crate::support::command::Site;
 use crate::support::place::Place;

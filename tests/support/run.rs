@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidegate::controller::{BuiltIn, Policy, Source, SupervisorSettings};
+use tidegate::controller::{BuiltIn, Policy, ShadowPolicy, Source, SupervisorSettings, Witness};
 use tidegate::scheduler::board::Board;
 use tidegate::scheduler::database::{Database, NewRow, Record};
 use tidegate::scheduler::event::{Event, EventKind};
@@ -65,6 +65,8 @@ pub struct Run {
     pub handlers: Handlers,
     pub policy: Policy,
     pub supervision: SupervisorSettings,
+    pub shadows: Vec<ShadowPolicy>,
+    pub witnesses: Vec<Arc<dyn Witness>>,
     pub settings: Settings,
 }
 
@@ -86,7 +88,15 @@ impl Run {
             until_done: true,
             ..Settings::new(holder(std::process::id()))
         };
-        Self { database, handlers: HashMap::new(), policy: Policy::BuiltIn, supervision: without_sleep(), settings }
+        Self {
+            database,
+            handlers: HashMap::new(),
+            policy: Policy::BuiltIn,
+            supervision: without_sleep(),
+            shadows: Vec::new(),
+            witnesses: Vec::new(),
+            settings,
+        }
     }
 
     pub fn define(mut self, update_name: &str, handler: Arc<dyn Handler>) -> Self {
@@ -111,6 +121,7 @@ impl Run {
             handlers: self.handlers.clone(),
             policy: self.policy.clone(),
             supervision: self.supervision,
+            shadows: self.shadows.clone(),
             settings: self.settings.clone(),
         }
     }
@@ -129,6 +140,8 @@ impl Run {
             handlers: self.handlers,
             policy: self.policy,
             supervision: self.supervision,
+            shadows: self.shadows,
+            witnesses: self.witnesses,
         };
         let host = Host::new(vec![workload], self.settings);
         let (events, control, board) = (host.events().subscribe(), host.control(), host.board());
@@ -212,7 +225,7 @@ impl Story {
         self.events
             .iter()
             .filter_map(|event| match event {
-                EventKind::IterationEnded { record, .. } => Some(record),
+                EventKind::IterationEnded { record, .. } => Some(&**record),
                 _ => None,
             })
             .collect()

@@ -18,6 +18,7 @@ use prometheus::{
 use tokio::time::timeout;
 
 use super::state::{Site, State};
+use crate::controller::{Fault, ShadowNotice};
 use crate::scheduler::board::{DatabaseBoard, LeaseState};
 use crate::scheduler::choice::{Standing, assess};
 use crate::scheduler::database::Record;
@@ -56,6 +57,10 @@ struct Families {
     peak_fuel: IntGaugeVec,
     peak_memory: IntGaugeVec,
     faults: IntCounterVec,
+    shadow_decisions: IntCounterVec,
+    shadow_faults: IntCounterVec,
+    shadow_dropped: IntCounterVec,
+    shadow_fuel: IntCounterVec,
     waits: IntCounterVec,
     wait_seconds: CounterVec,
     /// By controller, the classes that were met.
@@ -120,6 +125,22 @@ impl Metrics {
                 "Faults of a controller by kind.",
                 &["database", "controller", "fault"],
             )?,
+            shadow_decisions: add.count(
+                "tidegate_shadow_decisions_total",
+                "Decisions of a shadow by whether they were the live controller's: same, different.",
+                &["database", "controller", "decision"],
+            )?,
+            shadow_faults: add.count(
+                "tidegate_shadow_faults_total",
+                "Faults of a shadow by kind.",
+                &["database", "controller", "fault"],
+            )?,
+            shadow_dropped: add.count(
+                "tidegate_shadow_dropped_calls_total",
+                "Calls that a shadow was not asked, because it was behind.",
+                CONTROLLER,
+            )?,
+            shadow_fuel: add.count("tidegate_shadow_fuel_total", "Fuel that a shadow consumed.", CONTROLLER)?,
             waits: add.count(
                 "tidegate_controller_waits_total",
                 "Answers to wait, by the class of the reason: what stands before its first colon or number.",
@@ -207,9 +228,9 @@ impl Observer for Metrics {
                 raise(&families.peak_memory, &labels, usage.peak_memory);
             }
             EventKind::ControllerFault { controller, fault, .. } => {
-                let kind = fault.kind.to_string().replace(' ', "_");
-                families.faults.with_label_values(&[database, controller, &kind]).inc();
+                families.faults.with_label_values(&[database, controller, &label(fault)]).inc();
             }
+            EventKind::Shadow { controller, notice } => families.shadow(database, controller, notice),
             _ => {}
         }
     }
@@ -225,6 +246,22 @@ impl Families {
         }
         if let Some(rate) = items_per_ms {
             self.rate.with_label_values(&labels).set(rate * 1e3);
+        }
+    }
+
+    fn shadow(&self, database: &str, controller: &str, notice: &ShadowNotice) {
+        let labels = [database, controller];
+        match notice {
+            ShadowNotice::Decided { differs, .. } => {
+                let decision = if *differs { "different" } else { "same" };
+                self.shadow_decisions.with_label_values(&[database, controller, decision]).inc();
+            }
+            ShadowNotice::Fault { fault, .. } => {
+                self.shadow_faults.with_label_values(&[database, controller, &label(fault)]).inc();
+            }
+            ShadowNotice::Behind { calls } => self.shadow_dropped.with_label_values(&labels).inc_by(*calls),
+            ShadowNotice::Used(usage) => self.shadow_fuel.with_label_values(&labels).inc_by(usage.fuel),
+            ShadowNotice::GivenUp { .. } => {}
         }
     }
 
@@ -250,6 +287,11 @@ impl Families {
         }
         class
     }
+}
+
+/// A fault's kind as a label.
+fn label(fault: &Fault) -> String {
+    fault.kind.to_string().replace(' ', "_")
 }
 
 /// Sets a gauge to a number where it is higher.
@@ -297,6 +339,25 @@ async fn momentary(registry: &Registry, state: &State) -> prometheus::Result<()>
             for (which, count) in states {
                 rows.with_label_values(&[name, which]).set(count);
             }
+        }
+    }
+    signals(&add, state)
+}
+
+/// The latest readings.
+fn signals(add: &Adder<'_>, state: &State) -> prometheus::Result<()> {
+    const LABELS: &[&str] = &["database", "signal"];
+    let value = add.gauge(
+        "tidegate_signal_value",
+        "The latest reading of a signal, in its own unit; the database is empty where it is the machine's.",
+        LABELS,
+    )?;
+    let age = add.gauge("tidegate_signal_age_seconds", "How old that reading is.", LABELS)?;
+    for signal in state.live().signals.all() {
+        let labels = [signal.database.as_deref().unwrap_or_default(), signal.definition.name.as_str()];
+        if let Some(reading) = signal.reading {
+            value.with_label_values(&labels).set(reading.value);
+            age.with_label_values(&labels).set(reading.age.as_secs_f64());
         }
     }
     Ok(())

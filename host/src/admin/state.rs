@@ -13,6 +13,7 @@ use crate::scheduler::board::Board;
 use crate::scheduler::database::Database;
 use crate::scheduler::event::Events;
 use crate::scheduler::{Control, Handlers};
+use crate::signal::Signals;
 
 /// A database as the API sees it.
 #[derive(Clone)]
@@ -38,6 +39,8 @@ pub struct Live {
     pub access: Access,
     /// What can be started by name.
     pub jobs: Jobs,
+    /// The signals that controllers read.
+    pub signals: Signals,
 }
 
 /// A controller as it was configured, and what became of it.
@@ -47,12 +50,22 @@ pub struct LoadedController {
     pub name: String,
     /// Its file.
     pub path: String,
-    /// The databases whose pace it sets; none where others come first for all that it names.
+    /// The databases whose pace it sets; none where others come first for all that it names. Of a shadow those on which
+    /// it is asked.
     pub databases: Vec<String>,
+    /// True where it is a shadow.
+    pub shadow: bool,
     /// What it is, or why it could not be loaded.
     pub component: Result<Component, Fault>,
     /// When it was loaded, or that was tried.
     pub loaded_at: SystemTime,
+}
+
+impl LoadedController {
+    /// True where it sets this database's pace.
+    pub fn paces(&self, database: &str) -> bool {
+        !self.shadow && self.databases.iter().any(|name| name == database)
+    }
 }
 
 /// A component that was loaded.

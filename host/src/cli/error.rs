@@ -17,7 +17,7 @@ Exit codes:
   1  something failed
   2  the command line or the configuration is wrong, or `check` found errors
   3  `run --until-done`: rows remain that cannot run
-  4  `controller test`, `controller fuel`: an expectation was not met
+  4  `controller test`, `controller fuel`: an expectation was not met; `controller replay`: another decision
   130  a second signal ended `run` at once";
 
 /// A failure of a command.

@@ -54,6 +54,7 @@ fn controller<'a>(reader: &mut Reader<'a>, mut table: Table<'a>, known: &[&str])
         databases,
         fallback: if fallback == Some("hold") { Fallback::Hold } else { Fallback::Default },
         max_faults: narrow(raw.max_faults.0),
+        shadow: raw.shadow.unwrap_or(false),
         settings: Settings(settings),
         limits: resolve_limits(&limits.unwrap_or_default()),
         places: section.places,
@@ -100,7 +101,7 @@ pub(super) fn sha256_of(digits: &str) -> Option<[u8; 32]> {
 /// Warns of controllers that another one before them leaves without work for some database.
 pub(super) fn ignored_controllers(config: &Config) -> Vec<Diagnostic> {
     let mut warnings = Vec::new();
-    for controller in &config.controllers {
+    for controller in config.controllers.iter().filter(|controller| !controller.shadow) {
         for database in config.databases.iter().filter(|database| controller.databases.include(&database.name)) {
             let used = config.controller_of(&database.name).filter(|used| used.name != controller.name);
             if let Some(used) = used {

@@ -11,7 +11,8 @@ use super::secret::Secret;
 use crate::admin;
 use crate::controller::Fallback;
 use crate::sandbox::Limits;
-use crate::update::sql::System;
+use crate::signal::{Address, Part, Schedule};
+use crate::update::sql::{System, TableName};
 use crate::update::{
     BackfillDefinition, BatchDefinition, CopyDefinition, CreateIndexDefinition, DeleteDefinition, ScriptDefinition,
     ValidateAndDeleteDefinition, ValidateConstraintDefinition,
@@ -34,6 +35,10 @@ pub struct Config {
     pub jobs: Vec<Job>,
     /// `[admin]`; without it there is no API.
     pub admin: Option<Admin>,
+    /// `[signals]`
+    pub sampling: SignalSettings,
+    /// `[[signal]]`, in order of appearance.
+    pub signals: Vec<OwnSignal>,
     /// What is in order, but probably not what was meant.
     pub warnings: Vec<Diagnostic>,
 }
@@ -44,9 +49,15 @@ impl Config {
         self.databases.iter().find(|database| database.name == name)
     }
 
-    /// The controller that paces a database: the first that names it, or that names none.
+    /// The controller that paces a database: the first that names it, or that names none, and is no shadow.
     pub fn controller_of(&self, database_name: &str) -> Option<&Controller> {
-        self.controllers.iter().find(|controller| controller.databases.include(database_name))
+        self.controllers.iter().find(|controller| !controller.shadow && controller.databases.include(database_name))
+    }
+
+    /// The shadows on a database, in order of appearance.
+    pub fn shadows_of<'a>(&'a self, database_name: &'a str) -> impl Iterator<Item = &'a Controller> {
+        let include = |controller: &&Controller| controller.shadow && controller.databases.include(database_name);
+        self.controllers.iter().filter(include)
     }
 
     /// The updates defined for a database, in order of appearance.
@@ -175,6 +186,52 @@ impl Databases {
     }
 }
 
+/// How a database's load is sampled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SignalSettings {
+    /// `enabled`: whether it is.
+    pub enabled: bool,
+    /// `interval_ms` and `timeout_ms`: how often, and how long an answer may take.
+    pub schedule: Schedule,
+    /// `probe_write`: whether the probe writes, too.
+    pub probe_writes: bool,
+}
+
+/// A signal of the operator's own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OwnSignal {
+    /// What controllers read it as.
+    pub name: String,
+    /// What is shown beside its values.
+    pub unit: String,
+    /// The databases that it is read for.
+    pub databases: Databases,
+    /// Where its values come from.
+    pub source: SignalSource,
+    /// How often it is sampled, and how long an answer may take.
+    pub schedule: Schedule,
+    /// Where it stands in the file.
+    pub places: Places,
+}
+
+/// Where a signal's values come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SignalSource {
+    /// `sql`: a query on the database.
+    Sql(String),
+    /// `http` and `prometheus`: what a server answers.
+    Http {
+        /// What is asked for.
+        address: Address,
+        /// A bearer token.
+        token: Option<Secret>,
+        /// What of the answer is the value.
+        part: Part,
+    },
+    /// `file`: a number in a file.
+    File(PathBuf),
+}
+
 /// A controller: a WebAssembly component that sets the pace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Controller {
@@ -184,8 +241,10 @@ pub struct Controller {
     pub path: PathBuf,
     /// The SHA-256 digest that the file must have.
     pub sha256: Option<[u8; 32]>,
-    /// The databases that it paces.
+    /// The databases that it paces, or on which it is a shadow.
     pub databases: Databases,
+    /// True where it is a shadow: asked beside the one that paces, and heard by nobody.
+    pub shadow: bool,
     /// What stands in for it when it fails.
     pub fallback: Fallback,
     /// Faults in a row after which the fallback takes over.
@@ -252,4 +311,20 @@ pub enum UpdateKind {
     Script(ScriptDefinition),
     /// `noop`: ends at once.
     Noop,
+}
+
+impl UpdateKind {
+    /// The table that it works on, where it is about one.
+    pub fn table(&self) -> Option<&TableName> {
+        match self {
+            UpdateKind::Backfill(definition) => Some(&definition.table),
+            UpdateKind::Delete(definition) => Some(&definition.table),
+            UpdateKind::Copy(definition) => Some(&definition.table),
+            UpdateKind::Batch(definition) => Some(&definition.table),
+            UpdateKind::CreateIndex(definition) => Some(&definition.table),
+            UpdateKind::ValidateConstraint(definition) => Some(&definition.table),
+            UpdateKind::ValidateAndDelete(definition) => Some(&definition.table),
+            UpdateKind::Script(_) | UpdateKind::Noop => None,
+        }
+    }
 }

@@ -59,6 +59,7 @@ pub(super) struct Controller {
     pub databases: Texts,
     pub fallback: Text,
     pub max_faults: Whole<3, 1, 1_000>,
+    pub shadow: Option<bool>,
     // These two are read as sections of their own; here they stand for their names.
     pub settings: Option<IgnoredAny>,
     pub limits: Option<IgnoredAny>,
@@ -103,6 +104,34 @@ pub(super) struct Token {
     pub name: Text,
     pub role: Text,
     pub sha256: Text,
+}
+
+/// `[signals]`
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(default)]
+pub(super) struct Signals {
+    pub enabled: Option<bool>,
+    pub interval_ms: Whole<1_000, 100, DAY>,
+    pub timeout_ms: Whole<1_000, 10, 60_000>,
+    pub probe_write: Option<bool>,
+}
+
+/// `[[signal]]`: the keys of all kinds together. How often and how long: as `[signals]` says where nothing is said.
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(default)]
+pub(super) struct Signal {
+    pub name: Text,
+    pub kind: Text,
+    pub unit: Text,
+    pub databases: Texts,
+    pub interval_ms: Option<Whole<1_000, 100, DAY>>,
+    pub timeout_ms: Option<Whole<1_000, 10, 60_000>>,
+    pub sql: Text,
+    pub url: Text,
+    pub token: Text,
+    pub pointer: Text,
+    pub query: Text,
+    pub path: Text,
 }
 
 /// `[[job]]`

@@ -5,7 +5,9 @@ mod builtin;
 mod call;
 mod fault;
 mod native;
+pub mod shadow;
 pub mod supervisor;
+pub mod witness;
 
 use std::time::Duration;
 
@@ -15,7 +17,9 @@ pub use builtin::BuiltIn;
 pub use call::{Call, CallObserver};
 pub use fault::{Callback, Fault, FaultKind};
 pub use native::Native;
+pub use shadow::{Shadow, ShadowNotice, ShadowPolicy, ShadowReport};
 pub use supervisor::{Fallback, Policy, Supervisor, SupervisorSettings};
+pub use witness::{Exchange, Inputs, Witness};
 
 /// The update that a callback is asked about.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -122,6 +126,11 @@ pub trait Controller: Send {
     /// What the calls since the last one of this have used; `None` where nothing is measured.
     fn take_usage(&mut self) -> Option<Usage> {
         None
+    }
+
+    /// What the last call read of the world outside; nothing where that is not seen.
+    fn take_inputs(&mut self) -> Inputs {
+        Inputs::default()
     }
 }
 

@@ -5,7 +5,7 @@ use std::panic::AssertUnwindSafe;
 use async_trait::async_trait;
 use futures_util::FutureExt;
 
-use super::{Admission, Callback, Controller, Fault, FaultKind, Iteration, Outcome, Source, Subject, Usage};
+use super::{Admission, Callback, Controller, Fault, FaultKind, Inputs, Iteration, Outcome, Source, Subject, Usage};
 
 /// A source of controllers written in Rust: a name, and a function that makes one. A controller that panics in a
 /// callback is at fault as a component that traps is: it is thrown away, and the next iteration has a new one.
@@ -90,6 +90,10 @@ impl Controller for Guarded<dyn Controller> {
 
     fn take_usage(&mut self) -> Option<Usage> {
         self.0.take_usage()
+    }
+
+    fn take_inputs(&mut self) -> Inputs {
+        self.0.take_inputs()
     }
 }
 

@@ -1,8 +1,9 @@
 //! What happens on a fault: which instance is called, when it is replaced, when the fallback takes over.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
+use super::witness::{Answer, Exchange, Inputs, Question, Witness};
 use super::{Admission, BuiltIn, Callback, Controller, Fault, FaultKind, Iteration, Outcome, Source, Subject, Usage};
 
 /// Numbers at or above this are wrong in some guests' languages: what a controller returns is cut to one below.
@@ -127,6 +128,13 @@ pub struct Supervisor {
     /// What instances used that are gone.
     spent: Option<Usage>,
     notices: Vec<Notice>,
+    witnesses: Vec<Arc<dyn Witness>>,
+    /// Instances that were started.
+    instances: u64,
+    /// Iterations that were begun.
+    iterations: u64,
+    /// What the iteration in hand is of.
+    subject: Option<Subject>,
 }
 
 impl Supervisor {
@@ -144,12 +152,21 @@ impl Supervisor {
             last_fault: None,
             spent: None,
             notices: Vec::new(),
+            witnesses: Vec::new(),
+            instances: 0,
+            iterations: 0,
+            subject: None,
         };
         if let Policy::Broken { fault, .. } = policy {
             supervisor.note(&fault);
             supervisor.fall_back("it cannot be loaded".to_owned(), &format!(": {fault}"));
         }
         supervisor
+    }
+
+    /// Shows every call from now on to this one, too.
+    pub fn add_witness(&mut self, witness: Arc<dyn Witness>) {
+        self.witnesses.push(witness);
     }
 
     /// Who sets the pace now: the controller's name, or the fallback and whom it stands in for.
@@ -169,6 +186,11 @@ impl Supervisor {
             Policy::Controller(source) => source.name(),
             Policy::Broken { name, .. } => name,
         }
+    }
+
+    /// What bounds it.
+    pub fn settings(&self) -> &SupervisorSettings {
+        &self.settings
     }
 
     /// True where the built-in policy sets the pace, be it as a fallback.
@@ -210,11 +232,9 @@ impl Supervisor {
         {
             return Start::Hold(format!("controller {} is at fault: {reason}", self.name()));
         }
-        let started = match self.instance().await {
-            Ok(controller) => controller.on_update(subject).await,
-            Err(fault) => Err(fault),
-        };
-        match started {
+        self.iterations += 1;
+        self.subject = Some(subject.clone());
+        match self.begin(subject).await {
             Ok(iteration) => Start::Iteration(iteration),
             Err(fault) => {
                 self.fault(fault);
@@ -225,7 +245,10 @@ impl Supervisor {
 
     /// Enters an iteration.
     pub async fn enter(&mut self, iteration: &mut dyn Iteration) -> Enter {
-        match iteration.enter().await {
+        let began = Instant::now();
+        let answer = iteration.enter().await;
+        self.tell(Question::Enter, began, answer.as_ref().map(|admission| Answer::Admission(admission.clone())));
+        match answer {
             Ok(Admission::Run(target)) => Enter::Run(self.target_in_range(target)),
             Ok(Admission::Wait { duration, reason }) => Enter::Wait { duration: self.wait_in_range(duration), reason },
             Err(fault) => {
@@ -238,20 +261,27 @@ impl Supervisor {
     /// The number of items of an update's first batch; `None` after a fault that leaves no batch to run.
     pub async fn default_batch_size(&mut self, subject: &Subject) -> Option<u32> {
         let Some(live) = self.live.as_mut() else { return Some(self.settings.default_batch_size) };
+        let began = Instant::now();
         let answer = live.default_batch_size(&subject.update_name, &subject.database_name).await;
+        self.tell(Question::DefaultBatchSize, began, answer.as_ref().map(|size| Answer::BatchSize(*size)));
         self.batch_size(answer, Callback::DefaultBatchSize, self.settings.default_batch_size)
     }
 
     /// The least number of items of a later batch; `None` after a fault that leaves no batch to run.
     pub async fn min_batch_size(&mut self, subject: &Subject) -> Option<u32> {
         let Some(live) = self.live.as_mut() else { return Some(self.settings.min_batch_size) };
+        let began = Instant::now();
         let answer = live.min_batch_size(&subject.update_name, &subject.database_name).await;
+        self.tell(Question::MinBatchSize, began, answer.as_ref().map(|size| Answer::BatchSize(*size)));
         self.batch_size(answer, Callback::MinBatchSize, self.settings.min_batch_size)
     }
 
     /// Exits an iteration whose enter answered run, and closes it.
     pub async fn exit(&mut self, mut iteration: Box<dyn Iteration>, outcome: &Outcome) {
-        if let Err(fault) = iteration.exit(outcome).await {
+        let began = Instant::now();
+        let answer = iteration.exit(outcome).await;
+        self.tell(Question::Exit(outcome.clone()), began, answer.as_ref().map(|()| Answer::Done));
+        if let Err(fault) = answer {
             let lost = fault.kind.loses_instance();
             self.fault(fault);
             if lost {
@@ -270,7 +300,10 @@ impl Supervisor {
         if self.live.is_none() {
             return;
         }
-        if let Err(fault) = iteration.close().await {
+        let began = Instant::now();
+        let answer = iteration.close().await;
+        self.tell(Question::Drop, began, answer.as_ref().map(|()| Answer::Done));
+        if let Err(fault) = answer {
             self.fault(fault);
         }
     }
@@ -285,15 +318,66 @@ impl Supervisor {
         self.live.is_some()
     }
 
-    async fn instance(&mut self) -> Result<&mut Box<dyn Controller>, Fault> {
-        let live = match self.live.take() {
+    /// Asks for an iteration, of a fresh instance where there is none.
+    async fn begin(&mut self, subject: &Subject) -> Result<Box<dyn Iteration>, Fault> {
+        let mut live = match self.live.take() {
             Some(live) => live,
-            None => match (&self.policy, &self.fallback_reason) {
-                (Policy::Controller(source), None) => source.start(&self.database_name).await?,
-                _ => self.settings.builtin.start(&self.database_name).await?,
-            },
+            None => self.instance().await?,
         };
-        Ok(self.live.insert(live))
+        let began = Instant::now();
+        let answer = live.on_update(subject).await;
+        self.live = Some(live);
+        self.tell(Question::OnUpdate, began, answer.as_ref().map(|_| Answer::Done));
+        answer
+    }
+
+    async fn instance(&mut self) -> Result<Box<dyn Controller>, Fault> {
+        let began = Instant::now();
+        let started = match (&self.policy, &self.fallback_reason) {
+            (Policy::Controller(source), None) => source.start(&self.database_name).await,
+            _ => self.settings.builtin.start(&self.database_name).await,
+        };
+        self.instances += 1;
+        let mut started = started;
+        let measured = measured(started.as_mut().ok());
+        self.tell_measured(Question::Start, began, started.as_ref().map(|_| Answer::Done), measured);
+        started
+    }
+
+    /// Shows a call to the witnesses.
+    fn tell(&mut self, question: Question, began: Instant, answer: Result<Answer, &Fault>) {
+        if !self.witnesses.is_empty() {
+            let measured = measured(self.live.as_mut());
+            self.tell_measured(question, began, answer, measured);
+        }
+    }
+
+    fn tell_measured(
+        &mut self,
+        question: Question,
+        began: Instant,
+        answer: Result<Answer, &Fault>,
+        (usage, inputs): (Option<Usage>, Inputs),
+    ) {
+        let duration = began.elapsed();
+        // Whoever asks later is to be told of it as well.
+        if let Some(usage) = usage {
+            self.spent.get_or_insert_default().add(usage);
+        }
+        let exchange = Arc::new(Exchange {
+            at: SystemTime::now(),
+            database_name: self.database_name.clone(),
+            controller: self.describe(),
+            instance: self.instances,
+            iteration: self.iterations,
+            subject: self.subject.clone().filter(|_| question != Question::Start),
+            question,
+            answer: answer.map_err(Fault::clone),
+            inputs,
+            usage: usage.filter(|usage| usage.calls > 0),
+            duration,
+        });
+        self.witnesses.iter().for_each(|witness| witness.see(&exchange));
     }
 
     fn fallback(&self) -> Fallback {
@@ -370,4 +454,9 @@ impl Supervisor {
         self.out_of_range(callback, format!("batch size {given}, counted as {nearest}"));
         Some(nearest)
     }
+}
+
+/// What an instance used in its last call, and read.
+fn measured(live: Option<&mut Box<dyn Controller>>) -> (Option<Usage>, Inputs) {
+    live.map(|live| (live.take_usage(), live.take_inputs())).unwrap_or_default()
 }

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::error::{BuildError, TooSmall, at_least_one};
-use crate::controller::{BuiltIn, Fallback, Policy, Source, SupervisorSettings};
+use crate::controller::{BuiltIn, Fallback, Policy, ShadowPolicy, Source, SupervisorSettings, Witness};
 use crate::database::{self, DEFAULT_QUEUE_TABLE, Options, PostgresOptions, SqliteOptions};
 use crate::scheduler::Workload;
 use crate::scheduler::database::{Database, Holder};
@@ -26,6 +26,8 @@ pub struct DatabaseSpec {
     updates: Vec<(String, Arc<dyn Handler>)>,
     policy: Policy,
     supervision: SupervisorSettings,
+    shadows: Vec<ShadowPolicy>,
+    witnesses: Vec<Arc<dyn Witness>>,
 }
 
 /// Where a database is.
@@ -61,6 +63,8 @@ impl DatabaseSpec {
             updates: Vec::new(),
             policy: Policy::BuiltIn,
             supervision: SupervisorSettings::default(),
+            shadows: Vec::new(),
+            witnesses: Vec::new(),
         }
     }
 
@@ -109,6 +113,19 @@ impl DatabaseSpec {
         self
     }
 
+    /// Has controllers asked what whoever sets the pace is asked, on tasks of their own. What they answer is told, as
+    /// [`EventKind::Shadow`](crate::scheduler::event::EventKind::Shadow), and done by nobody.
+    pub fn shadows(mut self, shadows: impl IntoIterator<Item = ShadowPolicy>) -> Self {
+        self.shadows.extend(shadows);
+        self
+    }
+
+    /// Shows every call of whoever sets the pace to these, e.g. a [`Recorder`](crate::trace::Recorder).
+    pub fn witnesses(mut self, witnesses: impl IntoIterator<Item = Arc<dyn Witness>>) -> Self {
+        self.witnesses.extend(witnesses);
+        self
+    }
+
     /// Sets the table of the queue: unquoted, without a schema. Default: `background_updates`, as in Synapse. It is made
     /// where it is missing.
     pub fn queue_table(mut self, name: impl Into<String>) -> Self {
@@ -152,6 +169,8 @@ impl DatabaseSpec {
             handlers: self.updates.into_iter().collect(),
             policy: self.policy,
             supervision: self.supervision,
+            shadows: self.shadows,
+            witnesses: self.witnesses,
         })
     }
 

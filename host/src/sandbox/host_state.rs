@@ -1,7 +1,7 @@
 //! What the host keeps for one instance, and the imports that it serves from there.
 
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::sync::{Arc, PoisonError};
+use std::time::Instant;
 
 use tracing::Level;
 use wasmtime::Result;
@@ -12,32 +12,10 @@ use super::bindings::tidegate::controller as wit;
 use super::limits::{Accountant, Exceeded, Limits};
 use super::log::{Log, LogSource};
 use super::stdio::Lines;
-use super::surroundings::Surroundings;
-
-/// The latest value of one signal of a database's load.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Reading {
-    /// The value, in the signal's own unit.
-    pub value: f64,
-    /// How old it is.
-    pub age: Duration,
-}
-
-/// Answers `signals.read`. Called from inside a guest's call: it must not block.
-pub trait SignalReader: Send + Sync {
-    /// The latest reading of a signal; `None` where there is no such signal or it was never read.
-    fn read(&self, database_name: &str, signal: &str) -> Option<Reading>;
-}
-
-/// Knows no signal.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct NoSignals;
-
-impl SignalReader for NoSignals {
-    fn read(&self, _database_name: &str, _signal: &str) -> Option<Reading> {
-        None
-    }
-}
+use super::surroundings::{self, Noted, Surroundings};
+use crate::controller::Inputs;
+use crate::controller::witness::SignalRead;
+use crate::signal::SignalReader;
 
 /// The data of one store.
 pub(super) struct HostState {
@@ -49,6 +27,8 @@ pub(super) struct HostState {
     data_left: usize,
     settings: Arc<[(String, String)]>,
     signals: Arc<dyn SignalReader>,
+    /// What the running call has read, or the last one, until somebody takes it.
+    inputs: Noted,
     log: Log,
     stdout: Lines,
     stderr: Lines,
@@ -75,8 +55,10 @@ impl HostState {
             .allow_tcp(false)
             .allow_udp(false)
             .max_random_size(limits.data_bytes as u64);
-        if let Some(surroundings) = &surroundings {
-            surroundings.apply(&mut wasi);
+        let inputs = Arc::default();
+        match &surroundings {
+            Some(surroundings) => surroundings.apply(&mut wasi, &inputs),
+            None => surroundings::meet_machine(&mut wasi, &inputs),
         }
         HostState {
             accountant: Accountant::new(limits),
@@ -85,6 +67,7 @@ impl HostState {
             data_left: 0,
             settings,
             signals,
+            inputs,
             log,
             stdout,
             stderr,
@@ -99,6 +82,14 @@ impl HostState {
     pub(super) fn begin_call(&mut self) {
         self.deadline = Instant::now().checked_add(self.limits.deadline);
         self.data_left = self.limits.data_bytes;
+        let mut inputs = self.inputs.lock().unwrap_or_else(PoisonError::into_inner);
+        // Until somebody took the seed, it is the start of an instance.
+        *inputs = Inputs { random_seed: inputs.random_seed, ..Inputs::default() };
+    }
+
+    /// Where what a call reads is noted.
+    pub(super) fn inputs(&self) -> Noted {
+        self.inputs.clone()
     }
 
     /// Refuses where the running call should be over.
@@ -153,6 +144,9 @@ impl wit::signals::Host for HostState {
     fn read(&mut self, database_name: String, signal: String) -> Result<Option<wit::signals::Reading>> {
         self.pass(database_name.len() + signal.len())?;
         let reading = self.signals.read(&database_name, &signal);
+        let read = reading.map(|reading| (reading.value, reading.age));
+        let read = SignalRead { database_name, signal, reading: read };
+        self.inputs.lock().unwrap_or_else(PoisonError::into_inner).note_signal(read);
         Ok(reading.map(|reading| wit::signals::Reading { value: reading.value, age: super::millis(reading.age) }))
     }
 }

@@ -14,6 +14,7 @@ use super::bindings::min_batch_size::exports::tidegate::controller::min_batch_si
 use super::fault;
 use super::host_state::HostState;
 use super::limits::{Exceeded, Limits};
+use super::surroundings::Noted;
 use crate::controller::{Call, CallObserver, Callback, Fault, FaultKind, Subject, Usage};
 
 /// One instance of a component and the store it lives in.
@@ -77,6 +78,11 @@ impl Live {
             metered,
             lost: None,
         })
+    }
+
+    /// Where what the last call read is noted.
+    pub(super) fn inputs(&self) -> Noted {
+        self.store.data().inputs()
     }
 
     /// Where what is used is added up.

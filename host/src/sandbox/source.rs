@@ -10,19 +10,21 @@ use wasmtime::component::ResourceAny;
 use super::artifact::Artifact;
 use super::bindings::exports::tidegate::controller::pacing;
 use super::count;
-use super::host_state::{HostState, NoSignals, SignalReader};
+use super::host_state::HostState;
 use super::instance::Live;
 use super::log::{Log, LogSink, TracingSink};
-use super::surroundings::Surroundings;
+use super::surroundings::{Noted, Surroundings};
 use super::text::printable;
 use crate::controller::{
-    Admission, Batch, CallObserver, Controller, Fault, Iteration, Outcome, Source, Subject, Usage,
+    Admission, Batch, CallObserver, Controller, Fault, Inputs, Iteration, Outcome, Source, Subject, Usage,
 };
+use crate::signal::{NoSignals, SignalReader};
 
 /// Bytes of a reason for waiting that are kept, and of an error that is told to a guest.
 pub const REASON_BYTES: usize = 4 << 10;
 
 /// Starts instances of one artifact, one for each database.
+#[derive(Clone)]
 pub struct ComponentSource {
     name: String,
     artifact: Arc<Artifact>,
@@ -77,6 +79,16 @@ impl ComponentSource {
         ComponentSource { calls: Some(observer), ..self }
     }
 
+    /// Who answers what the guest reads through `signals`.
+    pub fn signals(&self) -> &Arc<dyn SignalReader> {
+        &self.signals
+    }
+
+    /// What the guest reads through `settings`.
+    pub fn settings(&self) -> &[(String, String)] {
+        &self.settings
+    }
+
     /// The artifact whose instances it starts.
     pub fn artifact(&self) -> &Arc<Artifact> {
         &self.artifact
@@ -96,7 +108,8 @@ impl Source for ComponentSource {
         let state = HostState::new(limits, settings, signals, log, self.surroundings.clone());
         let calls = self.calls.clone().map(|observer| (observer, database_name.to_owned()));
         let live = Live::start(&self.artifact, state, calls).await?;
-        Ok(Box::new(ComponentController { usage: live.usage(), live: Arc::new(tokio::sync::Mutex::new(live)) }))
+        let (usage, inputs) = (live.usage(), live.inputs());
+        Ok(Box::new(ComponentController { usage, inputs, live: Arc::new(tokio::sync::Mutex::new(live)) }))
     }
 }
 
@@ -104,6 +117,7 @@ impl Source for ComponentSource {
 struct ComponentController {
     live: Arc<tokio::sync::Mutex<Live>>,
     usage: Arc<Mutex<Usage>>,
+    inputs: Noted,
 }
 
 #[async_trait]
@@ -126,6 +140,10 @@ impl Controller for ComponentController {
         // Memory does not shrink: what was held stays the least that the next peak can be.
         let rest = Usage { peak_memory: usage.peak_memory, ..Usage::default() };
         Some(mem::replace(&mut usage, rest))
+    }
+
+    fn take_inputs(&mut self) -> Inputs {
+        mem::take(&mut self.inputs.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use super::database::{Holder, Record};
 use super::event::{Event, EventKind, Observer};
-use crate::controller::{Fault, Usage};
+use crate::controller::{Fault, ShadowNotice, ShadowReport, Usage};
 
 /// Iterations of a database that are kept.
 const RECENT: usize = 120;
@@ -43,7 +43,10 @@ impl Board {
 
     fn change(&self, name: &str, change: impl FnOnce(&mut DatabaseBoard)) {
         let mut databases = self.databases.lock().unwrap_or_else(PoisonError::into_inner);
-        change(databases.entry(name.to_owned()).or_default());
+        match databases.get_mut(name) {
+            Some(database) => change(database),
+            None => change(databases.entry(name.to_owned()).or_default()),
+        }
     }
 }
 
@@ -71,7 +74,7 @@ pub struct DatabaseBoard {
     /// What was done since this host started, by update name.
     pub totals: BTreeMap<String, Totals>,
     /// The last iterations, the newest last.
-    pub recent: VecDeque<Record>,
+    pub recent: VecDeque<Arc<Record>>,
     /// Updates that ended, the newest last.
     pub ended: VecDeque<Ended>,
     /// When a batch was last committed.
@@ -178,6 +181,38 @@ pub struct ControllerBoard {
     pub faults: VecDeque<(SystemTime, Fault)>,
     /// What its calls used since it was loaded.
     pub usage: Usage,
+    /// The controllers that are asked beside it, by name.
+    pub shadows: BTreeMap<String, ShadowBoard>,
+}
+
+/// A controller that is asked beside the one that sets the pace.
+#[derive(Debug, Clone, Default)]
+pub struct ShadowBoard {
+    /// How it does.
+    pub report: ShadowReport,
+    /// The last faults, each with when it happened, the newest last.
+    pub faults: VecDeque<(SystemTime, Fault)>,
+    /// What its calls used since it was loaded.
+    pub usage: Usage,
+}
+
+impl ShadowBoard {
+    fn see(&mut self, notice: &ShadowNotice, at: SystemTime) {
+        self.report.take_in(notice);
+        match notice {
+            ShadowNotice::Fault { fault, .. } => note_fault(&mut self.faults, at, fault),
+            ShadowNotice::Used(usage) => self.usage.add(*usage),
+            _ => {}
+        }
+    }
+}
+
+/// Keeps the last faults.
+fn note_fault(faults: &mut VecDeque<(SystemTime, Fault)>, at: SystemTime, fault: &Fault) {
+    if faults.len() == FAULTS {
+        faults.pop_front();
+    }
+    faults.push_back((at, fault.clone()));
 }
 
 impl DatabaseBoard {
@@ -226,12 +261,14 @@ impl DatabaseBoard {
                 self.controller = ControllerBoard { name, since: Some(at), ..ControllerBoard::default() };
             }
             EventKind::ControllerUsed { usage, .. } => self.controller.usage.add(*usage),
-            EventKind::ControllerFault { fault, .. } => {
-                let faults = &mut self.controller.faults;
-                if faults.len() == FAULTS {
-                    faults.pop_front();
-                }
-                faults.push_back((at, fault.clone()));
+            EventKind::ControllerFault { fault, .. } => note_fault(&mut self.controller.faults, at, fault),
+            EventKind::Shadow { controller, notice } => {
+                let shadow = self
+                    .controller
+                    .shadows
+                    .entry(controller.clone())
+                    .or_insert_with(|| ShadowBoard { report: ShadowReport::new(controller), ..ShadowBoard::default() });
+                shadow.see(notice, at);
             }
             EventKind::Fallback { fallback, reason, .. } => {
                 self.controller.fallback = Some((fallback.clone(), reason.clone()));
@@ -270,9 +307,12 @@ impl DatabaseBoard {
         }
     }
 
-    fn note_iteration(&mut self, record: &Record, items_per_ms: Option<f64>, at: SystemTime) {
+    fn note_iteration(&mut self, record: &Arc<Record>, items_per_ms: Option<f64>, at: SystemTime) {
         self.enter(Phase::Between, at);
-        let totals = self.totals.entry(record.update_name.clone()).or_default();
+        let totals = match self.totals.get_mut(&record.update_name) {
+            Some(totals) => totals,
+            None => self.totals.entry(record.update_name.clone()).or_default(),
+        };
         if record.is_committed() {
             totals.items = totals.items.saturating_add(record.items);
             totals.iterations += 1;
@@ -285,6 +325,6 @@ impl DatabaseBoard {
         if self.recent.len() == RECENT {
             self.recent.pop_front();
         }
-        self.recent.push_back(record.clone());
+        self.recent.push_back(Arc::clone(record));
     }
 }

@@ -7,6 +7,7 @@ use std::time::SystemTime;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
+use crate::controller::ShadowReport;
 use crate::update::sql::{Dialect, Sql, SqlError};
 
 /// A database whose queue is worked on.
@@ -133,7 +134,7 @@ pub trait Database: Send + Sync {
     ///
     /// # Errors
     /// Whatever the database says.
-    async fn add_history(&self, records: &[Record]) -> Result<(), SqlError>;
+    async fn add_history(&self, records: &[Arc<Record>]) -> Result<(), SqlError>;
 
     /// The last `limit` iterations of an update (of all, where `None`), the newest first; none where tidegate's own
     /// tables are missing.
@@ -355,8 +356,27 @@ pub struct Activity {
     pub done: Option<f64>,
     /// Milliseconds until the update in hand is done, at the pace that it had under this host, waiting included.
     pub eta_ms: Option<u64>,
+    /// How controllers do that are asked beside it and decide nothing.
+    #[serde(default)]
+    pub shadows: Vec<ShadowReport>,
     /// When this was written, in milliseconds since the Unix epoch.
     pub at_ms: i64,
+    /// The signals as they stood then.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub signals: Vec<Measured>,
+}
+
+/// A signal's reading, as a host writes it down.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Measured {
+    /// The signal.
+    pub name: String,
+    /// What was read.
+    pub value: f64,
+    /// The unit of the value; empty where it has none.
+    pub unit: String,
+    /// How old the reading was, in milliseconds.
+    pub age_ms: u64,
 }
 
 /// One iteration, as the history keeps it.

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::broadcast;
 
 use super::database::{Holder, Record};
-use crate::controller::{Fault, Usage};
+use crate::controller::{Fault, ShadowNotice, Usage};
 
 /// Something that happened.
 #[derive(Debug, Clone)]
@@ -83,7 +83,7 @@ pub enum EventKind {
     /// An iteration is over, whatever came of it.
     IterationEnded {
         /// All about it.
-        record: Record,
+        record: Arc<Record>,
         /// Where a batch was committed: Synapse's average_items_per_ms from now on.
         items_per_ms: Option<f64>,
     },
@@ -160,6 +160,13 @@ pub enum EventKind {
         /// Why.
         reason: String,
     },
+    /// Something about a controller that is asked beside the one that sets the pace.
+    Shadow {
+        /// The controller.
+        controller: String,
+        /// What.
+        notice: ShadowNotice,
+    },
     /// Rows that cannot run, and why: told once each time that the set changes.
     Blocked {
         /// Each row and the reason in words.
@@ -235,7 +242,9 @@ impl Events {
         for observer in self.observers.read().unwrap_or_else(PoisonError::into_inner).iter() {
             observer.see(&event);
         }
-        // An error only says that nobody listens.
-        let _ = self.sender.send(Arc::new(event));
+        if self.sender.receiver_count() > 0 {
+            // An error only says that nobody listens any more.
+            let _ = self.sender.send(Arc::new(event));
+        }
     }
 }

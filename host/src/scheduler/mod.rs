@@ -27,9 +27,10 @@ use board::Board;
 pub use control::{Control, Replacement};
 use database::{Database, Holder};
 use event::Events;
+use history::History;
 use worker::{PARTING_LIMIT, Worker};
 
-use crate::controller::{Policy, SupervisorSettings};
+use crate::controller::{Policy, ShadowPolicy, SupervisorSettings, Witness};
 use crate::update::{Handler, SqlError};
 
 /// The handlers of a database's updates, by update name.
@@ -47,6 +48,10 @@ pub struct Workload {
     pub policy: Policy,
     /// What bounds whoever sets the pace.
     pub supervision: SupervisorSettings,
+    /// Controllers that are asked the same beside it.
+    pub shadows: Vec<ShadowPolicy>,
+    /// Who sees each call of whoever sets the pace.
+    pub witnesses: Vec<Arc<dyn Witness>>,
 }
 
 /// Settings of the loop, the same for every database.
@@ -172,8 +177,10 @@ impl Host {
 async fn work(workload: Workload, settings: Settings, events: Events, control: Control) -> End {
     let (done, when_done) = oneshot::channel();
     let (name, database) = (workload.name.clone(), workload.database.clone());
+    let gathered = History::of(&name);
+    events.observe(gathered.clone());
     let mut history = JoinSet::new();
-    history.spawn(history::write_down(name.clone(), database.clone(), events.subscribe(), when_done));
+    history.spawn(gathered.write_down(database.clone(), when_done));
     let end = Worker::new(workload, settings, events, control).run().await;
     // The receiver is gone only if the writer is.
     let _ = done.send(());

@@ -199,6 +199,8 @@ impl<'a> Stage<'a> {
             handlers: self.handlers.clone(),
             policy: self.policy.clone(),
             supervision: self.scenario.supervision,
+            shadows: Vec::new(),
+            witnesses: Vec::new(),
         };
         let host = Host::new(vec![workload], self.settings());
         host.events().observe(self.watch.clone());
@@ -253,6 +255,7 @@ impl<'a> Stage<'a> {
             handlers: self.handlers.clone(),
             policy: self.policy.clone(),
             supervision: self.scenario.supervision,
+            shadows: Vec::new(),
             settings: self.settings(),
         }
     }

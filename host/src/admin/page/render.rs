@@ -5,6 +5,7 @@ use maud::{DOCTYPE, Markup, html};
 use super::chart;
 use super::session::{Notice, Visitor};
 use super::view::{ControllerFile, ControllerView, DatabaseView, InHandView, RowView, View, words};
+use crate::controller::ShadowReport;
 
 /// The whole page.
 pub(super) fn page(view: &View, visitor: &Visitor, notice: Option<&Notice>) -> Markup {
@@ -197,6 +198,7 @@ fn controller(controller: &ControllerView) -> Markup {
                 }
             }
             @if let Some(fallback) = &controller.fallback { p.obstacle { (fallback) } }
+            @for report in &controller.shadows { (shadow(report)) }
             @if !controller.faults.is_empty() {
                 ul.faults {
                     @for (age, fault, hint) in &controller.faults {
@@ -205,6 +207,23 @@ fn controller(controller: &ControllerView) -> Markup {
                 }
             }
         }
+    }
+}
+
+/// A controller that is asked beside the one that sets the pace.
+fn shadow(report: &ShadowReport) -> Markup {
+    html! {
+        p.shadow {
+            "Shadow " strong { (report.name) } ": otherwise in " (number(report.different as f64)) " of "
+            (number(report.decisions as f64)) " decisions"
+            @if report.faults > 0 { ", " (number(report.faults as f64)) " faults" }
+            @if report.dropped > 0 { ", not asked " (number(report.dropped as f64)) " times, for it was behind" }
+            @if let Some(last) = &report.last_difference {
+                span.small { ". Last, " (last.update_name) ", " (last.callback) ": " (last.shadow) " in place of " (last.live) }
+            }
+        }
+        @if let Some(reason) = &report.given_up { p.obstacle { "Shadow " (report.name) " is not asked any more: " (reason) } }
+        @if let Some(fault) = &report.last_fault { ul.faults { li { (fault) } } }
     }
 }
 
@@ -266,6 +285,7 @@ fn controllers(files: &[ControllerFile], visitor: &Visitor) -> Markup {
                         strong { (file.name) }
                         " "
                         @if file.databases.is_empty() { span.small { "sets no pace: others come first" } }
+                        @else if file.shadow { span.small { "shadow on " (file.databases.join(", ")) } }
                         @else { span.small { "for " (file.databases.join(", ")) } }
                         @match &file.state {
                             Ok((sha256, contract)) => {

@@ -7,7 +7,7 @@ use tokio::sync::Mutex;
 use tokio::time::timeout;
 
 use crate::admin::state::{Site, State};
-use crate::controller::Usage;
+use crate::controller::{ShadowReport, Usage};
 use crate::scheduler::board::{DatabaseBoard, InHand, LeaseState, Phase};
 use crate::scheduler::choice::{Standing, assess};
 use crate::scheduler::database::Queue;
@@ -95,6 +95,8 @@ pub(super) struct ControllerView {
     /// The last faults, the newest first: how long ago, what, and what to do.
     pub faults: Vec<(Duration, String, &'static str)>,
     pub usage: Usage,
+    /// The controllers that are asked beside it.
+    pub shadows: Vec<ShadowReport>,
 }
 
 /// A controller's file.
@@ -103,6 +105,7 @@ pub(super) struct ControllerFile {
     pub name: String,
     pub path: String,
     pub databases: Vec<String>,
+    pub shadow: bool,
     /// Its digest and contract, or why it is not loaded.
     pub state: Result<(String, String), String>,
 }
@@ -144,6 +147,7 @@ async fn gather(state: &State) -> View {
         name: controller.name.clone(),
         path: controller.path.clone(),
         databases: controller.databases.clone(),
+        shadow: controller.shadow,
         state: match &controller.component {
             Ok(component) => Ok((component.sha256.clone(), component.contract_version.clone())),
             Err(fault) => Err(format!("{fault} ({})", fault.kind.hint())),
@@ -282,7 +286,7 @@ fn rows(state: &State, site: &Site, queue: &Queue, board: &DatabaseBoard, paused
 
 fn controller(state: &State, site: &Site, board: &DatabaseBoard) -> ControllerView {
     let live = state.live();
-    let name = live.controllers.iter().find(|controller| controller.databases.contains(&site.name));
+    let name = live.controllers.iter().find(|controller| controller.paces(&site.name));
     let faults = board.controller.faults.iter().rev().take(FAULTS).map(|(at, fault)| {
         (SystemTime::now().duration_since(*at).unwrap_or_default(), fault.to_string(), fault.kind.hint())
     });
@@ -294,6 +298,7 @@ fn controller(state: &State, site: &Site, board: &DatabaseBoard) -> ControllerVi
         }),
         faults: faults.collect(),
         usage: board.controller.usage,
+        shadows: board.controller.shadows.values().map(|shadow| shadow.report.clone()).collect(),
     }
 }
 

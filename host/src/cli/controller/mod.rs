@@ -5,6 +5,7 @@ mod fuel;
 mod junit;
 mod load;
 mod new;
+mod replay;
 mod scenario;
 mod test;
 
@@ -24,6 +25,7 @@ enum ControllerCommand {
     New(new::New),
     Test(test::Test),
     Fuel(fuel::Fuel),
+    Replay(replay::Replay),
 }
 
 impl Controller {
@@ -34,6 +36,7 @@ impl Controller {
             ControllerCommand::New(_) => false,
             ControllerCommand::Test(test) => test.json,
             ControllerCommand::Fuel(fuel) => fuel.json,
+            ControllerCommand::Replay(replay) => replay.json,
         }
     }
 
@@ -43,6 +46,7 @@ impl Controller {
             ControllerCommand::New(new) => new.execute(),
             ControllerCommand::Test(test) => test.execute(context).await,
             ControllerCommand::Fuel(fuel) => fuel.execute(context).await,
+            ControllerCommand::Replay(replay) => replay.execute().await,
         }
     }
 }

@@ -8,6 +8,7 @@ mod news;
 mod pace;
 mod plain;
 mod plan;
+mod record;
 mod reload;
 mod service;
 mod trace;
@@ -19,14 +20,18 @@ use std::sync::Arc;
 use indicatif::MultiProgress;
 use serde::Serialize;
 use tidegate::config::Config;
+use tidegate::controller::Witness;
 use tidegate::embed::DatabaseSpec;
 use tidegate::scheduler::{End, Host, Replacement, Summary};
+use tidegate::signal::{Sampling, Signals};
+use tidegate::trace::Recorder;
 use tokio::signal::unix::{SignalKind, signal};
 
 use self::keys::Unechoed;
 use super::error::CliError;
-use super::{Context, output, wiring};
+use super::{Context, output, sampling, wiring};
 use plan::Plan;
+use record::Record;
 
 /// Work on the queues of all databases until told to stop
 ///
@@ -37,6 +42,9 @@ pub(super) struct Run {
     /// Stop when nothing can run any more: exit code 0 where the queues are empty, 3 where rows remain
     #[arg(long)]
     until_done: bool,
+
+    #[command(flatten)]
+    record: Record,
 
     /// Print JSON when it ends: an object with `version` (1) and `databases`, each with how its work ended
     #[arg(long)]
@@ -49,14 +57,19 @@ impl Run {
         // First of all: until it is listened for, SIGHUP ends a process.
         let hangups = api::hangups()?;
         let listeners = api::listen(&config).await?;
-        let Plan { databases, live, .. } = plan::plan(&config, self.until_done).await;
-        let host = host(&config, databases, self.until_done)?;
+        let signals = Signals::default();
+        let Plan { databases, live, recorded, .. } = plan::plan(&config, self.until_done, &signals).await;
+        let recorder = self.record.begin(recorded)?;
+        let host = host(&config, databases, recorder.as_ref(), self.until_done)?;
+        host.control().tell_signals(signals.clone());
+        let sampling = Arc::new(Sampling::new(signals));
+        sampling.replace(sampling::of_host(&config, &sampling::on(host.board()))?);
         let keys = Arc::new(Unechoed::new());
         let shutdown = shutdown(context.bars.clone(), keys.clone())
             .map_err(|error| CliError::failure("cannot listen for signals").because(error))?;
         host.events().observe(Arc::new(trace::Trace));
         let display = (!output::is_logged()).then(|| display::show(host.events().subscribe(), context.bars.clone()));
-        let state = api::state(&config, &host, live)?;
+        let state = api::state(&config, &host, live, sampling, recorder.clone())?;
         let control = host.control();
         let reloads = tokio::spawn(api::reload_at(hangups, state.clone()));
         let serving = api::serve(&config, state, api::count(&host)?, listeners);
@@ -73,6 +86,9 @@ impl Run {
             let _ = display.await;
         }
         keys.restore();
+        if let Some(recorder) = &recorder {
+            self.record.end(recorder).await;
+        }
         if self.json {
             output::print_json(&Report::new(&summaries))?;
         }
@@ -123,7 +139,12 @@ impl<'a> Report<'a> {
 }
 
 /// A host as the configuration describes it.
-fn host(config: &Config, databases: Vec<(String, Replacement)>, until_done: bool) -> Result<Host, CliError> {
+fn host(
+    config: &Config,
+    databases: Vec<(String, Replacement)>,
+    recorder: Option<&Recorder>,
+    until_done: bool,
+) -> Result<Host, CliError> {
     let background = &config.background_updates;
     let mut builder = Host::builder()
         .poll_interval(background.poll_interval)
@@ -131,13 +152,16 @@ fn host(config: &Config, databases: Vec<(String, Replacement)>, until_done: bool
         .max_attempts(background.max_attempts)
         .shutdown_grace(background.shutdown_grace)
         .end_when_done(until_done);
-    for (database, (name, Replacement { handlers, policy, supervision, .. })) in config.databases.iter().zip(databases)
-    {
+    for (database, (name, planned)) in config.databases.iter().zip(databases) {
+        let Replacement { handlers, policy, supervision, shadows, .. } = planned;
+        let witness = recorder.map(|recorder| Arc::new(recorder.clone()) as Arc<dyn Witness>);
         builder = builder.database(
             DatabaseSpec::opened(name, wiring::open(database)?)
                 .updates(handlers)
                 .policy(policy)
-                .supervision(supervision),
+                .supervision(supervision)
+                .shadows(shadows)
+                .witnesses(witness),
         );
     }
     builder.build().map_err(|error| CliError::usage("cannot set the host up").because(error))

@@ -7,12 +7,19 @@ use std::time::SystemTime;
 use tidegate::admin::state::Component;
 use tidegate::admin::{Access, Jobs, Live, LoadedController};
 use tidegate::config::{self, BackgroundUpdates, Config};
-use tidegate::controller::{BuiltIn, Fallback, Fault, Policy, SupervisorSettings};
+use tidegate::controller::shadow::Prompt;
+use tidegate::controller::{BuiltIn, Fallback, Fault, Policy, ShadowPolicy, SupervisorSettings};
 use tidegate::sandbox::ComponentSource;
 use tidegate::scheduler::database::Holder;
 use tidegate::scheduler::{Replacement, Settings};
+use tidegate::signal::Signals;
+use tidegate::trace::Playback;
+use tidegate::trace::format::ControllerFacts;
 
 use crate::cli::wiring;
+
+/// The controllers by name, each loaded or not.
+type Loaded<'a> = HashMap<&'a str, Result<Arc<ComponentSource>, Fault>>;
 
 /// What a configuration comes to.
 pub(super) struct Plan {
@@ -22,13 +29,15 @@ pub(super) struct Plan {
     pub broken: Vec<(config::Controller, Fault)>,
     /// What the API has to know.
     pub live: Live,
+    /// What a trace has to know of the controllers.
+    pub recorded: Vec<ControllerFacts>,
 }
 
-/// Loads the controllers, and says what every database's loop is to work with.
-pub(super) async fn plan(config: &Config, until_done: bool) -> Plan {
-    let mut loaded = HashMap::new();
+/// Loads the controllers, which are to read these signals, and says what every database's loop is to work with.
+pub(super) async fn plan(config: &Config, until_done: bool, signals: &Signals) -> Plan {
+    let mut loaded = Loaded::new();
     for controller in &config.controllers {
-        loaded.insert(controller.name.as_str(), wiring::controller(controller).await);
+        loaded.insert(controller.name.as_str(), wiring::controller(controller, Arc::new(signals.clone())).await);
     }
     let settings = settings(&config.background_updates, until_done);
     let mut databases = Vec::new();
@@ -41,10 +50,15 @@ pub(super) async fn plan(config: &Config, until_done: bool) -> Plan {
                 handlers: wiring::handlers(config, database),
                 policy: policy.unwrap_or(Policy::BuiltIn),
                 supervision: supervision(&config.background_updates, controller),
+                shadows: shadows(config, &database.name, &loaded),
                 settings: settings.clone(),
             },
         ));
     }
+    let recorded = config.controllers.iter().filter(|controller| !controller.shadow);
+    let recorded =
+        recorded.filter_map(|controller| Some(facts(config, controller, loaded.get(controller.name.as_str())?)));
+    let recorded = recorded.collect();
     let live = Live {
         handlers: databases.iter().map(|(name, plan)| (name.clone(), plan.handlers.clone())).collect(),
         controllers: config
@@ -54,12 +68,13 @@ pub(super) async fn plan(config: &Config, until_done: bool) -> Plan {
             .collect(),
         access: Access::new(config.admin.as_ref().map(|admin| admin.tokens.clone()).unwrap_or_default()),
         jobs: Jobs::new(config.jobs.iter().map(|job| job.definition.clone()).collect()),
+        signals: signals.clone(),
     };
     let broken = config.controllers.iter().filter_map(|controller| {
         let fault = loaded.get(controller.name.as_str())?.as_ref().err()?;
         Some((controller.clone(), fault.clone()))
     });
-    Plan { broken: broken.collect(), databases, live }
+    Plan { broken: broken.collect(), databases, live, recorded }
 }
 
 /// Settings of the loop.
@@ -94,17 +109,61 @@ fn supervision(background: &BackgroundUpdates, controller: Option<&config::Contr
     }
 }
 
+/// The controllers that are asked beside the one that paces a database. They read what that one read, and what it did
+/// not read where it reads, too.
+fn shadows(config: &Config, database_name: &str, loaded: &Loaded<'_>) -> Vec<ShadowPolicy> {
+    let shadow = |controller: &config::Controller| {
+        let settings = supervision(&config.background_updates, Some(controller));
+        let (policy, prompt): (_, Option<Arc<dyn Prompt>>) = match loaded.get(controller.name.as_str())? {
+            Ok(source) => {
+                let playback = Arc::new(Playback::beside(source.signals().clone()));
+                let source = ComponentSource::clone(source).with_signals(playback.clone());
+                (Policy::Controller(Arc::new(source)), Some(playback))
+            }
+            broken => (policy(controller, broken), None),
+        };
+        Some(ShadowPolicy { policy, settings, prompt })
+    };
+    config.shadows_of(database_name).filter_map(shadow).collect()
+}
+
+/// The databases that a controller is for.
+fn databases_of(config: &Config, controller: &config::Controller) -> Vec<String> {
+    let is_for = |name: &&String| match controller.shadow {
+        true => controller.databases.include(name),
+        false => config.controller_of(name).is_some_and(|used| used.name == controller.name),
+    };
+    config.databases.iter().map(|database| &database.name).filter(is_for).cloned().collect()
+}
+
+/// What a trace has to know of a controller.
+fn facts(
+    config: &Config,
+    controller: &config::Controller,
+    loaded: &Result<Arc<ComponentSource>, Fault>,
+) -> ControllerFacts {
+    let artifact = loaded.as_ref().ok().map(|source| source.artifact());
+    ControllerFacts {
+        name: controller.name.clone(),
+        path: controller.path.display().to_string(),
+        sha256: artifact.map(|artifact| artifact.digest().to_owned()),
+        wit: artifact.map(|artifact| artifact.contract_version().to_owned()),
+        databases: databases_of(config, controller),
+        settings: controller.settings.0.clone(),
+        limits: (&controller.limits).into(),
+    }
+}
+
 fn describe(
     config: &Config,
     controller: &config::Controller,
     loaded: &Result<Arc<ComponentSource>, Fault>,
 ) -> LoadedController {
-    let paced = config.databases.iter().map(|database| &database.name);
-    let paced = paced.filter(|name| config.controller_of(name).is_some_and(|used| used.name == controller.name));
     LoadedController {
         name: controller.name.clone(),
         path: controller.path.display().to_string(),
-        databases: paced.cloned().collect(),
+        databases: databases_of(config, controller),
+        shadow: controller.shadow,
         component: loaded.as_ref().map_err(Fault::clone).map(|source| {
             let artifact = source.artifact();
             Component {

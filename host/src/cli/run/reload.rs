@@ -1,28 +1,45 @@
 //! Reading the configuration again while a host runs: all of it comes into force, or nothing does.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use tidegate::admin::{Live, LoadedController, Reload};
 use tidegate::config::{Config, Diagnostic};
-use tidegate::scheduler::Control;
+use tidegate::scheduler::{Control, Host};
+use tidegate::signal::Sampling;
+use tidegate::trace::Recorder;
+use tidegate::trace::format::ControllerFacts;
 use tokio::sync::Mutex;
 
 use super::plan::{Plan, plan};
-use crate::cli::environment;
+use crate::cli::sampling::InHand;
+use crate::cli::{environment, sampling};
 
 /// Reads the configuration again for a host that runs.
 pub(super) struct Reloader {
     path: PathBuf,
     control: Control,
+    sampling: Arc<Sampling>,
+    in_hand: InHand,
     /// What is in force.
     config: Mutex<Config>,
+    /// Who writes down what controllers are asked, where somebody does.
+    recorder: Option<Recorder>,
 }
 
 impl Reloader {
     /// For a host that was started with `config`.
-    pub(super) fn new(config: Config, control: Control) -> Self {
-        Self { path: config.path.clone(), control, config: Mutex::new(config) }
+    pub(super) fn new(config: Config, host: &Host, sampling: Arc<Sampling>, recorder: Option<Recorder>) -> Self {
+        let (control, in_hand) = (host.control(), sampling::on(host.board()));
+        Self { path: config.path.clone(), control, sampling, in_hand, config: Mutex::new(config), recorder }
+    }
+
+    /// Has a trace tell of the controllers that are in force from now on.
+    fn note(&self, controllers: Vec<ControllerFacts>) {
+        if let Some(recorder) = &self.recorder {
+            recorder.reload(controllers);
+        }
     }
 }
 
@@ -33,7 +50,7 @@ impl Reload for Reloader {
         let words = |diagnostics: Vec<Diagnostic>| diagnostics.iter().map(ToString::to_string).collect::<Vec<_>>();
         let config = Config::load(&self.path, &environment).map_err(words)?;
         let mut wrong = unchangeable(&in_force, &config);
-        let Plan { databases, broken, live } = plan(&config, false).await;
+        let Plan { databases, broken, live, recorded } = plan(&config, false, self.sampling.signals()).await;
         wrong.extend(broken.into_iter().map(|(controller, fault)| {
             let message = format!("controller \"{}\": {fault}", controller.name);
             config.diagnostic(controller.places.of("path"), message, Some(fault.kind.hint().to_owned()))
@@ -41,6 +58,9 @@ impl Reload for Reloader {
         if !wrong.is_empty() {
             return Err(words(wrong));
         }
+        let sampled = sampling::of_host(&config, &self.in_hand).map_err(|error| vec![error.to_string()])?;
+        self.sampling.replace(sampled);
+        self.note(recorded);
         for (name, replacement) in databases {
             self.control.reload(&name, replacement);
         }
@@ -50,12 +70,14 @@ impl Reload for Reloader {
 
     async fn reload_controller(&self, name: &str, live: &Live) -> Result<Live, Vec<String>> {
         let config = self.config.lock().await;
-        let Plan { databases, broken, live: planned } = plan(&config, false).await;
+        let Plan { databases, broken, live: planned, recorded } = plan(&config, false, self.sampling.signals()).await;
         if let Some((_, fault)) = broken.into_iter().find(|(controller, _)| controller.name == name) {
             return Err(vec![format!("controller \"{name}\": {fault} (hint: {})", fault.kind.hint())]);
         }
+        self.note(recorded);
         for (database, replacement) in databases {
-            if config.controller_of(&database).is_some_and(|controller| controller.name == name) {
+            let mut on = config.controller_of(&database).into_iter().chain(config.shadows_of(&database));
+            if on.any(|controller| controller.name == name) {
                 self.control.reload(&database, replacement);
             }
         }

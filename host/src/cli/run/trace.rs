@@ -1,6 +1,7 @@
-//! Events as lines of the log: an iteration at debug; where the log is all there is, because it is JSON, also what
+//! Events as lines of the log: an iteration and what a shadow makes of it at debug; where the log is all there is, because it is JSON, also what
 //! becomes of updates, at info, and what a person should look at, at warn.
 
+use tidegate::controller::ShadowNotice;
 use tidegate::scheduler::event::{Event, EventKind, Observer};
 
 use super::words::words;
@@ -31,6 +32,9 @@ impl Observer for Trace {
             );
             return;
         }
+        if let EventKind::Shadow { controller, notice } = &event.kind {
+            log_shadow(database, controller, notice);
+        }
         // People are told by the display.
         if !output::is_logged() {
             return;
@@ -43,8 +47,29 @@ impl Observer for Trace {
             | EventKind::Failure { .. }
             | EventKind::ControllerFault { .. }
             | EventKind::Fallback { .. }
+            | EventKind::Shadow { .. }
             | EventKind::Blocked { .. } => tracing::warn!(target: "tidegate::run", database, "{words}"),
             _ => tracing::info!(target: "tidegate::run", database, "{words}"),
         }
+    }
+}
+
+fn log_shadow(database: &str, shadow: &str, notice: &ShadowNotice) {
+    match notice {
+        ShadowNotice::Decided { update_name, callback, live, shadow: answer, differs } => tracing::debug!(
+            target: "tidegate::run",
+            database,
+            shadow,
+            update = update_name,
+            %callback,
+            live,
+            answer,
+            differs,
+            "shadow"
+        ),
+        ShadowNotice::Behind { calls } => {
+            tracing::debug!(target: "tidegate::run", database, shadow, calls, "a shadow is behind and was not asked");
+        }
+        ShadowNotice::Fault { .. } | ShadowNotice::GivenUp { .. } | ShadowNotice::Used(_) => {}
     }
 }

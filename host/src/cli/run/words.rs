@@ -1,5 +1,6 @@
 //! What happened, in words.
 
+use tidegate::controller::ShadowNotice;
 use tidegate::scheduler::event::EventKind;
 
 use crate::cli::output::{duration, inline};
@@ -51,6 +52,7 @@ pub(super) fn words(kind: &EventKind) -> Option<String> {
             };
             format!("controller {}: {}; {effect} (fallback \"{fallback}\")", inline(controller), inline(reason))
         }
+        EventKind::Shadow { controller, notice } => return shadow(controller, notice),
         EventKind::ControllerLoaded { controller, reloaded: true } => {
             format!("reloaded: controller {controller} sets the pace")
         }
@@ -69,4 +71,18 @@ pub(super) fn words(kind: &EventKind) -> Option<String> {
         EventKind::Stopped => "stopped".to_owned(),
         _ => return None,
     })
+}
+
+/// What a shadow decides is for the log and for the counters.
+fn shadow(controller: &str, notice: &ShadowNotice) -> Option<String> {
+    let controller = inline(controller);
+    match notice {
+        ShadowNotice::Fault { fault, .. } => {
+            Some(format!("shadow {controller}: {}\n  hint: {}", inline(&fault.to_string()), fault.kind.hint()))
+        }
+        ShadowNotice::GivenUp { reason } => {
+            Some(format!("shadow {controller}: {}; it is not asked any more until a reload", inline(reason)))
+        }
+        ShadowNotice::Decided { .. } | ShadowNotice::Behind { .. } | ShadowNotice::Used(_) => None,
+    }
 }

@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use tidegate::admin::api::view::{Shadow, ShadowDifference};
 use tidegate::scheduler::report::State;
 
-use super::report::{DatabaseReport, FaultReport, Report, UpdateReport};
+use super::report::{DatabaseReport, FaultReport, Report, SignalReport, UpdateReport};
 use crate::cli::output;
+use crate::cli::signals::measure;
 
 /// The whole report.
 pub(super) fn report(report: &Report) -> String {
@@ -17,11 +19,13 @@ fn database(database: &DatabaseReport) -> String {
     if let Some(activity) = &database.activity {
         lines.push(format!("  controller: {}", output::inline(&activity.controller)));
         lines.extend(activity.fault.iter().map(|fault| format!("  its last fault: {}", output::inline(fault))));
+        lines.extend(activity.shadows.iter().map(shadow));
     }
     if let Some(FaultReport { controller, fault, .. }) = &database.last_fault {
         let (controller, fault) = (output::inline(controller), output::inline(fault));
         lines.push(format!("  controller, when a host last ran: {controller}\n  its last fault: {fault}"));
     }
+    lines.extend(signals(&database.signals));
     if database.error.is_none() && database.updates.is_empty() {
         lines.push(match database.queue_table_exists {
             true => "  the queue is empty".to_owned(),
@@ -35,6 +39,44 @@ fn database(database: &DatabaseReport) -> String {
         lines.push(updates(&database.updates));
     }
     lines.join("\n")
+}
+
+/// What was measured, in a line; of a reading that is not fresh, how old it is.
+fn signals(signals: &[SignalReport]) -> Option<String> {
+    const FRESH: Duration = Duration::from_secs(5);
+    let told = signals.iter().map(|SignalReport { name, value, unit, age_ms }| {
+        let (told, age) =
+            (format!("{} {}", output::inline(name), measure(*value, unit)), Duration::from_millis(*age_ms));
+        if age < FRESH { told } else { format!("{told} ({} ago)", output::duration(age)) }
+    });
+    let told: Vec<String> = told.collect();
+    (!told.is_empty()).then(|| format!("  signals: {}", told.join(", ")))
+}
+
+/// A controller that is asked beside the one that sets the pace.
+fn shadow(shadow: &Shadow) -> String {
+    let counted = |number, what: &str| (number > 0).then(|| format!(", {} {what}", output::count(number)));
+    let mut line = format!(
+        "  shadow {}: otherwise in {} of {} decisions{}{}",
+        output::inline(&shadow.name),
+        output::count(shadow.different),
+        output::count(shadow.decisions),
+        counted(shadow.faults, if shadow.faults == 1 { "fault" } else { "faults" }).unwrap_or_default(),
+        counted(shadow.dropped, "calls not asked, for it was behind").unwrap_or_default(),
+    );
+    let mut detail = |what: &str, text: &str| {
+        line.push_str(&format!("\n    {what}: {}", output::inline(text)));
+    };
+    if let Some(ShadowDifference { update, callback, live, shadow }) = &shadow.last_difference {
+        detail("last, where they differed", &format!("{update}, {callback}: {shadow} in place of {live}"));
+    }
+    if let Some(fault) = &shadow.last_fault {
+        detail("its last fault", fault);
+    }
+    if let Some(reason) = &shadow.given_up {
+        detail("not asked any more until a reload", reason);
+    }
+    line
 }
 
 fn headline(database: &DatabaseReport) -> String {

@@ -14,7 +14,7 @@ use super::choice::{Standing, assess};
 use super::database::{Activity, Failure, Lease, LeaseAttempt, Queue, QueueRow};
 use super::event::{EventKind, Events};
 use super::{Control, End, Replacement, Settings, Workload};
-use crate::controller::Supervisor;
+use crate::controller::{Shadow, Supervisor};
 use crate::pace::{Backoff, Estimator, Shrink, Synapse};
 use crate::update::{ErrorClass, SqlError};
 
@@ -33,6 +33,9 @@ const ESTIMATE_INTERVAL: Duration = Duration::from_secs(2);
 
 /// How long that may take.
 const ESTIMATE_LIMIT: Duration = Duration::from_millis(500);
+
+/// How long a host that ends lets each shadow go on with what it has not answered yet.
+const SHADOW_LIMIT: Duration = Duration::from_millis(500);
 
 /// How long a host that leaves waits for a database to take its last words.
 pub(super) const PARTING_LIMIT: Duration = Duration::from_secs(2);
@@ -77,8 +80,11 @@ pub(super) struct Worker {
     control: Control,
     wakes: watch::Receiver<u64>,
     supervisor: Supervisor,
+    shadows: Vec<Shadow>,
     paces: HashMap<String, Pace>,
     queue: Queue,
+    /// How its rows stand, where that is known: none of it changes while one iteration follows another.
+    standings: Option<Vec<Standing>>,
     /// When the queue was last read; `None` forces a look before the next choice.
     refreshed: Option<Instant>,
     /// When it was last estimated how far the update in hand has come.
@@ -113,7 +119,9 @@ impl Worker {
             items_per_ms: None,
             done: None,
             eta_ms: None,
+            shadows: Vec::new(),
             at_ms: 0,
+            signals: Vec::new(),
         };
         Self {
             workload,
@@ -122,8 +130,10 @@ impl Worker {
             wakes: control.wakes(),
             control,
             supervisor,
+            shadows: Vec::new(),
             paces: HashMap::new(),
             queue: Queue::default(),
+            standings: None,
             refreshed: None,
             estimated: None,
             current: None,
@@ -143,6 +153,7 @@ impl Worker {
     /// Works until told to stop, or until nothing can run where the settings say so.
     pub(super) async fn run(mut self) -> End {
         self.emit(EventKind::ControllerLoaded { controller: self.supervisor.describe(), reloaded: false });
+        self.accompany();
         self.report_controller();
         let end = loop {
             let mut lease = match self.acquire().await {
@@ -171,8 +182,28 @@ impl Worker {
                 }
             }
         };
+        for shadow in &self.shadows {
+            shadow.catch_up(SHADOW_LIMIT).await;
+        }
         self.emit(EventKind::Stopped);
         end
+    }
+
+    /// Has whoever sets the pace seen by its witnesses, and its shadows asked the same.
+    fn accompany(&mut self) {
+        // Those of before leave off first.
+        self.shadows.clear();
+        for policy in self.workload.shadows.clone() {
+            let (events, database) = (self.events.clone(), self.workload.name.clone());
+            let shadow = Shadow::start(&self.workload.name, policy, move |controller, notice| {
+                events.emit(&database, EventKind::Shadow { controller: controller.to_owned(), notice });
+            });
+            self.supervisor.add_witness(shadow.witness());
+            self.shadows.push(shadow);
+        }
+        for witness in &self.workload.witnesses {
+            self.supervisor.add_witness(witness.clone());
+        }
     }
 
     /// Makes the tables and waits for the lease.
@@ -281,14 +312,15 @@ impl Worker {
     fn reload(&mut self) {
         let Some(replacement) = self.control.take_replacement(&self.workload.name) else { return };
         self.report_usage();
-        let Replacement { handlers, policy, supervision, settings } = replacement;
+        let Replacement { handlers, policy, supervision, shadows, settings } = replacement;
         let Settings { holder, until_done, .. } = self.settings.clone();
         self.settings = Settings { holder, until_done, ..settings };
-        self.workload.handlers = handlers;
+        (self.workload.handlers, self.workload.shadows) = (handlers, shadows);
         self.supervisor = Supervisor::new(&self.workload.name, policy, supervision);
         self.fault_backoff.reset();
         self.refreshed = None;
         self.emit(EventKind::ControllerLoaded { controller: self.supervisor.describe(), reloaded: true });
+        self.accompany();
         self.report_controller();
     }
 
@@ -322,9 +354,11 @@ impl Worker {
 
     /// The row to work on: the one in hand where it still can run, or else the first that can.
     fn choose(&mut self) -> Option<QueueRow> {
-        let standings = self.standings();
+        let handlers = &self.workload.handlers;
+        let standings =
+            self.standings.get_or_insert_with(|| assess(&self.queue.rows, &|name| handlers.contains_key(name)));
         let ready = || {
-            let rows = self.queue.rows.iter().zip(&standings);
+            let rows = self.queue.rows.iter().zip(&*standings);
             rows.filter(|(_, standing)| **standing == Standing::Ready).map(|(row, _)| row)
         };
         let in_hand = ready().find(|row| Some(&row.update_name) == self.current.as_ref());
@@ -415,6 +449,7 @@ impl Worker {
     /// Reads the queue, and writes what this host does where that has changed.
     async fn refresh(&mut self) -> Result<(), SqlError> {
         self.queue = self.read_queue().await?;
+        self.standings = None;
         self.record_late().await;
         self.refreshed = Some(Instant::now());
         self.note_available();

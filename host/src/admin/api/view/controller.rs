@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 
 use super::{exact_ms, ms};
 use crate::admin::{LoadedController, State};
-use crate::controller::{Fault, Usage};
+use crate::controller::{Fault, ShadowReport, Usage};
 use crate::scheduler::board::DatabaseBoard;
 use crate::scheduler::database::unix_ms;
 
@@ -30,6 +30,8 @@ pub struct NamedController {
     /// Its file.
     #[schema(example = "/etc/tidegate/steady.wasm")]
     pub path: String,
+    /// True where it is a shadow: it is asked what the live controller is asked, and decides nothing.
+    pub shadow: bool,
     /// True where it sets the pace of a database at this moment.
     pub live: bool,
     /// Why it does not, where it does not.
@@ -78,6 +80,65 @@ pub struct ControllerOn {
     pub faults: Vec<ControllerFault>,
     /// What its calls used.
     pub used: Used,
+    /// What it would have done, where it is a shadow.
+    pub as_shadow: Option<Shadow>,
+}
+
+/// How a shadow does on one database: what it would have done in the place of the live controller.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Shadow {
+    /// The controller.
+    #[schema(example = "tomorrow")]
+    pub name: String,
+    /// Decisions that it made beside the live controller.
+    #[schema(example = 120)]
+    pub decisions: u64,
+    /// Of these, the ones that were not the live controller's.
+    #[schema(example = 7)]
+    pub different: u64,
+    /// The last of those.
+    pub last_difference: Option<ShadowDifference>,
+    /// Faults.
+    #[schema(example = 0)]
+    pub faults: u64,
+    /// The last fault, with its hint.
+    pub last_fault: Option<String>,
+    /// Calls that it was not asked, because it was behind.
+    #[schema(example = 0)]
+    pub dropped: u64,
+    /// Why it is not asked any more, where it is not.
+    pub given_up: Option<String>,
+}
+
+/// A decision in which a shadow was not of the live controller's opinion.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ShadowDifference {
+    /// The update.
+    #[schema(example = "messages_search_body")]
+    pub update: String,
+    /// What both were asked: the callback.
+    #[schema(example = "enter")]
+    pub callback: String,
+    /// What the live controller answered, in words.
+    #[schema(example = "run, 100 ms")]
+    pub live: String,
+    /// What the shadow answered, in words.
+    #[schema(example = "wait 500 ms: replicas are 1200 ms behind")]
+    pub shadow: String,
+}
+
+impl From<ShadowReport> for Shadow {
+    fn from(report: ShadowReport) -> Self {
+        let ShadowReport { name, decisions, different, last_difference, faults, last_fault, dropped, given_up } =
+            report;
+        let last_difference = last_difference.map(|difference| ShadowDifference {
+            update: difference.update_name,
+            callback: word(&difference.callback),
+            live: difference.live,
+            shadow: difference.shadow,
+        });
+        Self { name, decisions, different, last_difference, faults, last_fault, dropped, given_up }
+    }
 }
 
 /// A fault of a controller.
@@ -123,7 +184,7 @@ impl Controllers {
     /// The controllers of a host.
     pub fn of(state: &State) -> Self {
         let live = state.live();
-        let paced = |name: &String| live.controllers.iter().any(|controller| controller.databases.contains(name));
+        let paced = |name: &String| live.controllers.iter().any(|controller| controller.paces(name));
         let names = state.sites().iter().map(|site| site.name.clone());
         Self {
             controllers: live.controllers.iter().map(|controller| NamedController::of(state, controller)).collect(),
@@ -137,15 +198,22 @@ impl NamedController {
     pub fn of(state: &State, controller: &LoadedController) -> Self {
         let on = |name: &String| {
             let board = state.board().database(name).unwrap_or_default();
-            ControllerOn::of(name, &board)
+            match controller.shadow {
+                true => ControllerOn::shadow(name, &controller.name, &board),
+                false => ControllerOn::of(name, &board),
+            }
         };
         let databases: Vec<ControllerOn> = controller.databases.iter().map(on).collect();
         let fault = controller.component.as_ref().err();
-        let because = not_live_because(fault, &databases);
+        let because = match controller.shadow {
+            true => Some("it is a shadow, which decides nothing".to_owned()),
+            false => not_live_because(fault, &databases),
+        };
         let (at, age) = (controller.loaded_at, SystemTime::now().duration_since(controller.loaded_at));
         Self {
             name: controller.name.clone(),
             path: controller.path.clone(),
+            shadow: controller.shadow,
             live: because.is_none(),
             not_live_because: because,
             component: controller.component.as_ref().ok().map(|component| LoadedComponent {
@@ -189,6 +257,20 @@ impl ControllerOn {
             fallback_reason,
             faults: controller.faults.iter().rev().map(|(at, fault)| ControllerFault::of(*at, fault)).collect(),
             used: Used::from(controller.usage),
+            as_shadow: None,
+        }
+    }
+
+    fn shadow(name: &str, controller: &str, board: &DatabaseBoard) -> Self {
+        let shadow = board.controller.shadows.get(controller).cloned().unwrap_or_default();
+        Self {
+            database: name.to_owned(),
+            since_ms: board.controller.since.map(unix_ms),
+            fallback: None,
+            fallback_reason: None,
+            faults: shadow.faults.iter().rev().map(|(at, fault)| ControllerFault::of(*at, fault)).collect(),
+            used: Used::from(shadow.usage),
+            as_shadow: Some(Shadow { name: controller.to_owned(), ..shadow.report.into() }),
         }
     }
 }
@@ -207,7 +289,7 @@ impl ControllerFault {
 }
 
 /// The word for a value that is serialized as one.
-fn word(value: &impl Serialize) -> String {
+pub(super) fn word(value: &impl Serialize) -> String {
     let value = serde_json::to_value(value).unwrap_or_default();
     value.as_str().unwrap_or_default().to_owned()
 }

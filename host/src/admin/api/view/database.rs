@@ -46,6 +46,8 @@ pub struct Database {
     pub blocked: Vec<super::BlockedRow>,
     /// Who sets its pace.
     pub controller: DatabaseController,
+    /// The controllers that are asked beside it and decide nothing.
+    pub shadows: Vec<super::Shadow>,
     /// What this host did there since it started, by update.
     pub totals: Vec<Totals>,
     /// When this host last committed a batch there.
@@ -168,6 +170,7 @@ impl Database {
             in_hand: board.in_hand.as_ref().map(|in_hand| UpdateInHand::of(in_hand, &board)),
             blocked: board.blocked.iter().map(super::BlockedRow::of).collect(),
             controller: DatabaseController::of(&board),
+            shadows: board.controller.shadows.values().map(|shadow| shadow.report.clone().into()).collect(),
             totals: board.totals.iter().map(|(name, totals)| Totals::of(name, totals)).collect(),
             last_progress_at_ms: board.last_progress.map(unix_ms),
         }

@@ -1,9 +1,13 @@
 //! An event of the scheduler as JSON. Its shape, by kind, is a promise; new kinds may come at any time.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::controller::word;
 use super::{ControllerFault, Iteration, Process, Used, ms};
+use crate::controller::ShadowNotice;
 use crate::scheduler::database::unix_ms;
 use crate::scheduler::event::{Event, EventKind};
 
@@ -172,6 +176,51 @@ pub enum EventData {
         /// Why.
         reason: String,
     },
+    /// A shadow was asked what the live controller was asked, and answered.
+    ShadowDecided {
+        /// The shadow.
+        controller: String,
+        /// The update.
+        update: String,
+        /// What both were asked: the callback.
+        callback: String,
+        /// What the live controller answered, in words.
+        live: String,
+        /// What the shadow answered, in words.
+        shadow: String,
+        /// True where these are not the same.
+        differs: bool,
+    },
+    /// A shadow is at fault.
+    ShadowFault {
+        /// The shadow.
+        controller: String,
+        /// What.
+        fault: ControllerFault,
+        /// Faults in a row so far.
+        in_a_row: u32,
+    },
+    /// A shadow is not asked any more, until a reload.
+    ShadowGivenUp {
+        /// The shadow.
+        controller: String,
+        /// Why.
+        reason: String,
+    },
+    /// A shadow was behind, and not asked what the live controller was.
+    ShadowBehind {
+        /// The shadow.
+        controller: String,
+        /// Calls that it was not asked.
+        calls: u64,
+    },
+    /// What a shadow's calls used since this was last told.
+    ShadowUsed {
+        /// The shadow.
+        controller: String,
+        /// What.
+        used: Used,
+    },
     /// Rows that cannot run: told each time that the set changes.
     Blocked {
         /// Each row.
@@ -239,7 +288,7 @@ fn data(event: &Event) -> EventData {
         }
         EventKind::IterationEnded { record, items_per_ms } => EventData::IterationEnded {
             update: record.update_name.clone(),
-            iteration: Iteration::from(record),
+            iteration: Iteration::from(Arc::unwrap_or_clone(record)),
             average_items_per_ms: items_per_ms,
         },
         EventKind::Progress { update_name: update, done, eta } => {
@@ -261,10 +310,25 @@ fn data(event: &Event) -> EventData {
             EventData::ControllerFault { controller, fault: ControllerFault::of(event.at, &fault), in_a_row }
         }
         EventKind::Fallback { controller, fallback, reason } => EventData::Fallback { controller, fallback, reason },
+        EventKind::Shadow { controller, notice } => shadow(event, controller, notice),
         EventKind::Blocked { rows } => EventData::Blocked { rows: rows.iter().map(BlockedRow::of).collect() },
         EventKind::Paused { reason } => EventData::Paused { reason },
         EventKind::Resumed => EventData::Resumed {},
         EventKind::Idle { remaining } => EventData::Idle { remaining: remaining as u64 },
         EventKind::Stopped => EventData::Stopped {},
+    }
+}
+
+fn shadow(event: &Event, controller: String, notice: ShadowNotice) -> EventData {
+    match notice {
+        ShadowNotice::Decided { update_name: update, callback, live, shadow, differs } => {
+            EventData::ShadowDecided { controller, update, callback: word(&callback), live, shadow, differs }
+        }
+        ShadowNotice::Fault { fault, in_a_row } => {
+            EventData::ShadowFault { controller, fault: ControllerFault::of(event.at, &fault), in_a_row }
+        }
+        ShadowNotice::GivenUp { reason } => EventData::ShadowGivenUp { controller, reason },
+        ShadowNotice::Behind { calls } => EventData::ShadowBehind { controller, calls },
+        ShadowNotice::Used(usage) => EventData::ShadowUsed { controller, used: Used::from(usage) },
     }
 }
