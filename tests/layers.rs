@@ -9,28 +9,29 @@ const MODULES: &[(&str, &[&str], &[&str])] = &[
     ("pace", &[], &[]),
     ("controller", &["pace"], &[]),
     ("update", &["pace"], &[]),
-    ("scheduler", &["controller", "pace", "update"], &[]),
-    ("sandbox", &["controller"], &["wasmtime", "wasmtime_wasi"]),
+    ("scheduler", &["controller", "pace", "signal", "update"], &[]),
+    ("signal", &[], &["reqwest"]),
+    ("sandbox", &["controller", "signal"], &["wasmtime", "wasmtime_wasi"]),
     (
         "database",
-        &["scheduler", "update"],
+        &["scheduler", "signal", "update"],
         &["rusqlite", "tokio_rusqlite", "tokio_postgres", "tokio_postgres_rustls", "rustls", "rustls_native_certs"],
     ),
     // How a program makes a host of its own: it names a database by its URL, so that it knows who opens it.
     ("embed", &["controller", "database", "scheduler", "update"], &[]),
     (
         "admin",
-        &["controller", "pace", "scheduler", "update"],
+        &["controller", "pace", "scheduler", "signal", "update"],
         &["axum", "hyper", "hyper_util", "maud", "utoipa", "utoipa_axum"],
     ),
     // The scheduler on virtual time, against a database that is only modelled.
-    ("simulate", &["controller", "pace", "sandbox", "scheduler", "update"], &["plotters", "rasciigraph"]),
+    ("simulate", &["controller", "pace", "sandbox", "scheduler", "signal", "update"], &["plotters", "rasciigraph"]),
     // Calls written down, and asked again of a component.
-    ("trace", &["controller", "sandbox"], &[]),
+    ("trace", &["controller", "sandbox", "signal"], &[]),
     // Plain data of those whose settings a person writes: limits, definitions, policies, tokens.
-    ("config", &["admin", "controller", "sandbox", "simulate", "update"], &["toml"]),
+    ("config", &["admin", "controller", "sandbox", "signal", "simulate", "update"], &["toml"]),
     // What `cli/controller` does, for tests that are written in Rust.
-    ("testing", &["config", "controller", "sandbox", "simulate"], &[]),
+    ("testing", &["config", "controller", "sandbox", "signal", "simulate"], &[]),
     (
         "cli",
         &[
@@ -42,6 +43,7 @@ const MODULES: &[(&str, &[&str], &[&str])] = &[
             "pace",
             "sandbox",
             "scheduler",
+            "signal",
             "simulate",
             "trace",
             "update",

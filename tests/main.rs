@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
 
 mod admin;
+mod book;
 mod cli;
 mod commands;
 mod config;
@@ -19,6 +20,8 @@ mod kinds;
 mod layers;
 mod sandbox;
 mod scheduler;
+mod signals;
 mod supervisor;
 mod support;
+mod templates;
 mod traces;

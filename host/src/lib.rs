@@ -96,6 +96,7 @@ pub mod embed;
 pub mod pace;
 pub mod sandbox;
 pub mod scheduler;
+pub mod signal;
 pub mod simulate;
 #[cfg(feature = "testing")]
 pub mod testing;

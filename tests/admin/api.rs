@@ -90,6 +90,7 @@ on_both! {
 
     async fn the_queue_tells_how_each_row_stands_and_why(place: Place) {
         make_items(place, 10).await;
+        place.prepared().await;
         let api = Api::start(place, SLOW, &with_updates()).await;
         place.run("insert into background_updates (update_name, progress_json, depends_on, ordering) values \
                    ('touch_items', '{}', null, 0), ('other', '{}', 'touch_items', 1), ('nobodys', '{}', '', 2), \
@@ -215,6 +216,9 @@ async fn a_database_that_does_not_answer_is_a_problem_and_no_panic() {
     let place = Place::sqlite();
     let api = Api::start(&place, FAST, &with_updates()).await;
     until("the host works", async || get(&api, "/api/v1/databases/master").await["lease"] == "runner").await;
+    // What it still had to write would mend the file.
+    let written = "select count(*) from tidegate_state where key = 'activity'";
+    until("the host has written what it does", async || place.rows(written).await == ["1"]).await;
     std::fs::write(place.file(), "this is no database at all, and long enough to be read as one".repeat(100)).unwrap();
     let queue = api.get(QUEUE, VIEWER).await;
     assert_eq!(

@@ -40,6 +40,8 @@ const ENDPOINTS: &[(&str, &str, Takes, &str, u16)] = &[
     ("GET", "/databases/%FF", Takes::Look, "", 404),
     ("GET", "/controllers", Takes::Look, "", 200),
     ("GET", "/signals", Takes::Look, "", 200),
+    ("GET", "/databases/master/signals", Takes::Look, "", 200),
+    ("GET", "/databases/unknown/signals", Takes::Look, "", 404),
     ("GET", "/events?database=unknown", Takes::Look, "", 404),
     ("GET", "/events?nonsense=1", Takes::Look, "", 400),
     // While nothing is queued.

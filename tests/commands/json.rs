@@ -64,7 +64,7 @@ on_both! {
         assert_eq!((run.code, &error(&run)["error"]["exit_code"]), (3, &json!(3)));
         keys(&object, &mut found);
         keys(&error(&run), &mut found);
-        for arguments in [&["status", "--json"][..], &["history", "touch_items", "--json"]] {
+        for arguments in [&["status", "--json"][..], &["history", "touch_items", "--json"], &["signals", "--json"]] {
             keys(&printed(&site.tidegate(arguments).await), &mut found);
         }
         let retry = site.tidegate(&["retry", "--all", "--json"]).await;

@@ -54,6 +54,15 @@ const KEYS: &[(&str, &[(&str, &str)])] = &[
         ],
     ),
     (
+        "Signals",
+        &[
+            ("enabled", "signals/program.rs nothing_is_sampled_where_that_is_off_or_nobody_could_read_it"),
+            ("interval_ms", "signals/program.rs each_signal_is_sampled_as_often_as_configured"),
+            ("timeout_ms", "signals/guests.rs gentle_goes_by_what_the_probe_feels"),
+            ("probe_write", "signals/guests.rs gentle_goes_by_what_the_probe_feels"),
+        ],
+    ),
+    (
         "Limits",
         &[
             ("fuel_per_call", "configured/controller.rs each_limit_strikes_where_it_is_lowered"),

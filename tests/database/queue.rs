@@ -1,10 +1,11 @@
 //! The queue table, and what tidegate remembers beside it.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use futures_util::future::join_all;
 use tidegate::controller::ShadowReport;
-use tidegate::scheduler::database::{Activity, AlreadyQueued, Failure, NewRow, Pause, Record, unix_ms};
+use tidegate::scheduler::database::{Activity, AlreadyQueued, Failure, Measured, NewRow, Pause, Record, unix_ms};
 use tidegate::update::ErrorClass;
 use tidegate::update::sql::System;
 
@@ -241,6 +242,7 @@ crate::support::on_both! {
             eta_ms: Some(1_500),
             shadows: vec![ShadowReport::new("tomorrow")],
             at_ms: 77,
+            signals: vec![Measured { name: "load".to_owned(), value: 0.5, unit: String::new(), age_ms: 7 }],
         };
         database.set_activity(Some(&activity)).await.unwrap();
         let other = place.prepared().await;
@@ -252,14 +254,15 @@ crate::support::on_both! {
     async fn history_is_kept_for_seven_days_the_newest_first(place: Place) {
         let now = SystemTime::now();
         let database = place.prepared().await;
-        let old: Vec<_> = (0..120).map(|_| record("old", now - 8 * DAY)).collect();
+        let old: Vec<_> = (0..120).map(|_| Arc::new(record("old", now - 8 * DAY))).collect();
         let young = [record("a", now - 6 * DAY), record("b", now), record("a", now)];
+        let shared = young.clone().map(Arc::new);
         database.add_history(&[]).await.unwrap();
         // The first call has pruned already; the next handle prunes again.
         database.add_history(&old).await.unwrap();
         assert_eq!(place.rows("select count(*) from tidegate_history").await, ["120"]);
         let database = place.prepared().await;
-        database.add_history(&young).await.unwrap();
+        database.add_history(&shared).await.unwrap();
         let mut newest_first = young.to_vec();
         newest_first.reverse();
         assert_eq!(database.history(None, 100).await.unwrap(), newest_first);
@@ -277,7 +280,7 @@ crate::support::on_both! {
         other.enqueue(&row("b")).await.unwrap();
         other.record_failure("a", "{}", &failure(1)).await.unwrap();
         other.set_pause(Some(&Pause { since_ms: 1, reason: None })).await.unwrap();
-        other.add_history(&[record("a", SystemTime::now())]).await.unwrap();
+        other.add_history(&[Arc::new(record("a", SystemTime::now()))]).await.unwrap();
         let queue = database.queue().await.unwrap();
         assert_eq!((queue.rows.len(), &queue.rows[0].failure, &queue.pause), (1, &None, &None));
         assert_eq!(database.history(None, 9).await.unwrap(), []);

@@ -11,6 +11,7 @@ pub mod place;
 pub mod postgres;
 pub mod recorder;
 pub mod run;
+pub mod tutorial;
 
 use std::time::{Duration, Instant};
 

@@ -53,6 +53,20 @@ struct User {
 impl Server {
     /// Makes a cluster and starts it.
     pub fn start(settings: &Settings) -> Self {
+        Self::start_with(|server| server.make_cluster(settings))
+    }
+
+    /// Makes a standby that streams from this server, with `pg_basebackup`, and starts it.
+    pub fn replica(&self) -> Self {
+        let source = self.url("postgres");
+        Self::start_with(|server| {
+            let mut backup = server.command("pg_basebackup");
+            backup.args(["-d", &source, "-R", "-X", "stream", "-c", "fast", "--no-sync", "-D"]).arg(server.data());
+            finish(backup).expect("pg_basebackup");
+        })
+    }
+
+    fn start_with(make: impl FnOnce(&Self)) -> Self {
         let programs = programs().expect("PostgreSQL's binaries were not found: run `make setup`");
         let user = unprivileged_user().map(|(uid, gid)| User { uid, gid });
         let folder = tempfile::Builder::new().prefix("tg-pg").tempdir().unwrap().keep();
@@ -62,7 +76,7 @@ impl Server {
         }
         let watchdog = watchdog(&programs, user, &folder);
         let mut server = Self { programs, user, folder, port: 0, databases: AtomicU32::new(0), watchdog };
-        server.make_cluster(settings);
+        make(&server);
         // Between finding a free port and using it, another process may take it.
         let mut attempts = 0;
         while let Err(problem) = server.try_start_at(free_port()) {
@@ -149,6 +163,23 @@ impl Server {
         TestDatabase { url: self.url(&name) }
     }
 
+    /// The URL of the database on this server that has the name of another server's.
+    pub fn url_of(&self, elsewhere: &str) -> String {
+        self.url(elsewhere.rsplit('/').next().unwrap_or_default())
+    }
+
+    /// A connection to the database on this server that has the name of another server's.
+    pub async fn connect_to(&self, elsewhere: &str) -> tokio_postgres::Client {
+        connect(&self.url_of(elsewhere)).await
+    }
+
+    /// Runs `pgbench` on a database.
+    pub fn pgbench(&self, url: &str, arguments: &[&str]) -> Child {
+        let mut pgbench = self.command("pgbench");
+        pgbench.args(arguments).arg(url).stdout(Stdio::null()).stderr(Stdio::null());
+        pgbench.spawn().expect("pgbench")
+    }
+
     fn url(&self, database: &str) -> String {
         format!("postgres://postgres@127.0.0.1:{}/{database}", self.port)
     }
@@ -198,7 +229,9 @@ fn programs() -> Option<PathBuf> {
         return Some(PathBuf::from(folder)).filter(here);
     }
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&path).find(here);
+    // What is in `PATH` may be a link to one of them alone.
+    let home = |folder: PathBuf| Some(fs::canonicalize(folder.join("initdb")).ok()?.parent()?.to_owned());
+    let found = std::env::split_paths(&path).find(here).and_then(home).filter(here);
     found.or_else(|| {
         let versions = fs::read_dir("/usr/lib/postgresql").ok()?.filter_map(Result::ok).map(|entry| entry.path());
         let version = |path: &PathBuf| path.file_name().and_then(OsStr::to_str)?.parse::<u32>().ok();

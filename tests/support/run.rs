@@ -225,7 +225,7 @@ impl Story {
         self.events
             .iter()
             .filter_map(|event| match event {
-                EventKind::IterationEnded { record, .. } => Some(record),
+                EventKind::IterationEnded { record, .. } => Some(&**record),
                 _ => None,
             })
             .collect()

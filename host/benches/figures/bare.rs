@@ -1,10 +1,12 @@
 //! The baselines: what tidegate does for a batch, done by hand over the same drivers. The queue's row is locked and its
 //! progress compared, the work is done, the progress written, and all of it committed.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::future::try_join;
 use rusqlite::TransactionBehavior;
+use tidegate::scheduler::database::{Record, unix_ms};
+use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, NoTls, Statement};
 
 use super::Outcome;
@@ -20,6 +22,8 @@ pub(super) struct Postgres {
     client: Client,
     lock: Statement,
     write: Statement,
+    guarded_lock: Statement,
+    guarded_write: Statement,
 }
 
 /// How often an iteration waits for the driver.
@@ -33,11 +37,30 @@ pub(super) enum Trips {
     Four,
 }
 
+/// Which statements an iteration is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Statements {
+    /// Those of a host, in its own words: on PostgreSQL it makes sure of its transaction, and once a second it writes
+    /// down what each iteration was.
+    Host,
+    /// The least that there can be, and no history.
+    Least,
+}
+
 const UPDATE: &str = "bench";
+/// How often a host writes its history.
+const HISTORY_INTERVAL: Duration = Duration::from_secs(1);
+/// Iterations that one of its statements inserts.
+const HISTORY_CHUNK: usize = 50;
 const SQLITE_SELECT: &str = "SELECT progress_json FROM background_updates WHERE update_name = ?1";
 const SQLITE_WRITE: &str = "UPDATE background_updates SET progress_json = ?2 WHERE update_name = ?1";
 const POSTGRES_LOCK: &str = "SELECT progress_json FROM background_updates WHERE update_name = $1 FOR UPDATE";
 const POSTGRES_WRITE: &str = "UPDATE background_updates SET progress_json = $2 WHERE update_name = $1";
+const POSTGRES_GUARDED_LOCK: &str = "SELECT progress_json, set_config('tidegate.batch', 'open', true) \
+    FROM background_updates WHERE update_name = $1 FOR UPDATE";
+const POSTGRES_GUARDED_WRITE: &str = "WITH written AS (UPDATE background_updates SET progress_json = $2 \
+    WHERE update_name = $1 AND current_setting('tidegate.batch', true) = 'open' RETURNING 1) \
+    SELECT 1 / count(*) FROM written";
 
 impl Bare {
     pub(super) async fn connect(url: &str) -> Outcome<Self> {
@@ -47,12 +70,21 @@ impl Bare {
         let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
         tokio::spawn(connection);
         let (lock, write) = (client.prepare(POSTGRES_LOCK).await?, client.prepare(POSTGRES_WRITE).await?);
-        Ok(Self::Postgres(Box::new(Postgres { client, lock, write })))
+        let guarded_lock = client.prepare(POSTGRES_GUARDED_LOCK).await?;
+        let guarded_write = client.prepare(POSTGRES_GUARDED_WRITE).await?;
+        Ok(Self::Postgres(Box::new(Postgres { client, lock, write, guarded_lock, guarded_write })))
     }
 
     /// Iterations that do nothing, for `warm_up` and then for `time`: how long one took.
-    pub(super) async fn iterate(&self, trips: Trips, warm_up: Duration, time: Duration) -> Outcome<Duration> {
+    pub(super) async fn iterate(
+        &self,
+        trips: Trips,
+        statements: Statements,
+        warm_up: Duration,
+        time: Duration,
+    ) -> Outcome<Duration> {
         let (mut number, mut planned) = (0_u64, "{}".to_owned());
+        let (mut history, mut written) = (Vec::new(), Instant::now());
         let began = Instant::now();
         let mut counted_from = None;
         loop {
@@ -67,11 +99,29 @@ impl Bare {
             }
             number += 1;
             let next = format!("{{\"n\":{number}}}");
+            let batch = Instant::now();
             match self {
                 Self::Sqlite(thread) => sqlite_iteration(thread, trips, planned, next.clone()).await?,
-                Self::Postgres(postgres) => postgres.iteration(trips, &planned, &next).await?,
+                Self::Postgres(postgres) => postgres.iteration(trips, statements, &planned, &next).await?,
             }
             planned = next;
+            if statements == Statements::Host {
+                history.push(record(batch.elapsed()));
+                if written.elapsed() >= HISTORY_INTERVAL {
+                    self.write_history(std::mem::take(&mut history)).await?;
+                    written = Instant::now();
+                }
+            }
+        }
+    }
+
+    /// Inserts what iterations were, as a host does.
+    async fn write_history(&self, records: Vec<Record>) -> Outcome<()> {
+        let rows = records.iter().map(|record| Ok((record.started_ms, serde_json::to_string(record)?)));
+        let rows = rows.collect::<Outcome<Vec<(i64, String)>>>()?;
+        match self {
+            Self::Sqlite(thread) => Ok(thread.call(move |sqlite| sqlite_history(sqlite, &rows)).await?),
+            Self::Postgres(postgres) => postgres.history(&rows).await,
         }
     }
 
@@ -154,6 +204,44 @@ async fn sqlite_iteration(
     same(&planned, &found)
 }
 
+/// What a host notes of an iteration.
+fn record(duration: Duration) -> Record {
+    Record {
+        update_name: UPDATE.to_owned(),
+        started_ms: unix_ms(SystemTime::now()),
+        one_shot: false,
+        controller: "none".to_owned(),
+        target_ms: Some(100),
+        batch_size: 100,
+        items: 1,
+        duration_ms: duration.as_micros() as f64 / 1e3,
+        waited_ms: 0.0,
+        wait_reason: None,
+        outcome: "completed".to_owned(),
+        error: None,
+        fuel: None,
+    }
+}
+
+/// The insertion of some iterations: its placeholders count from 1, four a row.
+fn insertion(rows: usize, mark: char) -> String {
+    let row = |n: usize| format!("({mark}{}, {mark}{}, {mark}{}, {mark}{})", n + 1, n + 2, n + 3, n + 4);
+    let places: Vec<String> = (0..rows).map(|n| row(n * 4)).collect();
+    format!("INSERT INTO tidegate_history (queue, update_name, started_ms, record) VALUES {}", places.join(", "))
+}
+
+fn sqlite_history(sqlite: &mut rusqlite::Connection, rows: &[(i64, String)]) -> rusqlite::Result<()> {
+    let transaction = sqlite.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    for chunk in rows.chunks(HISTORY_CHUNK) {
+        let mut insert = transaction.prepare_cached(&insertion(chunk.len(), '?'))?;
+        let values = chunk.iter().flat_map(|(started, record)| -> [&dyn rusqlite::ToSql; 4] {
+            [&"background_updates", &UPDATE, started, record]
+        });
+        insert.execute(rusqlite::params_from_iter(values))?;
+    }
+    transaction.commit()
+}
+
 fn same(planned: &str, found: &str) -> Outcome<()> {
     if planned == found { Ok(()) } else { Err(format!("the progress is {found} and not {planned}").into()) }
 }
@@ -184,8 +272,12 @@ fn sqlite_batch(
 }
 
 impl Postgres {
-    async fn iteration(&self, trips: Trips, planned: &str, next: &str) -> Outcome<()> {
-        let Self { client, lock, write } = self;
+    async fn iteration(&self, trips: Trips, statements: Statements, planned: &str, next: &str) -> Outcome<()> {
+        let client = &self.client;
+        let (lock, write) = match statements {
+            Statements::Host => (&self.guarded_lock, &self.guarded_write),
+            Statements::Least => (&self.lock, &self.write),
+        };
         let found = match trips {
             Trips::One | Trips::Two => {
                 let (_, row) = try_join(client.batch_execute("begin"), client.query_one(lock, &[&UPDATE])).await?;
@@ -203,8 +295,28 @@ impl Postgres {
         same(planned, found.try_get(0)?)
     }
 
+    async fn history(&self, rows: &[(i64, String)]) -> Outcome<()> {
+        self.client.batch_execute("begin").await?;
+        let mut prepared = None;
+        for chunk in rows.chunks(HISTORY_CHUNK) {
+            let insert = match prepared.take() {
+                Some(insert) if chunk.len() == HISTORY_CHUNK => insert,
+                _ => self.client.prepare(&insertion(chunk.len(), '$')).await?,
+            };
+            let values: Vec<&(dyn ToSql + Sync)> = chunk
+                .iter()
+                .flat_map(|(started, record)| -> [&(dyn ToSql + Sync); 4] {
+                    [&"background_updates", &UPDATE, started, record]
+                })
+                .collect();
+            self.client.execute(&insert, &values).await?;
+            prepared = Some(insert);
+        }
+        Ok(self.client.batch_execute("commit").await?)
+    }
+
     async fn batch(&self, planned: &str, after: i64, size: i64) -> Outcome<Option<i64>> {
-        let Self { client, lock, write } = self;
+        let Self { client, lock, write, .. } = self;
         let (_, row) = try_join(client.batch_execute("begin"), client.query_one(lock, &[&UPDATE])).await?;
         same(planned, row.try_get(0)?)?;
         let bound = "SELECT id FROM items WHERE id > $1 ORDER BY id LIMIT 1 OFFSET $2";

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tidegate::DatabaseSpec;
 
-use super::bare::Trips;
+use super::bare::{Statements, Trips};
 use super::place::{Database, Place, host};
 use super::report::Report;
 use super::work::{Idle, awake, controller, done};
@@ -21,7 +21,10 @@ const TARGET: Duration = Duration::from_millis(100);
 /// Who runs the loop.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Runner {
-    Bare(Trips),
+    /// The statements of a host.
+    Bare,
+    /// The least that there can be.
+    Least(Trips),
     BuiltIn,
     Component(&'static str),
 }
@@ -29,9 +32,10 @@ enum Runner {
 impl Runner {
     fn name(self) -> String {
         match self {
-            Runner::Bare(Trips::One) => "bare loop, 1 trip".to_owned(),
-            Runner::Bare(Trips::Two) => "bare loop, 2 trips".to_owned(),
-            Runner::Bare(Trips::Four) => "bare loop, 4 trips".to_owned(),
+            Runner::Bare => "bare loop, the same statements".to_owned(),
+            Runner::Least(Trips::One) => "bare loop, the least, 1 trip".to_owned(),
+            Runner::Least(Trips::Two) => "bare loop, the least, 2 trips".to_owned(),
+            Runner::Least(Trips::Four) => "bare loop, the least, 4 trips".to_owned(),
             Runner::BuiltIn => "tidegate, built-in policy".to_owned(),
             Runner::Component(name) => format!("tidegate, {name}"),
         }
@@ -40,14 +44,15 @@ impl Runner {
 
 pub(super) async fn measure(report: &mut Report, place: &Place, time: Duration, of: &str) -> Outcome<()> {
     let mut runners = vec![
-        Runner::Bare(Trips::Two),
+        Runner::Bare,
         Runner::BuiltIn,
         Runner::Component("rust-steady"),
         Runner::Component("c-fixed"),
-        Runner::Bare(Trips::Four),
+        Runner::Least(Trips::Two),
+        Runner::Least(Trips::Four),
     ];
     if matches!(place, Place::Sqlite { .. }) {
-        runners.push(Runner::Bare(Trips::One));
+        runners.push(Runner::Least(Trips::One));
     }
     runners.retain(|runner| runner.name().contains(of));
     let mut rounds: Vec<Vec<f64>> = vec![Vec::new(); runners.len()];
@@ -69,9 +74,12 @@ pub(super) async fn measure(report: &mut Report, place: &Place, time: Duration, 
 /// How long an iteration took.
 async fn once(place: &Place, runner: Runner, time: Duration) -> Outcome<Duration> {
     let database = place.fresh().await?;
+    // A host's tables, where the history goes.
+    done(&host(database.spec(awake(TARGET))).build()?.run(std::future::pending()).await)?;
     database.enqueue("bench").await?;
     match runner {
-        Runner::Bare(trips) => database.bare().await?.iterate(trips, WARM_UP, time).await,
+        Runner::Bare => database.bare().await?.iterate(Trips::Two, Statements::Host, WARM_UP, time).await,
+        Runner::Least(trips) => database.bare().await?.iterate(trips, Statements::Least, WARM_UP, time).await,
         Runner::BuiltIn => hosted(&database, |spec| spec, time).await,
         Runner::Component(name) => {
             let source = controller(name).await?;

@@ -14,6 +14,7 @@ mod place;
 mod postgres;
 mod processes;
 mod report;
+mod requests;
 mod steps;
 mod work;
 
@@ -73,6 +74,8 @@ enum What {
     Calls,
     /// The start of the program, and its memory.
     Processes,
+    /// A backfill while its host is asked for its status all the time.
+    Requests,
 }
 
 fn main() -> ExitCode {
@@ -138,6 +141,10 @@ async fn measure_each(arguments: &Arguments, places: &[Place], report: &mut Repo
         if wanted(What::Processes) {
             step(&format!("processes on {}", place.name()), began);
             processes::measure(report, place).await?;
+        }
+        if wanted(What::Requests) {
+            step(&format!("requests to a host on {}", place.name()), began);
+            requests::measure(report, place).await?;
         }
     }
     Ok(())

@@ -137,11 +137,11 @@ async fn tidegate(database: &Database, controller: Option<&str>, cache: Option<&
 }
 
 /// A process that does not outlive this one's interest in it.
-struct Process(Child);
+pub(super) struct Process(pub(super) Child);
 
 impl Process {
     /// Ends it in good order.
-    fn end(&mut self) -> Outcome<ExitStatus> {
+    pub(super) fn end(&mut self) -> Outcome<ExitStatus> {
         Command::new("kill").args(["-s", "TERM", &self.0.id().to_string()]).status()?;
         Ok(self.0.wait()?)
     }

@@ -40,7 +40,7 @@ pub(super) async fn run(host: Host) -> Outcome<(Vec<Record>, Duration)> {
         while let Ok(event) = events.recv().await {
             match &event.kind {
                 EventKind::BatchStarted { .. } if began.is_none() => began = Some(event.at),
-                EventKind::IterationEnded { record, .. } => records.push(record.clone()),
+                EventKind::IterationEnded { record, .. } => records.push(Record::clone(record)),
                 EventKind::UpdateFinished { .. } => ended = Some(event.at),
                 _ => {}
             }

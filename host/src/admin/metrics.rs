@@ -341,6 +341,25 @@ async fn momentary(registry: &Registry, state: &State) -> prometheus::Result<()>
             }
         }
     }
+    signals(&add, state)
+}
+
+/// The latest readings.
+fn signals(add: &Adder<'_>, state: &State) -> prometheus::Result<()> {
+    const LABELS: &[&str] = &["database", "signal"];
+    let value = add.gauge(
+        "tidegate_signal_value",
+        "The latest reading of a signal, in its own unit; the database is empty where it is the machine's.",
+        LABELS,
+    )?;
+    let age = add.gauge("tidegate_signal_age_seconds", "How old that reading is.", LABELS)?;
+    for signal in state.live().signals.all() {
+        let labels = [signal.database.as_deref().unwrap_or_default(), signal.definition.name.as_str()];
+        if let Some(reading) = signal.reading {
+            value.with_label_values(&labels).set(reading.value);
+            age.with_label_values(&labels).set(reading.age.as_secs_f64());
+        }
+    }
     Ok(())
 }
 

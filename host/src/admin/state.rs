@@ -13,6 +13,7 @@ use crate::scheduler::board::Board;
 use crate::scheduler::database::Database;
 use crate::scheduler::event::Events;
 use crate::scheduler::{Control, Handlers};
+use crate::signal::Signals;
 
 /// A database as the API sees it.
 #[derive(Clone)]
@@ -38,6 +39,8 @@ pub struct Live {
     pub access: Access,
     /// What can be started by name.
     pub jobs: Jobs,
+    /// The signals that controllers read.
+    pub signals: Signals,
 }
 
 /// A controller as it was configured, and what became of it.

@@ -16,6 +16,8 @@ mod remote;
 mod results;
 mod retry;
 mod run;
+mod sampling;
+mod signals;
 mod status;
 mod token;
 mod wiring;
@@ -62,6 +64,7 @@ enum Command {
     Check(check::Check),
     Enqueue(enqueue::Enqueue),
     Status(status::Status),
+    Signals(signals::Signals),
     History(history::History),
     Retry(retry::Retry),
     Pause(pause::Pause),
@@ -83,6 +86,7 @@ impl Command {
             Command::Run(run) => run.json,
             Command::Enqueue(enqueue) => enqueue.json.json,
             Command::Status(status) => status.json,
+            Command::Signals(signals) => signals.json,
             Command::History(history) => history.json,
             Command::Retry(retry) => retry.json.json,
             Command::Pause(pause) => pause.json.json,
@@ -162,6 +166,7 @@ fn execute(cli: Cli, json: bool) -> Result<(), CliError> {
             Command::Check(check) => check.execute(&context).await,
             Command::Enqueue(enqueue) => enqueue.execute(&context).await,
             Command::Status(status) => status.execute(&context).await,
+            Command::Signals(signals) => signals.execute(&context).await,
             Command::History(history) => history.execute(&context).await,
             Command::Retry(retry) => retry.execute(&context).await,
             Command::Pause(pause) => pause.execute(&context).await,

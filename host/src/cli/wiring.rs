@@ -10,6 +10,7 @@ use tidegate::database::{self, OpenError, Options};
 use tidegate::sandbox::{Artifact, ComponentSource, LoadOptions};
 use tidegate::scheduler::Handlers;
 use tidegate::scheduler::database::{Database, Holder};
+use tidegate::signal::SignalReader;
 use tidegate::update::{
     Backfill, Batch, Copy, CreateIndex, Delete, Handler, Noop, Script, ValidateAndDelete, ValidateConstraint,
 };
@@ -18,8 +19,12 @@ use super::error::CliError;
 
 /// A database as the scheduler knows it. It connects when it is first used.
 pub(super) fn open(database: &config::Database) -> Result<Arc<dyn Database>, CliError> {
-    open_lazily(database)
-        .map_err(|error| CliError::usage(format!("cannot use database \"{}\"", database.name)).because(error))
+    open_lazily(database).map_err(|error| unusable(database, error))
+}
+
+/// A database that cannot be used, and why.
+pub(super) fn unusable(database: &config::Database, error: OpenError) -> CliError {
+    CliError::usage(format!("cannot use database \"{}\"", database.name)).because(error)
 }
 
 /// What no driver understands of a database's settings, with its place.
@@ -36,6 +41,12 @@ pub(super) fn refused_url(config: &Config, database: &config::Database) -> Optio
 
 /// As [`open`], with the driver's own error.
 pub(super) fn open_lazily(database: &config::Database) -> Result<Arc<dyn Database>, OpenError> {
+    let (url, options) = access(database);
+    database::open(&url, options)
+}
+
+/// Where a database is, and how it is spoken to.
+pub(super) fn access(database: &config::Database) -> (String, Options) {
     let mut options = Options::new(Holder::this_process());
     options.queue_table.clone_from(&database.queue_table);
     let url = match &database.target {
@@ -50,7 +61,7 @@ pub(super) fn open_lazily(database: &config::Database) -> Result<Arc<dyn Databas
             url.reveal().to_owned()
         }
     };
-    database::open(&url, options)
+    (url, options)
 }
 
 /// What does an update's work on a database.
@@ -75,8 +86,11 @@ pub(super) fn handlers(config: &Config, database: &config::Database) -> Handlers
     updates.map(|update| (update.name.clone(), handler(update, database))).collect()
 }
 
-/// A controller's component, read, compiled and linked.
-pub(super) async fn controller(controller: &config::Controller) -> Result<Arc<ComponentSource>, Fault> {
+/// A controller's component, read, compiled and linked, which is to read these signals.
+pub(super) async fn controller(
+    controller: &config::Controller,
+    signals: Arc<dyn SignalReader>,
+) -> Result<Arc<ComponentSource>, Fault> {
     let options = LoadOptions {
         sha256: controller.sha256,
         limits: controller.limits.clone(),
@@ -84,7 +98,8 @@ pub(super) async fn controller(controller: &config::Controller) -> Result<Arc<Co
     };
     let artifact = Artifact::load(&controller.path, &options).await?;
     let settings = controller.settings.0.clone().into_iter().collect();
-    Ok(Arc::new(ComponentSource::new(controller.name.clone(), artifact).with_settings(settings)))
+    let source = ComponentSource::new(controller.name.clone(), artifact);
+    Ok(Arc::new(source.with_settings(settings).with_signals(signals)))
 }
 
 /// Where compiled controllers are kept: what systemd gives a service, or else the user's own cache.

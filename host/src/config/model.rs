@@ -11,7 +11,8 @@ use super::secret::Secret;
 use crate::admin;
 use crate::controller::Fallback;
 use crate::sandbox::Limits;
-use crate::update::sql::System;
+use crate::signal::{Address, Part, Schedule};
+use crate::update::sql::{System, TableName};
 use crate::update::{
     BackfillDefinition, BatchDefinition, CopyDefinition, CreateIndexDefinition, DeleteDefinition, ScriptDefinition,
     ValidateAndDeleteDefinition, ValidateConstraintDefinition,
@@ -34,6 +35,10 @@ pub struct Config {
     pub jobs: Vec<Job>,
     /// `[admin]`; without it there is no API.
     pub admin: Option<Admin>,
+    /// `[signals]`
+    pub sampling: SignalSettings,
+    /// `[[signal]]`, in order of appearance.
+    pub signals: Vec<OwnSignal>,
     /// What is in order, but probably not what was meant.
     pub warnings: Vec<Diagnostic>,
 }
@@ -181,6 +186,52 @@ impl Databases {
     }
 }
 
+/// How a database's load is sampled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SignalSettings {
+    /// `enabled`: whether it is.
+    pub enabled: bool,
+    /// `interval_ms` and `timeout_ms`: how often, and how long an answer may take.
+    pub schedule: Schedule,
+    /// `probe_write`: whether the probe writes, too.
+    pub probe_writes: bool,
+}
+
+/// A signal of the operator's own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OwnSignal {
+    /// What controllers read it as.
+    pub name: String,
+    /// What is shown beside its values.
+    pub unit: String,
+    /// The databases that it is read for.
+    pub databases: Databases,
+    /// Where its values come from.
+    pub source: SignalSource,
+    /// How often it is sampled, and how long an answer may take.
+    pub schedule: Schedule,
+    /// Where it stands in the file.
+    pub places: Places,
+}
+
+/// Where a signal's values come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SignalSource {
+    /// `sql`: a query on the database.
+    Sql(String),
+    /// `http` and `prometheus`: what a server answers.
+    Http {
+        /// What is asked for.
+        address: Address,
+        /// A bearer token.
+        token: Option<Secret>,
+        /// What of the answer is the value.
+        part: Part,
+    },
+    /// `file`: a number in a file.
+    File(PathBuf),
+}
+
 /// A controller: a WebAssembly component that sets the pace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Controller {
@@ -260,4 +311,20 @@ pub enum UpdateKind {
     Script(ScriptDefinition),
     /// `noop`: ends at once.
     Noop,
+}
+
+impl UpdateKind {
+    /// The table that it works on, where it is about one.
+    pub fn table(&self) -> Option<&TableName> {
+        match self {
+            UpdateKind::Backfill(definition) => Some(&definition.table),
+            UpdateKind::Delete(definition) => Some(&definition.table),
+            UpdateKind::Copy(definition) => Some(&definition.table),
+            UpdateKind::Batch(definition) => Some(&definition.table),
+            UpdateKind::CreateIndex(definition) => Some(&definition.table),
+            UpdateKind::ValidateConstraint(definition) => Some(&definition.table),
+            UpdateKind::ValidateAndDelete(definition) => Some(&definition.table),
+            UpdateKind::Script(_) | UpdateKind::Noop => None,
+        }
+    }
 }

@@ -106,6 +106,34 @@ pub(super) struct Token {
     pub sha256: Text,
 }
 
+/// `[signals]`
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(default)]
+pub(super) struct Signals {
+    pub enabled: Option<bool>,
+    pub interval_ms: Whole<1_000, 100, DAY>,
+    pub timeout_ms: Whole<1_000, 10, 60_000>,
+    pub probe_write: Option<bool>,
+}
+
+/// `[[signal]]`: the keys of all kinds together. How often and how long: as `[signals]` says where nothing is said.
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(default)]
+pub(super) struct Signal {
+    pub name: Text,
+    pub kind: Text,
+    pub unit: Text,
+    pub databases: Texts,
+    pub interval_ms: Option<Whole<1_000, 100, DAY>>,
+    pub timeout_ms: Option<Whole<1_000, 10, 60_000>>,
+    pub sql: Text,
+    pub url: Text,
+    pub token: Text,
+    pub pointer: Text,
+    pub query: Text,
+    pub path: Text,
+}
+
 /// `[[job]]`
 #[derive(Debug, Default, serde::Deserialize)]
 #[serde(default)]

@@ -9,21 +9,25 @@ use toml::de::{DeTable, DeValue};
 
 use super::model::{BackgroundUpdates, Config, Databases, Estimator, Places};
 use super::section::{Reader, Section, suggest};
-use super::{admin, controller, database, job, raw, update};
+use super::{admin, controller, database, job, raw, signal, update};
 
 /// The sections of the file.
-const SECTIONS: [&str; 6] = ["background_updates", "database", "controller", "update", "job", "admin"];
+const SECTIONS: [&str; 8] =
+    ["background_updates", "database", "controller", "update", "job", "admin", "signals", "signal"];
 
 /// Reads the whole document. What is wrong is with the reader afterwards, and what is returned then is of no use.
 pub(super) fn config<'a>(reader: &mut Reader<'a>, mut document: DeTable<'a>) -> Config {
     reader.refuse_unknown_keys("", &mut document, &SECTIONS);
-    let [background, databases, controllers, updates, jobs, admin] = SECTIONS.map(|name| document.remove(name));
+    let [background, databases, controllers, updates, jobs, admin, sampling, signals] =
+        SECTIONS.map(|name| document.remove(name));
     let background_updates = background_updates(reader, background);
     let databases = database::databases(reader, databases);
     let known: Vec<&str> = databases.iter().map(|database| database.name.as_str()).collect();
     let controllers = controller::controllers(reader, controllers, &known);
     let updates = update::updates(reader, updates, &known);
     let jobs = job::jobs(reader, jobs, &known);
+    let sampling = signal::settings(reader, sampling);
+    let signals = signal::signals(reader, signals, &sampling, &known);
     let mut config = Config {
         path: reader.source.path.to_owned(),
         background_updates,
@@ -32,6 +36,8 @@ pub(super) fn config<'a>(reader: &mut Reader<'a>, mut document: DeTable<'a>) -> 
         updates,
         jobs,
         admin: admin::admin(reader, admin),
+        sampling,
+        signals,
         warnings: Vec::new(),
     };
     config.warnings = controller::ignored_controllers(&config);

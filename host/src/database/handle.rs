@@ -269,7 +269,7 @@ impl<D: Driver> Database for Handle<D> {
         plainly!(self, sql => self.tables.set_activity(sql, activity))
     }
 
-    async fn add_history(&self, records: &[Record]) -> Result<(), SqlError> {
+    async fn add_history(&self, records: &[Arc<Record>]) -> Result<(), SqlError> {
         in_transaction!(self, sql => async {
             self.tables.add_history(sql, records).await?;
             self.prune(sql).await

@@ -5,6 +5,7 @@
 mod estimate;
 mod handle;
 mod postgres;
+mod sampler;
 mod schema;
 mod sqlite;
 mod survey;
@@ -16,6 +17,8 @@ use std::time::Duration;
 
 use crate::scheduler::database::{Database, Holder};
 use crate::update::sql::System;
+
+pub use sampler::{SamplerOptions, TableInHand, samplers, sql_sampler};
 
 use handle::Handle;
 use tables::Tables;
@@ -144,11 +147,15 @@ pub fn open(url: &str, options: Options) -> Result<Arc<dyn Database>, OpenError>
         let tables = tables(System::Sqlite);
         return Ok(Arc::new(Handle::new(sqlite::Driver::new(path, &options, tables.clone()), tables)));
     }
-    if url.starts_with("postgres://") || url.starts_with("postgresql://") {
+    if is_postgres(url) {
         let tables = tables(System::Postgres);
         return Ok(Arc::new(Handle::new(postgres::Driver::new(url, &options, tables.clone())?, tables)));
     }
     Err(OpenError::Scheme(scheme(url)))
+}
+
+fn is_postgres(url: &str) -> bool {
+    url.starts_with("postgres://") || url.starts_with("postgresql://")
 }
 
 /// The file that a URL means by what follows `sqlite:`; `sqlite:///path` is understood as well.

@@ -4,6 +4,7 @@
 //! row says in its column `queue` which queue table it belongs to. Failures and records are stored as JSON, so that a
 //! new field needs no migration. How the tables are made is `schema`'s business.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
@@ -235,7 +236,7 @@ impl Tables {
     }
 
     /// Adds iterations to the history.
-    pub(crate) async fn add_history(&self, sql: &mut dyn Sql, records: &[Record]) -> Result<(), SqlError> {
+    pub(crate) async fn add_history(&self, sql: &mut dyn Sql, records: &[Arc<Record>]) -> Result<(), SqlError> {
         for chunk in records.chunks(INSERTED_AT_ONCE) {
             let mut values = Vec::with_capacity(chunk.len() * 4);
             let mut places = Vec::with_capacity(chunk.len());
@@ -245,7 +246,7 @@ impl Tables {
                 values.push(self.queue_value());
                 values.push(record.update_name.as_str().into());
                 values.push(record.started_ms.into());
-                values.push(to_json(record)?);
+                values.push(to_json(&**record)?);
             }
             let insert = format!(
                 "insert into tidegate_history (queue, update_name, started_ms, record) values {}",

@@ -10,12 +10,13 @@ use wasmtime::component::{Component, InstancePre};
 use super::bindings::ControllerPre;
 use super::bindings::default_batch_size::WithDefaultBatchSizeIndices;
 use super::bindings::min_batch_size::WithMinBatchSizeIndices;
-use super::host_state::{HostState, NoSignals, linker};
+use super::host_state::{HostState, linker};
 use super::instance::Live;
 use super::limits::Limits;
 use super::log::{Discard, Log};
 use super::{contract, engine, fault};
 use crate::controller::{Callback, Fault, FaultKind};
+use crate::signal::NoSignals;
 
 /// How a component is to be loaded.
 #[derive(Debug, Clone, Default)]

@@ -1,7 +1,7 @@
 //! What the host keeps for one instance, and the imports that it serves from there.
 
 use std::sync::{Arc, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tracing::Level;
 use wasmtime::Result;
@@ -15,31 +15,7 @@ use super::stdio::Lines;
 use super::surroundings::{self, Noted, Surroundings};
 use crate::controller::Inputs;
 use crate::controller::witness::SignalRead;
-
-/// The latest value of one signal of a database's load.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Reading {
-    /// The value, in the signal's own unit.
-    pub value: f64,
-    /// How old it is.
-    pub age: Duration,
-}
-
-/// Answers `signals.read`. Called from inside a guest's call: it must not block.
-pub trait SignalReader: Send + Sync {
-    /// The latest reading of a signal; `None` where there is no such signal or it was never read.
-    fn read(&self, database_name: &str, signal: &str) -> Option<Reading>;
-}
-
-/// Knows no signal.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct NoSignals;
-
-impl SignalReader for NoSignals {
-    fn read(&self, _database_name: &str, _signal: &str) -> Option<Reading> {
-        None
-    }
-}
+use crate::signal::SignalReader;
 
 /// The data of one store.
 pub(super) struct HostState {

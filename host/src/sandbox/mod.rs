@@ -23,11 +23,12 @@ mod text;
 use std::time::Duration;
 
 pub use artifact::{Artifact, LoadOptions};
-pub use host_state::{NoSignals, Reading, SignalReader};
 pub use limits::Limits;
 pub use log::{LogLine, LogSink, LogSource, TracingSink};
 pub use source::{ComponentSource, REASON_BYTES};
 pub use surroundings::{Chance, Clock, Surroundings};
+
+pub use crate::signal::{NoSignals, Reading, SignalReader};
 
 /// A count for a guest. Integers stay below 2^31, for JavaScript engines pass larger ones wrongly.
 fn count(number: u64) -> u32 {

@@ -10,7 +10,7 @@ use wasmtime::component::ResourceAny;
 use super::artifact::Artifact;
 use super::bindings::exports::tidegate::controller::pacing;
 use super::count;
-use super::host_state::{HostState, NoSignals, SignalReader};
+use super::host_state::HostState;
 use super::instance::Live;
 use super::log::{Log, LogSink, TracingSink};
 use super::surroundings::{Noted, Surroundings};
@@ -18,6 +18,7 @@ use super::text::printable;
 use crate::controller::{
     Admission, Batch, CallObserver, Controller, Fault, Inputs, Iteration, Outcome, Source, Subject, Usage,
 };
+use crate::signal::{NoSignals, SignalReader};
 
 /// Bytes of a reason for waiting that are kept, and of an error that is told to a guest.
 pub const REASON_BYTES: usize = 4 << 10;

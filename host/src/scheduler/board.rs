@@ -43,7 +43,10 @@ impl Board {
 
     fn change(&self, name: &str, change: impl FnOnce(&mut DatabaseBoard)) {
         let mut databases = self.databases.lock().unwrap_or_else(PoisonError::into_inner);
-        change(databases.entry(name.to_owned()).or_default());
+        match databases.get_mut(name) {
+            Some(database) => change(database),
+            None => change(databases.entry(name.to_owned()).or_default()),
+        }
     }
 }
 
@@ -71,7 +74,7 @@ pub struct DatabaseBoard {
     /// What was done since this host started, by update name.
     pub totals: BTreeMap<String, Totals>,
     /// The last iterations, the newest last.
-    pub recent: VecDeque<Record>,
+    pub recent: VecDeque<Arc<Record>>,
     /// Updates that ended, the newest last.
     pub ended: VecDeque<Ended>,
     /// When a batch was last committed.
@@ -304,9 +307,12 @@ impl DatabaseBoard {
         }
     }
 
-    fn note_iteration(&mut self, record: &Record, items_per_ms: Option<f64>, at: SystemTime) {
+    fn note_iteration(&mut self, record: &Arc<Record>, items_per_ms: Option<f64>, at: SystemTime) {
         self.enter(Phase::Between, at);
-        let totals = self.totals.entry(record.update_name.clone()).or_default();
+        let totals = match self.totals.get_mut(&record.update_name) {
+            Some(totals) => totals,
+            None => self.totals.entry(record.update_name.clone()).or_default(),
+        };
         if record.is_committed() {
             totals.items = totals.items.saturating_add(record.items);
             totals.iterations += 1;
@@ -319,6 +325,6 @@ impl DatabaseBoard {
         if self.recent.len() == RECENT {
             self.recent.pop_front();
         }
-        self.recent.push_back(record.clone());
+        self.recent.push_back(Arc::clone(record));
     }
 }

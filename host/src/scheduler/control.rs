@@ -2,12 +2,14 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use tokio::sync::watch;
 
+use super::database::Measured;
 use super::{Handlers, Settings};
 use crate::controller::{Policy, ShadowPolicy, SupervisorSettings};
+use crate::signal::{Definition, Reading, Signals};
 
 /// What a running host is to work with from now on, on one database.
 #[derive(Clone)]
@@ -48,6 +50,8 @@ pub struct Control {
     wakes: Arc<watch::Sender<u64>>,
     /// By database name.
     orders: Arc<Mutex<HashMap<String, Orders>>>,
+    /// What is told beside what the host does.
+    signals: Arc<OnceLock<Signals>>,
 }
 
 impl Default for Control {
@@ -57,11 +61,29 @@ impl Default for Control {
             stopping: Arc::new(watch::Sender::new(false)),
             wakes: Arc::new(watch::Sender::new(0)),
             orders: Arc::default(),
+            signals: Arc::default(),
         }
     }
 }
 
 impl Control {
+    /// Has the host write these signals down, too, whenever it writes down what it does, for `status` to tell. The first
+    /// ones given count.
+    pub fn tell_signals(&self, signals: Signals) {
+        let _ = self.signals.set(signals);
+    }
+
+    /// What can be read of one database now.
+    pub(super) fn measured(&self, name: &str) -> Vec<Measured> {
+        let signals = self.signals.get().map(|signals| signals.of(name)).unwrap_or_default();
+        let measured = signals.into_iter().filter_map(|signal| {
+            let Reading { value, age } = signal.reading?;
+            let Definition { name, unit, .. } = signal.definition;
+            Some(Measured { name, value, unit, age_ms: age.as_millis().try_into().unwrap_or(u64::MAX) })
+        });
+        measured.collect()
+    }
+
     /// Pauses (`false`) or resumes all databases of this host before the next batch, until it restarts: Synapse's
     /// `enabled`. To resume lifts the pauses of [`Control::set_pause`] too. A pause stored in a database is apart from
     /// these; all must be lifted.

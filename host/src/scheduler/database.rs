@@ -134,7 +134,7 @@ pub trait Database: Send + Sync {
     ///
     /// # Errors
     /// Whatever the database says.
-    async fn add_history(&self, records: &[Record]) -> Result<(), SqlError>;
+    async fn add_history(&self, records: &[Arc<Record>]) -> Result<(), SqlError>;
 
     /// The last `limit` iterations of an update (of all, where `None`), the newest first; none where tidegate's own
     /// tables are missing.
@@ -361,6 +361,22 @@ pub struct Activity {
     pub shadows: Vec<ShadowReport>,
     /// When this was written, in milliseconds since the Unix epoch.
     pub at_ms: i64,
+    /// The signals as they stood then.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub signals: Vec<Measured>,
+}
+
+/// A signal's reading, as a host writes it down.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Measured {
+    /// The signal.
+    pub name: String,
+    /// What was read.
+    pub value: f64,
+    /// The unit of the value; empty where it has none.
+    pub unit: String,
+    /// How old the reading was, in milliseconds.
+    pub age_ms: u64,
 }
 
 /// One iteration, as the history keeps it.

@@ -83,7 +83,7 @@ pub enum EventKind {
     /// An iteration is over, whatever came of it.
     IterationEnded {
         /// All about it.
-        record: Record,
+        record: Arc<Record>,
         /// Where a batch was committed: Synapse's average_items_per_ms from now on.
         items_per_ms: Option<f64>,
     },
@@ -242,7 +242,9 @@ impl Events {
         for observer in self.observers.read().unwrap_or_else(PoisonError::into_inner).iter() {
             observer.see(&event);
         }
-        // An error only says that nobody listens.
-        let _ = self.sender.send(Arc::new(event));
+        if self.sender.receiver_count() > 0 {
+            // An error only says that nobody listens any more.
+            let _ = self.sender.send(Arc::new(event));
+        }
     }
 }

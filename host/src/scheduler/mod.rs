@@ -27,6 +27,7 @@ use board::Board;
 pub use control::{Control, Replacement};
 use database::{Database, Holder};
 use event::Events;
+use history::History;
 use worker::{PARTING_LIMIT, Worker};
 
 use crate::controller::{Policy, ShadowPolicy, SupervisorSettings, Witness};
@@ -176,8 +177,10 @@ impl Host {
 async fn work(workload: Workload, settings: Settings, events: Events, control: Control) -> End {
     let (done, when_done) = oneshot::channel();
     let (name, database) = (workload.name.clone(), workload.database.clone());
+    let gathered = History::of(&name);
+    events.observe(gathered.clone());
     let mut history = JoinSet::new();
-    history.spawn(history::write_down(name.clone(), database.clone(), events.subscribe(), when_done));
+    history.spawn(gathered.write_down(database.clone(), when_done));
     let end = Worker::new(workload, settings, events, control).run().await;
     // The receiver is gone only if the writer is.
     let _ = done.send(());

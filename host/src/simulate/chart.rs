@@ -68,7 +68,8 @@ pub fn terminal(run: &Run) -> String {
     let length = run.ended_at.as_secs_f64().max(1e-3);
     let mut text = String::new();
     for Panel { title, lines } in panels(run) {
-        let columns: Vec<Vec<f64>> = lines.iter().map(|line| in_columns(line, length)).collect();
+        let mut columns: Vec<Vec<f64>> = lines.iter().map(|line| in_columns(line, length)).collect();
+        round(&mut columns);
         // Writing to a string cannot fail.
         let _ = match constant(&columns) {
             Some(value) => writeln!(text, "{title}: {value:.2} throughout"),
@@ -115,6 +116,14 @@ fn in_columns(line: &[(f64, f64)], length: f64) -> Vec<f64> {
             last
         })
         .collect()
+}
+
+/// Leaves six digits of what a panel shows: rasciigraph counts its rows in `i32`, and does not survive lines whose
+/// values differ by their last bits.
+fn round(columns: &mut [Vec<f64>]) {
+    let largest = columns.iter().flatten().fold(0.0_f64, |largest, value| largest.max(value.abs()));
+    let step = 10_f64.powf((largest.max(1e-6).log10() - 5.0).floor());
+    columns.iter_mut().flatten().for_each(|value| *value = (*value / step).round() * step);
 }
 
 /// A picture of a run as SVG: a chart for each thing that has values, holds in grey.
@@ -175,5 +184,20 @@ impl Panel {
             chart.draw_series(LineSeries::new(line.iter().copied(), color.stroke_width(1))).map_err(in_words)?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_that_differ_by_their_last_bits_are_drawn() {
+        for value in [7.142857142857142, 0.1 + 0.2, 3e9, 1e-9, 0.0] {
+            let mut columns = vec![vec![value, value * (1.0 + f64::EPSILON), value]];
+            round(&mut columns);
+            let drawn = rasciigraph::plot_many(columns, rasciigraph::Config::default().with_height(LINES));
+            assert!(drawn.contains('─'), "{value}: {drawn}");
+        }
     }
 }

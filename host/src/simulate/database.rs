@@ -160,7 +160,7 @@ impl Database for Memory {
         Ok(())
     }
 
-    async fn add_history(&self, _records: &[Record]) -> Result<(), SqlError> {
+    async fn add_history(&self, _records: &[Arc<Record>]) -> Result<(), SqlError> {
         Ok(())
     }
 

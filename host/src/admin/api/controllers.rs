@@ -3,8 +3,8 @@
 use axum::{Json, extract};
 
 use super::caller::{Admin, Viewer};
-use super::extract::{AtController, ControllerPath};
-use super::problem::{Kind, Looking, Problem, Reloading, SteeringIfPossible};
+use super::extract::{AtController, AtDatabase, ControllerPath, DatabasePath};
+use super::problem::{Kind, Looking, LookingAt, Problem, Reloading, SteeringIfPossible};
 use super::view::{Controllers, Signals};
 use crate::admin::State;
 
@@ -64,13 +64,31 @@ fn answer(state: &State, reloaded: Result<(), Vec<String>>) -> Result<Json<Contr
 
 /// The latest reading of each signal
 ///
-/// This version samples none.
+/// With its age, and with the reason where there is no newer one.
 #[utoipa::path(
     get,
     path = "/signals",
     tag = "controllers",
     responses((status = 200, description = "The signals.", body = Signals), Looking)
 )]
-pub(super) async fn signals(_: Viewer) -> Json<Signals> {
-    Json(Signals { signals: Vec::new() })
+pub(super) async fn signals(_: Viewer, extract::State(state): extract::State<State>) -> Json<Signals> {
+    Json(Signals::of(state.live().signals.all()))
+}
+
+/// The signals that a controller can read for a database
+///
+/// Its own, then those of the machine.
+#[utoipa::path(
+    get,
+    path = "/databases/{database}/signals",
+    tag = "controllers",
+    params(DatabasePath),
+    responses((status = 200, description = "The signals.", body = Signals), LookingAt)
+)]
+pub(super) async fn signals_of(
+    _: Viewer,
+    AtDatabase(site): AtDatabase,
+    extract::State(state): extract::State<State>,
+) -> Json<Signals> {
+    Json(Signals::of(state.live().signals.of(&site.name)))
 }

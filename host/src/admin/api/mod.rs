@@ -90,6 +90,7 @@ fn declared() -> (Router<State>, utoipa::openapi::OpenApi) {
         .routes(routes!(controllers::reload_one))
         .routes(routes!(controllers::reload))
         .routes(routes!(controllers::signals))
+        .routes(routes!(controllers::signals_of))
         .split_for_parts();
     let router = router.fallback(unknown_path).method_not_allowed_fallback(wrong_method);
     (Router::new().nest(ROOT, router), Whole::openapi().nest(ROOT, paths))

@@ -4,9 +4,12 @@ mod finding;
 mod plan;
 mod queue;
 
+use std::sync::Arc;
+
 use serde::Serialize;
 use tidegate::config::{self, Config};
 use tidegate::scheduler::database::{Database, QueueRow};
+use tidegate::signal::NoSignals;
 use tidegate::update::{Budget, ErrorClass, Handler, Problem, Progress, Sql, SqlError, UpdateError};
 
 use super::error::{CliError, hint_on};
@@ -191,7 +194,7 @@ fn cannot_be_checked(scene: Scene<'_>, error: &SqlError) -> Finding {
 async fn controllers(config: &Config) -> Vec<Finding> {
     let mut findings = Vec::new();
     for controller in &config.controllers {
-        if let Err(fault) = wiring::controller(controller).await {
+        if let Err(fault) = wiring::controller(controller, Arc::new(NoSignals)).await {
             let message = format!("controller \"{}\": {fault}", controller.name);
             let hint = fault.kind.hint().to_owned();
             let wrong = config.diagnostic(controller.places.of("path"), message, Some(hint));

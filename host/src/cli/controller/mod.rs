@@ -4,6 +4,7 @@ mod check;
 mod fuel;
 mod junit;
 mod load;
+mod new;
 mod replay;
 mod scenario;
 mod test;
@@ -11,7 +12,7 @@ mod test;
 use super::Context;
 use super::error::CliError;
 
-/// Check and try controllers, without a database
+/// Make, check and try controllers, without a database
 #[derive(Debug, clap::Args)]
 pub(super) struct Controller {
     #[command(subcommand)]
@@ -21,6 +22,7 @@ pub(super) struct Controller {
 #[derive(Debug, clap::Subcommand)]
 enum ControllerCommand {
     Check(check::Check),
+    New(new::New),
     Test(test::Test),
     Fuel(fuel::Fuel),
     Replay(replay::Replay),
@@ -31,6 +33,7 @@ impl Controller {
     pub(super) fn prints_json(&self) -> bool {
         match &self.command {
             ControllerCommand::Check(check) => check.json,
+            ControllerCommand::New(_) => false,
             ControllerCommand::Test(test) => test.json,
             ControllerCommand::Fuel(fuel) => fuel.json,
             ControllerCommand::Replay(replay) => replay.json,
@@ -40,6 +43,7 @@ impl Controller {
     pub(super) async fn execute(self, context: &Context) -> Result<(), CliError> {
         match self.command {
             ControllerCommand::Check(check) => check.execute(context).await,
+            ControllerCommand::New(new) => new.execute(),
             ControllerCommand::Test(test) => test.execute(context).await,
             ControllerCommand::Fuel(fuel) => fuel.execute(context).await,
             ControllerCommand::Replay(replay) => replay.execute().await,

@@ -1,7 +1,7 @@
 //! Looking at a host: its databases, their queues, the history of an update.
 
 use reqwest::Method;
-use tidegate::admin::api::view::{Database, Databases, Defined, Iteration, Queue};
+use tidegate::admin::api::view::{Database, Databases, Defined, Iteration, Queue, Signal, Signals};
 
 use super::{CliError, Remote, output};
 
@@ -41,6 +41,15 @@ impl Remote {
             Err(problem) if problem.kind.ends_with(":unknown-update") => Ok(None),
             Err(problem) => Err(super::refusal(problem)),
         }
+    }
+
+    /// The latest readings: those that can be had for one database, or all.
+    pub(crate) async fn signals(&self, database: Option<&str>) -> Result<Vec<Signal>, CliError> {
+        let Signals { signals } = match database {
+            None => self.get(&["signals"], &[]).await?,
+            Some(name) => self.get(&["databases", name, "signals"], &[]).await?,
+        };
+        Ok(signals)
     }
 
     /// The last iterations of an update on a database, the newest first.

@@ -23,12 +23,13 @@ use tidegate::config::Config;
 use tidegate::controller::Witness;
 use tidegate::embed::DatabaseSpec;
 use tidegate::scheduler::{End, Host, Replacement, Summary};
+use tidegate::signal::{Sampling, Signals};
 use tidegate::trace::Recorder;
 use tokio::signal::unix::{SignalKind, signal};
 
 use self::keys::Unechoed;
 use super::error::CliError;
-use super::{Context, output, wiring};
+use super::{Context, output, sampling, wiring};
 use plan::Plan;
 use record::Record;
 
@@ -56,15 +57,19 @@ impl Run {
         // First of all: until it is listened for, SIGHUP ends a process.
         let hangups = api::hangups()?;
         let listeners = api::listen(&config).await?;
-        let Plan { databases, live, recorded, .. } = plan::plan(&config, self.until_done).await;
+        let signals = Signals::default();
+        let Plan { databases, live, recorded, .. } = plan::plan(&config, self.until_done, &signals).await;
         let recorder = self.record.begin(recorded)?;
         let host = host(&config, databases, recorder.as_ref(), self.until_done)?;
+        host.control().tell_signals(signals.clone());
+        let sampling = Arc::new(Sampling::new(signals));
+        sampling.replace(sampling::of_host(&config, &sampling::on(host.board()))?);
         let keys = Arc::new(Unechoed::new());
         let shutdown = shutdown(context.bars.clone(), keys.clone())
             .map_err(|error| CliError::failure("cannot listen for signals").because(error))?;
         host.events().observe(Arc::new(trace::Trace));
         let display = (!output::is_logged()).then(|| display::show(host.events().subscribe(), context.bars.clone()));
-        let state = api::state(&config, &host, live, recorder.clone())?;
+        let state = api::state(&config, &host, live, sampling, recorder.clone())?;
         let control = host.control();
         let reloads = tokio::spawn(api::reload_at(hangups, state.clone()));
         let serving = api::serve(&config, state, api::count(&host)?, listeners);

@@ -1,6 +1,7 @@
 //! The pace of the update that a database has in hand, gathered from events.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tidegate::scheduler::database::Record;
@@ -18,7 +19,7 @@ pub(super) struct Pace {
     done: Option<f64>,
     left: Option<Duration>,
     /// The last iterations, the newest last.
-    recent: VecDeque<Record>,
+    recent: VecDeque<Arc<Record>>,
     /// Items since it was taken in hand.
     items: u64,
     /// Why the controller lets it wait, where that is more than a rest between batches.
@@ -41,7 +42,7 @@ impl Pace {
             }
             EventKind::IterationEnded { record, .. } => {
                 self.items += record.items;
-                self.recent.push_back(record.clone());
+                self.recent.push_back(Arc::clone(record));
                 if self.recent.len() > RECENT as usize {
                     self.recent.pop_front();
                 }
@@ -91,8 +92,8 @@ impl Pace {
             return "in one go, which may take long".to_owned();
         }
         let left = self.left.map(|left| format!("{} left", output::duration(left)));
-        let rate = throughput(self.recent.iter()).map(output::rate);
-        let batch = self.recent.back().filter(|record| record.items > 0).map(batch);
+        let rate = throughput(self.recent.iter().map(AsRef::as_ref)).map(output::rate);
+        let batch = self.recent.back().filter(|record| record.items > 0).map(|record| batch(record));
         let items = Some(format!("{} items", output::count(self.items)));
         [left, rate, batch, items].into_iter().flatten().collect::<Vec<_>>().join(", ")
     }

@@ -12,6 +12,7 @@ use tidegate::controller::{BuiltIn, Fallback, Fault, Policy, ShadowPolicy, Super
 use tidegate::sandbox::ComponentSource;
 use tidegate::scheduler::database::Holder;
 use tidegate::scheduler::{Replacement, Settings};
+use tidegate::signal::Signals;
 use tidegate::trace::Playback;
 use tidegate::trace::format::ControllerFacts;
 
@@ -32,11 +33,11 @@ pub(super) struct Plan {
     pub recorded: Vec<ControllerFacts>,
 }
 
-/// Loads the controllers, and says what every database's loop is to work with.
-pub(super) async fn plan(config: &Config, until_done: bool) -> Plan {
+/// Loads the controllers, which are to read these signals, and says what every database's loop is to work with.
+pub(super) async fn plan(config: &Config, until_done: bool, signals: &Signals) -> Plan {
     let mut loaded = Loaded::new();
     for controller in &config.controllers {
-        loaded.insert(controller.name.as_str(), wiring::controller(controller).await);
+        loaded.insert(controller.name.as_str(), wiring::controller(controller, Arc::new(signals.clone())).await);
     }
     let settings = settings(&config.background_updates, until_done);
     let mut databases = Vec::new();
@@ -67,6 +68,7 @@ pub(super) async fn plan(config: &Config, until_done: bool) -> Plan {
             .collect(),
         access: Access::new(config.admin.as_ref().map(|admin| admin.tokens.clone()).unwrap_or_default()),
         jobs: Jobs::new(config.jobs.iter().map(|job| job.definition.clone()).collect()),
+        signals: signals.clone(),
     };
     let broken = config.controllers.iter().filter_map(|controller| {
         let fault = loaded.get(controller.name.as_str())?.as_ref().err()?;

@@ -1,22 +1,27 @@
 //! Reading the configuration again while a host runs: all of it comes into force, or nothing does.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use tidegate::admin::{Live, LoadedController, Reload};
 use tidegate::config::{Config, Diagnostic};
-use tidegate::scheduler::Control;
+use tidegate::scheduler::{Control, Host};
+use tidegate::signal::Sampling;
 use tidegate::trace::Recorder;
 use tidegate::trace::format::ControllerFacts;
 use tokio::sync::Mutex;
 
 use super::plan::{Plan, plan};
-use crate::cli::environment;
+use crate::cli::sampling::InHand;
+use crate::cli::{environment, sampling};
 
 /// Reads the configuration again for a host that runs.
 pub(super) struct Reloader {
     path: PathBuf,
     control: Control,
+    sampling: Arc<Sampling>,
+    in_hand: InHand,
     /// What is in force.
     config: Mutex<Config>,
     /// Who writes down what controllers are asked, where somebody does.
@@ -25,8 +30,9 @@ pub(super) struct Reloader {
 
 impl Reloader {
     /// For a host that was started with `config`.
-    pub(super) fn new(config: Config, control: Control, recorder: Option<Recorder>) -> Self {
-        Self { path: config.path.clone(), control, config: Mutex::new(config), recorder }
+    pub(super) fn new(config: Config, host: &Host, sampling: Arc<Sampling>, recorder: Option<Recorder>) -> Self {
+        let (control, in_hand) = (host.control(), sampling::on(host.board()));
+        Self { path: config.path.clone(), control, sampling, in_hand, config: Mutex::new(config), recorder }
     }
 
     /// Has a trace tell of the controllers that are in force from now on.
@@ -44,7 +50,7 @@ impl Reload for Reloader {
         let words = |diagnostics: Vec<Diagnostic>| diagnostics.iter().map(ToString::to_string).collect::<Vec<_>>();
         let config = Config::load(&self.path, &environment).map_err(words)?;
         let mut wrong = unchangeable(&in_force, &config);
-        let Plan { databases, broken, live, recorded } = plan(&config, false).await;
+        let Plan { databases, broken, live, recorded } = plan(&config, false, self.sampling.signals()).await;
         wrong.extend(broken.into_iter().map(|(controller, fault)| {
             let message = format!("controller \"{}\": {fault}", controller.name);
             config.diagnostic(controller.places.of("path"), message, Some(fault.kind.hint().to_owned()))
@@ -52,6 +58,8 @@ impl Reload for Reloader {
         if !wrong.is_empty() {
             return Err(words(wrong));
         }
+        let sampled = sampling::of_host(&config, &self.in_hand).map_err(|error| vec![error.to_string()])?;
+        self.sampling.replace(sampled);
         self.note(recorded);
         for (name, replacement) in databases {
             self.control.reload(&name, replacement);
@@ -62,7 +70,7 @@ impl Reload for Reloader {
 
     async fn reload_controller(&self, name: &str, live: &Live) -> Result<Live, Vec<String>> {
         let config = self.config.lock().await;
-        let Plan { databases, broken, live: planned, recorded } = plan(&config, false).await;
+        let Plan { databases, broken, live: planned, recorded } = plan(&config, false, self.sampling.signals()).await;
         if let Some((_, fault)) = broken.into_iter().find(|(controller, _)| controller.name == name) {
             return Err(vec![format!("controller \"{name}\": {fault} (hint: {})", fault.kind.hint())]);
         }

@@ -5,8 +5,9 @@ use std::time::Duration;
 use tidegate::admin::api::view::{Shadow, ShadowDifference};
 use tidegate::scheduler::report::State;
 
-use super::report::{DatabaseReport, FaultReport, Report, UpdateReport};
+use super::report::{DatabaseReport, FaultReport, Report, SignalReport, UpdateReport};
 use crate::cli::output;
+use crate::cli::signals::measure;
 
 /// The whole report.
 pub(super) fn report(report: &Report) -> String {
@@ -24,6 +25,7 @@ fn database(database: &DatabaseReport) -> String {
         let (controller, fault) = (output::inline(controller), output::inline(fault));
         lines.push(format!("  controller, when a host last ran: {controller}\n  its last fault: {fault}"));
     }
+    lines.extend(signals(&database.signals));
     if database.error.is_none() && database.updates.is_empty() {
         lines.push(match database.queue_table_exists {
             true => "  the queue is empty".to_owned(),
@@ -37,6 +39,18 @@ fn database(database: &DatabaseReport) -> String {
         lines.push(updates(&database.updates));
     }
     lines.join("\n")
+}
+
+/// What was measured, in a line; of a reading that is not fresh, how old it is.
+fn signals(signals: &[SignalReport]) -> Option<String> {
+    const FRESH: Duration = Duration::from_secs(5);
+    let told = signals.iter().map(|SignalReport { name, value, unit, age_ms }| {
+        let (told, age) =
+            (format!("{} {}", output::inline(name), measure(*value, unit)), Duration::from_millis(*age_ms));
+        if age < FRESH { told } else { format!("{told} ({} ago)", output::duration(age)) }
+    });
+    let told: Vec<String> = told.collect();
+    (!told.is_empty()).then(|| format!("  signals: {}", told.join(", ")))
 }
 
 /// A controller that is asked beside the one that sets the pace.

@@ -1,10 +1,12 @@
 //! What `status` tells, as data: the shape of its JSON.
 
+use std::time::SystemTime;
+
 use serde::Serialize;
 use tidegate::admin::api::view::Shadow;
 use tidegate::config;
 use tidegate::scheduler::choice::assess;
-use tidegate::scheduler::database::{Activity, Holder, Pause, QueueRow};
+use tidegate::scheduler::database::{Activity, Holder, Measured, Pause, QueueRow, unix_ms};
 use tidegate::scheduler::report::{Doing, Pace, Snapshot, State, state};
 
 /// The whole of it.
@@ -47,6 +49,19 @@ pub(super) struct DatabaseReport {
     pub pause: Option<PauseReport>,
     /// The queue's rows, in their order.
     pub updates: Vec<UpdateReport>,
+    /// What that host has measured there, and of its machine.
+    pub signals: Vec<SignalReport>,
+}
+
+/// A signal's reading.
+#[derive(Debug, Serialize)]
+pub(super) struct SignalReport {
+    pub name: String,
+    pub value: f64,
+    /// The unit of the value; empty where it has none.
+    pub unit: String,
+    /// How old it is.
+    pub age_ms: u64,
 }
 
 /// The host that works on a database.
@@ -147,6 +162,7 @@ impl DatabaseReport {
             last_fault: None,
             pause: None,
             updates: Vec::new(),
+            signals: Vec::new(),
         }
     }
 }
@@ -185,6 +201,7 @@ pub(super) fn database(
     // A host leaves its last words behind, which say nothing of what is done now.
     let last_fault = queue.activity.as_ref().filter(|_| runner.is_none()).and_then(last_fault);
     let activity = queue.activity.filter(|activity| runner.as_ref() == Some(&activity.holder));
+    let signals = activity.as_ref().map(measured).unwrap_or_default();
     let doing = activity.as_ref().and_then(Doing::told);
     let standings = assess(&queue.rows, defined);
     let updates = queue.rows.into_iter().zip(standings).map(|(row, standing)| {
@@ -199,8 +216,23 @@ pub(super) fn database(
         activity: activity.map(ActivityReport::from),
         last_fault,
         pause: queue.pause.map(PauseReport::from),
+        signals,
         ..DatabaseReport::without_queue(database)
     }
+}
+
+/// What a host measured when it last wrote down what it does: older now by the time since then.
+fn measured(activity: &Activity) -> Vec<SignalReport> {
+    let since = unix_ms(SystemTime::now()).saturating_sub(activity.at_ms).try_into().unwrap_or(0);
+    let signals = activity.signals.iter().cloned();
+    signals
+        .map(|Measured { name, value, unit, age_ms }| SignalReport {
+            name,
+            value,
+            unit,
+            age_ms: age_ms.saturating_add(since),
+        })
+        .collect()
 }
 
 fn last_fault(activity: &Activity) -> Option<FaultReport> {

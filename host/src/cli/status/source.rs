@@ -12,7 +12,9 @@ use super::super::enqueue::selected;
 use super::super::error::CliError;
 use super::super::remote::Remote;
 use super::super::wiring;
-use super::report::{self, ActivityReport, DatabaseReport, PauseReport, Report, RunnerReport, UpdateReport};
+use super::report::{
+    self, ActivityReport, DatabaseReport, PauseReport, Report, RunnerReport, SignalReport, UpdateReport,
+};
 
 /// Where to look.
 pub(super) enum Source {
@@ -54,7 +56,9 @@ impl Source {
                     if queue.is_err() {
                         note(&mut unavailable, unseen(&database.name));
                     }
-                    reports.push(seen_by_host(database, queue));
+                    let signals = host.signals(Some(&database.name)).await?;
+                    let signals = signals.into_iter().filter_map(read).collect();
+                    reports.push(DatabaseReport { signals, ..seen_by_host(database, queue) });
                 }
             }
         }
@@ -118,7 +122,14 @@ fn seen_by_host(database: view::Database, queue: Result<view::Queue, String>) ->
         last_fault: None,
         pause,
         updates: queue.updates.into_iter().map(UpdateReport::from).collect(),
+        signals: Vec::new(),
     }
+}
+
+/// A signal that was read.
+fn read(signal: view::Signal) -> Option<SignalReport> {
+    let view::Signal { name, value, unit, age_ms, .. } = signal;
+    Some(SignalReport { name, value: value?, unit, age_ms: age_ms? })
 }
 
 /// What the host does there, where it is the one that works on it.

@@ -1,15 +1,18 @@
 //! The PostgreSQL driver.
 //!
-//! Three connections, each made when it is first needed: one for the lease, one for batches and one-shots, one for the
-//! queue and tidegate's own tables. Each tells the server by its `application_name` who it is.
+//! Three connections for the work, each made when it is first needed: one for the lease, one for batches and one-shots, one for the
+//! queue and tidegate's own tables; samplers have others of their own. Each tells the server by its `application_name`
+//! who it is.
 
 mod connection;
 mod dialect;
 mod error;
 mod held;
 mod inspect;
+mod lag;
 mod lease;
 mod name;
+mod sampler;
 mod tls;
 mod url;
 mod value;
@@ -24,6 +27,7 @@ use self::dialect::PostgresDialect;
 use self::held::{Batch, Held, Slot};
 use self::lease::Key;
 use self::name::Role;
+pub(crate) use self::sampler::{Access, Own, Probe, Statistics};
 use self::url::Target;
 use crate::database::handle::{self, Control};
 use crate::database::tables::Tables;

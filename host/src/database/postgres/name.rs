@@ -13,6 +13,12 @@ pub(super) enum Role {
     Lease,
     Batch,
     Control,
+    /// The server's statistics.
+    Signals,
+    /// A signal of somebody's own.
+    Signal,
+    /// What the foreground feels.
+    Probe,
 }
 
 /// The name of a holder's connection. A host's name that is too long loses its end.
@@ -20,6 +26,9 @@ pub(super) fn of(holder: &Holder, role: Role, key: Option<Key>) -> String {
     let role = match (role, key) {
         (Role::Lease, _) => "lease".to_owned(),
         (Role::Control, _) => "control".to_owned(),
+        (Role::Signals, _) => "signals".to_owned(),
+        (Role::Signal, _) => "signal".to_owned(),
+        (Role::Probe, _) => "probe".to_owned(),
         (Role::Batch, Some(key)) => format!("batch.{}", key.short()),
         (Role::Batch, None) => "batch".to_owned(),
     };

@@ -110,7 +110,7 @@ fn set_up(sqlite: &rusqlite::Connection, jobs: Arc<Jobs>, busy_timeout: Duration
 }
 
 /// Says what is missing better than SQLite's "unable to open database file".
-async fn must_exist(path: &Path) -> Result<(), SqlError> {
+pub(super) async fn must_exist(path: &Path) -> Result<(), SqlError> {
     let problem = match tokio::fs::metadata(path).await {
         Ok(file) if file.is_file() => return Ok(()),
         Ok(_) => "is not a file".to_owned(),

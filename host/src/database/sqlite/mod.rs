@@ -1,7 +1,7 @@
 //! The SQLite driver.
 //!
-//! One connection does everything, since SQLite has one writer anyway: an open batch holds it, and all else waits its
-//! turn. The journal mode stays what it is; `foreign_keys` is on, as in Synapse.
+//! One connection does all the work, since SQLite has one writer anyway: an open batch holds it, and all else waits its
+//! turn; samplers have connections of their own. The journal mode stays what it is; `foreign_keys` is on, as in Synapse.
 
 mod connection;
 mod dialect;
@@ -9,6 +9,7 @@ mod error;
 mod inspect;
 mod lease;
 mod place;
+mod sampler;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use async_trait::async_trait;
 
 use self::connection::{Held, Slot};
 use self::dialect::SqliteDialect;
+pub(crate) use self::sampler::{Own, Probe, Turns, WriteLock};
 use crate::database::handle::{self, Control};
 use crate::database::tables::{self, Tables};
 use crate::database::{DEFAULT_QUEUE_TABLE, Options};

@@ -260,7 +260,7 @@ impl Worker {
             pace.items = pace.items.saturating_add(committed.items);
         }
         let items_per_ms = self.pace(&name).estimator.average_items_per_ms();
-        self.emit(EventKind::IterationEnded { record, items_per_ms });
+        self.emit(EventKind::IterationEnded { record: Arc::new(record), items_per_ms });
         match result {
             Ok(committed) => {
                 self.settle_committed(&plan.row, committed).await;

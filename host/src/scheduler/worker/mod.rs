@@ -83,6 +83,8 @@ pub(super) struct Worker {
     shadows: Vec<Shadow>,
     paces: HashMap<String, Pace>,
     queue: Queue,
+    /// How its rows stand, where that is known: none of it changes while one iteration follows another.
+    standings: Option<Vec<Standing>>,
     /// When the queue was last read; `None` forces a look before the next choice.
     refreshed: Option<Instant>,
     /// When it was last estimated how far the update in hand has come.
@@ -119,6 +121,7 @@ impl Worker {
             eta_ms: None,
             shadows: Vec::new(),
             at_ms: 0,
+            signals: Vec::new(),
         };
         Self {
             workload,
@@ -130,6 +133,7 @@ impl Worker {
             shadows: Vec::new(),
             paces: HashMap::new(),
             queue: Queue::default(),
+            standings: None,
             refreshed: None,
             estimated: None,
             current: None,
@@ -350,9 +354,11 @@ impl Worker {
 
     /// The row to work on: the one in hand where it still can run, or else the first that can.
     fn choose(&mut self) -> Option<QueueRow> {
-        let standings = self.standings();
+        let handlers = &self.workload.handlers;
+        let standings =
+            self.standings.get_or_insert_with(|| assess(&self.queue.rows, &|name| handlers.contains_key(name)));
         let ready = || {
-            let rows = self.queue.rows.iter().zip(&standings);
+            let rows = self.queue.rows.iter().zip(&*standings);
             rows.filter(|(_, standing)| **standing == Standing::Ready).map(|(row, _)| row)
         };
         let in_hand = ready().find(|row| Some(&row.update_name) == self.current.as_ref());
@@ -443,6 +449,7 @@ impl Worker {
     /// Reads the queue, and writes what this host does where that has changed.
     async fn refresh(&mut self) -> Result<(), SqlError> {
         self.queue = self.read_queue().await?;
+        self.standings = None;
         self.record_late().await;
         self.refreshed = Some(Instant::now());
         self.note_available();

@@ -14,6 +14,9 @@ use crate::pace::eta;
 use crate::update::sql::Estimate;
 use crate::update::{Progress, SqlError, UpdateError};
 
+/// How often signals alone are a reason to write down what the host does, in milliseconds.
+const SIGNALS_INTERVAL_MS: i64 = 5_000;
+
 impl Worker {
     pub(super) fn emit(&self, kind: EventKind) {
         self.events.emit(&self.workload.name, kind);
@@ -101,14 +104,19 @@ impl Worker {
         handler.estimate(session.as_sql(), &progress).await
     }
 
-    /// Writes what this host does, where it is not what was last written.
+    /// Writes what this host does, where it is not what was last written. What it measures is written along; where an
+    /// update is in hand, so that the database is written to anyway, also for its own sake, now and then.
     pub(super) async fn write_activity(&mut self) {
-        let at_ms = self.activity_written.as_ref().map_or(0, |written| written.at_ms);
-        let now = Activity { at_ms, ..self.activity.clone() };
-        if self.activity_written.as_ref() == Some(&now) {
-            return;
+        let (signals, at_ms) = (self.control.measured(&self.workload.name), unix_ms(SystemTime::now()));
+        if let Some(written) = &self.activity_written {
+            let as_before =
+                Activity { at_ms: written.at_ms, signals: written.signals.clone(), ..self.activity.clone() };
+            let is_told = signals.is_empty() || self.activity.update_name.is_none();
+            if *written == as_before && (is_told || at_ms - written.at_ms < SIGNALS_INTERVAL_MS) {
+                return;
+            }
         }
-        let now = Activity { at_ms: unix_ms(SystemTime::now()), ..now };
+        let now = Activity { at_ms, signals, ..self.activity.clone() };
         match self.workload.database.set_activity(Some(&now)).await {
             Ok(()) => self.activity_written = Some(now),
             Err(error) => tracing::debug!(%error, "this host's activity could not be written"),

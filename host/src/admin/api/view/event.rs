@@ -1,5 +1,7 @@
 //! An event of the scheduler as JSON. Its shape, by kind, is a promise; new kinds may come at any time.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -286,7 +288,7 @@ fn data(event: &Event) -> EventData {
         }
         EventKind::IterationEnded { record, items_per_ms } => EventData::IterationEnded {
             update: record.update_name.clone(),
-            iteration: Iteration::from(record),
+            iteration: Iteration::from(Arc::unwrap_or_clone(record)),
             average_items_per_ms: items_per_ms,
         },
         EventKind::Progress { update_name: update, done, eta } => {

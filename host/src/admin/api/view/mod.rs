@@ -7,6 +7,7 @@ mod controller;
 mod database;
 mod event;
 mod queue;
+mod signal;
 
 use std::time::Duration;
 
@@ -20,6 +21,7 @@ pub use controller::{
 pub use database::{Database, DatabaseController, Databases, Lease, Totals, UpdateInHand};
 pub use event::{BlockedRow, EventData, HostEvent};
 pub use queue::{Defined, EndedUpdate, Iteration, Queue, QueuedUpdate, StoredPause};
+pub use signal::{Signal, Signals};
 
 use crate::admin::Role;
 use crate::scheduler::database::Holder;
@@ -107,30 +109,6 @@ pub enum Did {
     Paused,
     /// Batches begin again.
     Resumed,
-}
-
-/// The signals.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
-pub struct Signals {
-    /// The latest reading of each.
-    pub signals: Vec<Signal>,
-}
-
-/// The latest reading of a signal: a measure of load that controllers can read.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
-pub struct Signal {
-    /// What it is called.
-    #[schema(example = "replication-lag")]
-    pub name: String,
-    /// The database that it is of.
-    #[schema(example = "master")]
-    pub database: String,
-    /// What was read.
-    #[schema(example = 12.5)]
-    pub value: f64,
-    /// How old the reading is.
-    #[schema(example = 250)]
-    pub age_ms: u64,
 }
 
 /// A duration as whole milliseconds.

@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used)]
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tidegate::controller::{Callback, Fault, FaultKind};
@@ -53,7 +54,7 @@ fn ended() -> EventKind {
         error: None,
         fuel: None,
     };
-    EventKind::IterationEnded { record, items_per_ms: Some(12.2) }
+    EventKind::IterationEnded { record: Arc::new(record), items_per_ms: Some(12.2) }
 }
 
 fn held(seconds: u64, reason: &str) -> EventKind {

@@ -8,7 +8,7 @@ use tidegate::scheduler::database::{Activity, Failure, Holder, Pause, Queue, Que
 use tidegate::scheduler::report::{Pace, Snapshot};
 use tidegate::update::sql::Estimate;
 
-use super::super::report::{self, DatabaseReport, Report};
+use super::super::report::{self, DatabaseReport, Report, SignalReport};
 
 fn configured() -> tidegate::config::Database {
     let text = "[[database]]\nurl = \"sqlite:app.db\"\n";
@@ -47,6 +47,7 @@ fn activity(state: &str, reason: Option<&str>) -> Activity {
         eta_ms: Some(47_000),
         shadows: Vec::new(),
         at_ms: 1_700_000_000_000,
+        signals: Vec::new(),
     }
 }
 
@@ -86,6 +87,25 @@ fn a_held_update_says_why_and_a_controller_its_last_fault() {
     let mut held = activity("held", Some("outside 22:00 to 06:00"));
     held.fault = Some("out of fuel in enter: 10000000 used".to_owned());
     insta::assert_snapshot!(rendered(full(held, None, Some(holder()))));
+}
+
+#[test]
+fn what_was_measured_stands_in_a_line_and_what_is_old_says_so() {
+    let signal = |name: &str, value: f64, unit: &str, age_ms: u64| SignalReport {
+        name: name.to_owned(),
+        value,
+        unit: unit.to_owned(),
+        age_ms,
+    };
+    let signals = vec![
+        signal("replication-lag", 1_234.5, "ms", 700),
+        signal("waiting-sessions", 3.0, "sessions", 90_000),
+        signal("depth\u{7}", 0.25, "", 4_999),
+    ];
+    let database = DatabaseReport { signals, ..full(activity("running", None), None, Some(holder())) };
+    let line = rendered(database).lines().find(|line| line.contains("signals")).map(str::to_owned);
+    let told = "  signals: replication-lag 1,235 ms, waiting-sessions 3 sessions (1m ago), depth\\u{7} 0.25";
+    assert_eq!(line.as_deref(), Some(told));
 }
 
 #[test]

@@ -1,0 +1,96 @@
+//! `tidegate controller new`.
+
+mod language;
+mod template;
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::super::error::CliError;
+use super::super::output;
+use language::Language;
+
+/// The longest name there can be, in bytes.
+const LONGEST_NAME: usize = 64;
+
+/// Make a folder with a controller to start from
+///
+/// It holds a small policy that works, the contract, a build file for the language's ordinary tool, a scenario to test it
+/// with, and a README. It needs nothing of the folder that it is made in, and no database.
+#[derive(Debug, clap::Args)]
+pub(super) struct New {
+    /// The controller's name, and its folder's: small letters, digits and hyphens
+    name: String,
+
+    /// The language to write it in
+    #[arg(long, value_enum)]
+    language: Language,
+}
+
+impl New {
+    pub(super) fn execute(self) -> Result<(), CliError> {
+        check_name(&self.name)?;
+        let folder = PathBuf::from(&self.name);
+        check_folder(&folder)?;
+        let files = template::files(self.language, &self.name);
+        for file in &files {
+            let path = folder.join(&file.path);
+            write(&path, &file.contents)
+                .map_err(|error| CliError::failure(format!("cannot write {}", path.display())).because(error))?;
+        }
+        output::print(&self.told(files.len()))
+    }
+
+    /// What was made, and what to type next.
+    fn told(&self, files: usize) -> String {
+        let (name, language) = (&self.name, self.language);
+        let component = language.component(name);
+        let build = language.build().iter().map(|command| format!("  {command}\n")).collect::<String>();
+        format!(
+            "{name}/: a controller in {}, {files} files; the policy is in {}\n\nNext, with {}:\n  cd {name}\n{build}  \
+             tidegate controller check {component}\n  tidegate controller test {component} scenario.toml\n\n\
+             README.md in it tells where each tool comes from, and how to have a host use it.",
+            language.title(),
+            language.policy(),
+            language.needs(),
+        )
+    }
+}
+
+/// A name has to do as a file's, as a package's of every language, and in a configuration.
+fn check_name(name: &str) -> Result<(), CliError> {
+    let is_plain = |character: char| character.is_ascii_lowercase() || character.is_ascii_digit() || character == '-';
+    let wrong = if !name.starts_with(|first: char| first.is_ascii_lowercase()) {
+        "does not begin with a small letter"
+    } else if !name.chars().all(is_plain) {
+        "has other characters than small letters, digits and hyphens"
+    } else if name.len() > LONGEST_NAME {
+        "has more than 64 characters"
+    } else {
+        return Ok(());
+    };
+    Err(CliError::usage(format!("the name {name:?} {wrong}")).hint("name it as in \"night-shift\" or \"gentle2\""))
+}
+
+/// The folder may be there, if nothing is in it.
+fn check_folder(folder: &Path) -> Result<(), CliError> {
+    let shown = folder.display();
+    match fs::read_dir(folder).map(|mut entries| entries.next().is_none()) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(CliError::usage(format!("the folder {shown} is not empty"))
+            .hint("choose another name, or move away what is in it: nothing is overwritten")),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
+            Err(CliError::usage(format!("{shown} is there, and no folder")).hint("choose another name"))
+        }
+        Err(error) => Err(CliError::failure(format!("cannot read the folder {shown}")).because(error)),
+    }
+}
+
+fn write(path: &Path, contents: &[u8]) -> io::Result<()> {
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    fs::write(path, contents)
+}

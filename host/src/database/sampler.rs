@@ -1,0 +1,109 @@
+//! Samplers of a database's load: each on a connection of its own, with its own short time limits, so that none shares a
+//! connection or a lock with the work on the queue, or waits for another.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::postgres;
+use super::sqlite;
+use super::{OpenError, Options};
+use crate::signal::{Definition, Sampler};
+use crate::update::sql::{Row, TableName, Value};
+
+/// The table that the update in hand works on, at any moment; `None` where there is none, or it is not known.
+pub type TableInHand = Arc<dyn Fn() -> Option<TableName> + Send + Sync>;
+
+/// How a database's load is measured.
+#[derive(Clone)]
+pub struct SamplerOptions {
+    /// How long a statement may take, waiting for locks included; the server, or SQLite, gives it up then. Default: 1 s.
+    pub timeout: Duration,
+    /// Whether the probe writes, too: one row of a table of its own, `tidegate_probe`, which it makes where it is
+    /// missing. Default: false.
+    pub probe_writes: bool,
+    /// What `autovacuum` is about. Default: no table.
+    pub table_in_hand: TableInHand,
+}
+
+impl Default for SamplerOptions {
+    fn default() -> Self {
+        Self { timeout: Duration::from_secs(1), probe_writes: false, table_in_hand: Arc::new(|| None) }
+    }
+}
+
+/// The samplers of what a database is measured by without anybody's doing; `url` and `options` are those of
+/// [`open`](super::open). Nothing connects before the first sample.
+///
+/// # Errors
+/// [`OpenError`] where the URL makes no sense.
+pub fn samplers(url: &str, options: &Options, sampling: &SamplerOptions) -> Result<Vec<Box<dyn Sampler>>, OpenError> {
+    Ok(match place(url)? {
+        Place::Sqlite(path) => {
+            let turns = sqlite::Turns::default();
+            vec![
+                Box::new(sqlite::WriteLock::new(path.clone(), sampling.timeout, turns.clone())),
+                Box::new(sqlite::Probe::new(path, sampling, turns)),
+            ]
+        }
+        Place::Postgres => {
+            let access = postgres::Access::new(url, options, sampling.timeout)?;
+            vec![
+                Box::new(postgres::Statistics::new(access.clone(), sampling)),
+                Box::new(postgres::Probe::new(access, sampling)),
+            ]
+        }
+    })
+}
+
+/// The sampler of what a query of somebody's own says: one row, whose first column is a number. It may not write.
+///
+/// # Errors
+/// [`OpenError`] where the URL makes no sense.
+pub fn sql_sampler(
+    url: &str,
+    options: &Options,
+    definition: Definition,
+    query: &str,
+    timeout: Duration,
+) -> Result<Box<dyn Sampler>, OpenError> {
+    Ok(match place(url)? {
+        Place::Sqlite(path) => Box::new(sqlite::Own::new(path, definition, query, timeout)),
+        Place::Postgres => {
+            Box::new(postgres::Own::new(postgres::Access::new(url, options, timeout)?, definition, query))
+        }
+    })
+}
+
+enum Place {
+    Sqlite(std::path::PathBuf),
+    Postgres,
+}
+
+fn place(url: &str) -> Result<Place, OpenError> {
+    match url.strip_prefix("sqlite:") {
+        Some(path) => super::sqlite_path(path).map(Place::Sqlite).ok_or_else(|| OpenError::SqlitePath(url.to_owned())),
+        None if super::is_postgres(url) => Ok(Place::Postgres),
+        None => Err(OpenError::Scheme(super::scheme(url))),
+    }
+}
+
+/// The number that a query's result is.
+pub(super) fn number(rows: &[Row]) -> Result<f64, String> {
+    let value = match rows {
+        [row] => row.first(),
+        [] => return Err("the query gives no row".to_owned()),
+        rows => return Err(format!("the query gives {} rows, and one is wanted", rows.len())),
+    };
+    match value {
+        Some(Value::Integer(number)) => Ok(*number as f64),
+        Some(Value::Real(number)) => Ok(*number),
+        Some(Value::Text(text)) => text.trim().parse().map_err(|_| format!("the query gives {text:?}, not a number")),
+        Some(Value::Null) => Err("the query gives NULL".to_owned()),
+        Some(Value::Blob(_)) | None => Err("the query gives no number".to_owned()),
+    }
+}
+
+/// A duration in milliseconds, with what is behind the point.
+pub(super) fn ms(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e3
+}

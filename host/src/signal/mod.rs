@@ -1,0 +1,110 @@
+//! Signals: measures of a database's load, sampled in the background, for controllers to decide by.
+//!
+//! A [`Sampler`] measures one or a few signals; [`Sampling`] has each sampled at its own interval, beside all else;
+//! [`Signals`] keeps the latest reading of each, and knows how old it is. A sampler that hangs or fails lets its signals
+//! grow old, and does nothing else. What the host measures by itself is listed in [`BUILT_IN`]; its database drivers make
+//! those samplers, and the ones here measure the machine ([`HostLoad`]), a file ([`File`]) and what a server tells over
+//! HTTP ([`Http`]).
+
+mod file;
+mod http;
+mod load;
+mod reading;
+mod sampling;
+
+use std::fmt;
+
+use async_trait::async_trait;
+
+pub use file::File;
+pub use http::{Address, Http, Part};
+pub use load::HostLoad;
+pub use reading::{NoSignals, Reading, Scope, SignalReader, SignalStatus, Signals};
+pub use sampling::{Sampling, Schedule, Task};
+
+/// What a signal is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Definition {
+    /// What it is called, e.g. "replication-lag".
+    pub name: String,
+    /// The unit of its values, e.g. "ms"; empty where it has none.
+    pub unit: String,
+    /// Where its values come from, in a few words.
+    pub source: String,
+}
+
+/// One measure, of one signal, or why there is none, in words.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sample {
+    /// The signal's name.
+    pub signal: String,
+    /// The value, in the signal's unit.
+    pub value: Result<f64, String>,
+}
+
+impl Sample {
+    /// A measure, or why there is none.
+    pub fn new(signal: &str, value: Result<f64, impl fmt::Display>) -> Self {
+        Self { signal: signal.to_owned(), value: value.map_err(|error| error.to_string()) }
+    }
+}
+
+/// Measures one or a few signals.
+#[async_trait]
+pub trait Sampler: Send + 'static {
+    /// What it measures.
+    fn definitions(&self) -> Vec<Definition>;
+
+    /// Measures. A signal that is left out of the answer is as it was.
+    ///
+    /// It may take as long as it takes: nobody waits for it but its own signals, which grow old. It must not block the
+    /// thread that it is called on. Its future may be dropped at any moment, and it may be called again then.
+    async fn sample(&mut self) -> Vec<Sample>;
+}
+
+/// A signal that a host samples by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BuiltIn {
+    /// Its name.
+    pub name: &'static str,
+    /// The unit of its values.
+    pub unit: &'static str,
+    /// Where its values come from.
+    pub source: &'static str,
+}
+
+impl BuiltIn {
+    /// The signal of this name, where there is one.
+    pub fn named(name: &str) -> Option<&'static BuiltIn> {
+        BUILT_IN.iter().find(|signal| signal.name == name)
+    }
+
+    /// The definitions of these.
+    pub(crate) fn definitions(names: &[&str]) -> Vec<Definition> {
+        let known = names.iter().filter_map(|name| Self::named(name));
+        known
+            .map(|&BuiltIn { name, unit, source }| Definition {
+                name: name.to_owned(),
+                unit: unit.to_owned(),
+                source: source.to_owned(),
+            })
+            .collect()
+    }
+}
+
+/// The signals that a host samples by itself; the README says what each is.
+pub const BUILT_IN: &[BuiltIn] = &[
+    BuiltIn { name: "load", unit: "per core", source: "/proc/loadavg" },
+    BuiltIn { name: "probe-latency", unit: "ms", source: "a tiny read (and write) on a connection of its own" },
+    BuiltIn { name: "replication-lag", unit: "ms", source: "pg_stat_replication, the worst standby" },
+    BuiltIn { name: "replication-lag-bytes", unit: "bytes", source: "pg_stat_replication, the worst standby" },
+    BuiltIn { name: "active-sessions", unit: "sessions", source: "pg_stat_activity" },
+    BuiltIn { name: "waiting-sessions", unit: "sessions", source: "pg_stat_activity" },
+    BuiltIn { name: "oldest-transaction", unit: "ms", source: "pg_stat_activity" },
+    BuiltIn { name: "wal-rate", unit: "bytes/s", source: "pg_current_wal_lsn()" },
+    BuiltIn { name: "autovacuum", unit: "0 or 1", source: "pg_stat_progress_vacuum, the table in hand" },
+    BuiltIn { name: "checkpoint-pressure", unit: "share", source: "pg_control_checkpoint() and max_wal_size" },
+    BuiltIn { name: "wal-size", unit: "bytes", source: "the file beside the database, ending in -wal" },
+    BuiltIn { name: "write-lock", unit: "ms", source: "BEGIN IMMEDIATE on a connection of its own" },
+    BuiltIn { name: "busy-retries", unit: "retries", source: "BEGIN IMMEDIATE on a connection of its own" },
+];

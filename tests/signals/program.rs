@@ -1,0 +1,161 @@
+//! Signals through the program: its command, its status, its API and metrics, a reload, and what hangs.
+
+use std::collections::BTreeMap;
+use std::net::TcpListener;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::support::api::{ADMIN, Api, VIEWER, with_tokens};
+use crate::support::binary::Folder;
+use crate::support::place::{Place, row};
+use crate::support::run::{make_items, touched};
+use crate::support::{on_both, until};
+
+/// A liveness bound.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+const TOUCH: &str = "[[update]]\nname = \"touch\"\nkind = \"backfill\"\ntable = \"items\"\nkey = \"id\"\nset = \"touched = touched + 1\"\n";
+
+const COUNT: &str = "[[signal]]\nname = \"rows\"\nkind = \"sql\"\nsql = \"select count(*) from items\"\nunit = \"rows\"\ninterval_ms = 100\n";
+
+/// What every database of a system has, and the machine.
+fn built_in(place: &Place) -> Vec<&'static str> {
+    let sqlite = ["busy-retries", "probe-latency", "wal-size", "write-lock"].as_slice();
+    let postgres = [
+        "active-sessions",
+        "autovacuum",
+        "checkpoint-pressure",
+        "oldest-transaction",
+        "probe-latency",
+        "replication-lag",
+        "replication-lag-bytes",
+        "waiting-sessions",
+        "wal-rate",
+    ]
+    .as_slice();
+    let system = if place.either("sqlite", "postgres") == "sqlite" { sqlite } else { postgres };
+    [&["load"], system].concat()
+}
+
+fn by_name(signals: &Value) -> BTreeMap<String, Value> {
+    let list = signals["signals"].as_array().unwrap_or_else(|| panic!("{signals}"));
+    list.iter().map(|signal| (signal["name"].as_str().unwrap().to_owned(), signal.clone())).collect()
+}
+
+on_both! {
+    async fn the_command_measures_by_itself(place: Place) {
+        make_items(place, 10).await;
+        let broken = "[[signal]]\nname = \"broken\"\nkind = \"sql\"\nsql = \"select count(*) from missing\"\n";
+        let folder = Folder::new(place, "", "", &format!("{COUNT}{broken}[[signal]]\nname = \"file\"\nkind = \"file\"\npath = \"n\"\n"));
+        folder.write("n", "7");
+        let (said, code) = folder.tidegate(&["signals", "--json"]).await;
+        let json: Value = serde_json::from_str(&said).unwrap_or_else(|error| panic!("{error}: {said}"));
+        assert_eq!((code, &json["version"]), (0, &json!(1)));
+        let signals = by_name(&json);
+        for name in built_in(place) {
+            let signal = &signals[name];
+            let unknown = ["autovacuum", "replication-lag", "replication-lag-bytes"].contains(&name);
+            assert_eq!(signal["value"].is_null(), unknown, "{signal}");
+            assert_eq!(signal["error"].is_string(), unknown, "{signal}");
+            assert_eq!(signal["database"], if name == "load" { Value::Null } else { json!("master") });
+        }
+        assert_eq!((&signals["rows"]["value"], &signals["rows"]["unit"]), (&json!(10.0), &json!("rows")));
+        assert_eq!((&signals["file"]["value"], &signals["file"]["database"]), (&json!(7.0), &Value::Null));
+        assert!(signals["broken"]["error"].as_str().unwrap().contains("missing"), "{}", signals["broken"]);
+        let (said, code) = folder.tidegate(&["signals", "--database", "master"]).await;
+        let line = |name: &str| said.lines().find(|line| line.contains(name)).unwrap_or_else(|| panic!("{said}"));
+        assert_eq!(code, 0, "{said}");
+        assert!(line(" rows ").contains(" 10 rows "), "{said}");
+        assert!(line(" broken ").contains("missing"), "{said}");
+        assert!(place.rows("select count(*) from items").await == ["10"], "it changes nothing");
+        let (said, code) = folder.tidegate(&["signals", "--database", "mastre"]).await;
+        assert!(code == 2 && said.contains("did you mean \"master\"?"), "{said}");
+    }
+
+    async fn a_host_tells_them_by_every_way_and_a_reload_changes_them(place: Place) {
+        make_items(place, 10).await;
+        let signals = "[signals]\ninterval_ms = 100\n";
+        let api = Api::start(place, "", &format!("{TOUCH}{signals}{COUNT}{}", with_tokens())).await;
+        let get = async |path: &str| by_name(&api.get(path, VIEWER).await.json());
+        until("the rows are counted", async || get("/api/v1/signals").await["rows"]["value"] == json!(10.0)).await;
+        let all = get("/api/v1/signals").await;
+        let mut expected: Vec<&str> = built_in(place);
+        expected.push("rows");
+        expected.sort_unstable();
+        assert_eq!(all.keys().map(String::as_str).collect::<Vec<_>>(), expected);
+        assert_eq!(get("/api/v1/databases/master/signals").await.keys().collect::<Vec<_>>(), all.keys().collect::<Vec<_>>());
+        assert!(all["rows"]["age_ms"].as_u64().unwrap() < 10_000);
+        let metrics = api.get("/metrics", VIEWER).await.text;
+        assert!(metrics.contains("tidegate_signal_value{database=\"master\",signal=\"rows\"} 10\n"), "{metrics}");
+        assert!(metrics.contains("tidegate_signal_age_seconds{database=\"master\",signal=\"rows\"} "), "{metrics}");
+        assert!(metrics.contains("tidegate_signal_value{database=\"\",signal=\"load\"} "), "{metrics}");
+        api.folder.write("token", VIEWER);
+        let remote = ["--address", api.address.as_str(), "--token-file", "token"];
+        let (said, code) = api.folder.tidegate(&[&["signals"][..], &remote].concat()).await;
+        assert!(code == 0 && said.contains(" 10 rows "), "{said}");
+        let (said, code) = api.folder.tidegate(&[&["status"][..], &remote].concat()).await;
+        assert!(code == 0 && said.contains("signals: ") && said.contains("rows 10 rows"), "{said}");
+        // A wrong one changes nothing; a right one replaces them all.
+        api.folder.reconfigure("name = \"rows\"", "name = \"load\"");
+        let refused = api.post("/api/v1/reload", ADMIN, json!({})).await;
+        assert!(refused.status == 409 && refused.text.contains("built in"), "{}", refused.text);
+        api.folder.reconfigure("name = \"load\"", "name = \"rows-now\"");
+        api.process.signal("HUP");
+        until("it is sampled under its new name", async || {
+            let signals = get("/api/v1/signals").await;
+            !signals.contains_key("rows") && signals.get("rows-now").is_some_and(|signal| signal["value"] == json!(10.0))
+        })
+        .await;
+    }
+
+    async fn each_signal_is_sampled_as_often_as_configured(place: Place) {
+        make_items(place, 10).await;
+        let file = |name: &str, more: &str| format!("[[signal]]\nname = \"{name}\"\nkind = \"file\"\npath = \"n\"\n{more}");
+        let files = [file("often", "interval_ms = 100\n"), file("seldom", "")].concat();
+        let folder = Folder::new(place, "", "", &format!("[signals]\ninterval_ms = 86400000\n{files}{}", with_tokens()));
+        folder.write("n", "1");
+        let api = Api::start_in(folder).await;
+        let value = async |name: &str| by_name(&api.get("/api/v1/signals", VIEWER).await.json())[name]["value"].clone();
+        until("both are read", async || value("often").await == json!(1.0) && value("seldom").await == json!(1.0)).await;
+        api.folder.write("n", "2");
+        until("one is read again", async || value("often").await == json!(2.0)).await;
+        assert_eq!(value("seldom").await, json!(1.0));
+    }
+
+    /// An endpoint that takes connections and never answers, sampled while an update runs and the host ends.
+    async fn what_hangs_delays_neither_a_batch_nor_the_end(place: Place) {
+        make_items(place, 500).await;
+        place.prepared().await.enqueue(&row("touch")).await.unwrap();
+        let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+        let hangs = format!(
+            "[[signal]]\nname = \"hangs\"\nkind = \"http\"\nurl = \"http://{}/\"\ntimeout_ms = 60000\ninterval_ms = 100\n",
+            silent.local_addr().unwrap()
+        );
+        let rest = format!("{TOUCH}{hangs}{}", with_tokens());
+        let mut api = Api::start(place, "sleep_enabled = false\nmax_batch_size = 10", &rest).await;
+        until("all is done", async || touched(place).await == ["1|500"]).await;
+        let signal = by_name(&api.get("/api/v1/signals", VIEWER).await.json()).remove("hangs").unwrap();
+        assert_eq!(signal["value"], Value::Null);
+        api.process.signal("TERM");
+        assert_eq!(api.process.end(PATIENCE).await, 0, "{}", api.process.said());
+    }
+
+    async fn nothing_is_sampled_where_that_is_off_or_nobody_could_read_it(place: Place) {
+        make_items(place, 10).await;
+        let sessions = "select count(*) from pg_stat_activity where application_name like 'tidegate/%' \
+                        and (application_name like '%/signals' or application_name like '%/probe')";
+        let off = format!("{TOUCH}[signals]\nenabled = false\n{}", with_tokens());
+        let api = Api::start(place, "", &off).await;
+        assert_eq!(api.get("/api/v1/signals", VIEWER).await.json(), json!({ "signals": [] }));
+        let (said, code) = api.folder.tidegate(&["signals"]).await;
+        assert!(code == 0 && said.contains("no signal is sampled"), "{said}");
+        let alone = Folder::new(place, "", "", TOUCH);
+        place.prepared().await.enqueue(&row("touch")).await.unwrap();
+        drop(api);
+        assert_eq!(alone.tidegate(&["run", "--until-done"]).await.1, 0);
+        if place.either("sqlite", "postgres") == "postgres" {
+            assert_eq!(place.rows(sessions).await, ["0"]);
+        }
+    }
+}
