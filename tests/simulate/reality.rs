@@ -89,7 +89,7 @@ async fn real(place: &Place) -> Vec<Record> {
     let mut records = Vec::new();
     while let Ok(event) = events.try_recv() {
         if let EventKind::IterationEnded { record, .. } = &event.kind {
-            records.push(record.clone());
+            records.push(Record::clone(record));
         }
     }
     records
