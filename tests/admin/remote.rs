@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
@@ -58,6 +58,36 @@ on_both! {
         assert_eq!(run(&["cancel", "other"]).await, said("other: cancelled on master"));
         assert_eq!(run(&["cancel", "other"]).await.0, 1);
         assert_eq!(place.rows("select update_name from background_updates").await, ["touch_items"]);
+    }
+
+    async fn what_waits_for_something_is_queued_and_told_over_a_host(place: Place) {
+        make_items(place, 25).await;
+        let api = Api::start(place, SLOW, &with_updates()).await;
+        let site = client();
+        let run = async |arguments: &[&str]| ask(&site, &api.address, "admin", arguments).await;
+        assert_eq!(run(&["pause"]).await.code, 0);
+        let refused = run(&["enqueue", "other", "--depends-on", "touch_itms", "--json"]).await;
+        let error: Value = serde_json::from_str(refused.err.lines().last().unwrap()).unwrap();
+        assert_eq!((refused.code, &error["error"]["exit_code"]), (1, &1.into()), "{}", refused.all());
+        assert_eq!(run(&["enqueue", "touch_items"]).await.code, 0);
+        let queued = run(&["enqueue", "other", "--depends-on", "touch_items", "--json"]).await;
+        let results: Value = serde_json::from_str(&queued.out).unwrap();
+        assert_eq!(results["results"], json!([{ "database": "master", "update": "other", "result": "queued" }]));
+        let told: Value = serde_json::from_str(&run(&["status", "--json"]).await.out).unwrap();
+        let rows = told["databases"][0]["updates"].as_array().unwrap();
+        let other = rows.iter().find(|row| row["name"] == "other").unwrap();
+        assert_eq!((&other["depends_on"], &other["state"]), (&"touch_items".into(), &"waits".into()), "{other}");
+        // A circle is refused as the command refuses it of a database, and nothing is queued.
+        let circle = run(&["enqueue", "fails", "--depends-on", "fails"]).await;
+        let (same, code) = api.folder.tidegate(&["enqueue", "fails", "--depends-on", "fails"]).await;
+        assert_eq!((circle.code, circle.err.trim_end()), (code, same.as_str()));
+        assert!(same.contains("each would wait for the next on master: fails -> fails"), "{same}");
+        let body = json!({ "name": "fails", "depends_on": "fails", "force": true });
+        let over_the_api = api.post("/api/v1/databases/master/updates", ADMIN, body).await;
+        assert_eq!(over_the_api.status, 422, "{}", over_the_api.text);
+        assert!(over_the_api.text.contains("fails -> fails"), "{}", over_the_api.text);
+        let names = place.rows("select update_name from background_updates order by update_name").await;
+        assert_eq!(names, ["other", "touch_items"]);
     }
 
     async fn a_history_is_the_same_over_a_host(place: Place) {

@@ -5,10 +5,11 @@ use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use tidegate::admin::access::{digest, hex};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::synapse::STATUS;
 use crate::assert_told;
-use crate::support::api::{ADMIN, Api, VIEWER};
+use crate::support::api::{ADMIN, Answer, Api, VIEWER, WITHOUT_TOKENS, with_tokens};
 use crate::support::binary::Folder;
 use crate::support::command::Site;
 use crate::support::place::Place;
@@ -96,4 +97,56 @@ async fn a_file_of_tokens_that_everybody_can_read_is_warned_of() {
     assert_told!(&[], "a_file_of_tokens_to_read", site.tidegate(&["pause"]).await.all());
     set(0o666);
     assert_told!(&[], "a_file_of_tokens_to_write", site.tidegate(&["pause"]).await.all());
+}
+
+/// What a browser sends for a page whose name somebody has turned to this machine.
+#[tokio::test]
+async fn without_a_token_only_names_of_this_machine_are_answered() {
+    let place = Place::sqlite();
+    let socket = "unix_socket = \"api.sock\"\n";
+    let api = Api::start(&place, "", &format!("{WITHOUT_TOKENS}{socket}")).await;
+    let port = api.address.rsplit(':').next().unwrap().to_owned();
+    let status = async |path: &str, host: &str| {
+        let request = api.request(reqwest::Method::GET, path).header("host", host);
+        Answer::of(request.send().await.unwrap()).await
+    };
+    for path in ["/", "/metrics", "/healthz", "/api/v1/host", "/_synapse/admin/v1/background_updates/status"] {
+        for host in
+            [format!("localhost:{port}"), format!("127.0.0.1:{port}"), "[::1]".to_owned(), "localhost".to_owned()]
+        {
+            assert_ne!(status(path, &host).await.status, 421, "{path} {host}");
+        }
+        for host in [format!("evil.example:{port}"), "evil.example".to_owned(), "localhost.evil.example".to_owned()] {
+            let refused = status(path, &host).await;
+            assert_eq!((refused.status.as_u16(), refused.content_type.as_str()), (421, "application/problem+json"));
+            let problem = refused.json();
+            assert!(problem["detail"].as_str().unwrap().contains(&host), "{problem}");
+            assert!(problem["hint"].as_str().unwrap().contains("localhost"), "{problem}");
+        }
+    }
+    // No browser gets at a socket in the file system.
+    let mut stream = tokio::net::UnixStream::connect(api.folder.path().join("api.sock")).await.unwrap();
+    stream.write_all(b"GET /api/v1/host HTTP/1.1\r\nhost: evil.example\r\nconnection: close\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+    // Whoever has a token was told it: the name says nothing then.
+    let api = Api::start(&place, "", &with_tokens()).await;
+    let request = api.request(reqwest::Method::GET, "/api/v1/host").header("host", "tide.example").bearer_auth(VIEWER);
+    assert_eq!(request.send().await.unwrap().status(), 200);
+}
+
+#[tokio::test]
+async fn a_stream_of_events_ends_where_a_reload_takes_its_token_back() {
+    let place = Place::sqlite();
+    let mut api = Api::start(&place, "", &with_tokens()).await;
+    let (mut viewers, mut keepers) =
+        (api.events("/api/v1/events", VIEWER).await, api.events("/api/v1/events", ADMIN).await);
+    api.folder.reconfigure(&hex(&digest(VIEWER)), &hex(&digest("another")));
+    api.process.signal("HUP");
+    api.process.says("reloaded the configuration", PATIENCE).await;
+    // Whatever came before; then the end, though the host goes on.
+    while viewers.next().await.is_some() {}
+    api.post("/api/v1/pause", ADMIN, serde_json::json!({ "reason": "a test" })).await;
+    while keepers.next().await.expect("an admin's stream goes on")["kind"] != "paused" {}
 }

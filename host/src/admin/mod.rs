@@ -8,12 +8,13 @@ pub mod api;
 mod health;
 pub mod jobs;
 pub mod metrics;
+mod name;
 mod page;
 pub mod server;
 pub mod state;
 mod synapse;
 
-use axum::Router;
+use axum::{Router, middleware};
 
 pub use access::{Access, Role, Token};
 pub use jobs::{Job, Jobs};
@@ -29,5 +30,6 @@ pub fn router(state: State, metrics: Metrics) -> Router {
         .merge(api::routes())
         .merge(metrics::routes(metrics))
         .merge(synapse::routes());
-    routes.fallback(synapse::elsewhere).with_state(state).merge(page)
+    let routes = routes.fallback(synapse::elsewhere).with_state(state.clone()).merge(page);
+    routes.layer(middleware::from_fn_with_state(state, name::is_ours))
 }

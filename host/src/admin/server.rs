@@ -21,6 +21,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::api::Problem;
+use super::name::ReachedAt;
 
 /// What a client may take.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,8 +56,8 @@ impl Default for Limits {
 /// Where clients connect.
 #[derive(Debug)]
 pub enum Listener {
-    /// Over TCP.
-    Tcp(TcpListener),
+    /// Over TCP, at this address.
+    Tcp(TcpListener, SocketAddr),
     /// Over a socket in the file system, removed when the listener is dropped.
     Unix(UnixListener, SocketFile),
 }
@@ -78,7 +79,9 @@ impl Listener {
     /// # Errors
     /// E.g. an address in use.
     pub async fn tcp(address: SocketAddr) -> io::Result<Self> {
-        TcpListener::bind(address).await.map(Listener::Tcp)
+        let listener = TcpListener::bind(address).await?;
+        let address = listener.local_addr()?;
+        Ok(Listener::Tcp(listener, address))
     }
 
     /// Listens on a Unix socket that only this user and this user's group can open. A socket that a killed host left
@@ -106,10 +109,7 @@ impl Listener {
     /// Where it listens, for a person.
     pub fn describe(&self) -> String {
         match self {
-            Listener::Tcp(listener) => match listener.local_addr() {
-                Ok(address) => format!("http://{address}"),
-                Err(error) => format!("an address unknown: {error}"),
-            },
+            Listener::Tcp(_, address) => format!("http://{address}"),
             Listener::Unix(_, file) => format!("unix:{}", file.0.display()),
         }
     }
@@ -129,7 +129,11 @@ pub async fn serve(
     let slots = Arc::new(Semaphore::new(limits.connections));
     let mut tasks = JoinSet::new();
     for listener in listeners {
-        let (router, limits, slots) = (router.clone(), limits.clone(), slots.clone());
+        let router = match &listener {
+            Listener::Tcp(_, address) => router.clone().layer(Extension(ReachedAt(address.ip()))),
+            Listener::Unix(..) => router.clone(),
+        };
+        let (limits, slots) = (limits.clone(), slots.clone());
         let shutdown = shutdown.clone();
         tasks.spawn(accept(listener, router, limits, slots, shutdown));
     }
@@ -159,7 +163,7 @@ async fn accept(
             // Nobody closes it.
             let slot = slots.clone().acquire_owned().await.ok();
             let accepted = match &listener {
-                Listener::Tcp(listener) => {
+                Listener::Tcp(listener, _) => {
                     listener.accept().await.map(|(stream, _)| Box::pin(stream) as std::pin::Pin<Box<dyn Stream>>)
                 }
                 Listener::Unix(listener, _) => {

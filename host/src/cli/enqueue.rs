@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use tidegate::config::{self, Config};
-use tidegate::scheduler::choice::{Standing, assess};
+use tidegate::scheduler::choice::{Unfit, check_dependency};
 use tidegate::scheduler::database::{Database, NewRow, QueueRow};
 use tidegate::update::{Progress, SqlError};
 
@@ -136,37 +136,9 @@ impl Enqueue {
         Ok(())
     }
 
-    /// Refuses a dependency on what is not queued, which nothing would wait for, and one that closes a circle, in which
-    /// nothing would ever run.
     fn check_dependency(&self, plan: &Plan<'_>) -> Result<(), CliError> {
-        let Some(depends_on) = self.depends_on.as_deref().filter(|_| !plan.names.is_empty()) else { return Ok(()) };
-        let database = &plan.database.name;
-        let is_queued = |name: &str| plan.rows.iter().any(|row| row.update_name == name);
-        if !is_queued(depends_on) && !plan.names.contains(&depends_on) && !self.force {
-            let queued = plan.rows.iter().map(|row| row.update_name.as_str());
-            let hint = match output::nearest(depends_on, queued) {
-                Some(nearest) => format!("did you mean \"{nearest}\"?"),
-                None => {
-                    "queue that first; leave `--depends-on` out where it is done; or insist with `--force`".to_owned()
-                }
-            };
-            let message = format!("nothing would be waited for: \"{depends_on}\" is not queued on {database}");
-            return Err(CliError::failure(message).hint(hint));
-        }
-        let new = plan.names.iter().copied().filter(|name| !is_queued(name)).map(|name| QueueRow {
-            update_name: name.to_owned(),
-            depends_on: Some(depends_on.to_owned()),
-            ..QueueRow::default()
-        });
-        let rows: Vec<QueueRow> = plan.rows.iter().cloned().chain(new).collect();
-        for standing in assess(&rows, &|_| true).split_off(plan.rows.len()) {
-            if let Standing::Cycle(way) = standing {
-                let first = way.first().cloned().unwrap_or_default();
-                let message = format!("each would wait for the next on {database}: {} -> {first}", way.join(" -> "));
-                return Err(CliError::failure(message).hint("let it depend on something else, or on nothing"));
-            }
-        }
-        Ok(())
+        let Some(depends_on) = self.depends_on.as_deref() else { return Ok(()) };
+        check_dependency_on(&plan.database.name, &plan.rows, &plan.names, depends_on, self.force)
     }
 
     async fn carry_out(&self, plan: &Plan<'_>, results: &mut Results) -> Result<(), CliError> {
@@ -208,6 +180,36 @@ impl Enqueue {
             (false, _) => Ok(defining),
             (true, true) => Ok(databases.to_vec()),
             (true, false) => Err(undefined(name, config, databases)),
+        }
+    }
+}
+
+/// Refuses a dependency on what is not queued, which nothing would wait for, and one that closes a circle, in which
+/// nothing would ever run.
+pub(super) fn check_dependency_on(
+    database: &str,
+    rows: &[QueueRow],
+    names: &[&str],
+    depends_on: &str,
+    force: bool,
+) -> Result<(), CliError> {
+    match check_dependency(rows, names, depends_on, force) {
+        Ok(()) => Ok(()),
+        Err(Unfit::NotQueued) => {
+            let queued = rows.iter().map(|row| row.update_name.as_str());
+            let hint = match output::nearest(depends_on, queued) {
+                Some(nearest) => format!("did you mean \"{nearest}\"?"),
+                None => {
+                    "queue that first; leave `--depends-on` out where it is done; or insist with `--force`".to_owned()
+                }
+            };
+            let message = format!("nothing would be waited for: \"{depends_on}\" is not queued on {database}");
+            Err(CliError::failure(message).hint(hint))
+        }
+        Err(Unfit::Cycle(way)) => {
+            let first = way.first().cloned().unwrap_or_default();
+            let message = format!("each would wait for the next on {database}: {} -> {first}", way.join(" -> "));
+            Err(CliError::failure(message).hint("let it depend on something else, or on nothing"))
         }
     }
 }

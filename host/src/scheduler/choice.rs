@@ -89,6 +89,37 @@ pub fn dependents(rows: &[QueueRow], names: &[String]) -> Vec<String> {
     reached.into_iter().filter(|name| !names.iter().any(|named| named == name)).map(str::to_owned).collect()
 }
 
+/// Why updates cannot be queued behind another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unfit {
+    /// The other is not queued: nothing would be waited for.
+    NotQueued,
+    /// Each of these would wait for the next, and the last for the first: none would ever run.
+    Cycle(Vec<String>),
+}
+
+/// Looks whether updates can be queued behind another, which may be one of them. Those that are queued already stay as
+/// they are. With `force` they may also stand behind what is not queued.
+///
+/// # Errors
+/// The first thing that speaks against it.
+pub fn check_dependency(rows: &[QueueRow], names: &[&str], depends_on: &str, force: bool) -> Result<(), Unfit> {
+    let is_queued = |name: &str| rows.iter().any(|row| row.update_name == name);
+    let new: Vec<&str> = names.iter().copied().filter(|name| !is_queued(name)).collect();
+    if new.is_empty() {
+        return Ok(());
+    }
+    if !is_queued(depends_on) && !names.contains(&depends_on) && !force {
+        return Err(Unfit::NotQueued);
+    }
+    let dependencies = rows.iter().filter_map(|row| Some((row.update_name.as_str(), dependency(row)?)));
+    let dependencies: HashMap<&str, &str> = dependencies.chain(new.iter().map(|name| (*name, depends_on))).collect();
+    match new.iter().find_map(|name| cycle(name, &dependencies)) {
+        Some(way) => Err(Unfit::Cycle(way)),
+        None => Ok(()),
+    }
+}
+
 /// The way from `start` back to itself, where there is one. Each row depends on one other at most, so there is but
 /// one way to follow.
 fn cycle(start: &str, dependencies: &HashMap<&str, &str>) -> Option<Vec<String>> {
@@ -157,6 +188,19 @@ mod tests {
                 Standing::Unreadable("its name is no text".to_owned()),
             ]
         );
+    }
+
+    #[test]
+    fn what_would_wait_for_nothing_or_for_itself_is_not_queued() {
+        let rows = [row("a", ""), row("b", "c")];
+        let cycle = |names: &[&str]| Err(Unfit::Cycle(names.iter().map(|&name| name.to_owned()).collect()));
+        assert_eq!(check_dependency(&rows, &["new"], "a", false), Ok(()));
+        assert_eq!(check_dependency(&rows, &["new"], "gone", false), Err(Unfit::NotQueued));
+        assert_eq!(check_dependency(&rows, &["new"], "gone", true), Ok(()));
+        assert_eq!(check_dependency(&rows, &["new"], "new", false), cycle(&["new"]));
+        assert_eq!(check_dependency(&rows, &["c"], "b", true), cycle(&["c", "b"]));
+        assert_eq!(check_dependency(&rows, &["d", "c"], "b", false), cycle(&["c", "b"]));
+        assert_eq!(check_dependency(&rows, &["b"], "gone", false), Ok(()), "it is queued, and stays as it is");
     }
 
     proptest! {

@@ -13,6 +13,7 @@ use futures_util::{Stream, stream};
 use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
+use tokio::time::timeout;
 use utoipa::{IntoParams, ToSchema};
 
 use super::caller::Viewer;
@@ -26,6 +27,9 @@ use crate::scheduler::event::{Event, EventKind};
 
 /// How often a comment is sent where nothing happens, so that nobody on the way takes the connection for dead.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+/// How often it is looked whether a client still may look, where nothing happens.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Which events are wanted.
 #[derive(Deserialize, IntoParams)]
@@ -62,7 +66,7 @@ enum Message {
 /// A stream of server-sent events, each with `id` and, as `data`, one JSON object whose `kind` tells what happened. A
 /// comment comes every 15 s while nothing does. A client that lags more than 65,536 events behind loses the oldest, and is
 /// told how many by an object of the kind `lost`, which has no `id`; so is one that comes back with `Last-Event-ID` and
-/// missed some, for nothing is repeated. The stream ends when the host stops.
+/// missed some, for nothing is repeated. The stream ends when the host stops, and when a reload takes the token back.
 #[utoipa::path(
     get,
     path = "/events",
@@ -87,7 +91,7 @@ pub(super) async fn events(
         site(&state, name)?;
     }
     let (events, last) = state.events().subscribe_after();
-    let seen = headers.get("last-event-id").map(|id| id.to_str().unwrap_or_default());
+    let seen = headers.get("last-event-id").map(|id| id.to_str().unwrap_or_default().to_owned());
     let feed = Feed {
         started_at_ms: unix_ms(state.started_at()),
         running: state
@@ -100,8 +104,9 @@ pub(super) async fn events(
         events,
         database,
         missed: None,
+        may_look: Box::new(move || state.live().access.may_look(&headers)),
     };
-    let feed = Feed { missed: seen.and_then(|seen| feed.missed_since(seen, last)), ..feed };
+    let feed = Feed { missed: seen.and_then(|seen| feed.missed_since(&seen, last)), ..feed };
     let sse = Sse::new(messages(feed)).keep_alive(KeepAlive::new().interval(KEEP_ALIVE));
     // Proxies that gather answers before they pass them on are asked not to.
     Ok(([("x-accel-buffering", "no")], sse))
@@ -118,6 +123,8 @@ struct Feed {
     control: Control,
     /// The databases that the host has not stopped work on.
     running: BTreeSet<String>,
+    /// Whether the client still may: a reload may have taken its token back.
+    may_look: Box<dyn Fn() -> bool + Send>,
 }
 
 fn wanted(database: Option<&String>, name: &str) -> bool {
@@ -146,7 +153,13 @@ impl Feed {
             if self.running.is_empty() && self.control.is_stopping() {
                 return None;
             }
-            match self.events.recv().await {
+            let received = timeout(LOOK, self.events.recv()).await;
+            if !(self.may_look)() {
+                return None;
+            }
+            // Where nothing happened.
+            let Ok(received) = received else { continue };
+            match received {
                 Ok(event) if wanted(self.database.as_ref(), &event.database) => {
                     if matches!(event.kind, EventKind::Stopped) {
                         self.running.remove(&event.database);
@@ -196,6 +209,7 @@ mod tests {
             missed: None,
             control: Control::default(),
             running: running.map(str::to_owned).collect(),
+            may_look: Box::new(|| true),
         }
     }
 

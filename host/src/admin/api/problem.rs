@@ -56,6 +56,7 @@ pub(super) enum Kind {
     NoToken,
     UnknownToken,
     NotAllowed,
+    AnotherHost,
     UnknownPath,
     UnknownDatabase,
     UnknownUpdate,
@@ -81,6 +82,7 @@ impl Kind {
             Kind::NoToken => ("no-token", StatusCode::UNAUTHORIZED, "A token is needed"),
             Kind::UnknownToken => ("unknown-token", StatusCode::UNAUTHORIZED, "The token is not known"),
             Kind::NotAllowed => ("not-allowed", StatusCode::FORBIDDEN, "The token does not allow this"),
+            Kind::AnotherHost => ("another-host", StatusCode::MISDIRECTED_REQUEST, "The request is for another host"),
             Kind::UnknownPath => ("unknown-path", StatusCode::NOT_FOUND, "There is nothing at this path"),
             Kind::UnknownDatabase => ("unknown-database", StatusCode::NOT_FOUND, "There is no such database"),
             Kind::UnknownUpdate => ("unknown-update", StatusCode::NOT_FOUND, "There is no such update"),
@@ -128,6 +130,12 @@ impl Problem {
     pub(super) fn database(name: &str, error: &SqlError) -> Self {
         Self::new(Kind::Database, format!("database \"{name}\": {error}"))
             .hint("nothing that the answer does not name was done; see whether the database runs and can be reached")
+    }
+
+    /// Where a request names a host that this is not, and anybody who can connect may look.
+    pub(in crate::admin) fn another_host(name: &str) -> Self {
+        Self::new(Kind::AnotherHost, format!("the header `Host` is {name:?}, which is no address of this host"))
+            .hint("ask for localhost or the address in `listen`; with a token ([[admin.token]]) any name will do")
     }
 
     /// Where an answer took longer than the configuration allows.

@@ -14,7 +14,7 @@ use super::problem::{
 use super::view::{self, Did, Done, Results};
 use crate::admin::{Site, State};
 use crate::scheduler::board::{DatabaseBoard, LeaseState, Phase};
-use crate::scheduler::choice::dependents;
+use crate::scheduler::choice::{Unfit, check_dependency, dependents};
 use crate::scheduler::database::NewRow;
 use crate::update::{Progress, SqlError};
 
@@ -132,8 +132,8 @@ pub(super) async fn enqueue(
     }
     let prepared = site.database.prepare().await;
     prepared.map_err(|error| refused(&site, &error))?;
-    if let Some(other) = new.depends_on.as_ref().filter(|_| !new.force) {
-        check_dependency(&site, &new.name, other).await?;
+    if let Some(other) = &new.depends_on {
+        check_dependency_on(&site, &new, other).await?;
     }
     let row = NewRow {
         update_name: new.name.clone(),
@@ -167,14 +167,23 @@ fn check_definition(state: &State, site: &Site, new: &NewUpdate) -> Result<(), P
     })
 }
 
-async fn check_dependency(site: &Site, name: &str, other: &str) -> Result<(), Problem> {
+async fn check_dependency_on(site: &Site, new: &NewUpdate, other: &str) -> Result<(), Problem> {
     let queue = site.database.queue().await.map_err(|error| refused(site, &error))?;
-    let queued = |name: &str| queue.rows.iter().any(|row| row.update_name == name);
-    if queued(other) || queued(name) {
-        return Ok(());
+    let refused = |why: String, hint: &'static str| Err(Problem::new(Kind::Invalid, why).hint(hint));
+    match check_dependency(&queue.rows, &[&new.name], other, new.force) {
+        Ok(()) => Ok(()),
+        Err(Unfit::NotQueued) => refused(
+            format!("\"depends_on\": {other:?} is not queued on database \"{}\"", site.name),
+            "queue that one first; or send `\"force\": true`",
+        ),
+        Err(Unfit::Cycle(way)) => {
+            let first = way.first().cloned().unwrap_or_default();
+            refused(
+                format!("\"depends_on\": each would wait for the next: {} -> {first}", way.join(" -> ")),
+                "let it depend on something else, or on nothing",
+            )
+        }
     }
-    Err(Problem::new(Kind::Invalid, format!("\"depends_on\": {other:?} is not queued on database \"{}\"", site.name))
-        .hint("queue that one first; or send `\"force\": true`"))
 }
 
 /// What to cancel besides.

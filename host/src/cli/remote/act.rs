@@ -9,6 +9,7 @@ use tidegate::scheduler::choice::dependents;
 use tidegate::scheduler::database::QueueRow;
 use tidegate::update::Progress;
 
+use super::super::enqueue::check_dependency_on;
 use super::super::results::Results;
 use super::{CliError, Remote};
 
@@ -67,6 +68,14 @@ impl Remote {
                 }
             }
             planned.extend(defining.into_iter().map(|database| (database, name)));
+        }
+        if let Some(depends_on) = rows.depends_on {
+            for database in &databases {
+                let names = planned.iter().filter(|(on, _)| **on == database.name);
+                let names: Vec<&str> = names.map(|(_, name)| name.as_str()).collect();
+                let queued: Vec<QueueRow> = self.rows(&database.name).await?.into_iter().map(row).collect();
+                check_dependency_on(&database.name, &queued, &names, depends_on, rows.force)?;
+            }
         }
         for (database, name) in planned {
             let body = json!({
