@@ -298,10 +298,14 @@ fn text_of(page: &Path, dead: &mut Vec<String>) -> String {
         if line.starts_with("```") {
             in_code = !in_code;
         } else if let Some(included) = line.strip_prefix("{{#include ").and_then(|rest| rest.strip_suffix("}}")) {
+            // Behind the file may stand which part of it: its lines, or what is between two comments.
+            let (included, part) = included.split_once(':').unwrap_or((included, ""));
             let included = page.parent().unwrap().join(included);
-            if !included.is_file() {
+            let is_there =
+                |text: String| !part.starts_with(char::is_alphabetic) || text.contains(&format!("ANCHOR: {part} "));
+            if !fs::read_to_string(&included).is_ok_and(is_there) {
                 dead.push(format!("{}: {line}", page.display()));
-            } else if !in_code {
+            } else if !in_code && part.is_empty() {
                 text.push_str(&text_of(&included, dead));
             }
         } else if !in_code {

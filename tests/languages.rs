@@ -7,6 +7,9 @@
 #[path = "support/tutorial.rs"]
 mod tutorial;
 
+use std::path::Path;
+use std::process::Command;
+
 use tutorial::follow;
 
 #[test]
@@ -32,4 +35,79 @@ fn the_tutorial_in_go_works_as_it_is_written() {
 #[test]
 fn the_tutorial_in_zig_works_as_it_is_written() {
     follow("zig");
+}
+
+/// Builds a controller of `guests/` by its Makefile, and runs it through a scenario: its own, or a standard one, with this
+/// setting besides.
+fn test_guest(name: &str, scenario: &str, setting: &str) -> String {
+    let guests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../guests");
+    let mut make = Command::new("make");
+    make.arg("-C")
+        .arg(&guests)
+        .arg(name)
+        .env_remove("CARGO_TARGET_DIR")
+        .env_remove("MAKEFLAGS")
+        .env_remove("MAKELEVEL");
+    let made = make.output().unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let mut test = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+    let shared = Path::new(env!("CARGO_TARGET_TMPDIR")).join("compiled");
+    test.current_dir(guests.join(name)).env("XDG_CACHE_HOME", shared).env("COLUMNS", "100").env_remove("RUST_LOG");
+    let component = format!("../target/components/{name}.wasm");
+    let arguments = ["--log", "error", "controller", "test", &component, scenario, "--set", setting];
+    let tested = test.args(arguments).output().unwrap();
+    [tested.stdout, tested.stderr].map(|bytes| String::from_utf8(bytes).unwrap()).concat()
+}
+
+#[test]
+fn a_canary_goes_at_full_speed_once_its_small_batches_succeeded() {
+    let told = test_guest("js-canary", "scenario.toml", "canary_batches=10");
+    assert!(told.contains("js-canary: passed; finished at 0:00:26.365, 50,000 items in 276 batches"), "{told}");
+    // Without the canary there are fewer, larger batches.
+    let told = test_guest("js-canary", "scenario.toml", "canary_batches=0");
+    assert!(told.contains("50,000 items in 25"), "{told}");
+    let told = test_guest("js-canary", "scenario.toml", "canary_batches=ten");
+    assert!(told.contains("setting `canary_batches` is \"ten\", not a number"), "{told}");
+}
+
+#[test]
+fn a_budget_is_kept_whatever_an_item_costs() {
+    let told = test_guest("as-budget", "scenario.toml", "items_per_second=1000");
+    assert!(told.contains("as-budget: passed; finished at 0:01:39"), "{told}");
+    // Half the budget takes twice as long, which is longer than the scenario allows.
+    let told = test_guest("as-budget", "scenario.toml", "items_per_second=500");
+    assert!(told.contains("FAIL  finished_within_ms: finished at 0:03:19"), "{told}");
+    let told = test_guest("as-budget", "scenario.toml", "items_per_second=0");
+    assert!(told.contains("setting `items_per_second` is 0: nothing would ever run"), "{told}");
+}
+
+#[test]
+fn the_pace_in_zig_is_synapses() {
+    let told = test_guest("zig-steady", "scenario.toml", "sleep_duration_ms=1000");
+    assert!(told.contains("zig-steady: passed; finished at 0:01:52.223, 20,000 items in 102 batches"), "{told}");
+    let told = test_guest("zig-steady", "scenario.toml", "sleep_enabled=false");
+    assert!(told.contains("zig-steady: passed; finished at 0:00:1"), "{told}");
+    let told = test_guest("zig-steady", "scenario.toml", "sleep_enabled=maybe");
+    assert!(told.contains("setting `sleep_enabled` is \"maybe\", not true or false"), "{told}");
+}
+
+/// What is the contract in a language is the same in the template and in the controllers.
+#[test]
+fn guests_carry_the_contract_and_what_speaks_it_as_the_templates_do() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let read = |path: &str| std::fs::read_to_string(root.join(path)).unwrap_or_else(|error| panic!("{path}: {error}"));
+    for guest in ["js-canary", "as-budget", "zig-steady"] {
+        assert_eq!(read(&format!("guests/{guest}/wit/controller.wit")), read("wit/controller.wit"), "{guest}");
+    }
+    for (guest, template, file) in [
+        ("as-budget", "assemblyscript", "contract.ts"),
+        ("as-budget", "assemblyscript", "exports.ts"),
+        ("as-budget", "assemblyscript", "names.mjs"),
+        ("zig-steady", "zig", "contract.zig"),
+        ("zig-steady", "zig", "requirements.txt"),
+    ] {
+        let (copy, original) =
+            (read(&format!("guests/{guest}/{file}")), read(&format!("host/templates/{template}/{file}")));
+        assert_eq!(copy, original, "{guest}/{file}");
+    }
 }

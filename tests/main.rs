@@ -21,6 +21,7 @@ mod layers;
 mod sandbox;
 mod scheduler;
 mod signals;
+mod simulate;
 mod supervisor;
 mod support;
 mod templates;

@@ -125,4 +125,6 @@ pub const MASKS: &[(&str, &str)] = &[
     (r"(?:/[\w.-]+)+/\.tmp\w+", "[folder]"),
     (r"127\.0\.0\.1:\d+", "[server]"),
     (r"\b[0-9a-f]{64}\b", "[digest]"),
+    // What was measured, or was not yet.
+    (r"  signals: [^\n]*\n", ""),
 ];

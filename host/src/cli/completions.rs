@@ -55,10 +55,10 @@ fn reference() -> String {
     ];
     let shown = |command: &&mut Command| !command.is_hide_set() && command.get_name() != "help";
     for command in root.get_subcommands_mut().filter(shown) {
-        parts.push(format!("## `tidegate {}`", command.get_name()));
-        parts.push(told(command));
-        parts.push(format!("```text\n{}\n```", command.render_usage()));
-        parts.push(list(command, |argument| !argument.is_global_set()));
+        parts.extend(section(command, "##"));
+        for command in command.get_subcommands_mut().filter(shown) {
+            parts.extend(section(command, "###"));
+        }
     }
     let codes: Vec<&str> = EXIT_CODES.lines().skip(1).map(str::trim).collect();
     parts.push(format!("## Exit codes\n\n```text\n{}\n```", codes.join("\n")));
@@ -69,6 +69,17 @@ fn reference() -> String {
     );
     parts.retain(|part| !part.is_empty());
     parts.join("\n\n") + "\n"
+}
+
+/// What there is to know of a command.
+fn section(command: &mut Command, heading: &str) -> [String; 4] {
+    let name = command.get_bin_name().unwrap_or(command.get_name()).to_owned();
+    [
+        format!("{heading} `{name}`"),
+        told(command),
+        format!("```text\n{}\n```", command.render_usage()),
+        list(command, |argument| !argument.is_global_set()),
+    ]
 }
 
 /// What a command does, in its own words.

@@ -68,16 +68,9 @@ pub fn terminal(run: &Run) -> String {
     let length = run.ended_at.as_secs_f64().max(1e-3);
     let mut text = String::new();
     for Panel { title, lines } in panels(run) {
-        let mut columns: Vec<Vec<f64>> = lines.iter().map(|line| in_columns(line, length)).collect();
-        round(&mut columns);
+        let columns = lines.iter().map(|line| in_columns(line, length)).collect();
         // Writing to a string cannot fail.
-        let _ = match constant(&columns) {
-            Some(value) => writeln!(text, "{title}: {value:.2} throughout"),
-            None => {
-                let config = rasciigraph::Config::default().with_height(LINES).with_offset(10);
-                writeln!(text, "{title}\n{}", without_padding(&rasciigraph::plot_many(columns, config)))
-            }
-        };
+        let _ = writeln!(text, "{title}{}", drawn(columns));
     }
     let held = holds(run);
     let width = length / COLUMNS as f64;
@@ -88,6 +81,24 @@ pub fn terminal(run: &Run) -> String {
     let marks: String = (0..COLUMNS).map(mark).collect();
     let _ = write!(text, "held\n{:>11} {marks}\n{:>12}0 to {}", "", "", time(run.ended_at));
     text
+}
+
+/// The lines of a panel, below its title; beside it where there is but one value.
+fn drawn(mut columns: Vec<Vec<f64>>) -> String {
+    round(&mut columns);
+    if let Some(value) = constant(&columns) {
+        return format!(": {value:.2} throughout");
+    }
+    let config = rasciigraph::Config::default().with_height(LINES).with_offset(10);
+    format!("\n{}", without_padding(&rasciigraph::plot_many(columns, config)))
+}
+
+/// Leaves six digits of what a panel shows: rasciigraph counts its rows in `i32`, and does not survive lines whose
+/// values differ by their last bits.
+fn round(columns: &mut [Vec<f64>]) {
+    let largest = columns.iter().flatten().fold(0.0_f64, |largest, value| largest.max(value.abs()));
+    let step = 10_f64.powf((largest.max(1e-6).log10() - 5.0).floor());
+    columns.iter_mut().flatten().for_each(|value| *value = (*value / step).round() * step);
 }
 
 /// The one value of all lines, where they have but one.
@@ -116,14 +127,6 @@ fn in_columns(line: &[(f64, f64)], length: f64) -> Vec<f64> {
             last
         })
         .collect()
-}
-
-/// Leaves six digits of what a panel shows: rasciigraph counts its rows in `i32`, and does not survive lines whose
-/// values differ by their last bits.
-fn round(columns: &mut [Vec<f64>]) {
-    let largest = columns.iter().flatten().fold(0.0_f64, |largest, value| largest.max(value.abs()));
-    let step = 10_f64.powf((largest.max(1e-6).log10() - 5.0).floor());
-    columns.iter_mut().flatten().for_each(|value| *value = (*value / step).round() * step);
 }
 
 /// A picture of a run as SVG: a chart for each thing that has values, holds in grey.
@@ -192,12 +195,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_that_differ_by_their_last_bits_are_drawn() {
-        for value in [7.142857142857142, 0.1 + 0.2, 3e9, 1e-9, 0.0] {
-            let mut columns = vec![vec![value, value * (1.0 + f64::EPSILON), value]];
-            round(&mut columns);
-            let drawn = rasciigraph::plot_many(columns, rasciigraph::Config::default().with_height(LINES));
-            assert!(drawn.contains('─'), "{value}: {drawn}");
+    fn lines_that_differ_by_their_last_digits_are_drawn() {
+        for (value, other, expected) in [
+            (7.142857142857142, 7.142857142857143, ": 7.14 throughout"),
+            (3e9, 3e9 + 1.0, ": 3000000000.00 throughout"),
+            (0.0, 1e-9, ": 0.00 throughout"),
+            (3e9, 3e9 + 1e5, "\n"),
+            (1e12, 1.0, "\n"),
+        ] {
+            let drawn = drawn(vec![vec![value, other, value]]);
+            assert!(drawn.starts_with(expected), "{value} {other}: {drawn}");
         }
     }
 }

@@ -229,8 +229,15 @@ impl<'a> Stage<'a> {
                             return Parting::Killed;
                         }
                         Happening::Done(Deed::Reload) => control.reload(DATABASE, self.replacement()),
-                        Happening::Done(Deed::Pause) => self.memory.pause(Some(&Pause { since_ms: 0, reason: None })),
-                        Happening::Done(Deed::Resume) => self.memory.pause(None),
+                        // Stored, so that it outlasts a restart, and told, so that it is heeded at once.
+                        Happening::Done(Deed::Pause) => {
+                            self.memory.pause(Some(&Pause { since_ms: 0, reason: None }));
+                            control.set_pause(DATABASE, Some(None));
+                        }
+                        Happening::Done(Deed::Resume) => {
+                            self.memory.pause(None);
+                            control.set_pause(DATABASE, None);
+                        }
                         Happening::Done(Deed::Retry(update_name)) => _ = self.memory.forget(&update_name),
                         Happening::Queued(row) => _ = self.memory.insert(&row),
                     }

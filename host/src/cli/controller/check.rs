@@ -156,9 +156,7 @@ impl About {
 /// What a guest gets by an import.
 fn granted(import: &str) -> &'static str {
     let of = |prefix: &str| import.starts_with(prefix);
-    if of("tidegate:controller/") {
-        "granted"
-    } else if of("wasi:clocks/") || of("wasi:random/") || of("wasi:io/") {
+    if ["tidegate:controller/", "wasi:clocks/", "wasi:random/", "wasi:io/"].into_iter().any(of) {
         "granted"
     } else if of("wasi:cli/stdout") || of("wasi:cli/stderr") {
         "granted: lines go to the log"
@@ -170,6 +168,10 @@ fn granted(import: &str) -> &'static str {
         "linked, nothing granted: no variables, no arguments"
     } else if of("wasi:cli/stdin") {
         "linked, nothing granted: it is at its end"
+    } else if of("wasi:cli/exit") {
+        "granted: it costs the instance, as a trap does"
+    } else if of("wasi:cli/terminal") {
+        "linked, nothing granted: there is no terminal"
     } else {
         "linked"
     }

@@ -111,7 +111,17 @@ fn of<'a>(callbacks: &'a [CallbackUse], callback: &str) -> Option<&'a CallbackUs
 }
 
 fn table(callbacks: &[CallbackUse], before: Option<&[CallbackUse]>) -> String {
-    let headings = ["Callback", "Calls", "Fuel", "Median", "Most", "Memory", "Median", "Most", "Median before"];
+    let headings = [
+        "Callback",
+        "Calls",
+        "Fuel: least",
+        "median",
+        "most",
+        "Memory: least",
+        "median",
+        "most",
+        "fuel before: median",
+    ];
     let mut table = output::table(if before.is_some() { &headings } else { &headings[..8] });
     for CallbackUse { callback, calls, fuel, memory_bytes } in callbacks {
         let numbers = [*calls].into_iter().chain(*fuel).chain(*memory_bytes).map(output::count);

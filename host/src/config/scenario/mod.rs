@@ -23,6 +23,9 @@ use crate::simulate::scenario::Span;
 
 pub use standard::{STANDARD, standard};
 
+/// The version of scenarios that this program reads.
+const VERSION: i64 = 1;
+
 /// Where the wall clock stands at the start where nothing is said: 2026-01-05T12:00:00Z, a Monday.
 const START: Duration = Duration::from_secs(1_767_614_400);
 
@@ -72,11 +75,16 @@ fn scenario<'a>(reader: &mut Reader<'a>, mut document: Table<'a>) -> Option<Scen
     let (settings, limits, host) = (take("settings"), take("limits"), take("host"));
     let (clock, updates, load, stalls) = (take("clock"), take("update"), take("load"), take("stall"));
     let (signals, actions, expect) = (take("signal"), take("action"), take("expect"));
-    let section = reader.section::<raw::Scenario>("a scenario", document);
+    let section = reader.section::<raw::Scenario>("the scenario", document);
     let raw = &section.values;
     if !section.has("version") {
         let hint = "write `version = 1` as its first line".to_owned();
         reader.error(section.places.header, "\"version\" is missing in the scenario", Some(hint));
+    }
+    if let Some(version) = raw.version.filter(|version| *version != VERSION) {
+        let message = format!("\"version\" is {version}, and this program reads version {VERSION}");
+        let hint = "run it with the version of tidegate that it was written for, or write it anew".to_owned();
+        reader.error(section.places.of("version"), message, Some(hint));
     }
     let title = "[limits]";
     let limits = limits.and_then(|value| reader.table(title, value));

@@ -20,7 +20,7 @@ const MOST: u64 = 1_000_000_000_000;
 #[derive(Debug, Default, serde::Deserialize)]
 #[serde(default)]
 pub(super) struct Scenario {
-    pub version: Whole<0, 1, 1>,
+    pub version: Option<i64>,
     pub name: Text,
     pub description: Text,
     pub seed: Whole<1, 0, { i64::MAX as u64 }>,

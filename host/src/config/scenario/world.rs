@@ -118,6 +118,7 @@ fn update<'a>(reader: &mut Reader<'a>, mut table: Table<'a>) -> Option<Update> {
 fn failure(reader: &mut Reader<'_>, section: &Section<raw::Failure>) -> Option<Failure> {
     let raw = &section.values;
     let words = ["transient", "permanent", "connection"];
+    let span = span(reader, section, raw.from_ms.0, raw.until_ms.0);
     let class = raw.class.as_ref().map(|class| one_of(reader, "class", class, &words));
     let (class, message) = match class.unwrap_or(Some("transient"))? {
         "permanent" => (ErrorClass::Permanent, "violates a constraint"),
@@ -125,12 +126,7 @@ fn failure(reader: &mut Reader<'_>, section: &Section<raw::Failure>) -> Option<F
         _ => (ErrorClass::Transient, "deadlock detected"),
     };
     let said = text(reader, "message", raw.message.as_ref());
-    Some(Failure {
-        span: span(reader, section, raw.from_ms.0, raw.until_ms.0)?,
-        times: raw.times.0,
-        class,
-        message: said.unwrap_or_else(|| message.to_owned()),
-    })
+    Some(Failure { span: span?, times: raw.times.0, class, message: said.unwrap_or_else(|| message.to_owned()) })
 }
 
 pub(super) fn signals<'a>(reader: &mut Reader<'a>, value: Taken<'a>) -> Vec<Signal> {

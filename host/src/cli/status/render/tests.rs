@@ -104,7 +104,7 @@ fn what_was_measured_stands_in_a_line_and_what_is_old_says_so() {
     ];
     let database = DatabaseReport { signals, ..full(activity("running", None), None, Some(holder())) };
     let line = rendered(database).lines().find(|line| line.contains("signals")).map(str::to_owned);
-    let told = "  signals: replication-lag 1,235 ms, waiting-sessions 3 sessions (1m ago), depth\\u{7} 0.25";
+    let told = "  signals: replication-lag 1,235 ms, waiting-sessions 3 sessions (2m ago), depth\\u{7} 0.25";
     assert_eq!(line.as_deref(), Some(told));
 }
 
