@@ -131,7 +131,7 @@ on_both! {
         assert!(page.contains("Shadow <strong>tomorrow</strong>: otherwise in 24 of 48 decisions"), "{page}");
         let counts = "otherwise in 24 of 48 decisions";
         until("the host has written it down", async || api.folder.tidegate(&["status"]).await.0.contains(counts)).await;
-        let masks = [(r"\((SQLite|PostgreSQL)\)", "([system])")];
+        let masks = [(r"\((SQLite|PostgreSQL)\)", "([system])"), (r" *signals: .*\n", "")];
         assert_told!(&masks, "status_with_shadows", api.folder.tidegate(&["status"]).await.0);
         let asked = api.folder.tidegate(&["status", "--address", &api.address.clone()]).await.0;
         assert!(asked.contains(counts) && asked.contains("wait 3600000 ms: later in place of run, 0 ms"), "{asked}");
