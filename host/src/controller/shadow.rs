@@ -234,6 +234,9 @@ impl Witness for Handle {
     }
 }
 
+/// Hears what a shadow of this name did.
+type Tell = dyn Fn(&str, ShadowNotice) + Send;
+
 /// A shadow's own task.
 struct Actor {
     supervisor: Supervisor,
@@ -241,7 +244,7 @@ struct Actor {
     iteration: Option<Box<dyn Iteration>>,
     /// True once that answered run: it is entered no more, and exited.
     runs: bool,
-    tell: Box<dyn Fn(&str, ShadowNotice) + Send>,
+    tell: Box<Tell>,
     handle: std::sync::Weak<Handle>,
 }
 

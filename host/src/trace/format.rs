@@ -30,7 +30,7 @@ pub enum Line {
         controllers: Vec<ControllerFacts>,
     },
     /// A call.
-    Call(CallLine),
+    Call(Box<CallLine>),
     /// Calls are missing here: they came faster than they could be written, or could not be written.
     Lost {
         /// How many.

@@ -1,6 +1,6 @@
 //! Traces: every call of controllers written down while a host runs, and asked again of another controller afterwards.
 //!
-//! A trace is a file of JSON lines, which [`format`] describes. [`Recorder`] writes one, as a
+//! A trace is a file of JSON lines, which [`format`](mod@format) describes. [`Recorder`] writes one, as a
 //! [`Witness`](crate::controller::Witness) of the calls; [`Reader`] reads it, and [`Replay`] asks a controller the same
 //! questions in the same order and keeps what it answers otherwise. What a guest read while it was recorded (signals,
 //! clocks, random numbers) it reads again through [`Playback`].

@@ -183,7 +183,7 @@ impl Writer {
         while let Some(Message { missed, content }) = receiver.blocking_recv() {
             self.miss(missed);
             match content {
-                Content::Call(exchange) => self.add(&Line::Call(CallLine::from(&*exchange)), 1),
+                Content::Call(exchange) => self.add(&Line::Call(Box::new(CallLine::from(&*exchange))), 1),
                 Content::Reload(controllers) => {
                     self.add(&Line::Reload { at_ms: unix_ms(SystemTime::now()), controllers }, 0);
                 }

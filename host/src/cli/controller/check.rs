@@ -156,9 +156,7 @@ impl About {
 /// What a guest gets by an import.
 fn granted(import: &str) -> &'static str {
     let of = |prefix: &str| import.starts_with(prefix);
-    if of("tidegate:controller/") {
-        "granted"
-    } else if of("wasi:clocks/") || of("wasi:random/") || of("wasi:io/") {
+    if ["tidegate:controller/", "wasi:clocks/", "wasi:random/", "wasi:io/"].into_iter().any(of) {
         "granted"
     } else if of("wasi:cli/stdout") || of("wasi:cli/stderr") {
         "granted: lines go to the log"
