@@ -63,6 +63,8 @@ fn test_guest(name: &str, scenario: &str, setting: &str) -> String {
 fn a_canary_goes_at_full_speed_once_its_small_batches_succeeded() {
     let told = test_guest("js-canary", "scenario.toml", "canary_batches=10");
     assert!(told.contains("js-canary: passed; finished at 0:00:26.365, 50,000 items in 276 batches"), "{told}");
+    let told = test_guest("js-canary", "failure-burst", "canary_batches=10");
+    assert!(told.contains("failure-burst: passed"), "{told}");
     // Without the canary there are fewer, larger batches.
     let told = test_guest("js-canary", "scenario.toml", "canary_batches=0");
     assert!(told.contains("50,000 items in 25"), "{told}");
@@ -74,6 +76,8 @@ fn a_canary_goes_at_full_speed_once_its_small_batches_succeeded() {
 fn a_budget_is_kept_whatever_an_item_costs() {
     let told = test_guest("as-budget", "scenario.toml", "items_per_second=1000");
     assert!(told.contains("as-budget: passed; finished at 0:01:39"), "{told}");
+    let told = test_guest("as-budget", "cost-steps", "items_per_second=1000");
+    assert!(told.contains("cost-steps: passed"), "{told}");
     // Half the budget takes twice as long, which is longer than the scenario allows.
     let told = test_guest("as-budget", "scenario.toml", "items_per_second=500");
     assert!(told.contains("FAIL  finished_within_ms: finished at 0:03:19"), "{told}");
@@ -85,6 +89,8 @@ fn a_budget_is_kept_whatever_an_item_costs() {
 fn the_pace_in_zig_is_synapses() {
     let told = test_guest("zig-steady", "scenario.toml", "sleep_duration_ms=1000");
     assert!(told.contains("zig-steady: passed; finished at 0:01:52.223, 20,000 items in 102 batches"), "{told}");
+    let told = test_guest("zig-steady", "restart", "sleep_duration_ms=1000");
+    assert!(told.contains("restart: passed"), "{told}");
     let told = test_guest("zig-steady", "scenario.toml", "sleep_enabled=false");
     assert!(told.contains("zig-steady: passed; finished at 0:00:1"), "{told}");
     let told = test_guest("zig-steady", "scenario.toml", "sleep_enabled=maybe");

@@ -78,6 +78,14 @@
 //! [`simulate`] runs the scheduler on virtual time against a modelled database. With the feature `testing` there is a
 //! module of that name, which loads a component, calls it callback by callback, and runs it through scenarios.
 //!
+//! # Signals
+//!
+//! What a controller is to decide by can be measured in the background: [`database::samplers`] makes what the program
+//! samples of a database, a [`Sampler`](signal::Sampler) of one's own measures whatever else, [`signal::Sampling`] has
+//! each asked at its own interval, and [`signal::Signals`] has the latest readings, for a
+//! [`ComponentSource`](sandbox::ComponentSource) (`with_signals`), for a controller in Rust, and for `status`
+//! ([`Control::tell_signals`](scheduler::Control::tell_signals)).
+//!
 //! # What to rely on
 //!
 //! The crate has no global state: any number of hosts may run in a process, on one tokio runtime or on several. It

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use crate::guests::built;
 use crate::support::binary::{Folder, Process};
+use crate::support::command::Site;
 use crate::support::on_both;
 use crate::support::place::{Place, row};
 use crate::support::postgres::{Server, Settings, TestDatabase};
@@ -161,4 +162,21 @@ async fn gentle_goes_by_what_the_probe_feels() {
     holder.batch_execute("rollback").await.unwrap();
     until_share(&place, "it gets much of the time again", |share, _| share > 0.3).await;
     stop(host).await;
+}
+
+/// What comes with each of them, on virtual time.
+#[tokio::test(flavor = "multi_thread")]
+async fn they_come_through_their_scenarios() {
+    for guest in ["rust-lag-guard", "rust-gentle"] {
+        let scenario = format!("{}/../guests/{guest}/scenario.toml", env!("CARGO_MANIFEST_DIR"));
+        let component = built(guest);
+        let site = Site::new("");
+        let told = site.tidegate(&["controller", "test", component.to_str().unwrap(), &scenario]).await;
+        assert_eq!(told.code, 0, "{}", told.all());
+        // Without the bounds that it is about, the same scenario is not met.
+        let blind = if guest == "rust-gentle" { "target_latency_ms=1000" } else { "max_replication_lag_ms=off" };
+        let component = component.to_str().unwrap();
+        let told = site.tidegate(&["controller", "test", component, &scenario, "--set", blind]).await;
+        assert_eq!(told.code, 4, "{}", told.all());
+    }
 }
