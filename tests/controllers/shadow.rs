@@ -112,7 +112,7 @@ on_both! {
         let mut api = Api::start_in(folder).await;
         // 24 iterations: each a wait in place of a batch, and a batch size, the same as the live one's.
         let shadows = answered(&api, 48).await;
-        assert_eq!(touched(place).await, [format!("1|{ITEMS}")]);
+        until("the last batch is committed", async || touched(place).await == [format!("1|{ITEMS}")]).await;
         let (same, tomorrow) = (&shadows[0], &shadows[1]);
         assert_eq!((&same["name"], &same["different"], &same["faults"]), (&"same".into(), &0.into(), &0.into()));
         assert_eq!((&tomorrow["name"], &tomorrow["different"]), (&"tomorrow".into(), &24.into()), "{shadows}");

@@ -164,7 +164,7 @@ impl IntoResponse for Problem {
 }
 
 /// Every problem that the document describes, once: name, status, description.
-const DESCRIBED: [(&str, &str, &str); 10] = [
+const DESCRIBED: [(&str, &str, &str); 11] = [
     ("BadRequest", "400", "The body is not JSON, or a query parameter is wrong."),
     ("Unauthorized", "401", "No token came along, or one that is not known."),
     ("Forbidden", "403", "The token allows to look and not to steer; or no token is configured, and nobody may steer."),
@@ -172,6 +172,7 @@ const DESCRIBED: [(&str, &str, &str); 10] = [
     ("Conflict", "409", "What is asked for goes against how things stand; the detail says how."),
     ("TooLarge", "413", "The body is larger than `max_body_bytes` in [admin] (50 MiB where nothing is said)."),
     ("UnsupportedMediaType", "415", "The body is not sent as `application/json`."),
+    ("Misdirected", "421", "No token is configured, and `Host` names neither localhost nor an address of this host."),
     ("Invalid", "422", "The body is JSON, and says something that cannot be."),
     ("Unavailable", "503", "A database did not do it, or the answer took longer than `request_timeout_ms` in [admin]."),
     ("MethodNotAllowed", "405", "The path has no such method; `Allow` names those that it has."),
@@ -223,25 +224,25 @@ macro_rules! problems {
 
 problems! {
     /// Whoever asks for what is always the same.
-    Open: "503";
+    Open: "421", "503";
     /// Whoever looks at what is in memory.
-    Looking: "401", "503";
+    Looking: "401", "421", "503";
     /// Whoever looks at something of a name.
-    LookingAt: "401", "404", "503";
+    LookingAt: "401", "404", "421", "503";
     /// Whoever looks with parameters.
-    Searching: "400", "401", "404", "503";
+    Searching: "400", "401", "404", "421", "503";
     /// Whoever steers the whole host, with a body.
-    SteeringAll: "400", "401", "403", "413", "415", "422", "503";
+    SteeringAll: "400", "401", "403", "413", "415", "421", "422", "503";
     /// Whoever steers something of a name, with a body.
-    SteeringWithBody: "400", "401", "403", "404", "413", "415", "422", "503";
+    SteeringWithBody: "400", "401", "403", "404", "413", "415", "421", "422", "503";
     /// Whoever steers something of a name.
-    Steering: "401", "403", "404", "503";
+    Steering: "401", "403", "404", "421", "503";
     /// Whoever steers something of a name, and may find that it cannot be.
-    SteeringIfPossible: "401", "403", "404", "409", "503";
+    SteeringIfPossible: "401", "403", "404", "409", "421", "503";
     /// The same with parameters.
-    SteeringWithQuery: "400", "401", "403", "404", "409", "503";
+    SteeringWithQuery: "400", "401", "403", "404", "409", "421", "503";
     /// Whoever steers the whole host, with nothing to say.
-    SteeringHost: "401", "403", "503";
+    SteeringHost: "401", "403", "421", "503";
     /// Whoever reloads all.
-    Reloading: "401", "403", "409", "503";
+    Reloading: "401", "403", "409", "421", "503";
 }
