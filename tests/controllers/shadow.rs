@@ -157,7 +157,7 @@ on_both! {
 
     async fn a_shadow_that_falls_behind_is_not_waited_for(place: Place) {
         make_items(place, 100_000).await;
-        let slow = sleeper().enter("(call $sleep (i64.const 30)) (call $run (i32.const 20))");
+        let slow = sleeper().enter("(call $sleep (i64.const 1000)) (call $run (i32.const 20))");
         let mut run = Run::on(place, &[row("touch")]).await.define("touch", touch());
         run.settings.max_batch_size = 1;
         run.shadows.push(shadow(&slow).await);

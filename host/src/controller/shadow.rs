@@ -144,6 +144,8 @@ struct Handle {
     sender: Sender<Message>,
     /// Calls that found no room since the last that did.
     missed: AtomicU64,
+    /// The same, until they are told.
+    untold: AtomicU64,
     report: Mutex<ShadowReport>,
 }
 
@@ -171,7 +173,7 @@ impl Shadow {
         let supervisor = Supervisor::new(database_name, policy, settings);
         let (sender, receiver) = mpsc::channel(BEHIND);
         let report = Mutex::new(ShadowReport::new(supervisor.name()));
-        let handle = Arc::new(Handle { sender, missed: AtomicU64::new(0), report });
+        let handle = Arc::new(Handle { sender, missed: AtomicU64::new(0), untold: AtomicU64::new(0), report });
         let actor = Actor {
             supervisor,
             prompt,
@@ -230,6 +232,7 @@ impl Witness for Handle {
         let missed = self.missed.swap(0, Ordering::Relaxed);
         if self.sender.try_send(Message { missed, content: Content::Call(exchange.clone()) }).is_err() {
             self.missed.fetch_add(missed + 1, Ordering::Relaxed);
+            self.untold.fetch_add(1, Ordering::Relaxed);
         }
     }
 }
@@ -255,12 +258,11 @@ impl Actor {
             if missed > 0 {
                 // Without what is missing, the rest of the iteration makes no sense.
                 self.close().await;
-                self.note(ShadowNotice::Behind { calls: missed });
             }
             if let Content::Call(exchange) = content {
                 self.follow(&exchange).await;
-                self.report();
             }
+            self.report();
         }
     }
 
@@ -358,6 +360,10 @@ impl Actor {
                 Notice::Fault { fault, in_a_row } => ShadowNotice::Fault { fault, in_a_row },
                 Notice::Fallback { reason, .. } => ShadowNotice::GivenUp { reason },
             });
+        }
+        let behind = self.handle.upgrade().map_or(0, |handle| handle.untold.swap(0, Ordering::Relaxed));
+        if behind > 0 {
+            self.note(ShadowNotice::Behind { calls: behind });
         }
         if let Some(usage) = self.supervisor.take_usage().filter(|usage| usage.calls > 0) {
             self.note(ShadowNotice::Used(usage));

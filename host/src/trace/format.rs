@@ -153,7 +153,7 @@ pub struct CallLine {
     pub database: String,
     /// Who was asked: a controller, or what stands in for one.
     pub controller: String,
-    /// The number of the instance of this database: 1 for the first. A new one follows a loss or a reload.
+    /// The number of the instance of this database: 1 for the first, and again for the first after a reload.
     pub instance: u64,
     /// The number of the iteration of this database; a reload counts anew.
     pub iteration: u64,
