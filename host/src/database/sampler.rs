@@ -92,7 +92,7 @@ pub(super) fn number(rows: &[Row]) -> Result<f64, String> {
     let value = match rows {
         [row] => row.first(),
         [] => return Err("the query gives no row".to_owned()),
-        rows => return Err(format!("the query gives {} rows, and one is wanted", rows.len())),
+        _ => return Err("the query gives more than one row, and one is wanted".to_owned()),
     };
     match value {
         Some(Value::Integer(number)) => Ok(*number as f64),

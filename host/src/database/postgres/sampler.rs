@@ -374,9 +374,9 @@ pub(crate) struct Own {
 impl Own {
     pub(crate) fn new(access: Access, definition: Definition, query: &str) -> Self {
         // Within a query of ours it can be but a query, and a comment at its end swallows nothing. Numbers of any type
-        // become one that is read.
+        // become one that is read. Of rows beyond the first nobody wants more than that there are some.
         let query = query.trim().trim_end_matches(';');
-        let query = format!("select value::float8 from (\n{query}\n) as signal (value)");
+        let query = format!("select value::float8 from (\n{query}\n) as signal (value) limit 2");
         Self { line: Line::new(access, Role::Signal, false), definition, query }
     }
 }
