@@ -5,7 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::middleware::{self, Next};
@@ -19,6 +19,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use tokio_io_timeout::TimeoutStream;
 
 use super::api::Problem;
 use super::name::ReachedAt;
@@ -34,7 +35,7 @@ pub struct Limits {
     pub connections: usize,
     /// How long a request's head may take to arrive, and an idle connection stays open.
     pub header_timeout: Duration,
-    /// How long an answer may take to begin.
+    /// How long an answer may take to begin, and a client to take what it is sent.
     pub request_timeout: Duration,
     /// How long open connections are waited for when the host stops.
     pub shutdown_grace: Duration,
@@ -126,7 +127,7 @@ pub async fn serve(
         .layer(middleware::from_fn_with_state(limits.request_timeout, in_time))
         .layer(DefaultBodyLimit::max(limits.body_bytes))
         .layer(Extension(limits.clone()));
-    let slots = Arc::new(Semaphore::new(limits.connections));
+    let slots = Arc::new(Semaphore::new(limits.connections.min(connections_possible())));
     let mut tasks = JoinSet::new();
     for listener in listeners {
         let router = match &listener {
@@ -140,6 +141,19 @@ pub async fn serve(
     while tasks.join_next().await.is_some() {}
 }
 
+/// Connections that leave the rest of the host the open files that it needs. As many files as the system lets this
+/// process open are asked for first.
+fn connections_possible() -> usize {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    /// Files for databases, signals, controllers and logs.
+    const OTHERS: u64 = 128;
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    // Refused, it stays as it was.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+    let files = getrlimit(Resource::Nofile).current;
+    files.map_or(usize::MAX, |files| usize::try_from(files.saturating_sub(OTHERS).max(1)).unwrap_or(usize::MAX))
+}
+
 /// Answers in the handler's place where that takes too long.
 async fn in_time(State(limit): State<Duration>, request: Request, next: Next) -> Response {
     match tokio::time::timeout(limit, next.run(request)).await {
@@ -147,6 +161,9 @@ async fn in_time(State(limit): State<Duration>, request: Request, next: Next) ->
         Err(_) => Problem::too_slow(limit.as_millis()).into_response(),
     }
 }
+
+/// How often it is told that connections cannot be accepted.
+const REFUSALS_TOLD: Duration = Duration::from_secs(10);
 
 async fn accept(
     listener: Listener,
@@ -158,19 +175,15 @@ async fn accept(
     let graceful = GracefulShutdown::new();
     let mut connections = JoinSet::new();
     let mut shutdown = std::pin::pin!(shutdown);
+    let mut refused = None;
     loop {
         let next = async {
-            // Nobody closes it.
-            let slot = slots.clone().acquire_owned().await.ok();
             let accepted = match &listener {
-                Listener::Tcp(listener, _) => {
-                    listener.accept().await.map(|(stream, _)| Box::pin(stream) as std::pin::Pin<Box<dyn Stream>>)
-                }
-                Listener::Unix(listener, _) => {
-                    listener.accept().await.map(|(stream, _)| Box::pin(stream) as std::pin::Pin<Box<dyn Stream>>)
-                }
+                Listener::Tcp(listener, _) => listener.accept().await.map(|(stream, _)| bounded(stream, &limits)),
+                Listener::Unix(listener, _) => listener.accept().await.map(|(stream, _)| bounded(stream, &limits)),
             };
-            (slot, accepted)
+            // Only who has a connection takes a slot, so that a listener nobody uses takes none. Nobody closes it.
+            (slots.clone().acquire_owned().await.ok(), accepted)
         };
         tokio::select! {
             (slot, accepted) = next => match accepted {
@@ -189,7 +202,10 @@ async fn accept(
                     });
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "a connection could not be accepted");
+                    if refused.is_none_or(|at: Instant| at.elapsed() >= REFUSALS_TOLD) {
+                        tracing::warn!(%error, "connections cannot be accepted");
+                        refused = Some(Instant::now());
+                    }
                     // Most likely too many files are open: others have to be closed first.
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
@@ -202,6 +218,13 @@ async fn accept(
     if tokio::time::timeout(limits.shutdown_grace, graceful.shutdown()).await.is_err() {
         tracing::debug!("connections that stayed open were cut off");
     }
+}
+
+/// A connection whose client has to take what it is sent: who reads nothing would keep it open for ever.
+fn bounded(stream: impl Stream + 'static, limits: &Limits) -> std::pin::Pin<Box<dyn Stream>> {
+    let mut stream = TimeoutStream::new(stream);
+    stream.set_write_timeout(Some(limits.request_timeout));
+    Box::pin(stream)
 }
 
 /// What bytes go over.

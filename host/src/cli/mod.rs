@@ -159,7 +159,7 @@ fn execute(cli: Cli, json: bool) -> Result<(), CliError> {
     log::start(cli.log.as_deref(), cli.log_format, &context.bars)?;
     let runtime = tokio::runtime::Runtime::new()
         .map_err(|error| CliError::failure("cannot start the async runtime").because(error))?;
-    runtime.block_on(async {
+    let done = runtime.block_on(async {
         match cli.command {
             Command::Init(init) => init.execute(&context).await,
             Command::Run(run) => run.execute(&context).await,
@@ -178,5 +178,8 @@ fn execute(cli: Cli, json: bool) -> Result<(), CliError> {
             Command::Completions(completions) => completions.execute(),
             Command::Reference(reference) => reference.execute(),
         }
-    })
+    });
+    // Whatever still waits for a file or a name server is not waited for.
+    runtime.shutdown_background();
+    done
 }

@@ -117,5 +117,7 @@ fn scope(signal: &OwnSignal, meant: &[&config::Database]) -> Scope {
 fn client() -> Result<reqwest::Client, CliError> {
     // Somebody has to do the cryptography of https; an error only says that this was settled before.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    reqwest::Client::builder().build().map_err(|error| CliError::failure("cannot ask over HTTP").because(error))
+    // What a server says of another is not followed: an address, and what stands in it, is told to one server only.
+    let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).referer(false);
+    client.build().map_err(|error| CliError::failure("cannot ask over HTTP").because(error))
 }

@@ -119,7 +119,12 @@ fn token<'a>(reader: &mut Reader<'a>, table: Table<'a>) -> Option<(Token, Places
 /// Adds the tokens of a file. What stands in it is not shown.
 fn read_token_file(reader: &mut Reader<'_>, written: &Spanned<String>, path: &Path, tokens: &mut Vec<Token>) {
     let (file, position) = (reader.written(written), reader.at(written));
-    let text = match fs::read_to_string(path) {
+    // What is no file might never end.
+    let read = fs::metadata(path).and_then(|metadata| match metadata.is_file() {
+        true => fs::read_to_string(path),
+        false => Err(std::io::Error::other("it is not a regular file")),
+    });
+    let text = match read {
         Ok(text) => text,
         Err(error) => return reader.error(position, format!("\"token_file\": cannot read {file}: {error}"), None),
     };

@@ -1,5 +1,6 @@
 //! A component that was read, compiled, linked and found to be a controller.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -175,8 +176,24 @@ impl Artifact {
     }
 }
 
+/// The most bytes of a component's file: several times what the largest tools make of a small controller.
+const MOST_BYTES: u64 = 128 << 20;
+
+/// What is no file might never end, or never begin.
 async fn read(path: &Path) -> Result<Vec<u8>, Fault> {
-    tokio::fs::read(path).await.map_err(|error| fault::unreadable(path, &error))
+    let unreadable = |error: io::Error| fault::unreadable(path, &error);
+    let metadata = tokio::fs::metadata(path).await.map_err(unreadable)?;
+    if metadata.is_dir() {
+        return Err(unreadable(io::ErrorKind::IsADirectory.into()));
+    }
+    if !metadata.is_file() {
+        return Err(unreadable(io::Error::other("it is not a regular file")));
+    }
+    if metadata.len() > MOST_BYTES {
+        let problem = format!("it has {} bytes, and more than {MOST_BYTES} are not read", metadata.len());
+        return Err(unreadable(io::Error::other(problem)));
+    }
+    tokio::fs::read(path).await.map_err(unreadable)
 }
 
 /// Compiles on a thread that may block: this can take seconds.

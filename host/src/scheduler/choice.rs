@@ -1,6 +1,6 @@
 //! Which update is next: a pure function of the queue and of what is defined.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::database::{Failure, QueueRow};
 
@@ -46,7 +46,8 @@ impl Standing {
 pub fn assess(rows: &[QueueRow], defined: &dyn Fn(&str) -> bool) -> Vec<Standing> {
     let dependencies: HashMap<&str, &str> =
         rows.iter().filter_map(|row| Some((row.update_name.as_str(), dependency(row)?))).collect();
-    let queued = |name: &str| rows.iter().any(|row| row.update_name == name);
+    let queued: HashSet<&str> = rows.iter().map(|row| row.update_name.as_str()).collect();
+    let in_cycles = in_cycles(&dependencies);
     rows.iter()
         .map(|row| {
             if let Some(problem) = &row.problem {
@@ -58,11 +59,11 @@ pub fn assess(rows: &[QueueRow], defined: &dyn Fn(&str) -> bool) -> Vec<Standing
             if !defined(&row.update_name) {
                 return Standing::Undefined;
             }
-            if let Some(cycle) = cycle(&row.update_name, &dependencies) {
-                return Standing::Cycle(cycle);
+            if in_cycles.contains(row.update_name.as_str()) {
+                return Standing::Cycle(cycle(&row.update_name, &dependencies));
             }
             match dependency(row) {
-                Some(other) if queued(other) => Standing::DependsOn(other.to_owned()),
+                Some(other) if queued.contains(other) => Standing::DependsOn(other.to_owned()),
                 _ => Standing::Ready,
             }
         })
@@ -76,17 +77,23 @@ fn dependency(row: &QueueRow) -> Option<&str> {
 
 /// The rows that depend on the named ones, directly or not, and are not named themselves.
 pub fn dependents(rows: &[QueueRow], names: &[String]) -> Vec<String> {
-    let queued = |name: &String| rows.iter().any(|row| row.update_name == *name);
-    let mut reached: Vec<&str> = names.iter().filter(|name| queued(name)).map(String::as_str).collect();
+    let mut waiting: HashMap<&str, Vec<&str>> = HashMap::new();
+    for row in rows {
+        if let Some(other) = dependency(row) {
+            waiting.entry(other).or_default().push(&row.update_name);
+        }
+    }
+    let queued: HashSet<&str> = rows.iter().map(|row| row.update_name.as_str()).collect();
+    let mut reached: Vec<&str> = names.iter().map(String::as_str).filter(|name| queued.contains(name)).collect();
+    let mut seen: HashSet<&str> = reached.iter().copied().collect();
     let mut next = 0;
     while let Some(name) = reached.get(next).copied() {
-        let waiting = rows.iter().filter(|row| row.depends_on.as_deref() == Some(name));
-        let new: Vec<&str> =
-            waiting.map(|row| row.update_name.as_str()).filter(|name| !reached.contains(name)).collect();
-        reached.extend(new);
+        let more = waiting.get(name).into_iter().flatten().copied();
+        reached.extend(more.filter(|name| seen.insert(name)));
         next += 1;
     }
-    reached.into_iter().filter(|name| !names.iter().any(|named| named == name)).map(str::to_owned).collect()
+    let named: HashSet<&str> = names.iter().map(String::as_str).collect();
+    reached.into_iter().filter(|name| !named.contains(name)).map(str::to_owned).collect()
 }
 
 /// Why updates cannot be queued behind another.
@@ -114,29 +121,46 @@ pub fn check_dependency(rows: &[QueueRow], names: &[&str], depends_on: &str, for
     }
     let dependencies = rows.iter().filter_map(|row| Some((row.update_name.as_str(), dependency(row)?)));
     let dependencies: HashMap<&str, &str> = dependencies.chain(new.iter().map(|name| (*name, depends_on))).collect();
-    match new.iter().find_map(|name| cycle(name, &dependencies)) {
-        Some(way) => Err(Unfit::Cycle(way)),
+    let in_cycles = in_cycles(&dependencies);
+    match new.iter().find(|name| in_cycles.contains(**name)) {
+        Some(name) => Err(Unfit::Cycle(cycle(name, &dependencies))),
         None => Ok(()),
     }
 }
 
-/// The way from `start` back to itself, where there is one. Each row depends on one other at most, so there is but
-/// one way to follow.
-fn cycle(start: &str, dependencies: &HashMap<&str, &str>) -> Option<Vec<String>> {
-    let mut way = vec![start.to_owned()];
-    let mut here = start;
-    while let Some(next) = dependencies.get(here) {
-        if *next == start {
-            return Some(way);
+/// The names that are part of a circle. Each row depends on one other at most, so that there is but one way to follow,
+/// and every row is passed once.
+fn in_cycles<'a>(dependencies: &HashMap<&'a str, &'a str>) -> HashSet<&'a str> {
+    let (mut done, mut found) = (HashSet::new(), HashSet::new());
+    for start in dependencies.keys().copied() {
+        let mut way = Vec::new();
+        let mut passed = HashSet::new();
+        let mut here = Some(start);
+        while let Some(name) = here.filter(|name| !done.contains(name)) {
+            if !passed.insert(name) {
+                // Here the way comes back to itself: the circle begins where it first passed.
+                found.extend(way.iter().skip_while(|passed| **passed != name).copied());
+                break;
+            }
+            way.push(name);
+            here = dependencies.get(name).copied();
         }
-        // A circle further on that `start` only leads into: its members are named by their own rows.
-        if way.len() > dependencies.len() {
-            return None;
-        }
-        way.push((*next).to_owned());
-        here = next;
+        done.extend(way);
     }
-    None
+    found
+}
+
+/// The circle that `start` is part of, from there on; of a long one the beginning.
+fn cycle(start: &str, dependencies: &HashMap<&str, &str>) -> Vec<String> {
+    /// Names that a person still reads.
+    const LONGEST: usize = 20;
+    let next = |name: &&str| dependencies.get(*name).copied().filter(|next| *next != start);
+    let mut way: Vec<String> = std::iter::successors(Some(start), next).take(LONGEST + 1).map(str::to_owned).collect();
+    if way.len() > LONGEST {
+        way.truncate(LONGEST);
+        way.push("\u{2026}".to_owned());
+    }
+    way
 }
 
 #[cfg(test)]

@@ -72,6 +72,7 @@ async fn reload(state: &State) -> Result<String, String> {
 
 async fn pause(state: &State, site: &Site) -> Result<String, String> {
     let pause = Pause { since_ms: unix_ms(SystemTime::now()), reason: Some("paused on the page".to_owned()) };
+    site.database.prepare().await.map_err(|error| words(&error))?;
     site.database.set_pause(Some(&pause)).await.map_err(|error| words(&error))?;
     state.board().note_pause(&site.name, Some(pause.reason));
     state.control().wake();
@@ -79,10 +80,19 @@ async fn pause(state: &State, site: &Site) -> Result<String, String> {
 }
 
 async fn resume(state: &State, site: &Site) -> Result<String, String> {
+    let control = state.control();
+    if !control.is_enabled() && state.sites().len() > 1 {
+        let all = "all databases of this host are paused until it restarts: POST /api/v1/resume resumes them";
+        return Err(format!("{} stays paused, for {all}.", site.name));
+    }
+    site.database.prepare().await.map_err(|error| words(&error))?;
     site.database.set_pause(None).await.map_err(|error| words(&error))?;
     state.board().note_pause(&site.name, None);
-    // A pause of the whole host would keep this one paused.
-    state.control().set_enabled(true);
+    control.set_pause(&site.name, None);
+    if !control.is_enabled() {
+        control.set_enabled(true);
+    }
+    control.wake();
     Ok(format!("{} goes on.", site.name))
 }
 

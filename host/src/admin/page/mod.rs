@@ -13,7 +13,7 @@ mod view;
 use std::convert::Infallible;
 use std::time::Duration;
 
-use axum::extract::{Form, FromRef, State as Extracted};
+use axum::extract::{DefaultBodyLimit, Form, FromRef, State as Extracted};
 use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, SET_COOKIE};
 use axum::http::{HeaderMap, HeaderName, StatusCode};
 use axum::response::sse::{Event, KeepAlive, Sse};
@@ -49,6 +49,9 @@ impl FromRef<Page> for State {
     }
 }
 
+/// The most bytes of a form: it holds a token, or names.
+const LONGEST_FORM: usize = 16 << 10;
+
 /// The routes.
 pub(super) fn routes(state: State) -> Router {
     let page = Page { state, sessions: Sessions::default(), viewer: Viewer::default() };
@@ -61,6 +64,7 @@ pub(super) fn routes(state: State) -> Router {
         .route("/assets/page.css", asset("text/css; charset=utf-8", include_str!("page.css")))
         .route("/assets/page.js", asset("text/javascript; charset=utf-8", include_str!("page.js")))
         .route("/assets/icon.svg", asset("image/svg+xml", include_str!("icon.svg")))
+        .layer(DefaultBodyLimit::max(LONGEST_FORM))
         .layer(middleware::map_response(protect))
         .with_state(page)
 }

@@ -136,9 +136,19 @@ impl Test {
         let Some(folder) = &self.svg else { return Ok(()) };
         let failed = |what: &str| CliError::failure(format!("cannot write {what}"));
         let picture = svg(run).map_err(|error| failed("a picture").because(error))?;
-        let path = folder.join(&run.scenario).with_extension("svg");
+        let path = folder.join(format!("{}.svg", file_name(&run.scenario)));
         fs::create_dir_all(folder).map_err(|error| failed(&folder.display().to_string()).because(error))?;
         fs::write(&path, picture).map_err(|error| failed(&path.display().to_string()).because(error))
+    }
+}
+
+/// A scenario's name as a file's: whatever else it holds, it names a file of this folder.
+fn file_name(scenario: &str) -> String {
+    let plain = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '-' | '_' | '.');
+    let name: String = scenario.chars().map(|letter| if plain(letter) { letter } else { '_' }).take(100).collect();
+    match name.trim_start_matches('.') {
+        "" => "scenario".to_owned(),
+        name => name.to_owned(),
     }
 }
 

@@ -6,8 +6,6 @@ use futures_util::FutureExt;
 use tidegate::admin::{self, Listener, Live, Metrics, Site, State};
 use tidegate::config::{Admin, Config};
 use tidegate::scheduler::Host;
-use tidegate::signal::Sampling;
-use tidegate::trace::Recorder;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinHandle;
 
@@ -44,13 +42,7 @@ pub(super) async fn listen(config: &Config) -> Result<Vec<Listener>, CliError> {
 ///
 /// # Errors
 /// A database that cannot be used.
-pub(super) fn state(
-    config: &Config,
-    host: &Host,
-    live: Live,
-    sampling: Arc<Sampling>,
-    recorder: Option<Recorder>,
-) -> Result<State, CliError> {
+pub(super) fn state(config: &Config, host: &Host, live: Live, reloader: Reloader) -> Result<State, CliError> {
     let mut sites = Vec::new();
     for database in &config.databases {
         sites.push(Site {
@@ -60,7 +52,6 @@ pub(super) fn state(
             database: wiring::open(database)?,
         });
     }
-    let reloader = Reloader::new(config.clone(), host, sampling, recorder);
     Ok(State::new(sites, (host.control(), host.board(), host.events().clone()), live, Arc::new(reloader)))
 }
 

@@ -30,8 +30,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use self::keys::Unechoed;
 use super::error::CliError;
 use super::{Context, output, sampling, wiring};
-use plan::Plan;
+use plan::{Loaded, Plan};
 use record::Record;
+use reload::Reloader;
 
 /// Work on the queues of all databases until told to stop
 ///
@@ -58,7 +59,8 @@ impl Run {
         let hangups = api::hangups()?;
         let listeners = api::listen(&config).await?;
         let signals = Signals::default();
-        let Plan { databases, live, recorded, .. } = plan::plan(&config, self.until_done, &signals).await;
+        let planned = plan::plan(&config, self.until_done, &signals, Loaded::new()).await;
+        let Plan { databases, live, recorded, loaded, .. } = planned;
         let recorder = self.record.begin(recorded)?;
         let host = host(&config, databases, recorder.as_ref(), self.until_done)?;
         host.control().tell_signals(signals.clone());
@@ -69,7 +71,8 @@ impl Run {
             .map_err(|error| CliError::failure("cannot listen for signals").because(error))?;
         host.events().observe(Arc::new(trace::Trace));
         let display = (!output::is_logged()).then(|| display::show(host.events().subscribe(), context.bars.clone()));
-        let state = api::state(&config, &host, live, sampling, recorder.clone())?;
+        let reloader = Reloader::new(config.clone(), &host, sampling, recorder.clone(), loaded);
+        let state = api::state(&config, &host, live, reloader)?;
         let control = host.control();
         let reloads = tokio::spawn(api::reload_at(hangups, state.clone()));
         let serving = api::serve(&config, state, api::count(&host)?, listeners);

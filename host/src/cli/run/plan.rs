@@ -19,7 +19,7 @@ use tidegate::trace::format::ControllerFacts;
 use crate::cli::wiring;
 
 /// The controllers by name, each loaded or not.
-type Loaded<'a> = HashMap<&'a str, Result<Arc<ComponentSource>, Fault>>;
+pub(super) type Loaded = HashMap<String, Result<Arc<ComponentSource>, Fault>>;
 
 /// What a configuration comes to.
 pub(super) struct Plan {
@@ -31,13 +31,18 @@ pub(super) struct Plan {
     pub live: Live,
     /// What a trace has to know of the controllers.
     pub recorded: Vec<ControllerFacts>,
+    /// The controllers themselves.
+    pub loaded: Loaded,
 }
 
-/// Loads the controllers, which are to read these signals, and says what every database's loop is to work with.
-pub(super) async fn plan(config: &Config, until_done: bool, signals: &Signals) -> Plan {
-    let mut loaded = Loaded::new();
+/// Loads the controllers that are not among those `loaded`, which are to read these signals, and says what every
+/// database's loop is to work with.
+pub(super) async fn plan(config: &Config, until_done: bool, signals: &Signals, mut loaded: Loaded) -> Plan {
     for controller in &config.controllers {
-        loaded.insert(controller.name.as_str(), wiring::controller(controller, Arc::new(signals.clone())).await);
+        if !loaded.contains_key(&controller.name) {
+            let source = wiring::controller(controller, Arc::new(signals.clone())).await;
+            loaded.insert(controller.name.clone(), source);
+        }
     }
     let settings = settings(&config.background_updates, until_done);
     let mut databases = Vec::new();
@@ -74,7 +79,7 @@ pub(super) async fn plan(config: &Config, until_done: bool, signals: &Signals) -
         let fault = loaded.get(controller.name.as_str())?.as_ref().err()?;
         Some((controller.clone(), fault.clone()))
     });
-    Plan { broken: broken.collect(), databases, live, recorded }
+    Plan { broken: broken.collect(), databases, live, recorded, loaded }
 }
 
 /// Settings of the loop.
@@ -111,7 +116,7 @@ fn supervision(background: &BackgroundUpdates, controller: Option<&config::Contr
 
 /// The controllers that are asked beside the one that paces a database. They read what that one read, and what it did
 /// not read where it reads, too.
-fn shadows(config: &Config, database_name: &str, loaded: &Loaded<'_>) -> Vec<ShadowPolicy> {
+fn shadows(config: &Config, database_name: &str, loaded: &Loaded) -> Vec<ShadowPolicy> {
     let shadow = |controller: &config::Controller| {
         let settings = supervision(&config.background_updates, Some(controller));
         let (policy, prompt): (_, Option<Arc<dyn Prompt>>) = match loaded.get(controller.name.as_str())? {

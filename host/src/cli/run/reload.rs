@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use tidegate::admin::{Live, LoadedController, Reload};
@@ -11,10 +12,14 @@ use tidegate::signal::Sampling;
 use tidegate::trace::Recorder;
 use tidegate::trace::format::ControllerFacts;
 use tokio::sync::Mutex;
+use tokio::time::timeout;
 
-use super::plan::{Plan, plan};
+use super::plan::{Loaded, Plan, plan};
 use crate::cli::sampling::InHand;
 use crate::cli::{environment, sampling};
+
+/// How long reading the configuration may take.
+const LOAD_LIMIT: Duration = Duration::from_secs(30);
 
 /// Reads the configuration again for a host that runs.
 pub(super) struct Reloader {
@@ -22,17 +27,39 @@ pub(super) struct Reloader {
     control: Control,
     sampling: Arc<Sampling>,
     in_hand: InHand,
-    /// What is in force.
-    config: Mutex<Config>,
+    /// What is in force, and the controllers that were loaded for it.
+    in_force: Mutex<(Config, Loaded)>,
     /// Who writes down what controllers are asked, where somebody does.
     recorder: Option<Recorder>,
 }
 
 impl Reloader {
     /// For a host that was started with `config`.
-    pub(super) fn new(config: Config, host: &Host, sampling: Arc<Sampling>, recorder: Option<Recorder>) -> Self {
+    pub(super) fn new(
+        config: Config,
+        host: &Host,
+        sampling: Arc<Sampling>,
+        recorder: Option<Recorder>,
+        loaded: Loaded,
+    ) -> Self {
         let (control, in_hand) = (host.control(), sampling::on(host.board()));
-        Self { path: config.path.clone(), control, sampling, in_hand, config: Mutex::new(config), recorder }
+        Self { path: config.path.clone(), control, sampling, in_hand, in_force: Mutex::new((config, loaded)), recorder }
+    }
+
+    /// The configuration as the file has it now.
+    async fn load(&self) -> Result<Config, Vec<String>> {
+        let path = self.path.clone();
+        // On a thread that may block: a file can be on a disk that does not answer.
+        let load = tokio::task::spawn_blocking(move || Config::load(&path, &environment));
+        match timeout(LOAD_LIMIT, load).await {
+            Ok(Ok(loaded)) => loaded.map_err(words),
+            Ok(Err(error)) => Err(vec![format!("{}: it could not be read: {error}", self.path.display())]),
+            Err(_) => Err(vec![format!(
+                "{}: it, or a file that it names, could not be read within {} s",
+                self.path.display(),
+                LOAD_LIMIT.as_secs()
+            )]),
+        }
     }
 
     /// Has a trace tell of the controllers that are in force from now on.
@@ -46,11 +73,11 @@ impl Reloader {
 #[async_trait]
 impl Reload for Reloader {
     async fn reload(&self) -> Result<Live, Vec<String>> {
-        let mut in_force = self.config.lock().await;
-        let words = |diagnostics: Vec<Diagnostic>| diagnostics.iter().map(ToString::to_string).collect::<Vec<_>>();
-        let config = Config::load(&self.path, &environment).map_err(words)?;
-        let mut wrong = unchangeable(&in_force, &config);
-        let Plan { databases, broken, live, recorded } = plan(&config, false, self.sampling.signals()).await;
+        let mut in_force = self.in_force.lock().await;
+        let config = self.load().await?;
+        let mut wrong = unchangeable(&in_force.0, &config);
+        let planned = plan(&config, false, self.sampling.signals(), Loaded::new()).await;
+        let Plan { databases, broken, live, recorded, loaded } = planned;
         wrong.extend(broken.into_iter().map(|(controller, fault)| {
             let message = format!("controller \"{}\": {fault}", controller.name);
             config.diagnostic(controller.places.of("path"), message, Some(fault.kind.hint().to_owned()))
@@ -64,13 +91,18 @@ impl Reload for Reloader {
         for (name, replacement) in databases {
             self.control.reload(&name, replacement);
         }
-        *in_force = config;
+        *in_force = (config, loaded);
         Ok(live)
     }
 
     async fn reload_controller(&self, name: &str, live: &Live) -> Result<Live, Vec<String>> {
-        let config = self.config.lock().await;
-        let Plan { databases, broken, live: planned, recorded } = plan(&config, false, self.sampling.signals()).await;
+        let mut in_force = self.in_force.lock().await;
+        let (config, loaded) = &*in_force;
+        // The others stay as they were loaded, whatever their files hold by now.
+        let others = loaded.iter().filter(|(known, _)| *known != name);
+        let others = others.map(|(name, loaded)| (name.clone(), loaded.clone())).collect();
+        let planned = plan(config, false, self.sampling.signals(), others).await;
+        let Plan { databases, broken, live: planned, recorded, loaded } = planned;
         if let Some((_, fault)) = broken.into_iter().find(|(controller, _)| controller.name == name) {
             return Err(vec![format!("controller \"{name}\": {fault} (hint: {})", fault.kind.hint())]);
         }
@@ -85,8 +117,15 @@ impl Reload for Reloader {
             let planned = planned.controllers.iter().find(|planned| planned.name == known.name && known.name == name);
             planned.unwrap_or(known).clone()
         };
-        Ok(Live { controllers: live.controllers.iter().map(reloaded).collect(), ..live.clone() })
+        let live = Live { controllers: live.controllers.iter().map(reloaded).collect(), ..live.clone() };
+        in_force.1 = loaded;
+        Ok(live)
     }
+}
+
+/// Each as a person reads it.
+fn words(diagnostics: Vec<Diagnostic>) -> Vec<String> {
+    diagnostics.iter().map(ToString::to_string).collect()
 }
 
 /// What differs and cannot change while the host runs.
