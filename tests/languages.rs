@@ -97,12 +97,41 @@ fn the_pace_in_zig_is_synapses() {
     assert!(told.contains("setting `sleep_enabled` is \"maybe\", not true or false"), "{told}");
 }
 
+#[test]
+fn the_guard_in_python_decides_as_the_one_in_rust_does() {
+    let told = test_guest("py-lag-guard", "scenario.toml", "max_waiting_sessions=3");
+    assert!(told.contains("py-lag-guard: passed; finished at 0:05:35.502, 200,000 items in 1,018 batches"), "{told}");
+    // The times of `rust-lag-guard` in the book's page of results.
+    for (scenario, finished) in
+        [("lag-spikes", "0:02:25.359"), ("dead-signal", "0:11:12.309"), ("lost-signal", "0:06:31.309")]
+    {
+        let told = test_guest("py-lag-guard", scenario, "max_waiting_sessions=3");
+        assert!(told.contains(&format!("{scenario}: passed; finished at {finished}")), "{told}");
+    }
+    let told = test_guest("py-lag-guard", "scenario.toml", "max_replication_lag_ms=much");
+    assert!(told.contains("setting `max_replication_lag_ms` is \"much\", neither a number of 0 or more nor"), "{told}");
+    let told = test_guest("py-lag-guard", "scenario.toml", "resume_replication_lag_ms=1001");
+    assert!(told.contains("is 1001, more than `max_replication_lag_ms`, which is 1000"), "{told}");
+}
+
+#[test]
+fn the_budget_in_go_is_the_one_in_assemblyscript() {
+    let told = test_guest("go-budget", "scenario.toml", "items_per_second=1000");
+    assert!(told.contains("go-budget: passed; finished at 0:01:39.529, 100,000 items in 215 batches"), "{told}");
+    let told = test_guest("go-budget", "cost-steps", "items_per_second=1000");
+    assert!(told.contains("cost-steps: passed; finished at 0:02:36.373"), "{told}");
+    let told = test_guest("go-budget", "scenario.toml", "items_per_second=500");
+    assert!(told.contains("FAIL  finished_within_ms: finished at 0:03:19"), "{told}");
+    let told = test_guest("go-budget", "scenario.toml", "items_per_second=0");
+    assert!(told.contains("setting `items_per_second` is 0: nothing would ever run"), "{told}");
+}
+
 /// What is the contract in a language is the same in the template and in the controllers.
 #[test]
 fn guests_carry_the_contract_and_what_speaks_it_as_the_templates_do() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let read = |path: &str| std::fs::read_to_string(root.join(path)).unwrap_or_else(|error| panic!("{path}: {error}"));
-    for guest in ["js-canary", "as-budget", "zig-steady"] {
+    for guest in ["js-canary", "as-budget", "zig-steady", "py-lag-guard", "go-budget"] {
         assert_eq!(read(&format!("guests/{guest}/wit/controller.wit")), read("wit/controller.wit"), "{guest}");
     }
     for (guest, template, file) in [
@@ -111,6 +140,10 @@ fn guests_carry_the_contract_and_what_speaks_it_as_the_templates_do() {
         ("as-budget", "assemblyscript", "names.mjs"),
         ("zig-steady", "zig", "contract.zig"),
         ("zig-steady", "zig", "requirements.txt"),
+        ("py-lag-guard", "python", "requirements.txt"),
+        ("go-budget", "go", "contract.go"),
+        ("go-budget", "go", "wasi.wat"),
+        ("go-budget", "go", "requirements.txt"),
     ] {
         let (copy, original) =
             (read(&format!("guests/{guest}/{file}")), read(&format!("host/templates/{template}/{file}")));

@@ -1,0 +1,3 @@
+module go-budget
+
+go 1.24
