@@ -58,7 +58,7 @@ on_both! {
             ("null", "NULL"),
             ("words", "soon"),
             ("missing", "missing"),
-            ("begin", "syntax error"),
+            ("begin", place.either("no such table", "syntax error")),
             ("delete", "syntax error"),
             ("slow", place.either("longer than 300 ms", "statement timeout")),
         ] {
