@@ -141,8 +141,8 @@ async fn a_build_outlasts_an_old_transaction() {
     subject.script(TABLE).await;
     let old = subject.connect().await;
     old.batch_execute("BEGIN; DELETE FROM messages WHERE id = 1").await.unwrap();
-    let waits =
-        "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'CREATE INDEX CONC%' AND wait_event_type = 'Lock'";
+    let waits = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() \
+                 AND query LIKE 'CREATE INDEX CONC%' AND wait_event_type = 'Lock'";
     let building = build(&subject, by_room());
     let ending = async {
         until("the build waits", async || subject.value(waits).await == "1").await;

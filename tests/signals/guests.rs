@@ -9,7 +9,7 @@ use crate::support::binary::{Folder, Process};
 use crate::support::command::Site;
 use crate::support::on_both;
 use crate::support::place::{Place, row};
-use crate::support::postgres::{Server, Settings, TestDatabase};
+use crate::support::postgres::{Server, Settings, connect};
 use crate::support::run::{make_items, touched};
 use crate::support::until;
 
@@ -87,8 +87,7 @@ async fn lag_guard_holds_while_sessions_wait_for_a_lock_and_refuses_to_run_blind
     let folder = folder(&place, 100_000, "rust-lag-guard", settings, "[signals]\ninterval_ms = 100\n").await;
     let host = folder.start(&["run"]);
     until("it works", async || touched_items(&place).await > 0).await;
-    let database = TestDatabase { url: place.url.clone() };
-    let (holder, waiting) = (database.connect().await, database.connect().await);
+    let (holder, waiting) = (connect(&place.url).await, connect(&place.url).await);
     holder.batch_execute("begin; lock table others").await.unwrap();
     let waiting = tokio::spawn(async move { waiting.batch_execute("insert into others values (1)").await });
     status_says(&folder, "held: waiting-sessions is 1, more than 0").await;
@@ -153,7 +152,7 @@ async fn gentle_goes_by_what_the_probe_feels() {
     let folder = folder(&place, 100_000, "rust-gentle", GENTLE, signals).await;
     let host = folder.start(&["run"]);
     until_share(&place, "it gets much of the time", |share, _| share > 0.3).await;
-    let holder = TestDatabase { url: place.url.clone() }.connect().await;
+    let holder = connect(&place.url).await;
     holder.batch_execute("begin; select 1 from tidegate_probe for update").await.unwrap();
     until_share(&place, "it slows down", |share, why| {
         share < 0.1 && why.starts_with("probe-latency is 4") && why.contains(" ms, more than 100 ms: updates get ")

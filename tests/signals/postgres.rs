@@ -7,12 +7,12 @@ use tidegate::update::sql::TableName;
 
 use super::{LIMIT, age, error, fails, reads, sampled, sampled_at, value};
 use crate::support::place::Place;
-use crate::support::postgres::{Server, Settings, TestDatabase};
+use crate::support::postgres::{Server, Settings, connect};
 use crate::support::run::make_items;
 use crate::support::until;
 
 async fn connect(place: &Place) -> tokio_postgres::Client {
-    TestDatabase { url: place.url.clone() }.connect().await
+    connect(&place.url).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -143,8 +143,8 @@ async fn the_probe_feels_a_lock_on_its_row_and_holds_nothing_itself() {
     holder.batch_execute("rollback").await.unwrap();
     reads(&sampling, "probe-latency", |ms| ms < limit / 2.0).await;
     // None of the samplers' sessions is ever in a transaction that lasts.
-    let lasting = "select count(*) from pg_stat_activity where application_name like 'tidegate/%' \
-                   and xact_start < clock_timestamp() - interval '1 s'";
+    let lasting = "select count(*) from pg_stat_activity where datname = current_database() \
+                   and application_name like 'tidegate/%' and xact_start < clock_timestamp() - interval '1 s'";
     assert_eq!(place.rows(lasting).await, ["0"]);
     let names = place.rows("select distinct application_name from pg_stat_activity where datname = current_database()");
     let names = names.await;

@@ -143,7 +143,7 @@ on_both! {
 
     async fn nothing_is_sampled_where_that_is_off_or_nobody_could_read_it(place: Place) {
         make_items(place, 10).await;
-        let sessions = "select count(*) from pg_stat_activity where application_name like 'tidegate/%' \
+        let sessions = "select count(*) from pg_stat_activity where datname = current_database() and application_name like 'tidegate/%' \
                         and (application_name like '%/signals' or application_name like '%/probe')";
         let off = format!("{TOUCH}[signals]\nenabled = false\n{}", with_tokens());
         let api = Api::start(place, "", &off).await;

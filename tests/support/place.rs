@@ -38,7 +38,8 @@ impl Place {
     }
 
     pub async fn postgres() -> Self {
-        Self::on(postgres::server()).await
+        let database = postgres::server().passing_database().await;
+        Self { url: database.url.clone(), backend: Backend::Postgres(database) }
     }
 
     /// A database on this server.

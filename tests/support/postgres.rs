@@ -96,6 +96,8 @@ impl Server {
         lines += &format!("unix_socket_directories = '{}'\n", self.folder.display());
         if !settings.fsync {
             lines += "fsync = off\nsynchronous_commit = off\nfull_page_writes = off\n";
+            // A gigabyte of old log by default.
+            lines += "min_wal_size = 32MB\nmax_wal_size = 128MB\n";
         }
         for (name, value) in &settings.parameters {
             lines += &format!("{name} = '{value}'\n");
@@ -156,11 +158,24 @@ impl Server {
         finish(stop).expect("pg_ctl stop");
     }
 
-    /// A new, empty database.
+    /// A new, empty database, there as long as the server.
     pub async fn database(&self) -> TestDatabase {
+        TestDatabase { url: self.url(&self.create_database().await), removal: None }
+    }
+
+    /// A new, empty database, removed when what comes back is dropped: by then, this server has to answer.
+    pub async fn passing_database(&self) -> TestDatabase {
+        let name = self.create_database().await;
+        let mut removal = self.command("dropdb");
+        removal.args(["--force", "--host", "127.0.0.1", "--username", "postgres", "--port"]).arg(self.port.to_string());
+        removal.arg(&name).env("PGCONNECT_TIMEOUT", "10").stdout(Stdio::null()).stderr(Stdio::null());
+        TestDatabase { url: self.url(&name), removal: Some(removal) }
+    }
+
+    async fn create_database(&self) -> String {
         let name = format!("test_{}", self.databases.fetch_add(1, Ordering::Relaxed));
         connect(&self.url("postgres")).await.batch_execute(&format!("create database {name}")).await.unwrap();
-        TestDatabase { url: self.url(&name) }
+        name
     }
 
     /// The URL of the database on this server that has the name of another server's.
@@ -207,6 +222,7 @@ impl Drop for Server {
 /// A database of a test's own.
 pub struct TestDatabase {
     pub url: String,
+    removal: Option<Command>,
 }
 
 impl TestDatabase {
@@ -216,7 +232,16 @@ impl TestDatabase {
     }
 }
 
-async fn connect(url: &str) -> tokio_postgres::Client {
+impl Drop for TestDatabase {
+    fn drop(&mut self) {
+        if let Some(removal) = &mut self.removal {
+            let _ = removal.status();
+        }
+    }
+}
+
+/// A connection that owes nothing to the drivers.
+pub async fn connect(url: &str) -> tokio_postgres::Client {
     let (client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await.unwrap();
     tokio::spawn(connection);
     client
