@@ -73,7 +73,7 @@ impl Place {
                 remove(&file);
                 Database { url: format!("sqlite:{}", file.display()), file: Some(file) }
             }
-            Self::Postgres { server, .. } => Database { url: server.database().await.url, file: None },
+            Self::Postgres { server, .. } => Database { url: server.database().await.url.clone(), file: None },
         };
         database.run("PRAGMA journal_mode = wal", "").await?;
         database.run(QUEUE, QUEUE).await?;
