@@ -4,12 +4,16 @@
 #![allow(missing_docs, unreachable_pub)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[path = "support/results.rs"]
+mod results;
 #[path = "support/tutorial.rs"]
 mod tutorial;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use results::comes_through_and_comes_out_the_same;
+use tidegate::testing::Bench;
 use tutorial::follow;
 
 #[test]
@@ -37,9 +41,8 @@ fn the_tutorial_in_zig_works_as_it_is_written() {
     follow("zig");
 }
 
-/// Builds a controller of `guests/` by its Makefile, and runs it through a scenario: its own, or a standard one, with this
-/// setting besides.
-fn test_guest(name: &str, scenario: &str, setting: &str) -> String {
+/// The component of a controller of `guests/`, built by its Makefile.
+fn built(name: &str) -> PathBuf {
     let guests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../guests");
     let mut make = Command::new("make");
     make.arg("-C")
@@ -50,11 +53,25 @@ fn test_guest(name: &str, scenario: &str, setting: &str) -> String {
         .env_remove("MAKELEVEL");
     let made = make.output().unwrap();
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    guests.join("target/components").join(name).with_extension("wasm")
+}
+
+/// Takes a controller through every standard scenario, with this setting.
+fn test_in_each_standard_scenario(name: &str, (key, value): (&str, &str)) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let bench = runtime.block_on(Bench::load(built(name))).unwrap();
+    comes_through_and_comes_out_the_same(name, &bench.with_setting(key, value));
+}
+
+/// Runs a controller through a scenario: its own, or a standard one, with this setting besides.
+fn test_guest(name: &str, scenario: &str, setting: &str) -> String {
+    let component = built(name);
+    let guests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../guests");
     let mut test = Command::new(env!("CARGO_BIN_EXE_tidegate"));
     let shared = Path::new(env!("CARGO_TARGET_TMPDIR")).join("compiled");
     test.current_dir(guests.join(name)).env("XDG_CACHE_HOME", shared).env("COLUMNS", "100").env_remove("RUST_LOG");
-    let component = format!("../target/components/{name}.wasm");
-    let arguments = ["--log", "error", "controller", "test", &component, scenario, "--set", setting];
+    let component = component.to_str().unwrap();
+    let arguments = ["--log", "error", "controller", "test", component, scenario, "--set", setting];
     let tested = test.args(arguments).output().unwrap();
     [tested.stdout, tested.stderr].map(|bytes| String::from_utf8(bytes).unwrap()).concat()
 }
@@ -70,6 +87,7 @@ fn a_canary_goes_at_full_speed_once_its_small_batches_succeeded() {
     assert!(told.contains("50,000 items in 25"), "{told}");
     let told = test_guest("js-canary", "scenario.toml", "canary_batches=ten");
     assert!(told.contains("setting `canary_batches` is \"ten\", not a number"), "{told}");
+    test_in_each_standard_scenario("js-canary", ("canary_batches", "10"));
 }
 
 #[test]
@@ -83,6 +101,7 @@ fn a_budget_is_kept_whatever_an_item_costs() {
     assert!(told.contains("FAIL  finished_within_ms: finished at 0:03:19"), "{told}");
     let told = test_guest("as-budget", "scenario.toml", "items_per_second=0");
     assert!(told.contains("setting `items_per_second` is 0: nothing would ever run"), "{told}");
+    test_in_each_standard_scenario("as-budget", ("items_per_second", "1000"));
 }
 
 #[test]
@@ -95,6 +114,7 @@ fn the_pace_in_zig_is_synapses() {
     assert!(told.contains("zig-steady: passed; finished at 0:00:1"), "{told}");
     let told = test_guest("zig-steady", "scenario.toml", "sleep_enabled=maybe");
     assert!(told.contains("setting `sleep_enabled` is \"maybe\", not true or false"), "{told}");
+    test_in_each_standard_scenario("zig-steady", ("sleep_duration_ms", "1000"));
 }
 
 #[test]
@@ -112,6 +132,7 @@ fn the_guard_in_python_decides_as_the_one_in_rust_does() {
     assert!(told.contains("setting `max_replication_lag_ms` is \"much\", neither a number of 0 or more nor"), "{told}");
     let told = test_guest("py-lag-guard", "scenario.toml", "resume_replication_lag_ms=1001");
     assert!(told.contains("is 1001, more than `max_replication_lag_ms`, which is 1000"), "{told}");
+    test_in_each_standard_scenario("py-lag-guard", ("max_waiting_sessions", "3"));
 }
 
 #[test]
@@ -124,6 +145,7 @@ fn the_budget_in_go_is_the_one_in_assemblyscript() {
     assert!(told.contains("FAIL  finished_within_ms: finished at 0:03:19"), "{told}");
     let told = test_guest("go-budget", "scenario.toml", "items_per_second=0");
     assert!(told.contains("setting `items_per_second` is 0: nothing would ever run"), "{told}");
+    test_in_each_standard_scenario("go-budget", ("items_per_second", "1000"));
 }
 
 /// What is the contract in a language is the same in the template and in the controllers.

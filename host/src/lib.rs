@@ -90,7 +90,9 @@
 //!
 //! The crate has no global state: any number of hosts may run in a process, on one tokio runtime or on several. It
 //! prints nothing (it logs by `tracing`), reads no environment variable, installs no signal handler, and turns panics in
-//! handlers and native controllers into failures and faults. It needs a tokio runtime with time and IO enabled.
+//! handlers and native controllers into failures and faults. It needs a tokio runtime with time and IO enabled. On a
+//! runtime of several threads each database gets a thread of its own, in a runtime of its own, on which its handlers and
+//! native controllers run; on a runtime of one thread everything stays there.
 //! Durations are [`Duration`](std::time::Duration)s; what is stored or shown in milliseconds says so in its name.
 //!
 //! Runnable examples are in the folder `examples` beside the crate's sources: `native_handler`, `native_controller` and

@@ -4,6 +4,7 @@ mod api;
 mod controllers;
 mod events;
 mod health;
+mod limits;
 mod metrics;
 mod openapi;
 mod page;

@@ -199,6 +199,9 @@ async fn a_form_of_another_origin_steers_nothing() {
     let own = post("/do/pause", &sealed).header(COOKIE, &cookie).header(ORIGIN, &api.address);
     assert_eq!(status(own).await, 303);
     assert!(api.folder.tidegate(&["status"]).await.0.contains("paused on the page"));
+    // Nobody has to be anybody to send a form, and so it is a small one.
+    assert_eq!(status(post("/login", &format!("token={}", "x".repeat(15_000)))).await, 401);
+    assert_eq!(status(post("/login", &format!("token={}", "x".repeat(20_000)))).await, 413);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,7 @@
 //! The host as a service: what the service manager is told, what SIGHUP does, what is logged.
 
 use std::collections::BTreeSet;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
 use std::process::Command;
@@ -102,6 +103,32 @@ on_both! {
         let says = |text: &str| lines.iter().filter(|line| line["message"] == text && line["level"] == "INFO").count();
         assert_eq!((says("touch: started"), says("touch: finished")), (1, 1), "{}", host.said());
     }
+}
+
+/// A configuration that never ends, as one on a disk that does not answer: a reload waits for it, the end does not.
+#[tokio::test]
+async fn a_reload_that_hangs_keeps_no_host_from_ending() {
+    let mut api = Api::start(&Place::sqlite(), "", &with_tokens()).await;
+    let file = api.folder.path().join("tidegate.toml");
+    std::fs::remove_file(&file).unwrap();
+    assert!(Command::new("mkfifo").arg(&file).status().unwrap().success());
+    api.process.signal("HUP");
+    // Opened for writing without waiting, a pipe is there once somebody reads it.
+    let reads = || {
+        std::fs::OpenOptions::new()
+            .write(true)
+            .custom_flags(rustix::fs::OFlags::NONBLOCK.bits().cast_signed())
+            .open(&file)
+    };
+    let mut writer = None;
+    until("the host reads it", async || {
+        writer = reads().ok();
+        writer.is_some()
+    })
+    .await;
+    assert_eq!(api.get("/api/v1/host", VIEWER).await.status, 200);
+    api.process.signal("TERM");
+    assert_eq!(api.process.end(PATIENCE).await, 0, "{}", api.process.said());
 }
 
 #[tokio::test]

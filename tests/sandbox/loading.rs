@@ -50,6 +50,23 @@ async fn a_file_that_cannot_be_read_is_refused() {
 }
 
 #[tokio::test]
+async fn what_is_no_file_or_too_large_for_a_component_is_refused_unread() {
+    let folder = tempfile::tempdir().unwrap();
+    let load = async |name: &str| {
+        let fault = Artifact::load(&folder.path().join(name), &LoadOptions::default()).await.map(drop).unwrap_err();
+        fault.message
+    };
+    assert!(std::process::Command::new("mkfifo").arg(folder.path().join("pipe")).status().unwrap().success());
+    let message = load("pipe").await;
+    assert!(message.contains("it is not a regular file"), "{message}");
+    let message = load(".").await;
+    assert!(message.contains("is a directory"), "{message}");
+    std::fs::File::create(folder.path().join("large")).unwrap().set_len((128 << 20) + 1).unwrap();
+    let message = load("large").await;
+    assert!(message.contains("134217729 bytes"), "{message}");
+}
+
+#[tokio::test]
 async fn a_component_that_is_no_controller_is_refused() {
     insta::assert_snapshot!("empty_component", refusal(wat::parse_str("(component)").unwrap()).await);
     let only_batch_sizes = component(

@@ -7,12 +7,12 @@ use tidegate::update::sql::TableName;
 
 use super::{LIMIT, age, error, fails, reads, sampled, sampled_at, value};
 use crate::support::place::Place;
-use crate::support::postgres::{Server, Settings, connect};
+use crate::support::postgres::{self, Server, Settings};
 use crate::support::run::make_items;
 use crate::support::until;
 
 async fn connect(place: &Place) -> tokio_postgres::Client {
-    connect(&place.url).await
+    postgres::connect(&place.url).await
 }
 
 #[tokio::test(flavor = "multi_thread")]

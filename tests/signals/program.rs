@@ -1,7 +1,10 @@
 //! Signals through the program: its command, its status, its API and metrics, a reload, and what hangs.
 
 use std::collections::BTreeMap;
+use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -141,6 +144,23 @@ on_both! {
         assert_eq!(api.process.end(PATIENCE).await, 0, "{}", api.process.said());
     }
 
+    async fn a_query_gives_one_number_and_is_not_read_further(place: Place) {
+        make_items(place, 3).await;
+        let signal = |name: &str, sql: &str| format!("[[signal]]\nname = \"{name}\"\nkind = \"sql\"\nsql = \"{sql}\"\n");
+        let endless = place.either(
+            "with recursive n(i) as (select 1 union all select i + 1 from n) select i from n",
+            "select generate_series(1, 1000000000000)",
+        );
+        let signals = [signal("one", "select 5;"), signal("rows", "select id from items"), signal("endless", endless)];
+        let (said, code) = Folder::new(place, "", "", &signals.concat()).tidegate(&["signals", "--json"]).await;
+        let signals = by_name(&serde_json::from_str(&said).unwrap_or_else(|error| panic!("{error}: {said}")));
+        assert_eq!((code, &signals["one"]["value"]), (0, &json!(5.0)), "{said}");
+        for name in ["rows", "endless"] {
+            let error = signals[name]["error"].as_str().unwrap_or_default();
+            assert!(signals[name]["value"].is_null() && error.contains("row"), "{name}: {error}");
+        }
+    }
+
     async fn nothing_is_sampled_where_that_is_off_or_nobody_could_read_it(place: Place) {
         make_items(place, 10).await;
         let sessions = "select count(*) from pg_stat_activity where datname = current_database() and application_name like 'tidegate/%' \
@@ -158,4 +178,40 @@ on_both! {
             assert_eq!(place.rows(sessions).await, ["0"]);
         }
     }
+}
+
+/// An address that sends whoever asks to another one, which has a number.
+#[tokio::test]
+async fn a_redirect_is_an_error_and_is_not_followed() {
+    let answer = |head: &str| format!("HTTP/1.1 {head}\r\nconnection: close\r\ncontent-length: 1\r\n\r\n7");
+    let (target, asked) = serve(answer("200 OK"));
+    let (sends_on, _) = serve(answer(&format!("302 Found\r\nlocation: {target}")));
+    let signal = |name: &str, url: &str| format!("[[signal]]\nname = \"{name}\"\nkind = \"http\"\nurl = \"{url}\"\n");
+    let folder = Folder::new(&Place::sqlite(), "", "", &signal("moved", &sends_on));
+    let (said, code) = folder.tidegate(&["signals", "--json"]).await;
+    let moved = by_name(&serde_json::from_str(&said).unwrap()).remove("moved").unwrap();
+    assert_eq!((code, &moved["value"]), (0, &Value::Null), "{moved}");
+    assert!(moved["error"].as_str().unwrap().contains("302"), "{moved}");
+    assert_eq!(asked.load(Ordering::SeqCst), 0);
+    let folder = Folder::new(&Place::sqlite(), "", "", &signal("there", &target));
+    let (said, _) = folder.tidegate(&["signals", "--json"]).await;
+    assert_eq!(by_name(&serde_json::from_str(&said).unwrap())["there"]["value"], json!(7.0));
+    assert!(asked.load(Ordering::SeqCst) > 0);
+}
+
+/// Answers everybody the same; its address, and how many asked.
+fn serve(answer: String) -> (String, Arc<AtomicU32>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}/", listener.local_addr().unwrap());
+    let asked = Arc::new(AtomicU32::new(0));
+    let counted = asked.clone();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            counted.fetch_add(1, Ordering::SeqCst);
+            let mut stream = stream;
+            let _ = stream.read(&mut [0; 4_096]);
+            let _ = stream.write_all(answer.as_bytes());
+        }
+    });
+    (address, asked)
 }

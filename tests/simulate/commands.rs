@@ -44,6 +44,22 @@ fn test_prints_the_same_each_time_and_writes_what_it_is_asked_for() {
 }
 
 #[test]
+fn pictures_stay_in_their_folder_and_leave_each_other_alone() {
+    let folder = folder();
+    for (file, name) in [("a.toml", "../out"), ("b.toml", "../out"), ("c.toml", "...")] {
+        let text = format!("version = 1\nname = \"{name}\"\n[[update]]\nname = \"u\"\n");
+        fs::write(folder.path().join(file), text).unwrap();
+    }
+    let output = tidegate(&folder, &["test", "steady.wasm", "a.toml", "b.toml", "c.toml", "--svg", "in/here"]);
+    assert!(output.status.success(), "{output:?}");
+    let found = fs::read_dir(folder.path().join("in/here")).unwrap();
+    let mut found: Vec<_> = found.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    found.sort();
+    assert_eq!(found, ["_out-2.svg", "_out.svg", "scenario.svg"]);
+    assert_eq!(fs::read_dir(folder.path().join("in")).unwrap().count(), 1);
+}
+
+#[test]
 fn an_expectation_that_is_not_met_ends_with_code_4_and_names_the_first_moment() {
     let folder = folder();
     let text = "version = 1\nname = \"strict\"\n[[update]]\nname = \"u\"\n[expect]\nfinished_within_ms = 500\n";

@@ -10,6 +10,7 @@ pub mod disk;
 pub mod place;
 pub mod postgres;
 pub mod recorder;
+pub mod results;
 pub mod run;
 pub mod tutorial;
 

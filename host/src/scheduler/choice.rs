@@ -227,6 +227,15 @@ mod tests {
         assert_eq!(check_dependency(&rows, &["b"], "gone", false), Ok(()), "it is queued, and stays as it is");
     }
 
+    #[test]
+    fn a_long_circle_is_told_by_its_beginning() {
+        let name = |number: usize| format!("u{}", number % 30);
+        let rows: Vec<QueueRow> = (0..30).map(|number| row(&name(number), &name(number + 1))).collect();
+        let mut told: Vec<String> = (7..27).map(name).collect();
+        told.push("\u{2026}".to_owned());
+        assert_eq!(assess(&rows, &|_| true)[7], Standing::Cycle(told));
+    }
+
     proptest! {
         /// Run whatever is first until nothing is: what remains is a circle or waits for one.
         #[test]

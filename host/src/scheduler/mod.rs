@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use tokio::runtime::{Builder, Handle, Runtime, RuntimeFlavor};
 use tokio::sync::oneshot;
 use tokio::task::{Id, JoinSet};
 use tokio::time::timeout;
@@ -149,9 +150,15 @@ impl Host {
         let names: Vec<String> = workloads.iter().map(|workload| workload.name.clone()).collect();
         // A set of tasks, and not the tasks themselves, so that dropping this future ends them.
         let mut tasks = JoinSet::new();
+        let mut threads = Vec::new();
         let started: Vec<Id> = workloads
             .into_iter()
-            .map(|workload| tasks.spawn(work(workload, settings.clone(), events.clone(), control.clone())).id())
+            .map(|workload| {
+                let thread = OwnThread::start();
+                let handle = thread.as_ref().map_or_else(Handle::current, OwnThread::handle);
+                threads.extend(thread);
+                tasks.spawn_on(work(workload, settings.clone(), events.clone(), control.clone()), &handle).id()
+            })
             .collect();
         let mut ends = HashMap::new();
         let mut shutdown = pin!(shutdown.fuse());
@@ -170,6 +177,42 @@ impl Host {
         }
         let ends = started.iter().map(|id| ends.remove(id).unwrap_or(End::Stopped));
         names.into_iter().zip(ends).map(|(database, end)| Summary { database, end }).collect()
+    }
+}
+
+/// A thread for all that one database has the host do. An iteration waits for its database several times; on threads
+/// shared by all, each time another may go on with it, on another processor, whose caches know nothing of it. And
+/// databases do not hold up each other, nor whatever else the process does.
+struct OwnThread(Option<Runtime>);
+
+impl OwnThread {
+    /// `None` where all is to stay on the thread that this runs on, as it must under virtual time, or where there can be
+    /// no other.
+    fn start() -> Option<Self> {
+        if Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread {
+            return None;
+        }
+        let built = Builder::new_multi_thread().worker_threads(1).thread_name("tidegate-queue").enable_all().build();
+        match built {
+            Ok(runtime) => Some(Self(Some(runtime))),
+            Err(error) => {
+                tracing::warn!(%error, "a database gets no thread of its own");
+                None
+            }
+        }
+    }
+
+    fn handle(&self) -> Handle {
+        self.0.as_ref().map_or_else(Handle::current, |runtime| runtime.handle().clone())
+    }
+}
+
+impl Drop for OwnThread {
+    fn drop(&mut self) {
+        // Without waiting, which is not allowed here: its tasks have ended, or end when they next wait.
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
     }
 }
 

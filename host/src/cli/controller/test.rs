@@ -1,5 +1,6 @@
 //! `tidegate controller test`.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -99,6 +100,7 @@ impl Test {
         let bench = Bench::load(&self.component).await?;
         let single = scenarios.len() == 1;
         let mut tried = Vec::new();
+        let mut drawn = BTreeMap::new();
         for mut scenario in scenarios {
             self.updates.iter().for_each(|name| add_update(&mut scenario, name));
             let run = bench.run(&scenario, self.seed)?;
@@ -113,7 +115,7 @@ impl Test {
                     output::print(&format!("\n{}", terminal(&run)))?;
                 }
             }
-            self.draw(&run)?;
+            self.draw(&run, &mut drawn)?;
             tried.push(one);
         }
         let report = Report {
@@ -132,11 +134,18 @@ impl Test {
         conclude(&report)
     }
 
-    fn draw(&self, run: &Run) -> Result<(), CliError> {
+    /// Draws a run into a file of its own: `drawn` is how many there are of each name.
+    fn draw(&self, run: &Run, drawn: &mut BTreeMap<String, u32>) -> Result<(), CliError> {
         let Some(folder) = &self.svg else { return Ok(()) };
         let failed = |what: &str| CliError::failure(format!("cannot write {what}"));
         let picture = svg(run).map_err(|error| failed("a picture").because(error))?;
-        let path = folder.join(format!("{}.svg", file_name(&run.scenario)));
+        let mut name = file_name(&run.scenario);
+        let same = drawn.entry(name.clone()).or_default();
+        *same += 1;
+        if *same > 1 {
+            name = format!("{name}-{same}");
+        }
+        let path = folder.join(name).with_added_extension("svg");
         fs::create_dir_all(folder).map_err(|error| failed(&folder.display().to_string()).because(error))?;
         fs::write(&path, picture).map_err(|error| failed(&path.display().to_string()).because(error))
     }
