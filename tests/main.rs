@@ -12,6 +12,7 @@ mod configured;
 mod controllers;
 mod crash;
 mod database;
+mod demo;
 mod embedding;
 mod extremes;
 mod faults;

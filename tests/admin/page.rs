@@ -200,7 +200,7 @@ async fn a_form_of_another_origin_steers_nothing() {
     assert_eq!(status(own).await, 303);
     assert!(api.folder.tidegate(&["status"]).await.0.contains("paused on the page"));
     // Nobody has to be anybody to send a form, and so it is a small one.
-    assert_eq!(status(post("/login", &format!("token={}", "x".repeat(15_000)))).await, 401);
+    assert_eq!(status(post("/login", &format!("token={}", "x".repeat(15_000)))).await, 403);
     assert_eq!(status(post("/login", &format!("token={}", "x".repeat(20_000)))).await, 413);
 }
 

@@ -114,16 +114,11 @@ async fn a_reload_that_hangs_keeps_no_host_from_ending() {
     assert!(Command::new("mkfifo").arg(&file).status().unwrap().success());
     api.process.signal("HUP");
     // Opened for writing without waiting, a pipe is there once somebody reads it.
-    let reads = || {
-        std::fs::OpenOptions::new()
-            .write(true)
-            .custom_flags(rustix::fs::OFlags::NONBLOCK.bits().cast_signed())
-            .open(&file)
-    };
-    let mut writer = None;
+    let writer = std::sync::OnceLock::new();
     until("the host reads it", async || {
-        writer = reads().ok();
-        writer.is_some()
+        let nonblock = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+        let opened = std::fs::OpenOptions::new().write(true).custom_flags(nonblock).open(&file);
+        opened.is_ok_and(|pipe| writer.set(pipe).is_ok())
     })
     .await;
     assert_eq!(api.get("/api/v1/host", VIEWER).await.status, 200);

@@ -90,7 +90,8 @@ async fn demo(arguments: &Arguments) -> Outcome<ExitCode> {
         configuration.display()
     );
 
-    let status = match run(&tidegate, &configuration).await? {
+    let trace = arguments.folder.join("trace.jsonl");
+    let status = match run(&tidegate, &configuration, &trace).await? {
         Run::Ended(status) => status,
         Run::Interrupted => {
             println!("\nInterrupted. What was committed stays, the batch in hand was rolled back.");
@@ -103,6 +104,12 @@ async fn demo(arguments: &Arguments) -> Outcome<ExitCode> {
     if !status.success() {
         return Err(format!("tidegate ended with {status}").into());
     }
+    println!(
+        "\nWhat the controller was asked and what it answered is written down. To ask another one the same:\n  \
+         {} controller replay FILE.wasm {}",
+        tidegate.display(),
+        trace.display()
+    );
     Ok(if wrong == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -193,10 +200,12 @@ enum Run {
 ///
 /// It has a process group of its own: Ctrl-C reaches this demo alone, which passes it on once, waits, and then stops
 /// the database that it started.
-async fn run(tidegate: &Path, configuration: &Path) -> Outcome<Run> {
+async fn run(tidegate: &Path, configuration: &Path, trace: &Path) -> Outcome<Run> {
     let mut child = Command::new(tidegate)
         .args(["run", "--until-done", "--config"])
         .arg(configuration)
+        .args(["--record-overwrite", "--record"])
+        .arg(trace)
         .process_group(0)
         .kill_on_drop(true)
         .spawn()?;

@@ -66,7 +66,11 @@ impl Store {
         // What it commits is on the disk, as in earnest: the durations are to mean something.
         let server = Server::start(&Settings { fsync: true, ..Settings::default() });
         let database = server.database().await;
-        Self::Postgres(Box::new(Postgres { client: database.connect().await, url: database.url, _server: server }))
+        Self::Postgres(Box::new(Postgres {
+            client: database.connect().await,
+            url: database.url.clone(),
+            _server: server,
+        }))
     }
 
     pub(super) fn name(&self) -> &'static str {
