@@ -15,11 +15,13 @@ holding = set()
 class Iteration(exports.pacing.Iteration):
     """One iteration of one update: it is entered, perhaps several times, until it lets a batch run."""
 
-    def __init__(self, database):
+    def begin(self, database):
+        renew(self)
         self.database = database
         self.guards = list(guards())
         self.stale_after_ms, self.check_ms = whole("stale_after_ms", 10_000), whole("check_ms", 500)
         self.rest_ms, self.target_ms = whole("rest_ms", 100), whole("target_ms", 100)
+        return self
 
     def enter(self):
         if self.rest_ms > 0:
@@ -47,9 +49,22 @@ class Iteration(exports.pacing.Iteration):
             log.write(log.Level.WARN, f"the batch failed: {outcome.value}")
 
 
+# componentize-py keeps every object that it hands to the host, for ever. There is one iteration at a time, and so one
+# object is enough for all of them.
+ITERATION = Iteration()
+
+
+def renew(handed_out):
+    """Takes back what componentize-py noted on an object when it handed it out, so that it can be handed out again."""
+    noted = vars(handed_out)
+    if finalizer := noted.pop("finalizer", None):
+        finalizer.detach()
+    noted.pop("__componentize_py_handle", None)
+
+
 class Pacing(exports.Pacing):
     def on_update(self, update_name, database_name, one_shot):
-        return Iteration(database_name)
+        return ITERATION.begin(database_name)
 
 
 def guards():

@@ -15,8 +15,10 @@ WAIT_MS = 500
 class Iteration(exports.pacing.Iteration):
     """One iteration of one update: it is entered, perhaps several times, until it lets a batch run."""
 
-    def __init__(self, database, target_ms, max_lag_ms):
+    def begin(self, database, target_ms, max_lag_ms):
+        renew(self)
         self.database, self.target_ms, self.max_lag_ms = database, target_ms, max_lag_ms
+        return self
 
     def enter(self):
         lag = signals.read(self.database, "replication-lag")
@@ -33,9 +35,22 @@ class Iteration(exports.pacing.Iteration):
             log.write(log.Level.WARN, f"the batch failed: {outcome.value}")
 
 
+# componentize-py keeps every object that it hands to the host, for ever. There is one iteration at a time, and so one
+# object is enough for all of them.
+ITERATION = Iteration()
+
+
+def renew(handed_out):
+    """Takes back what componentize-py noted on an object when it handed it out, so that it can be handed out again."""
+    noted = vars(handed_out)
+    if finalizer := noted.pop("finalizer", None):
+        finalizer.detach()
+    noted.pop("__componentize_py_handle", None)
+
+
 class Pacing(exports.Pacing):
     def on_update(self, update_name, database_name, one_shot):
-        return Iteration(database_name, number("target_ms", 100), number("max_lag_ms", 1000))
+        return ITERATION.begin(database_name, number("target_ms", 100), number("max_lag_ms", 1000))
 
 
 def number(key, default):
