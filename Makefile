@@ -79,7 +79,7 @@ $(SCHEMATHESIS)/ready: tests/schemathesis/requirements.txt
 
 .PHONY: bench
 bench: rust postgres guest-tools ## Measure what it costs, beside bare loops over the same drivers (BENCH=--help explains what can be chosen)
-	$(MAKE) --directory guests rust-steady c-fixed
+	$(MAKE) --directory guests rust-steady c-fixed hostile
 	cargo bench --package tidegate --bench figures -- $(BENCH)
 
 .PHONY: lint

@@ -15,6 +15,7 @@ mod postgres;
 mod processes;
 mod report;
 mod requests;
+mod shadow;
 mod steps;
 mod work;
 
@@ -74,6 +75,8 @@ enum What {
     Calls,
     /// The start of the program, and its memory.
     Processes,
+    /// A backfill beside a shadow that traps.
+    Shadow,
     /// A backfill while its host is asked for its status all the time.
     Requests,
 }
@@ -141,6 +144,10 @@ async fn measure_each(arguments: &Arguments, places: &[Place], report: &mut Repo
         if wanted(What::Processes) {
             step(&format!("processes on {}", place.name()), began);
             processes::measure(report, place).await?;
+        }
+        if wanted(What::Shadow) {
+            step(&format!("a shadow on {}", place.name()), began);
+            shadow::measure(report, place, arguments.rows).await?;
         }
         if wanted(What::Requests) {
             step(&format!("requests to a host on {}", place.name()), began);
