@@ -151,13 +151,15 @@ impl Host {
         // A set of tasks, and not the tasks themselves, so that dropping this future ends them.
         let mut tasks = JoinSet::new();
         let mut threads = Vec::new();
+        let outside = Handle::current();
         let started: Vec<Id> = workloads
             .into_iter()
             .map(|workload| {
                 let thread = OwnThread::start();
-                let handle = thread.as_ref().map_or_else(Handle::current, OwnThread::handle);
+                let handle = thread.as_ref().map_or_else(|| outside.clone(), OwnThread::handle);
                 threads.extend(thread);
-                tasks.spawn_on(work(workload, settings.clone(), events.clone(), control.clone()), &handle).id()
+                let work = work(workload, settings.clone(), events.clone(), control.clone(), outside.clone());
+                tasks.spawn_on(work, &handle).id()
             })
             .collect();
         let mut ends = HashMap::new();
@@ -217,14 +219,14 @@ impl Drop for OwnThread {
 }
 
 /// Works on one database, with its history written beside.
-async fn work(workload: Workload, settings: Settings, events: Events, control: Control) -> End {
+async fn work(workload: Workload, settings: Settings, events: Events, control: Control, outside: Handle) -> End {
     let (done, when_done) = oneshot::channel();
     let (name, database) = (workload.name.clone(), workload.database.clone());
     let gathered = History::of(&name);
     events.observe(gathered.clone());
     let mut history = JoinSet::new();
     history.spawn(gathered.write_down(database.clone(), when_done));
-    let end = Worker::new(workload, settings, events, control).run().await;
+    let end = Worker::new(workload, settings, events, control, outside).run().await;
     // The receiver is gone only if the writer is.
     let _ = done.send(());
     match timeout(PARTING_LIMIT, history.join_next()).await {

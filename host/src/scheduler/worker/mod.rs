@@ -6,6 +6,7 @@ mod report;
 use std::collections::HashMap;
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -79,6 +80,7 @@ pub(super) struct Worker {
     events: Events,
     control: Control,
     wakes: watch::Receiver<u64>,
+    outside: Handle,
     supervisor: Supervisor,
     shadows: Vec<Shadow>,
     paces: HashMap<String, Pace>,
@@ -107,7 +109,14 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    pub(super) fn new(workload: Workload, settings: Settings, events: Events, control: Control) -> Self {
+    /// What is no part of the work, however long it takes, is done by `outside`.
+    pub(super) fn new(
+        workload: Workload,
+        settings: Settings,
+        events: Events,
+        control: Control,
+        outside: Handle,
+    ) -> Self {
         let supervisor = Supervisor::new(&workload.name, workload.policy.clone(), workload.supervision);
         let activity = Activity {
             holder: settings.holder.clone(),
@@ -129,6 +138,7 @@ impl Worker {
             events,
             wakes: control.wakes(),
             control,
+            outside,
             supervisor,
             shadows: Vec::new(),
             paces: HashMap::new(),
@@ -193,6 +203,8 @@ impl Worker {
     fn accompany(&mut self) {
         // Those of before leave off first.
         self.shadows.clear();
+        // A shadow may take its time, and must not take it from the work.
+        let _outside = self.outside.enter();
         for policy in self.workload.shadows.clone() {
             let (events, database) = (self.events.clone(), self.workload.name.clone());
             let shadow = Shadow::start(&self.workload.name, policy, move |controller, notice| {
