@@ -10,6 +10,7 @@ mod bindings {
 mod settings;
 
 use std::cell::Cell;
+use std::sync::OnceLock;
 
 use bindings::exports::tidegate::controller::pacing::{self, Admission, Delay, GuestIteration, Milliseconds, Outcome};
 use bindings::exports::tidegate::controller::{default_batch_size, min_batch_size};
@@ -21,15 +22,34 @@ impl pacing::Guest for Steady {
     type Iteration = Iteration;
 
     fn on_update(_update_name: String, _database_name: String, _one_shot: bool) -> Result<pacing::Iteration, String> {
-        let sleep = settings::flag("sleep_enabled", true)?;
-        let sleep_duration = settings::number("sleep_duration_ms", 1_000)?;
-        let target = settings::number("background_update_duration_ms", 100)?;
-        // The host asks for batch sizes later, where no error can be answered.
-        settings::number("default_batch_size", 100)?;
-        settings::number("min_batch_size", 100)?;
-        let pause = (sleep && sleep_duration > 0).then_some(sleep_duration);
+        let Settings { pause, target, .. } = *settings()?;
         Ok(pacing::Iteration::new(Iteration { pause: Cell::new(pause), target }))
     }
+}
+
+/// What the operator configured.
+struct Settings {
+    pause: Option<Milliseconds>,
+    target: Milliseconds,
+    default_batch_size: u32,
+    min_batch_size: u32,
+}
+
+/// The settings, which stay the same as long as this instance lives: they are read once, for each look is a call.
+fn settings() -> Result<&'static Settings, String> {
+    static SETTINGS: OnceLock<Settings> = OnceLock::new();
+    if let Some(settings) = SETTINGS.get() {
+        return Ok(settings);
+    }
+    let sleep = settings::flag("sleep_enabled", true)?;
+    let sleep_duration = settings::number("sleep_duration_ms", 1_000)?;
+    let read = Settings {
+        pause: (sleep && sleep_duration > 0).then_some(sleep_duration),
+        target: settings::number("background_update_duration_ms", 100)?,
+        default_batch_size: settings::number("default_batch_size", 100)?,
+        min_batch_size: settings::number("min_batch_size", 100)?,
+    };
+    Ok(SETTINGS.get_or_init(|| read))
 }
 
 struct Iteration {
@@ -56,12 +76,12 @@ impl GuestIteration for Iteration {
 
 impl default_batch_size::Guest for Steady {
     fn default_batch_size(_update_name: String, _database_name: String) -> u32 {
-        settings::number("default_batch_size", 100).unwrap_or(100)
+        settings().map_or(100, |settings| settings.default_batch_size)
     }
 }
 
 impl min_batch_size::Guest for Steady {
     fn min_batch_size(_update_name: String, _database_name: String) -> u32 {
-        settings::number("min_batch_size", 100).unwrap_or(100)
+        settings().map_or(100, |settings| settings.min_batch_size)
     }
 }
