@@ -106,27 +106,42 @@ on_both! {
     /// estimator follows, how many batches there are, and how large. What is left between the two is the jitter of the
     /// machine's timers and of its other work, of which a batch of 150 ms sees some milliseconds, on a busy machine some
     /// tens: a quarter of the time, and of the sizes. A model that forgot rests, costs or the policy's target would be
-    /// off by more: a rest is a quarter of an iteration, and a batch size is a third as large at the beginning.
+    /// off by more: a rest is a quarter of an iteration, and a batch size is a third as large at the beginning. It would
+    /// be so each time, and a machine that stands still for a moment is so once: one of three runs has to agree.
     async fn the_model_agrees_with_a_real_database(place: Place) {
-        const TOLERANCE: f64 = 0.25;
-        let records = real(place).await;
-        let beside = records.iter().map(|record| record.duration_ms - record.items as f64 * 5.0).collect();
-        let batch_ms = median(beside).max(0.0);
-        let text = format!(
-            "version = 1\n[host]\ndefault_batch_size = {FIRST_BATCH}\nmin_batch_size = 1\n\
-             [[update]]\nname = \"slow\"\nitems = {ITEMS}\ncost_ms = 5\nbatch_ms = {batch_ms:.3}\n"
-        );
-        let run = simulate(&Candidate::Native(source()), &scenario(&text), None).unwrap();
-
-        let real_ms: f64 = records.iter().map(|record| record.duration_ms + record.waited_ms).sum();
-        let model_ms = run.finished_at.unwrap().as_secs_f64() * 1e3;
-        let near = |a: f64, b: f64| (a - b).abs() <= TOLERANCE * a.max(b);
-        assert!(near(real_ms, model_ms), "it took {real_ms} ms, and {model_ms} ms by the model");
-        let sizes: Vec<f64> = records.iter().map(|record| record.batch_size as f64).collect();
-        let modelled: Vec<f64> = run.seen.batches.iter().map(|batch| batch.batch_size as f64).collect();
-        assert_eq!((sizes[0], modelled[0]), (f64::from(FIRST_BATCH), f64::from(FIRST_BATCH)));
-        let pairs = (median(sizes.clone()), median(modelled.clone()));
-        assert!(near(pairs.0, pairs.1), "batches of {sizes:?}, and of {modelled:?} by the model");
-        assert!(near(sizes.len() as f64, modelled.len() as f64), "{sizes:?}, and {modelled:?} by the model");
+        let mut apart = Vec::new();
+        for _ in 0..3 {
+            match compare(place).await {
+                Ok(()) => return,
+                Err(how) => apart.push(how),
+            }
+        }
+        panic!("{apart:?}");
     }
+}
+
+/// A run on a real database beside one of the model; where they are apart, how.
+async fn compare(place: &Place) -> Result<(), String> {
+    const TOLERANCE: f64 = 0.25;
+    let records = real(place).await;
+    let beside = records.iter().map(|record| record.duration_ms - record.items as f64 * 5.0).collect();
+    let batch_ms = median(beside).max(0.0);
+    let text = format!(
+        "version = 1\n[host]\ndefault_batch_size = {FIRST_BATCH}\nmin_batch_size = 1\n\
+         [[update]]\nname = \"slow\"\nitems = {ITEMS}\ncost_ms = 5\nbatch_ms = {batch_ms:.3}\n"
+    );
+    let run = simulate(&Candidate::Native(source()), &scenario(&text), None).unwrap();
+
+    let near = |a: f64, b: f64| (a - b).abs() <= TOLERANCE * a.max(b);
+    let sizes: Vec<f64> = records.iter().map(|record| record.batch_size as f64).collect();
+    let modelled: Vec<f64> = run.seen.batches.iter().map(|batch| batch.batch_size as f64).collect();
+    assert_eq!((sizes[0], modelled[0]), (f64::from(FIRST_BATCH), f64::from(FIRST_BATCH)));
+    let real_ms: f64 = records.iter().map(|record| record.duration_ms + record.waited_ms).sum();
+    let model_ms = run.finished_at.unwrap().as_secs_f64() * 1e3;
+    if !near(real_ms, model_ms) {
+        return Err(format!("it took {real_ms} ms, and {model_ms} ms by the model"));
+    }
+    let alike =
+        near(median(sizes.clone()), median(modelled.clone())) && near(sizes.len() as f64, modelled.len() as f64);
+    if alike { Ok(()) } else { Err(format!("batches of {sizes:?}, and of {modelled:?} by the model")) }
 }
