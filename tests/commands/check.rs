@@ -58,6 +58,22 @@ where = "n > "
 "#;
 
 on_both! {
+    async fn a_definition_whose_update_has_finished_is_no_error_any_more(place: Place) {
+        make_items(place, 10).await;
+        let touch = "[[update]]\nname = \"touch\"\nkind = \"backfill\"\ntable = \"items\"\nkey = \"id\"\nset = \"touched = 1\"\n";
+        let site = Site::new(&format!("[[database]]\nurl = \"{}\"\n{touch}", place.url));
+        assert_eq!(site.tidegate(&["enqueue", "touch"]).await.code, 0);
+        assert_eq!(site.tidegate(&["run", "--until-done"]).await.code, 0);
+        place.run("drop table items").await;
+        let told = site.tidegate(&["check"]).await;
+        assert!(told.code == 0 && told.err.contains("it has finished; queued again, it could not run"), "{}", told.all());
+        assert!(told.err.contains("items"), "{}", told.all());
+        // Queued again, it is wrong again.
+        assert_eq!(site.tidegate(&["enqueue", "touch"]).await.code, 0);
+        let told = site.tidegate(&["check"]).await;
+        assert!(told.code == 2 && !told.err.contains("it has finished"), "{}", told.all());
+    }
+
     async fn what_does_not_fit_is_told_with_its_place_in_the_file(place: Place) {
         place.run("create table messages (id integer not null primary key, room text not null, n integer not null, \
                    body text)").await;

@@ -53,6 +53,13 @@ impl Finding {
         }
     }
 
+    /// What is wrong with a definition whose update has finished keeps nothing from running.
+    pub(super) fn of_what_is_done(&mut self) {
+        self.severity = Severity::Note;
+        self.message = format!("it has finished; queued again, it could not run: {}", self.message);
+        self.hint = Some("take the definition out where it has had its day".to_owned());
+    }
+
     /// Prints it to standard error.
     pub(super) fn print(&self) {
         match self.severity {

@@ -115,11 +115,20 @@ impl Check {
             Err(error) if lacks_rights(&error) => Vec::new(),
             Err(error) => return Err(error),
         };
-        // Last of all: on SQLite a session holds the one connection there is.
-        let mut session = opened.inspect().await?;
+        let mut definitions = Vec::new();
         for update in scene.config.updates_of(&scene.database.name) {
             let row = rows.iter().find(|row| row.update_name == update.name);
+            let finished = row.is_none() && has_finished(opened, &update.name).await?;
+            definitions.push((update, row, finished));
+        }
+        // Last of all: on SQLite a session holds the one connection there is.
+        let mut session = opened.inspect().await?;
+        for (update, row, finished) in definitions {
+            let first = report.findings.len();
             self.update(scene, session.as_sql(), update, row, report).await?;
+            if finished {
+                report.findings.iter_mut().skip(first).for_each(Finding::of_what_is_done);
+            }
         }
         Ok(())
     }
@@ -159,6 +168,16 @@ impl Check {
             }
         }
         Ok(())
+    }
+}
+
+/// True where the last that is known of an update is that it finished.
+async fn has_finished(opened: &dyn Database, update_name: &str) -> Result<bool, SqlError> {
+    match opened.history(Some(update_name), 1).await {
+        Ok(records) => Ok(records.first().is_some_and(|record| record.outcome == "finished")),
+        // What is missing was told above.
+        Err(error) if lacks_rights(&error) => Ok(false),
+        Err(error) => Err(error),
     }
 }
 
