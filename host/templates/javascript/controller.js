@@ -45,7 +45,7 @@ const run = (ms) => ({ tag: 'run', val: Math.trunc(ms) });
 const wait = (ms, reason) => ({ tag: 'wait', val: { duration: Math.trunc(ms), reason } });
 
 // A setting that the operator may write below [controller.settings]. A string that is thrown is an error of the
-// callback: it holds the update, and is shown. (An Error that is thrown would be a crash.)
+// callback: it holds the update, and is shown. (What else is thrown may be a crash.)
 function number(key, otherwise) {
   const text = get(key);
   if (text == null) return otherwise;
