@@ -8,8 +8,14 @@ mod bare;
 mod calls;
 mod iterations;
 mod place;
-// The tests' own harness, of which the benchmark needs a part.
-#[allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#[allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "the tests' own harness, of which the benchmark needs a part"
+)]
 #[path = "../../../tests/support/postgres.rs"]
 mod postgres;
 mod processes;

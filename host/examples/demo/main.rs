@@ -4,8 +4,14 @@
 //! `make demo` builds what it needs and starts it.
 #![expect(clippy::print_stdout, reason = "it is here to tell a person what happens")]
 
-// The tests' own harness, of which the demo needs a part.
-#[allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#[allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "the tests' own harness, of which the demo needs a part"
+)]
 #[path = "../../../tests/support/postgres.rs"]
 mod postgres;
 mod report;
