@@ -16,6 +16,7 @@ use super::error::{CliError, hint_on};
 use super::{Context, output, wiring};
 use finding::{Finding, Scene, Severity, number, tally};
 use plan::Plan;
+use queue::Looked;
 
 /// Check the configuration, the controllers that it names, and the updates that it defines against the databases
 ///
@@ -106,27 +107,20 @@ impl Check {
             let severity = if remark.hinders { Severity::Error } else { Severity::Warning };
             report.findings.push(scene.about_database(severity, remark.message, Some(remark.hint)));
         }
-        let rows = match queue::look(scene, opened).await {
-            Ok((findings, rows)) => {
-                report.findings.extend(findings);
-                rows
-            }
+        let Looked { findings, rows, finished } = match queue::look(scene, opened).await {
+            Ok(looked) => looked,
             // What is missing was told above.
-            Err(error) if lacks_rights(&error) => Vec::new(),
+            Err(error) if lacks_rights(&error) => Looked::default(),
             Err(error) => return Err(error),
         };
-        let mut definitions = Vec::new();
-        for update in scene.config.updates_of(&scene.database.name) {
-            let row = rows.iter().find(|row| row.update_name == update.name);
-            let finished = row.is_none() && has_finished(opened, &update.name).await?;
-            definitions.push((update, row, finished));
-        }
+        report.findings.extend(findings);
         // Last of all: on SQLite a session holds the one connection there is.
         let mut session = opened.inspect().await?;
-        for (update, row, finished) in definitions {
+        for update in scene.config.updates_of(&scene.database.name) {
+            let row = rows.iter().find(|row| row.update_name == update.name);
             let first = report.findings.len();
             self.update(scene, session.as_sql(), update, row, report).await?;
-            if finished {
+            if finished.contains(&update.name) {
                 report.findings.iter_mut().skip(first).for_each(Finding::of_what_is_done);
             }
         }
@@ -168,16 +162,6 @@ impl Check {
             }
         }
         Ok(())
-    }
-}
-
-/// True where the last that is known of an update is that it finished.
-async fn has_finished(opened: &dyn Database, update_name: &str) -> Result<bool, SqlError> {
-    match opened.history(Some(update_name), 1).await {
-        Ok(records) => Ok(records.first().is_some_and(|record| record.outcome == "finished")),
-        // What is missing was told above.
-        Err(error) if lacks_rights(&error) => Ok(false),
-        Err(error) => Err(error),
     }
 }
 

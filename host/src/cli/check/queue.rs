@@ -3,14 +3,23 @@
 use std::collections::{BTreeSet, HashSet};
 
 use tidegate::scheduler::choice::{Standing, assess};
-use tidegate::scheduler::database::{Database, QueueRow};
+use tidegate::scheduler::database::{Database, QueueRow, Record};
 use tidegate::update::{Progress, SqlError};
 
 use super::super::{output, wiring};
 use super::finding::{Finding, Scene, Severity};
 
-/// Looks through the queue. Its rows come back too.
-pub(super) async fn look(scene: Scene<'_>, opened: &dyn Database) -> Result<(Vec<Finding>, Vec<QueueRow>), SqlError> {
+/// A queue that was looked through.
+#[derive(Default)]
+pub(super) struct Looked {
+    pub findings: Vec<Finding>,
+    pub rows: Vec<QueueRow>,
+    /// The definitions that are not queued, because their updates have finished.
+    pub finished: HashSet<String>,
+}
+
+/// Looks through the queue.
+pub(super) async fn look(scene: Scene<'_>, opened: &dyn Database) -> Result<Looked, SqlError> {
     let rows = opened.look().await?.map(|queue| queue.rows).unwrap_or_default();
     let queued: HashSet<&str> = rows.iter().map(|row| row.update_name.as_str()).collect();
     let mut findings = standings(scene, &rows);
@@ -19,23 +28,32 @@ pub(super) async fn look(scene: Scene<'_>, opened: &dyn Database) -> Result<(Vec
         let dependency =
             row.depends_on.as_deref().filter(|name| !queued.contains(name) && scene.defined(name).is_none());
         if let Some(name) = dependency
-            && !has_run(opened, name).await?
+            && last(opened, name).await?.is_none()
         {
             findings.push(depends_on_nothing(scene, row, name, &queued));
         }
     }
-    for update in scene.config.updates_of(&scene.database.name) {
-        if !queued.contains(update.name.as_str()) && !has_run(opened, &update.name).await? {
-            let message = "it is not queued, and the history knows of no run";
-            let hint = "the application's migration is to queue it, or `tidegate enqueue` does";
-            findings.push(scene.about_definition(update, "name", Severity::Note, message, hint));
+    let mut finished = HashSet::new();
+    let definitions = scene.config.updates_of(&scene.database.name);
+    for update in definitions.filter(|update| !queued.contains(update.name.as_str())) {
+        match last(opened, &update.name).await? {
+            Some(record) if record.outcome == "finished" => {
+                finished.insert(update.name.clone());
+            }
+            Some(_) => {}
+            None => {
+                let message = "it is not queued, and the history knows of no run";
+                let hint = "the application's migration is to queue it, or `tidegate enqueue` does";
+                findings.push(scene.about_definition(update, "name", Severity::Note, message, hint));
+            }
         }
     }
-    Ok((findings, rows))
+    Ok(Looked { findings, rows, finished })
 }
 
-async fn has_run(opened: &dyn Database, name: &str) -> Result<bool, SqlError> {
-    Ok(!opened.history(Some(name), 1).await?.is_empty())
+/// The last iteration of an update that the history knows.
+async fn last(opened: &dyn Database, name: &str) -> Result<Option<Record>, SqlError> {
+    Ok(opened.history(Some(name), 1).await?.into_iter().next())
 }
 
 /// The rows that do not run, whosever turn it is.
