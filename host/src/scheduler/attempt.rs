@@ -10,6 +10,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::control::Control;
 use super::database::{Begin, Database, Interrupt, Lease, QueueRow, Transaction};
 use super::event::{EventKind, Events};
+use super::wakeful::Wakeful;
 use crate::update::sql::Sql;
 use crate::update::{Budget, ErrorClass, Handler, Mode, Next, Progress, SqlError, Step, UpdateError};
 
@@ -27,11 +28,26 @@ pub(super) struct Attempt<'a> {
     pub(super) control: &'a Control,
     pub(super) shutdown_grace: Duration,
     pub(super) lease: &'a mut dyn Lease,
+    pub(super) waits: &'a mut Waits,
     pub(super) handler: &'a dyn Handler,
     pub(super) row: &'a QueueRow,
     pub(super) mode: Mode,
     pub(super) progress: Progress,
     pub(super) batch_size: u64,
+}
+
+/// What an attempt waits for, one batch after the other.
+#[derive(Debug)]
+pub(super) struct Waits {
+    begin: Wakeful,
+    commit: Wakeful,
+}
+
+impl Waits {
+    /// For waits on this runtime.
+    pub(super) fn new() -> Self {
+        Self { begin: Wakeful::new(), commit: Wakeful::new() }
+    }
 }
 
 /// A batch that is committed.
@@ -118,7 +134,8 @@ impl Attempt<'_> {
 
     async fn begin(&mut self) -> Result<Box<dyn Transaction>, Trouble> {
         let (database, row) = (self.database, self.row);
-        match self.answered(database.begin(&row.update_name, &row.progress)).await?? {
+        let begun = self.waits.begin.until(database.begin(&row.update_name, &row.progress));
+        match answered(begun, self.control, self.shutdown_grace, self.lease).await?? {
             Begin::Ready(transaction) => Ok(transaction),
             Begin::Moved(progress) => Err(Trouble::Moved { gone: progress.is_none() }),
         }
@@ -142,24 +159,14 @@ impl Attempt<'_> {
         Err(Trouble::Interrupted(interruption))
     }
 
-    /// Awaits the database's answer, unless the host must leave off: not every wait on a server has an end of its own.
-    async fn answered<T>(&mut self, answer: impl Future<Output = T>) -> Result<T, Trouble> {
-        tokio::select! {
-            biased;
-            answer = answer => Ok(answer),
-            interruption = must_leave_off(self.control, self.shutdown_grace, self.lease) => {
-                Err(Trouble::Interrupted(interruption))
-            }
-        }
-    }
-
     async fn commit(&mut self, transaction: Box<dyn Transaction>, step: Step) -> Result<Committed, Trouble> {
         let progress = match step.next {
             Next::Continue(progress) => Some(progress.to_json()),
             Next::Finished => None,
         };
         // Given up, it is not known whether it happened: the next batch compares before it begins.
-        match self.answered(transaction.commit(progress.as_deref())).await? {
+        let committed = self.waits.commit.until(transaction.commit(progress.as_deref()));
+        match answered(committed, self.control, self.shutdown_grace, self.lease).await? {
             Ok(()) => Ok(Committed { items: step.items, progress }),
             Err(error) if error.class == ErrorClass::Connection => {
                 if self.was_committed(progress.as_deref()).await? {
@@ -202,6 +209,20 @@ impl Attempt<'_> {
 
     fn emit(&self, kind: EventKind) {
         self.events.emit(self.database_name, kind);
+    }
+}
+
+/// Awaits the database's answer, unless the host must leave off: not every wait on a server has an end of its own.
+async fn answered<T>(
+    answer: impl Future<Output = T>,
+    control: &Control,
+    grace: Duration,
+    lease: &mut dyn Lease,
+) -> Result<T, Trouble> {
+    tokio::select! {
+        biased;
+        answer = answer => Ok(answer),
+        interruption = must_leave_off(control, grace, lease) => Err(Trouble::Interrupted(interruption)),
     }
 }
 

@@ -10,6 +10,7 @@ pub mod database;
 pub mod event;
 mod history;
 pub mod report;
+mod wakeful;
 mod worker;
 
 use std::collections::HashMap;

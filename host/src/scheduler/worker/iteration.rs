@@ -183,6 +183,7 @@ impl Worker {
             control: &self.control,
             shutdown_grace: self.settings.shutdown_grace,
             lease,
+            waits: &mut self.waits,
             handler: &*plan.handler,
             row: &plan.row,
             mode: plan.mode,

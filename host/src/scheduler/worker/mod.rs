@@ -10,7 +10,7 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::attempt::Interruption;
+use super::attempt::{Interruption, Waits};
 use super::choice::{Standing, assess};
 use super::database::{Activity, Failure, Lease, LeaseAttempt, Queue, QueueRow};
 use super::event::{EventKind, Events};
@@ -84,6 +84,7 @@ pub(super) struct Worker {
     supervisor: Supervisor,
     shadows: Vec<Shadow>,
     paces: HashMap<String, Pace>,
+    waits: Waits,
     queue: Queue,
     /// How its rows stand, where that is known: none of it changes while one iteration follows another.
     standings: Option<Vec<Standing>>,
@@ -142,6 +143,7 @@ impl Worker {
             supervisor,
             shadows: Vec::new(),
             paces: HashMap::new(),
+            waits: Waits::new(),
             queue: Queue::default(),
             standings: None,
             refreshed: None,
