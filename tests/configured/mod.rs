@@ -54,12 +54,46 @@ const KEYS: &[(&str, &[(&str, &str)])] = &[
         ],
     ),
     (
+        "Admin",
+        &[
+            ("listen", "admin/health.rs an_address_that_is_taken_is_named"),
+            ("unix_socket", "admin/tokens.rs without_a_token_only_names_of_this_machine_are_answered"),
+            ("max_body_bytes", "admin/table.rs everybody_is_answered_as_the_role_and_the_request_deserve"),
+            ("max_header_bytes", "admin/limits.rs a_header_may_be_as_long_as_configured"),
+            (
+                "max_connections",
+                "admin/limits.rs as_many_are_connected_as_configured_and_who_waits_gets_the_next_place",
+            ),
+            ("header_timeout_ms", "admin/limits.rs a_header_may_take_as_long_as_configured"),
+            ("request_timeout_ms", "admin/limits.rs an_answer_may_take_as_long_as_configured"),
+            ("token_file", "admin/tokens.rs a_file_of_tokens_is_read_again_at_a_reload"),
+            ("token", "admin/tokens.rs a_new_token_opens_the_api"),
+        ],
+    ),
+    (
         "Signals",
         &[
             ("enabled", "signals/program.rs nothing_is_sampled_where_that_is_off_or_nobody_could_read_it"),
             ("interval_ms", "signals/program.rs each_signal_is_sampled_as_often_as_configured"),
             ("timeout_ms", "signals/guests.rs gentle_goes_by_what_the_probe_feels"),
             ("probe_write", "signals/guests.rs gentle_goes_by_what_the_probe_feels"),
+        ],
+    ),
+    (
+        "Signal",
+        &[
+            ("name", "signals/program.rs a_host_tells_them_by_every_way_and_a_reload_changes_them"),
+            ("kind", "signals/program.rs the_command_measures_by_itself"),
+            ("unit", "signals/program.rs the_command_measures_by_itself"),
+            ("databases", "signals/program.rs what_is_said_of_a_signal_changes_what_is_measured"),
+            ("interval_ms", "signals/program.rs each_signal_is_sampled_as_often_as_configured"),
+            ("timeout_ms", "signals/program.rs what_is_said_of_a_signal_changes_what_is_measured"),
+            ("sql", "signals/program.rs what_is_said_of_a_signal_changes_what_is_measured"),
+            ("url", "signals/program.rs what_is_said_of_a_signal_changes_what_is_measured"),
+            ("token", "signals/program.rs what_is_said_of_a_signal_changes_what_is_measured"),
+            ("pointer", "signals/program.rs what_is_said_of_a_signal_changes_what_is_measured"),
+            ("query", "signals/program.rs what_is_said_of_a_signal_changes_what_is_measured"),
+            ("path", "signals/program.rs each_signal_is_sampled_as_often_as_configured"),
         ],
     ),
     (

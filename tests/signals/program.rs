@@ -184,8 +184,10 @@ on_both! {
 #[tokio::test]
 async fn a_redirect_is_an_error_and_is_not_followed() {
     let answer = |head: &str| format!("HTTP/1.1 {head}\r\nconnection: close\r\ncontent-length: 1\r\n\r\n7");
-    let (target, asked) = serve(answer("200 OK"));
-    let (sends_on, _) = serve(answer(&format!("302 Found\r\nlocation: {target}")));
+    let there = answer("200 OK");
+    let (target, asked) = serve(move |_| there.clone());
+    let elsewhere = answer(&format!("302 Found\r\nlocation: {target}"));
+    let (sends_on, _) = serve(move |_| elsewhere.clone());
     let signal = |name: &str, url: &str| format!("[[signal]]\nname = \"{name}\"\nkind = \"http\"\nurl = \"{url}\"\n");
     let folder = Folder::new(&Place::sqlite(), "", "", &signal("moved", &sends_on));
     let (said, code) = folder.tidegate(&["signals", "--json"]).await;
@@ -199,18 +201,82 @@ async fn a_redirect_is_an_error_and_is_not_followed() {
     assert!(asked.load(Ordering::SeqCst) > 0);
 }
 
-/// Answers everybody the same; its address, and how many asked.
-fn serve(answer: String) -> (String, Arc<AtomicU32>) {
+/// What is asked of the server, whom it lets in, how long is waited for it, and which databases are asked a query.
+#[tokio::test]
+async fn what_is_said_of_a_signal_changes_what_is_measured() {
+    let (address, _) = serve(|request| {
+        let target = request.split(' ').nth(1).unwrap_or_default();
+        let vector = |value: u32| {
+            let result = json!([{ "metric": {}, "value": [1, value.to_string()] }]);
+            json!({ "status": "success", "data": { "resultType": "vector", "result": result } })
+        };
+        let (status, body) = match target {
+            "/guarded" if !request.to_lowercase().contains("authorization: bearer of-mine\r\n") => {
+                ("401 Unauthorized", json!(0))
+            }
+            "/guarded" => ("200 OK", json!({ "queue": { "depth": 7 }, "depth": 8 })),
+            "/slow" => {
+                std::thread::sleep(Duration::from_millis(500));
+                ("200 OK", json!(9))
+            }
+            _ if target.contains("lag") => ("200 OK", vector(3)),
+            _ => ("200 OK", vector(4)),
+        };
+        let body = body.to_string();
+        format!("HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}", body.len())
+    });
+    let signal =
+        |name: &str, kind: &str, keys: &str| format!("[[signal]]\nname = \"{name}\"\nkind = \"{kind}\"\n{keys}");
+    let at = |path: &str, keys: &str| format!("url = \"{address}{path}\"\n{keys}");
+    let token = "token = \"of-mine\"\n";
+    let signals = [
+        "[[database]]\nname = \"other\"\nurl = \"sqlite:other.db\"\n".to_owned(),
+        signal("stranger", "http", &at("guarded", "pointer = \"/depth\"\n")),
+        signal("shallow", "http", &at("guarded", &format!("pointer = \"/depth\"\n{token}"))),
+        signal("deep", "http", &at("guarded", &format!("pointer = \"/queue/depth\"\n{token}"))),
+        signal("hasty", "http", &at("slow", "timeout_ms = 100\n")),
+        signal("patient", "http", &at("slow", "timeout_ms = 60000\n")),
+        signal("lag", "prometheus", &at("", "query = \"max(lag)\"\n")),
+        signal("load-of-all", "prometheus", &at("", "query = \"sum(load)\"\n")),
+        signal("everywhere", "sql", "sql = \"select 5\"\n"),
+        signal("here", "sql", "sql = \"select 6\"\ndatabases = [\"other\"]\n"),
+    ];
+    let place = Place::sqlite();
+    make_items(&place, 1).await;
+    let folder = Folder::new(&place, "", "", &signals.concat());
+    folder.write("other.db", "");
+    let (said, code) = folder.tidegate(&["signals", "--json"]).await;
+    let json: Value = serde_json::from_str(&said).unwrap_or_else(|error| panic!("{error}: {said}"));
+    assert_eq!(code, 0, "{said}");
+    let of = |name: &str| {
+        let all = json["signals"].as_array().unwrap().iter().filter(|signal| signal["name"] == name);
+        all.map(|signal| (signal["database"].as_str(), signal["value"].as_f64())).collect::<Vec<_>>()
+    };
+    for (name, value) in [("stranger", None), ("shallow", Some(8.0)), ("deep", Some(7.0)), ("hasty", None)] {
+        assert_eq!(of(name), [(None, value)], "{name}: {said}");
+    }
+    for (name, value) in [("patient", 9.0), ("lag", 3.0), ("load-of-all", 4.0)] {
+        assert_eq!(of(name), [(None, Some(value))], "{name}: {said}");
+    }
+    assert_eq!(of("everywhere"), [(Some("master"), Some(5.0)), (Some("other"), Some(5.0))], "{said}");
+    assert_eq!(of("here"), [(Some("other"), Some(6.0))], "{said}");
+}
+
+/// Answers each request as told; its address, and how many asked.
+fn serve(answer: impl Fn(&str) -> String + Send + Sync + 'static) -> (String, Arc<AtomicU32>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("http://{}/", listener.local_addr().unwrap());
     let asked = Arc::new(AtomicU32::new(0));
-    let counted = asked.clone();
+    let (counted, answer) = (asked.clone(), Arc::new(answer));
     std::thread::spawn(move || {
-        for stream in listener.incoming().map_while(Result::ok) {
+        for mut stream in listener.incoming().map_while(Result::ok) {
             counted.fetch_add(1, Ordering::SeqCst);
-            let mut stream = stream;
-            let _ = stream.read(&mut [0; 4_096]);
-            let _ = stream.write_all(answer.as_bytes());
+            let answer = answer.clone();
+            std::thread::spawn(move || {
+                let mut request = [0; 4_096];
+                let read = stream.read(&mut request).unwrap_or_default();
+                let _ = stream.write_all(answer(&String::from_utf8_lossy(&request[..read])).as_bytes());
+            });
         }
     });
     (address, asked)
