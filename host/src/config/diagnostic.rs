@@ -41,27 +41,34 @@ impl fmt::Display for Diagnostic {
 }
 
 /// The text of a configuration file, which turns the parser's byte offsets into lines and columns.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(super) struct Source<'a> {
     pub path: &'a Path,
-    pub text: &'a str,
+    text: &'a str,
+    /// Where the lines but the first begin: every key has its place, and a file may have a great many.
+    line_starts: Vec<usize>,
 }
 
 impl<'a> Source<'a> {
+    pub(super) fn new(path: &'a Path, text: &'a str) -> Self {
+        Self { path, text, line_starts: text.match_indices('\n').map(|(newline, _)| newline + 1).collect() }
+    }
+
     /// The place of a byte offset.
-    pub(super) fn position(self, offset: usize) -> Position {
-        let before = self.text.get(..offset).unwrap_or(self.text);
-        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
-        Position { line: 1 + before.matches('\n').count(), column: 1 + before[line_start..].chars().count() }
+    pub(super) fn position(&self, offset: usize) -> Position {
+        let lines_before = self.line_starts.partition_point(|start| *start <= offset);
+        let line_start = lines_before.checked_sub(1).map_or(0, |last| self.line_starts[last]);
+        let before = self.text.get(line_start..offset).unwrap_or_default();
+        Position { line: 1 + lines_before, column: 1 + before.chars().count() }
     }
 
     /// What somebody wrote there, variables not yet replaced: the form in which a value may stand in a message.
-    pub(super) fn written(self, span: Range<usize>) -> &'a str {
+    pub(super) fn written(&self, span: Range<usize>) -> &'a str {
         self.text.get(span).unwrap_or_default()
     }
 
     /// A diagnostic about what is at a byte offset.
-    pub(super) fn diagnostic(self, offset: usize, message: String, hint: Option<String>) -> Diagnostic {
+    pub(super) fn diagnostic(&self, offset: usize, message: String, hint: Option<String>) -> Diagnostic {
         Diagnostic { file: self.path.to_owned(), position: Some(self.position(offset)), message, hint }
     }
 }

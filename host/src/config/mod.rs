@@ -58,10 +58,10 @@ impl Config {
     /// # Errors
     /// As [`Config::load`].
     pub fn parse(text: &str, path: &Path, environment: Environment<'_>) -> Result<Self, Vec<Diagnostic>> {
-        let source = Source { path, text };
+        let source = Source::new(path, text);
         let document = match DeTable::parse_recoverable(text) {
             (document, errors) if errors.is_empty() => document.into_inner(),
-            (_, errors) => return Err(errors.iter().map(|error| syntax_error(source, error)).collect()),
+            (_, errors) => return Err(errors.iter().map(|error| syntax_error(&source, error)).collect()),
         };
         let mut reader = Reader { source, environment, errors: Vec::new() };
         let mut config = resolve::config(&mut reader, document);
@@ -73,7 +73,7 @@ impl Config {
     }
 }
 
-fn syntax_error(source: Source<'_>, error: &toml::de::Error) -> Diagnostic {
+fn syntax_error(source: &Source<'_>, error: &toml::de::Error) -> Diagnostic {
     let span = error.span().unwrap_or(0..0);
     let message = match source.written(span.clone()) {
         "" => error.message().to_owned(),

@@ -1,6 +1,6 @@
 //! Definitions of updates: which keys belong to which kind, and what they become.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use toml::Spanned;
 use toml::de::DeValue;
@@ -60,27 +60,29 @@ pub(super) fn updates<'a>(
 ) -> Vec<Update> {
     let Some(value) = value else { return Vec::new() };
     let mut updates: Vec<Update> = Vec::new();
+    let mut by_name: HashMap<String, Vec<usize>> = HashMap::new();
     for table in reader.tables(TITLE, value) {
         let Some(update) = update(reader, table, databases) else { continue };
-        if let Some(earlier) = updates.iter().find(|earlier| collide(earlier, &update)) {
+        let same_name = by_name.entry(update.name.clone()).or_default();
+        if let Some(earlier) = same_name.iter().map(|index| &updates[*index]).find(|earlier| share(earlier, &update)) {
             let message = twice("update", &update.name, &earlier.places);
             let hint = "give one of them another name, or say with `databases` which is for which";
             reader.error(update.places.of("name"), message, Some(hint.to_owned()));
         }
+        same_name.push(updates.len());
         updates.push(update);
     }
     updates
 }
 
-/// True where some database would have two updates of one name.
-fn collide(a: &Update, b: &Update) -> bool {
-    let share = match (&a.databases, &b.databases) {
+/// True where some database would have both.
+fn share(a: &Update, b: &Update) -> bool {
+    match (&a.databases, &b.databases) {
         (Databases::Named(names), other) | (other, Databases::Named(names)) => {
             names.iter().any(|name| other.include(name))
         }
         (Databases::All, Databases::All) => true,
-    };
-    a.name == b.name && share
+    }
 }
 
 fn update<'a>(reader: &mut Reader<'a>, table: Table<'a>, known: &[&str]) -> Option<Update> {

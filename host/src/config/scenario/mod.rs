@@ -50,10 +50,10 @@ pub fn load_scenario(path: &Path) -> Result<Scenario, Vec<Diagnostic>> {
 /// # Errors
 /// As [`load_scenario`].
 pub fn parse_scenario(text: &str, path: &Path) -> Result<Scenario, Vec<Diagnostic>> {
-    let source = Source { path, text };
+    let source = Source::new(path, text);
     let document = match DeTable::parse_recoverable(text) {
         (document, errors) if errors.is_empty() => document,
-        (_, errors) => return Err(errors.iter().map(|error| super::syntax_error(source, error)).collect()),
+        (_, errors) => return Err(errors.iter().map(|error| super::syntax_error(&source, error)).collect()),
     };
     // What a file means must not depend on where it is read.
     let mut reader = Reader { source, environment: &|_| None, errors: Vec::new() };
