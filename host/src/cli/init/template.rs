@@ -67,6 +67,26 @@ const CONTROLLER: &str = r##"
 #sleep_duration_ms = "200"
 "##;
 
+const SIGNALS_AND_ADMIN: &str = r##"
+# The load that controllers go by is measured beside the work: `tidegate signals` shows it. A tiny write is measured too
+# where `probe_write` says so.
+#[signals]
+#enabled = true
+#interval_ms = 1000
+#timeout_ms = 1000
+#probe_write = false
+
+# A measure of your own, which a controller reads by its name: "sql", "prometheus", "http" or "file".
+#[[signal]]
+#name = "jobs_waiting"
+#kind = "sql"
+#sql = "SELECT count(*) FROM jobs"
+
+# The page, the metrics and the API. Whoever is to steer needs a token: `tidegate token new` makes one.
+#[admin]
+#listen = ["127.0.0.1:9290"]
+"##;
+
 const UPDATE: &str = r##"
 # What the queue's rows mean: one [[update]] for each name. A row whose name is defined nowhere waits until it is.
 #[[update]]
@@ -90,6 +110,7 @@ impl Template<'_> {
         }
         text += if self.url.is_sqlite() { SQLITE } else { POSTGRES };
         text += CONTROLLER;
+        text += SIGNALS_AND_ADMIN;
         match self.rows.as_deref() {
             None | Some([]) => text += UPDATE,
             Some(rows) => {
@@ -142,7 +163,7 @@ fn quoted(text: &str) -> String {
 mod tests {
     use std::path::Path;
 
-    use tidegate::config::Config;
+    use tidegate::config::{Config, DEFAULT_ADDRESS};
     use tidegate::scheduler::database::QueueRow;
 
     use super::{Template, Url};
@@ -169,8 +190,11 @@ mod tests {
             assert_eq!(default.background_updates, all.background_updates);
             let target = |config: &Config| config.databases.first().map(|database| database.target.clone());
             assert_eq!(target(&default), target(&all));
-            assert_eq!((default.updates.len(), default.controllers.len()), (0, 0));
-            assert_eq!((all.updates.len(), all.controllers.len()), (1, 1));
+            assert_eq!(default.sampling, all.sampling);
+            let examples = |config: &Config| (config.updates.len(), config.controllers.len(), config.signals.len());
+            assert_eq!((examples(&default), examples(&all)), ((0, 0, 0), (1, 1, 1)));
+            let listen = |config: &Config| config.admin.as_ref().map(|admin| admin.listen.clone());
+            assert_eq!((listen(&default), listen(&all)), (None, Some(vec![DEFAULT_ADDRESS])));
             let named = |config: &Config| config.databases.first().map(|d| (d.name.clone(), d.queue_table.clone()));
             assert_eq!(named(&default), named(&all));
         }
