@@ -209,7 +209,14 @@ pub(super) fn check_dependency_on(
         Err(Unfit::Cycle(way)) => {
             let first = way.first().cloned().unwrap_or_default();
             let message = format!("each would wait for the next on {database}: {} -> {first}", way.join(" -> "));
-            Err(CliError::failure(message).hint("let it depend on something else, or on nothing"))
+            let hint = if names.len() > 1 && names.contains(&depends_on) {
+                format!(
+                    "`--depends-on` counts for every update that is named: queue \"{depends_on}\" first, and then the others"
+                )
+            } else {
+                "let it depend on something else, or on nothing".to_owned()
+            };
+            Err(CliError::failure(message).hint(hint))
         }
     }
 }

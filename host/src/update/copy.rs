@@ -111,7 +111,10 @@ impl Copy {
             return Ok(vec![Problem {
                 field: "into",
                 message: format!("there is no table \"{into}\""),
-                hint: "mend the name, or name its schema with the key \"into_schema\"".to_owned(),
+                hint:
+                    "mend the name, or name its schema with the key \"into_schema\"; one that another update makes is \
+                       seen once it is there"
+                        .to_owned(),
             }]);
         };
         if names.equal(&table.name, &into.name) && table.schema == into.schema {

@@ -400,7 +400,10 @@ pub(super) fn no_table(table: &TableName) -> Problem {
     Problem {
         field: "table",
         message: format!("there is no table \"{table}\""),
-        hint: "mend the name, or name its schema with the key \"schema\"".to_owned(),
+        hint:
+            "mend the name, or name its schema with the key \"schema\"; one that another update makes is seen once it \
+               is there"
+                .to_owned(),
     }
 }
 
