@@ -61,6 +61,12 @@ on_both! {
         assert_eq!(browser.run("return window.here === true").await, true, "it was loaded anew");
         assert!(browser.text("tbody").await.contains("unknown <b>update</b>"));
         assert_eq!(browser.text(".controller strong").await, "the built-in policy");
+        until("signals are read", async || {
+            let signals = browser.text(".signals").await;
+            let value = signals.lines().skip_while(|line| *line != "probe-latency").nth(1);
+            value.is_some_and(|value| value.ends_with(" ms"))
+        })
+        .await;
 
         browser.click("form[action='/do/pause'] button").await;
         until("it is paused", async || browser.text(".obstacle").await == "paused: paused on the page").await;
@@ -134,6 +140,19 @@ async fn the_policy_allows_what_the_page_needs_and_nothing_else() {
                   document.body.append(s); return window.injected ?? null";
     assert_eq!(browser.run(inline).await, json!(null));
     browser.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_long_queue_the_beginning_is_shown() {
+    let place = Place::sqlite();
+    let database = place.prepared().await;
+    for number in 0..250 {
+        database.enqueue(&row(&format!("update {number:03}"))).await.unwrap();
+    }
+    let api = Api::start(&place, "", WITHOUT_TOKENS).await;
+    let html = api.request(reqwest::Method::GET, "/").send().await.unwrap().text().await.unwrap();
+    assert_eq!(html.matches("<th scope=\"row\">").count(), 200);
+    assert!(html.contains("update 199") && !html.contains("update 200") && html.contains("And 50 more"), "{html}");
 }
 
 /// Serves a page, once for each connection, that sends a form to somewhere else at once.

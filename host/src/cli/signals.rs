@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::Serialize;
 use tidegate::admin::api::view::Signal;
 use tidegate::config::Config;
-use tidegate::signal::{Sampling, Signals as Readings};
+use tidegate::signal::{Sampling, Signals as Readings, written};
 
 use super::enqueue::selected;
 use super::error::CliError;
@@ -97,13 +97,7 @@ fn render(signals: &[Signal]) -> String {
 
 /// A value with its unit, as precise as people read it.
 pub(super) fn measure(value: f64, unit: &str) -> String {
-    let number = match value.abs() {
-        0.0 => "0".to_owned(),
-        ..10.0 if value.fract() != 0.0 => format!("{value:.2}"),
-        ..1_000.0 if value.fract() != 0.0 => format!("{value:.1}"),
-        size if size < 1e15 => format!("{}{}", if value < 0.0 { "-" } else { "" }, output::count(size.round() as u64)),
-        _ => format!("{value:e}"),
-    };
+    let number = written(value, output::count);
     match unit {
         "" => number,
         unit => format!("{number} {}", output::inline(unit)),

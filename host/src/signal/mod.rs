@@ -92,6 +92,16 @@ impl BuiltIn {
     }
 }
 
+/// A value as precise as people read it. `grouped` writes a whole number with its thousands apart.
+pub fn written(value: f64, grouped: impl Fn(u64) -> String) -> String {
+    match value.abs() {
+        size if size < 10.0 && value.fract() != 0.0 => format!("{value:.2}"),
+        size if size < 1e3 && value.fract() != 0.0 => format!("{value:.1}"),
+        size if size < 1e15 => format!("{}{}", if value < 0.0 { "-" } else { "" }, grouped(size.round() as u64)),
+        _ => format!("{value:e}"),
+    }
+}
+
 /// The signals that a host samples by itself; the README says what each is.
 pub const BUILT_IN: &[BuiltIn] = &[
     BuiltIn { name: "load", unit: "per core", source: "/proc/loadavg" },

@@ -1,11 +1,14 @@
 //! The page as HTML. Everything that comes from a database, a controller or a person is escaped by maud.
 
+use std::time::Duration;
+
 use maud::{DOCTYPE, Markup, html};
 
 use super::chart;
 use super::session::{Notice, Visitor};
 use super::view::{ControllerFile, ControllerView, DatabaseView, InHandView, RowView, View, words};
 use crate::controller::ShadowReport;
+use crate::signal::{SignalStatus, written};
 
 /// The whole page.
 pub(super) fn page(view: &View, visitor: &Visitor, notice: Option<&Notice>) -> Markup {
@@ -145,8 +148,12 @@ fn database_section(database: &DatabaseView, visitor: &Visitor) -> Markup {
                 }
             }
             (controller(&database.controller))
+            @if !database.signals.is_empty() { (signals(&database.signals)) }
             @if let Some(rows) = database.queue.as_deref().filter(|rows| !rows.is_empty()) {
                 (queue(rows, name, visitor))
+                @if database.more_rows > 0 {
+                    p.small { "And " (number(database.more_rows as f64)) " more, which " code { "tidegate status" } " lists." }
+                }
             }
         }
     }
@@ -203,6 +210,33 @@ fn controller(controller: &ControllerView) -> Markup {
                 ul.faults {
                     @for (age, fault, hint) in &controller.faults {
                         li { (fault) span.small { ", " (words(*age)) " ago. " (hint) } }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// What controllers can read: each with how old it is where that is no longer now, or why there is none.
+fn signals(signals: &[SignalStatus]) -> Markup {
+    /// Of a reading that is older than this it is said how old it is.
+    const NOW: Duration = Duration::from_secs(5);
+    html! {
+        ul.signals aria-label="Signals" {
+            @for SignalStatus { definition, reading, error, .. } in signals {
+                li {
+                    span.small { (definition.name) }
+                    @match reading {
+                        Some(reading) => {
+                            strong { (written(reading.value, |size| number(size as f64))) " " (definition.unit) }
+                            @if reading.age > NOW { span.small { (words(reading.age)) " ago" } }
+                        }
+                        None => span.small {
+                            @match error {
+                                Some((error, _)) => (error),
+                                None => "not read yet",
+                            }
+                        },
                     }
                 }
             }

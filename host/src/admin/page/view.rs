@@ -11,6 +11,7 @@ use crate::controller::{ShadowReport, Usage};
 use crate::scheduler::board::{DatabaseBoard, InHand, LeaseState, Phase};
 use crate::scheduler::choice::{Standing, assess};
 use crate::scheduler::database::Queue;
+use crate::signal::SignalStatus;
 use crate::update::Progress;
 
 /// How old what is shown may be.
@@ -21,6 +22,9 @@ const QUEUE_LIMIT: Duration = Duration::from_millis(2_000);
 
 /// Faults of a controller that are shown.
 const FAULTS: usize = 3;
+
+/// Rows of a queue that are shown: the page is sent anew every second.
+const ROWS: usize = 200;
 
 /// All that the page shows.
 #[derive(Debug, Clone, Default)]
@@ -41,11 +45,14 @@ pub(super) struct DatabaseView {
     /// True while it is paused, by whomever.
     pub paused: bool,
     pub in_hand: Option<InHandView>,
-    /// `None` where the database does not show it.
+    /// Its first rows; `None` where the database does not show it.
     pub queue: Option<Vec<RowView>>,
+    /// How many rows come after those.
+    pub more_rows: usize,
     /// The last batches, the newest last.
     pub batches: Vec<BatchView>,
     pub controller: ControllerView,
+    pub signals: Vec<SignalStatus>,
 }
 
 /// The update in hand.
@@ -186,9 +193,11 @@ async fn database(state: &State, site: &Site) -> DatabaseView {
         obstacles,
         paused: pause.is_some(),
         in_hand: board.in_hand.as_ref().map(|in_hand| in_hand_view(in_hand, &board, pause.is_some())),
+        more_rows: queue.as_ref().map_or(0, |queue| queue.rows.len().saturating_sub(ROWS)),
         queue: queue.map(|queue| rows(state, site, &queue, &board, pause.is_some())),
         batches: batches(&board).collect(),
         controller: controller(state, site, &board),
+        signals: state.live().signals.of(&site.name),
     }
 }
 
@@ -281,7 +290,7 @@ fn rows(state: &State, site: &Site, queue: &Queue, board: &DatabaseBoard, paused
             quarantined: failure.is_some_and(|failure| failure.quarantined),
         }
     };
-    queue.rows.iter().zip(standings).map(row).collect()
+    queue.rows.iter().zip(standings).take(ROWS).map(row).collect()
 }
 
 fn controller(state: &State, site: &Site, board: &DatabaseBoard) -> ControllerView {
