@@ -6,6 +6,7 @@ use fantoccini::Locator;
 use reqwest::header::{COOKIE, LOCATION, ORIGIN, SET_COOKIE};
 use reqwest::redirect::Policy;
 use serde_json::json;
+use tidegate::scheduler::database::Failure;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
@@ -59,6 +60,11 @@ on_both! {
         })
         .await;
         assert_eq!(browser.run("return window.here === true").await, true, "it was loaded anew");
+        // What stays as it is stays in the document, with whatever is selected in it.
+        browser.run("window.title = document.querySelector('section.database h2')").await;
+        let before = committed(&browser).await;
+        until("more is done", async || committed(&browser).await > before).await;
+        assert_eq!(browser.run("return window.title.isConnected").await, true);
         assert!(browser.text("tbody").await.contains("unknown <b>update</b>"));
         assert_eq!(browser.text(".controller strong").await, "the built-in policy");
         until("signals are read", async || {
@@ -143,16 +149,19 @@ async fn the_policy_allows_what_the_page_needs_and_nothing_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_a_long_queue_the_beginning_is_shown() {
+async fn of_a_long_queue_the_beginning_is_shown_and_what_failed() {
     let place = Place::sqlite();
     let database = place.prepared().await;
     for number in 0..250 {
         database.enqueue(&row(&format!("update {number:03}"))).await.unwrap();
     }
+    let failure = Failure { attempts: 5, error: "no such table".to_owned(), at_ms: 0, quarantined: true };
+    database.record_failure("update 230", "{}", &failure).await.unwrap();
     let api = Api::start(&place, "", WITHOUT_TOKENS).await;
     let html = api.request(reqwest::Method::GET, "/").send().await.unwrap().text().await.unwrap();
-    assert_eq!(html.matches("<th scope=\"row\">").count(), 200);
-    assert!(html.contains("update 199") && !html.contains("update 200") && html.contains("And 50 more"), "{html}");
+    assert_eq!(html.matches("<th scope=\"row\">").count(), 201);
+    assert!(html.contains("update 199") && !html.contains("update 200") && html.contains("And 49 more"), "{html}");
+    assert!(html.contains("update 230") && html.contains("no such table"), "{html}");
 }
 
 /// Serves a page, once for each connection, that sends a form to somewhere else at once.

@@ -230,7 +230,7 @@ async fn what_is_said_of_a_signal_changes_what_is_measured() {
     let at = |path: &str, keys: &str| format!("url = \"{address}{path}\"\n{keys}");
     let token = "token = \"of-mine\"\n";
     let signals = [
-        "[[database]]\nname = \"other\"\nurl = \"sqlite:other.db\"\n".to_owned(),
+        "[signals]\ntimeout_ms = 30000\n[[database]]\nname = \"other\"\nurl = \"sqlite:other.db\"\n".to_owned(),
         signal("stranger", "http", &at("guarded", "pointer = \"/depth\"\n")),
         signal("shallow", "http", &at("guarded", &format!("pointer = \"/depth\"\n{token}"))),
         signal("deep", "http", &at("guarded", &format!("pointer = \"/queue/depth\"\n{token}"))),

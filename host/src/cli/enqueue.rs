@@ -211,7 +211,7 @@ pub(super) fn check_dependency_on(
             let message = format!("each would wait for the next on {database}: {} -> {first}", way.join(" -> "));
             let hint = if names.len() > 1 && names.contains(&depends_on) {
                 format!(
-                    "`--depends-on` counts for every update that is named: queue \"{depends_on}\" first, and then the others"
+                    "`--depends-on` applies to every update that is named: queue \"{depends_on}\" first, then the others"
                 )
             } else {
                 "let it depend on something else, or on nothing".to_owned()

@@ -58,7 +58,7 @@ impl<'a> Source<'a> {
     pub(super) fn position(&self, offset: usize) -> Position {
         let lines_before = self.line_starts.partition_point(|start| *start <= offset);
         let line_start = lines_before.checked_sub(1).map_or(0, |last| self.line_starts[last]);
-        let before = self.text.get(line_start..offset).unwrap_or_default();
+        let before = self.text.get(line_start..self.text.floor_char_boundary(offset)).unwrap_or_default();
         Position { line: 1 + lines_before, column: 1 + before.chars().count() }
     }
 
@@ -70,5 +70,25 @@ impl<'a> Source<'a> {
     /// A diagnostic about what is at a byte offset.
     pub(super) fn diagnostic(&self, offset: usize, message: String, hint: Option<String>) -> Diagnostic {
         Diagnostic { file: self.path.to_owned(), position: Some(self.position(offset)), message, hint }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Path, Position, Source};
+
+    #[test]
+    fn places_are_counted_in_lines_and_characters() {
+        for (text, places) in [
+            ("", &[(0, 1, 1)][..]),
+            ("x", &[(0, 1, 1), (1, 1, 2), (9, 1, 2)]),
+            ("x\n", &[(1, 1, 2), (2, 2, 1), (9, 2, 1)]),
+            ("a\r\né = 1\n\n", &[(1, 1, 2), (2, 1, 3), (3, 2, 1), (4, 2, 1), (5, 2, 2), (10, 3, 1), (11, 4, 1)]),
+        ] {
+            let source = Source::new(Path::new("tidegate.toml"), text);
+            for (offset, line, column) in places.iter().copied() {
+                assert_eq!(source.position(offset), Position { line, column }, "{text:?} at {offset}");
+            }
+        }
     }
 }

@@ -184,6 +184,16 @@ impl Databases {
             Databases::Named(names) => names.iter().any(|named| named == name),
         }
     }
+
+    /// True where some database is among both.
+    pub fn overlap(&self, other: &Databases) -> bool {
+        match (self, other) {
+            (Databases::Named(names), other) | (other, Databases::Named(names)) => {
+                names.iter().any(|name| other.include(name))
+            }
+            (Databases::All, Databases::All) => true,
+        }
+    }
 }
 
 /// How a database's load is sampled.

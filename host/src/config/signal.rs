@@ -66,13 +66,7 @@ pub(super) fn signals<'a>(
 
 /// True where one of two signals of one name would hide the other.
 fn collide(a: &OwnSignal, b: &OwnSignal) -> bool {
-    let share = match (&a.databases, &b.databases) {
-        (Databases::Named(names), other) | (other, Databases::Named(names)) => {
-            names.iter().any(|name| other.include(name))
-        }
-        (Databases::All, Databases::All) => true,
-    };
-    a.name == b.name && share
+    a.name == b.name && a.databases.overlap(&b.databases)
 }
 
 fn signal<'a>(

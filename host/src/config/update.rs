@@ -64,7 +64,8 @@ pub(super) fn updates<'a>(
     for table in reader.tables(TITLE, value) {
         let Some(update) = update(reader, table, databases) else { continue };
         let same_name = by_name.entry(update.name.clone()).or_default();
-        if let Some(earlier) = same_name.iter().map(|index| &updates[*index]).find(|earlier| share(earlier, &update)) {
+        let mut earlier = same_name.iter().map(|index| &updates[*index]);
+        if let Some(earlier) = earlier.find(|earlier| earlier.databases.overlap(&update.databases)) {
             let message = twice("update", &update.name, &earlier.places);
             let hint = "give one of them another name, or say with `databases` which is for which";
             reader.error(update.places.of("name"), message, Some(hint.to_owned()));
@@ -73,16 +74,6 @@ pub(super) fn updates<'a>(
         updates.push(update);
     }
     updates
-}
-
-/// True where some database would have both.
-fn share(a: &Update, b: &Update) -> bool {
-    match (&a.databases, &b.databases) {
-        (Databases::Named(names), other) | (other, Databases::Named(names)) => {
-            names.iter().any(|name| other.include(name))
-        }
-        (Databases::All, Databases::All) => true,
-    }
 }
 
 fn update<'a>(reader: &mut Reader<'a>, table: Table<'a>, known: &[&str]) -> Option<Update> {

@@ -1,6 +1,8 @@
 //! Waits for a database that are spent awake where they are short.
 
+use std::num::NonZero;
 use std::pin::pin;
+use std::thread::available_parallelism;
 use std::time::{Duration, Instant};
 
 use futures_util::future::poll_immediate;
@@ -13,22 +15,27 @@ use tokio::task::yield_now;
 /// processor.
 const AWAKE: Duration = Duration::from_micros(200);
 
-/// After so many waits in a row that were longer, the next ones are slept through, until one is short.
-const LONG_IN_A_ROW: u8 = 3;
+/// How much it takes until waits are slept through: so many that were longer, less those that were not.
+const TOO_LONG: u8 = 3;
 
 /// One kind of wait, spent awake where it is likely to be short.
 #[derive(Debug)]
 pub(super) struct Wakeful {
     allowed: bool,
-    /// Long waits since the last short one, up to [`LONG_IN_A_ROW`].
+    /// Long waits less short ones, from 0 to [`TOO_LONG`].
     long: u8,
 }
 
 impl Wakeful {
-    /// For waits on this runtime. A runtime of one thread is everybody's: there none is spent awake.
+    /// For waits on this runtime. A runtime of one thread is everybody's, and on one processor whoever stays awake keeps
+    /// it from the one that it waits for: there, none is.
     pub(super) fn new() -> Self {
-        let allowed = Handle::current().runtime_flavor() != RuntimeFlavor::CurrentThread;
-        Self { allowed, long: LONG_IN_A_ROW }
+        let own_thread = Handle::current().runtime_flavor() != RuntimeFlavor::CurrentThread;
+        Self::allowed(own_thread && available_parallelism().map_or(1, NonZero::get) > 1)
+    }
+
+    fn allowed(allowed: bool) -> Self {
+        Self { allowed, long: TOO_LONG }
     }
 
     /// Awaits an answer. What else the thread has to do is done meanwhile.
@@ -37,7 +44,7 @@ impl Wakeful {
         let began = Instant::now();
         let mut answer = pin!(answer);
         let mut found = None;
-        while self.allowed && self.long < LONG_IN_A_ROW && found.is_none() && began.elapsed() < AWAKE {
+        while self.allowed && self.long < TOO_LONG && found.is_none() && began.elapsed() < AWAKE {
             found = poll_immediate(answer.as_mut()).await;
             if found.is_none() {
                 yield_now().await;
@@ -47,17 +54,27 @@ impl Wakeful {
             Some(answer) => answer,
             None => answer.await,
         };
-        self.long = if began.elapsed() < AWAKE { 0 } else { LONG_IN_A_ROW.min(self.long + 1) };
+        self.long = if began.elapsed() < AWAKE { self.long.saturating_sub(1) } else { TOO_LONG.min(self.long + 1) };
         answer
     }
 }
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test")]
+
     use std::future::poll_fn;
     use std::task::Poll;
 
+    use tokio::sync::oneshot;
+
     use super::*;
+
+    const LONG: Duration = Duration::from_millis(20);
+    /// More looks than a wait takes that is slept through.
+    const MANY: u32 = 10;
+    /// Where the processor is taken away, what should be short is long: so often it is tried again.
+    const TRIES: u32 = 1_000;
 
     /// How often an answer is looked for that takes so long.
     async fn looks(wakeful: &mut Wakeful, answer: Duration) -> u32 {
@@ -71,38 +88,66 @@ mod tests {
         looks
     }
 
-    const LONG: Duration = Duration::from_millis(20);
-    /// More looks than a wait takes that is slept through.
-    const MANY: u32 = 10;
-
-    async fn become_awake(wakeful: &mut Wakeful) {
-        // On a busy machine even this may take long.
-        while wakeful.long > 0 {
+    async fn know_short_ones(wakeful: &mut Wakeful) {
+        for _ in 0..TRIES {
+            if wakeful.long == 0 {
+                return;
+            }
             wakeful.until(async {}).await;
         }
+        unreachable!("no wait was short");
+    }
+
+    /// Runs a test on a worker of the runtime, as the loop of a database does: outside, tasks take turns otherwise.
+    async fn on_the_worker<T: Send + 'static>(test: impl Future<Output = T> + Send + 'static) -> T {
+        tokio::spawn(test).await.unwrap()
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
     async fn waits_are_spent_awake_until_too_many_were_long() {
-        let mut wakeful = Wakeful::new();
-        assert!(looks(&mut wakeful, LONG).await < MANY, "nothing is known yet");
-        // Where the processor is taken away, a wait is over before there were many looks.
-        loop {
-            become_awake(&mut wakeful).await;
-            if looks(&mut wakeful, LONG).await > MANY {
-                break;
+        let mut wakeful = Wakeful::allowed(true);
+        let (unknown, awake, asleep) = on_the_worker(async move {
+            let unknown = looks(&mut wakeful, LONG).await;
+            let mut awake = 0;
+            for _ in 0..TRIES {
+                know_short_ones(&mut wakeful).await;
+                awake = looks(&mut wakeful, LONG).await;
+                if awake > MANY {
+                    break;
+                }
             }
-        }
-        for _ in 1..LONG_IN_A_ROW {
-            looks(&mut wakeful, LONG).await;
-        }
-        assert!(looks(&mut wakeful, LONG).await < MANY);
+            for _ in 1..TOO_LONG {
+                looks(&mut wakeful, LONG).await;
+            }
+            (unknown, awake, looks(&mut wakeful, LONG).await)
+        })
+        .await;
+        assert!(unknown < MANY && awake > MANY && asleep < MANY, "{unknown} {awake} {asleep}");
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn what_else_the_thread_has_to_do_is_done_meanwhile() {
+        let mut wakeful = Wakeful::allowed(true);
+        let answered_while_awake = on_the_worker(async move {
+            for _ in 0..TRIES {
+                know_short_ones(&mut wakeful).await;
+                let (sender, receiver) = oneshot::channel();
+                tokio::spawn(async { sender.send(()) });
+                wakeful.until(receiver).await.unwrap();
+                if wakeful.long == 0 {
+                    return true;
+                }
+            }
+            false
+        })
+        .await;
+        assert!(answered_while_awake);
     }
 
     #[tokio::test]
     async fn a_runtime_of_one_thread_is_not_kept_busy() {
         let mut wakeful = Wakeful::new();
-        become_awake(&mut wakeful).await;
+        know_short_ones(&mut wakeful).await;
         assert!(looks(&mut wakeful, LONG).await < MANY);
     }
 }

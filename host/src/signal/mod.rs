@@ -93,7 +93,7 @@ impl BuiltIn {
 }
 
 /// A value as precise as people read it. `grouped` writes a whole number with its thousands apart.
-pub fn written(value: f64, grouped: impl Fn(u64) -> String) -> String {
+pub fn readable(value: f64, grouped: impl Fn(u64) -> String) -> String {
     match value.abs() {
         size if size < 10.0 && value.fract() != 0.0 => format!("{value:.2}"),
         size if size < 1e3 && value.fract() != 0.0 => format!("{value:.1}"),
@@ -122,3 +122,26 @@ pub const BUILT_IN: &[BuiltIn] = &[
     BuiltIn { name: "write-lock", unit: "ms", source: "BEGIN IMMEDIATE on a connection of its own" },
     BuiltIn { name: "busy-retries", unit: "retries", source: "BEGIN IMMEDIATE on a connection of its own" },
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::readable;
+
+    #[test]
+    fn values_are_as_precise_as_people_read_them() {
+        let grouped = |size: u64| format!("<{size}>");
+        for (value, expected) in [
+            (0.0, "<0>"),
+            (-0.0, "<0>"),
+            (0.034_5, "0.03"),
+            (3.0, "<3>"),
+            (12.345, "12.3"),
+            (1_234_567.8, "<1234568>"),
+            (-2.5, "-2.50"),
+            (-1_234.0, "-<1234>"),
+            (1e300, "1e300"),
+        ] {
+            assert_eq!(readable(value, grouped), expected);
+        }
+    }
+}

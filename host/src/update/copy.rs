@@ -112,8 +112,7 @@ impl Copy {
                 field: "into",
                 message: format!("there is no table \"{into}\""),
                 hint:
-                    "mend the name, or name its schema with the key \"into_schema\"; one that another update makes is \
-                       seen once it is there"
+                    "mend the name, or name its schema with the key \"into_schema\"; a table that another update makes is found once it is there"
                         .to_owned(),
             }]);
         };

@@ -401,8 +401,7 @@ pub(super) fn no_table(table: &TableName) -> Problem {
         field: "table",
         message: format!("there is no table \"{table}\""),
         hint:
-            "mend the name, or name its schema with the key \"schema\"; one that another update makes is seen once it \
-               is there"
+            "mend the name, or name its schema with the key \"schema\"; a table that another update makes is found once it is there"
                 .to_owned(),
     }
 }

@@ -16,11 +16,27 @@
   addEventListener("pointerup", released);
   addEventListener("pointercancel", released);
 
+  // Changes what is different and nothing else: what somebody has selected, or listens to, stays.
+  const change = (old, now) => {
+    if (old.isEqualNode(now)) return;
+    const before = [...old.childNodes];
+    const after = [...now.childNodes];
+    if (before.length === after.length && before.length > 0 && old.cloneNode().isEqualNode(now.cloneNode())) {
+      before.forEach((child, index) => change(child, after[index]));
+    } else if (old === content) {
+      content.replaceChildren(...after);
+    } else {
+      old.replaceWith(now);
+    }
+  };
+
   const show = (html) => {
     kept = pressed ? html : null;
     if (pressed) return;
     const focused = document.activeElement && content.contains(document.activeElement) ? document.activeElement.id : "";
-    content.innerHTML = html;
+    const now = content.cloneNode();
+    now.innerHTML = html;
+    change(content, now);
     if (focused) document.getElementById(focused)?.focus({ preventScroll: true });
   };
 

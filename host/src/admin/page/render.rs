@@ -8,7 +8,7 @@ use super::chart;
 use super::session::{Notice, Visitor};
 use super::view::{ControllerFile, ControllerView, DatabaseView, InHandView, RowView, View, words};
 use crate::controller::ShadowReport;
-use crate::signal::{SignalStatus, written};
+use crate::signal::{SignalStatus, readable};
 
 /// The whole page.
 pub(super) fn page(view: &View, visitor: &Visitor, notice: Option<&Notice>) -> Markup {
@@ -217,26 +217,26 @@ fn controller(controller: &ControllerView) -> Markup {
     }
 }
 
-/// What controllers can read: each with how old it is where that is no longer now, or why there is none.
+/// What controllers can read: each with how old it is where that is no longer now, and why there is nothing newer.
 fn signals(signals: &[SignalStatus]) -> Markup {
     /// Of a reading that is older than this it is said how old it is.
     const NOW: Duration = Duration::from_secs(5);
     html! {
-        ul.signals aria-label="Signals" {
+        h3 { "Signals" }
+        dl.signals {
             @for SignalStatus { definition, reading, error, .. } in signals {
-                li {
-                    span.small { (definition.name) }
-                    @match reading {
-                        Some(reading) => {
-                            strong { (written(reading.value, |size| number(size as f64))) " " (definition.unit) }
-                            @if reading.age > NOW { span.small { (words(reading.age)) " ago" } }
+                div {
+                    dt { (definition.name) }
+                    dd {
+                        @if let Some(reading) = reading {
+                            (readable(reading.value, |size| number(size as f64))) " " (definition.unit)
+                            @if reading.age > NOW { span.small { ", " (words(reading.age)) " ago" } }
                         }
-                        None => span.small {
-                            @match error {
-                                Some((error, _)) => (error),
-                                None => "not read yet",
-                            }
-                        },
+                        @match error {
+                            Some((error, _)) => span.small { " " (error) },
+                            None if reading.is_none() => span.small { "not read yet" },
+                            None => {}
+                        }
                     }
                 }
             }

@@ -10,7 +10,7 @@ use crate::admin::state::{Site, State};
 use crate::controller::{ShadowReport, Usage};
 use crate::scheduler::board::{DatabaseBoard, InHand, LeaseState, Phase};
 use crate::scheduler::choice::{Standing, assess};
-use crate::scheduler::database::Queue;
+use crate::scheduler::database::{Queue, QueueRow};
 use crate::signal::SignalStatus;
 use crate::update::Progress;
 
@@ -23,7 +23,7 @@ const QUEUE_LIMIT: Duration = Duration::from_millis(2_000);
 /// Faults of a controller that are shown.
 const FAULTS: usize = 3;
 
-/// Rows of a queue that are shown: the page is sent anew every second.
+/// Rows of a queue that are shown, for the page is sent anew every second; and so many of those behind them that failed.
 const ROWS: usize = 200;
 
 /// All that the page shows.
@@ -45,9 +45,9 @@ pub(super) struct DatabaseView {
     /// True while it is paused, by whomever.
     pub paused: bool,
     pub in_hand: Option<InHandView>,
-    /// Its first rows; `None` where the database does not show it.
+    /// Its first rows, and others that somebody has to look at; `None` where the database does not show it.
     pub queue: Option<Vec<RowView>>,
-    /// How many rows come after those.
+    /// How many rows are left out.
     pub more_rows: usize,
     /// The last batches, the newest last.
     pub batches: Vec<BatchView>,
@@ -186,6 +186,8 @@ async fn database(state: &State, site: &Site) -> DatabaseView {
         Some(reason) => format!("paused: {reason}"),
         None => "paused".to_owned(),
     }));
+    let queued = queue.as_ref().map_or(0, |queue| queue.rows.len());
+    let queue = queue.map(|queue| rows(state, site, &queue, &board, pause.is_some()));
     DatabaseView {
         name: site.name.clone(),
         system: site.system.clone(),
@@ -193,8 +195,8 @@ async fn database(state: &State, site: &Site) -> DatabaseView {
         obstacles,
         paused: pause.is_some(),
         in_hand: board.in_hand.as_ref().map(|in_hand| in_hand_view(in_hand, &board, pause.is_some())),
-        more_rows: queue.as_ref().map_or(0, |queue| queue.rows.len().saturating_sub(ROWS)),
-        queue: queue.map(|queue| rows(state, site, &queue, &board, pause.is_some())),
+        more_rows: queued - queue.as_ref().map_or(0, Vec::len),
+        queue,
         batches: batches(&board).collect(),
         controller: controller(state, site, &board),
         signals: state.live().signals.of(&site.name),
@@ -266,7 +268,7 @@ fn rows(state: &State, site: &Site, queue: &Queue, board: &DatabaseBoard, paused
     let handlers = live.handlers.get(&site.name);
     let standings = assess(&queue.rows, &|name| handlers.is_some_and(|handlers| handlers.contains_key(name)));
     let in_hand = |name: &str| board.in_hand.as_ref().filter(|in_hand| in_hand.update_name == name);
-    let row = |(row, standing): (&crate::scheduler::database::QueueRow, Standing)| {
+    let row = |(row, standing): (&QueueRow, &Standing)| {
         let explained = standing.explain(row);
         let (state, reason) = match standing {
             Standing::DependsOn(_) => ("waiting", explained),
@@ -290,7 +292,11 @@ fn rows(state: &State, site: &Site, queue: &Queue, board: &DatabaseBoard, paused
             quarantined: failure.is_some_and(|failure| failure.quarantined),
         }
     };
-    queue.rows.iter().zip(standings).take(ROWS).map(row).collect()
+    let (first, others) = queue.rows.split_at(ROWS.min(queue.rows.len()));
+    let (of_first, of_others) = standings.split_at(first.len());
+    let failed = |(row, _): &(&QueueRow, &Standing)| row.failure.is_some() || in_hand(&row.update_name).is_some();
+    let others = others.iter().zip(of_others).filter(failed).take(ROWS);
+    first.iter().zip(of_first).chain(others).map(row).collect()
 }
 
 fn controller(state: &State, site: &Site, board: &DatabaseBoard) -> ControllerView {

@@ -76,9 +76,9 @@ const SIGNALS_AND_ADMIN: &str = r##"
 #timeout_ms = 1000
 #probe_write = false
 
-# A measure of your own, which a controller reads by its name: "sql", "prometheus", "http" or "file".
+# A measure of your own; a controller reads it by its name. Kinds: "sql", "prometheus", "http" and "file".
 #[[signal]]
-#name = "jobs_waiting"
+#name = "jobs-waiting"
 #kind = "sql"
 #sql = "SELECT count(*) FROM jobs"
 
