@@ -86,7 +86,7 @@ bench: rust postgres guest-tools ## Measure what it costs, beside bare loops ove
 lint: rust ## Check the formatting, the lints, the documentation and the guests' copies of the contract
 	cargo fmt --check
 	cargo clippy --workspace --all-targets -- -D warnings
-	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --all-features
 	$(MAKE) --directory guests check-wit
 
 .PHONY: audit

@@ -88,8 +88,8 @@
 //!
 //! # What to rely on
 //!
-//! The crate has no global state: any number of hosts may run in a process, on one tokio runtime or on several. It
-//! prints nothing (it logs by `tracing`), reads no environment variable, installs no signal handler, and turns panics in
+//! The crate has no global state but the log targets of controllers, which `tracing` never gives back: any number of
+//! hosts may run in a process, on one tokio runtime or on several. It prints nothing (it logs by `tracing`), reads no environment variable, installs no signal handler, and turns panics in
 //! handlers and native controllers into failures and faults. It needs a tokio runtime with time and IO enabled. On a
 //! runtime of several threads each database gets a thread of its own, in a runtime of its own, on which its handlers and
 //! native controllers run; on a runtime of one thread everything stays there.

@@ -7,7 +7,7 @@ mod pace;
 use std::collections::BTreeSet;
 use std::path::Path;
 
-/// Each key of a section and the tests that show what it changes, as file and name.
+/// Each key of a section and the test, or tests, that show what it changes, as file and name.
 const KEYS: &[(&str, &[(&str, &str)])] = &[
     (
         "BackgroundUpdates",
@@ -22,6 +22,7 @@ const KEYS: &[(&str, &[(&str, &str)])] = &[
             ("poll_interval_ms", "configured/pace.rs the_queue_is_looked_at_as_often_as_configured"),
             ("max_attempts", "configured/pace.rs an_update_fails_as_often_as_configured"),
             ("shutdown_grace_ms", "crash/signals.rs a_batch_that_outlasts_the_grace_of_a_signal_is_rolled_back"),
+            ("shutdown_grace_ms", "crash/signals.rs a_batch_in_hand_is_completed_within_the_grace_of_a_signal"),
             // There is one, so that any other is refused.
             ("estimator", "config.rs each_mistake_is_told_with_its_place_and_what_to_do"),
         ],
@@ -36,6 +37,10 @@ const KEYS: &[(&str, &[(&str, &str)])] = &[
             ("lock_timeout_ms", "configured/database.rs whichever_timeout_is_shorter_strikes"),
             ("statement_timeout_ms", "configured/database.rs whichever_timeout_is_shorter_strikes"),
             ("idle_in_transaction_timeout_ms", "configured/database.rs sessions_have_the_configured_timeouts"),
+            (
+                "idle_in_transaction_timeout_ms",
+                "database/postgres_faults.rs a_transaction_left_idle_is_ended_by_the_server",
+            ),
             ("busy_timeout_ms", "configured/database.rs a_locked_file_is_waited_for_as_long_as_configured"),
         ],
     ),
@@ -75,7 +80,7 @@ const KEYS: &[(&str, &[(&str, &str)])] = &[
         &[
             ("enabled", "signals/program.rs nothing_is_sampled_where_that_is_off_or_nobody_could_read_it"),
             ("interval_ms", "signals/program.rs each_signal_is_sampled_as_often_as_configured"),
-            ("timeout_ms", "signals/guests.rs gentle_goes_by_what_the_probe_feels"),
+            ("timeout_ms", "signals/program.rs what_hangs_is_given_up_after_the_configured_time"),
             ("probe_write", "signals/guests.rs gentle_goes_by_what_the_probe_feels"),
         ],
     ),

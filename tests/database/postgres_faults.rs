@@ -123,14 +123,18 @@ async fn a_dropped_connection_is_told_and_replaced() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_transaction_left_idle_is_ended_by_the_server() {
     let (place, _) = ready().await;
-    let sleepy = place.open_with(|options| options.postgres.idle_in_transaction_timeout = Duration::from_millis(50));
+    let open = |limit| place.open_with(|options| options.postgres.idle_in_transaction_timeout = limit);
+    let (patient, sleepy) = (open(Duration::from_secs(3_600)), open(Duration::from_millis(50)));
+    let idle_for_longer = begin(&*patient, "b", "{}").await;
     let batch = begin(&*sleepy, "a", "{}").await;
     until("the server has ended the session", || async {
         place.rows("select 1 from pg_stat_activity where datname = current_database() and application_name like '%/batch.%'")
             .await
-            .is_empty()
+            .len()
+            == 1
     })
     .await;
+    idle_for_longer.commit(None).await.unwrap();
     let error = batch.commit(Some("{\"n\":1}")).await.unwrap_err();
     assert_eq!(class(&error), (ErrorClass::Connection, "25P03"), "{error}");
     begin(&*sleepy, "a", "{}").await.commit(None).await.unwrap();

@@ -262,6 +262,22 @@ async fn what_is_said_of_a_signal_changes_what_is_measured() {
     assert_eq!(of("here"), [(Some("other"), Some(6.0))], "{said}");
 }
 
+#[tokio::test]
+async fn what_hangs_is_given_up_after_the_configured_time() {
+    let (address, _) = serve(|_| {
+        std::thread::sleep(Duration::from_millis(500));
+        "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 1\r\n\r\n9".to_owned()
+    });
+    for (timeout_ms, expected) in [(100, None), (30_000, Some(9.0))] {
+        let signals = format!(
+            "[signals]\ntimeout_ms = {timeout_ms}\n[[signal]]\nname = \"slow\"\nkind = \"http\"\nurl = \"{address}\"\n"
+        );
+        let (said, _) = Folder::new(&Place::sqlite(), "", "", &signals).tidegate(&["signals", "--json"]).await;
+        let slow = by_name(&serde_json::from_str(&said).unwrap()).remove("slow").unwrap();
+        assert_eq!(slow["value"].as_f64(), expected, "{timeout_ms}: {slow}");
+    }
+}
+
 /// Answers each request as told; its address, and how many asked.
 fn serve(answer: impl Fn(&str) -> String + Send + Sync + 'static) -> (String, Arc<AtomicU32>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

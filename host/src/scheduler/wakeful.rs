@@ -61,8 +61,6 @@ impl Wakeful {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "a test")]
-
     use std::future::poll_fn;
     use std::task::Poll;
 
@@ -95,7 +93,7 @@ mod tests {
             }
             wakeful.until(async {}).await;
         }
-        unreachable!("no wait was short");
+        panic!("no wait was short");
     }
 
     /// Runs a test on a worker of the runtime, as the loop of a database does: outside, tasks take turns otherwise.

@@ -94,19 +94,28 @@ pub struct ControllerFacts {
     pub limits: LimitFacts,
 }
 
-/// Limits, under the names that they have in the configuration.
+/// [`Limits`], under the names that they have in the configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[allow(missing_docs, reason = "the configuration's own keys")]
 pub struct LimitFacts {
+    /// Units of fuel for one call.
     pub fuel_per_call: u64,
+    /// Milliseconds for one call.
     pub deadline_ms: u64,
+    /// Bytes of linear memory.
     pub memory_bytes: usize,
+    /// Elements of tables.
     pub table_elements: usize,
+    /// Core instances.
     pub instances: usize,
+    /// Bytes of stack.
     pub stack_bytes: usize,
+    /// Bytes of strings and lists that one call may pass.
     pub data_bytes: usize,
+    /// Live handles.
     pub handles: usize,
+    /// Lines for the log in a second.
     pub log_lines_per_second: u32,
+    /// Bytes of one line of the log.
     pub log_line_bytes: usize,
 }
 

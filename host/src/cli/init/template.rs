@@ -170,7 +170,7 @@ mod tests {
 
     fn parsed(text: &str) -> Config {
         let config = Config::parse(text, Path::new("tidegate.toml"), &|_| None);
-        config.unwrap_or_else(|problems| unreachable!("{problems:?}\n{text}"))
+        config.unwrap_or_else(|problems| panic!("{problems:?}\n{text}"))
     }
 
     /// The text with what is commented out put in force.
