@@ -12,7 +12,7 @@ use super::controller::{digest, sha256_of, size};
 use super::diagnostic::Diagnostic;
 use super::model::{Config, Places};
 use super::raw;
-use super::resolve::{one_of, relative_to_file, required, text, twice};
+use super::resolve::{HOW_TO_BE_READ, one_of, relative_to_file, required, text, twice};
 use super::section::{Reader, Table};
 use crate::admin::{Limits, Role, Token};
 
@@ -126,7 +126,13 @@ fn read_token_file(reader: &mut Reader<'_>, written: &Spanned<String>, path: &Pa
     });
     let text = match read {
         Ok(text) => text,
-        Err(error) => return reader.error(position, format!("\"token_file\": cannot read {file}: {error}"), None),
+        Err(error) => {
+            return reader.error(
+                position,
+                format!("\"token_file\": cannot read {file}: {error}"),
+                Some(HOW_TO_BE_READ.to_owned()),
+            );
+        }
     };
     let lines = text.lines().map(str::trim).enumerate();
     for (index, line) in lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#')) {

@@ -10,7 +10,7 @@ use toml::de::DeValue;
 use super::diagnostic::Position;
 use super::model::{Database, Target};
 use super::raw;
-use super::resolve::{relative_to_file, text, twice};
+use super::resolve::{HOW_TO_BE_READ, relative_to_file, text, twice};
 use super::secret::Secret;
 use super::section::{Reader, Section, Table};
 
@@ -65,7 +65,7 @@ fn url(reader: &mut Reader<'_>, section: &Section<raw::Database>) -> Option<Secr
                 Ok(text) => Some(Secret::new(text.trim_end_matches(['\r', '\n']))),
                 Err(error) => {
                     let message = format!("\"url_file\": cannot read {}: {error}", reader.written(file));
-                    reader.error(reader.at(file), message, None);
+                    reader.error(reader.at(file), message, Some(HOW_TO_BE_READ.to_owned()));
                     None
                 }
             }

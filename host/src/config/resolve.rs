@@ -15,6 +15,10 @@ use super::{admin, controller, database, job, raw, signal, update};
 const SECTIONS: [&str; 8] =
     ["background_updates", "database", "controller", "update", "job", "admin", "signals", "signal"];
 
+/// What to do about a file that cannot be read.
+pub(super) const HOW_TO_BE_READ: &str =
+    "a relative path begins at the configuration's folder, and the host's user must be able to read the file";
+
 /// Reads the whole document. What is wrong is with the reader afterwards, and what is returned then is of no use.
 pub(super) fn config<'a>(reader: &mut Reader<'a>, mut document: DeTable<'a>) -> Config {
     reader.refuse_unknown_keys("", &mut document, &SECTIONS);

@@ -6,7 +6,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::diagnostic::Position;
-use super::model::{Databases, OwnSignal, SignalSettings, SignalSource};
+use super::model::{OwnSignal, SignalSettings, SignalSource};
 use super::raw;
 use super::resolve::{named_databases, one_of, relative_to_file, required, text, twice};
 use super::secret::Secret;
