@@ -55,6 +55,19 @@ table = "messages"
 key = "id"
 set = "body = 'a'"
 where = "n > "
+
+[[update]]
+name = "unknown_placeholder"
+kind = "batch"
+table = "messages"
+key = "id"
+sql = "UPDATE messages SET body = :bodie WHERE :range"
+
+[[update]]
+name = "unknown_constraint"
+kind = "validate-constraint"
+table = "messages"
+constraint = "body_short"
 "#;
 
 on_both! {

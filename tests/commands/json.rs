@@ -5,9 +5,10 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use serde_json::{Value, json};
+use tidegate::admin::access::{digest, hex};
 
 use super::site;
-use crate::support::command::Told;
+use crate::support::command::{Site, Told};
 use crate::support::on_both;
 use crate::support::place::Place;
 use crate::support::run::make_items;
@@ -33,6 +34,46 @@ fn keys(value: &Value, found: &mut BTreeSet<String>) {
         Value::Array(values) => values.iter().for_each(|value| keys(value, found)),
         _ => {}
     }
+}
+
+fn assert_described(found: &BTreeSet<String>) {
+    let described = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/json.md")).unwrap();
+    let missing: Vec<_> = found.iter().filter(|key| !described.contains(&format!("`{key}`"))).collect();
+    assert!(missing.is_empty(), "not in docs/json.md: {missing:?}");
+}
+
+#[tokio::test]
+async fn a_new_token_is_an_object() {
+    let site = Site::new("");
+    let told = site.tidegate(&["token", "new", "--role", "admin", "--name", "keeper", "--json"]).await;
+    let object = printed(&told);
+    let token = object["token"].as_str().unwrap();
+    let sha256 = hex(&digest(token));
+    let expected = json!({"version": 1, "name": "keeper", "role": "admin", "token": token, "sha256": sha256});
+    assert_eq!((told.code, told.err.as_str(), &object), (0, "", &expected));
+    let mut found = BTreeSet::new();
+    keys(&object, &mut found);
+    assert_described(&found);
+    let told = site.tidegate(&["token", "new", "--name", "my own", "--json"]).await;
+    assert_eq!((told.code, told.out.as_str()), (2, ""));
+    assert_eq!(error(&told)["error"]["message"], "a token cannot be named my own");
+}
+
+#[tokio::test]
+async fn a_new_controller_is_an_object_that_names_its_files() {
+    let site = Site::new("");
+    let told = site.tidegate(&["controller", "new", "night-shift", "--language", "wat", "--json"]).await;
+    let object = printed(&told);
+    assert_eq!((told.code, told.err.as_str()), (0, ""));
+    assert_eq!((&object["version"], &object["path"]), (&json!(1), &json!("night-shift")));
+    let files: Vec<&str> = object["files"].as_array().unwrap().iter().map(|file| file.as_str().unwrap()).collect();
+    assert!(files.contains(&"controller.wat") && files.contains(&"wit/controller.wit"), "{files:?}");
+    for file in files {
+        assert!(site.path().join("night-shift").join(file).is_file(), "{file}");
+    }
+    let mut found = BTreeSet::new();
+    keys(&object, &mut found);
+    assert_described(&found);
 }
 
 on_both! {
@@ -69,9 +110,7 @@ on_both! {
         }
         let retry = site.tidegate(&["retry", "--all", "--json"]).await;
         assert_eq!(printed(&retry)["results"], json!([done(Some("fails"), "retried")]));
-        let described = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/json.md")).unwrap();
-        let missing: Vec<_> = found.iter().filter(|key| !described.contains(&format!("`{key}`"))).collect();
-        assert!(missing.is_empty(), "not in docs/json.md: {missing:?}");
+        assert_described(&found);
     }
 
     async fn a_failure_is_an_object_too_and_what_was_done_before_is_told(place: Place) {

@@ -193,7 +193,10 @@ const PLANNED: [(&str, &str); 14] = [
         "validates_half_way",
         "kind = 'validate-constraint-and-delete'\ntable = 'checked'\nconstraint = 'n_small'\nunique_columns = 'id'",
     ),
-    ("script", "kind = 'sql'\nsql = \"UPDATE items SET body = 'x' WHERE id = 1; CREATE TABLE later (id integer)\""),
+    (
+        "script",
+        "kind = 'sql'\nsql = \"UPDATE items SET body = 'x' WHERE id = 1; CREATE TABLE later (id integer); INSERT INTO later SELECT id FROM items\"",
+    ),
     ("nothing_there", "kind = 'delete'\ntable = 'empty'\nkey = 'id'\nwhere = 'body IS NULL'"),
     ("batches_nothing", "kind = 'batch'\ntable = 'empty'\nkey = 'id'\nsql = 'DELETE FROM empty WHERE :range'"),
     ("gone", "kind = 'noop'"),

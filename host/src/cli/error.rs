@@ -194,8 +194,10 @@ pub(super) fn hint_on(error: &SqlError) -> Option<&'static str> {
         }
         Some("SQLITE_NOTADB") => "correct the path in the `url`: the file is something else",
         Some(code) if code.starts_with("SQLITE_READONLY") => "let this user write to the file and to its folder",
-        // Says itself what is missing.
-        Some("SQLITE_CANTOPEN") => return None,
+        Some(code) if code.starts_with("SQLITE_CANTOPEN") => {
+            "let the application make the file, or correct the path in the `url`; where the file is there, let this user \
+             open it"
+        }
         _ if error.class == ErrorClass::Connection => {
             "see whether the server runs, whether it can be reached from here, and whether the `url` names it"
         }

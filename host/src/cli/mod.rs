@@ -94,7 +94,8 @@ impl Command {
             Command::Cancel(cancel) => cancel.json.json,
             Command::Check(check) => check.json,
             Command::Controller(controller) => controller.prints_json(),
-            Command::OpenApi(_) | Command::Token(_) | Command::Completions(_) | Command::Reference(_) => false,
+            Command::Token(token) => token.prints_json(),
+            Command::OpenApi(_) | Command::Completions(_) | Command::Reference(_) => false,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! `tidegate token`.
 
 use clap::ValueEnum;
+use serde::Serialize;
 use tidegate::admin::access::{Role, digest, hex, new_token};
 
 use super::error::CliError;
@@ -31,6 +32,22 @@ struct New {
     /// What to call it, e.g. after whoever gets it; its role by default
     #[arg(long)]
     name: Option<String>,
+
+    /// Print JSON: an object with `version` (1), `name`, `role`, `token` (shown this once) and `sha256`, its digest
+    #[arg(long)]
+    json: bool,
+}
+
+/// The shape of the JSON.
+#[derive(Serialize)]
+struct Report {
+    /// Grows when a key's meaning changes or a key goes; new keys may come at any time.
+    version: u32,
+    name: String,
+    role: Role,
+    token: String,
+    /// The token's digest, for the configuration.
+    sha256: String,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -40,6 +57,12 @@ enum RoleArgument {
 }
 
 impl Token {
+    /// Whether what is printed is for a program to read.
+    pub(super) fn prints_json(&self) -> bool {
+        let Command::New(new) = &self.command;
+        new.json
+    }
+
     pub(super) fn execute(self) -> Result<(), CliError> {
         let Command::New(new) = self.command;
         new.execute()
@@ -59,6 +82,9 @@ impl New {
         }
         let token = new_token().map_err(|error| CliError::failure("cannot make a random token").because(error))?;
         let sha256 = hex(&digest(&token));
+        if self.json {
+            return output::print_json(&Report { version: 1, name, role, token, sha256 });
+        }
         output::print(&token)?;
         output::print(&format!("\n[[admin.token]]\nname = \"{name}\"\nrole = \"{role}\"\nsha256 = \"{sha256}\""))?;
         output::hint("keep the first line, which is shown this once, and put the others into the configuration");

@@ -8,6 +8,7 @@ mod sqlite;
 
 use std::fmt;
 
+use super::plan::Draft;
 use super::sql::{Dialect, Sql, SqlError, System, TableName};
 use super::{Problem, UpdateError};
 
@@ -120,18 +121,21 @@ pub(super) enum Validation {
     Broken(SqlError),
 }
 
-/// The statement that has the database validate a constraint; `None` where it vouches for every row already.
-pub(super) fn statement(
-    dialect: &dyn Dialect,
-    table: &TableName,
-    name: &str,
-    constraint: &Constraint,
-) -> Option<String> {
-    let statement = || match dialect.system() {
-        System::Sqlite => sqlite::statement(dialect, table, constraint).0,
-        System::Postgres => postgres::statement(dialect, table, name),
+/// The statement that has the database validate a constraint, to be looked at; `None` where it vouches for every row
+/// already.
+pub(super) fn draft(dialect: &dyn Dialect, table: &TableName, name: &str, constraint: &Constraint) -> Option<Draft> {
+    if constraint.validated {
+        return None;
+    }
+    let (sql, parameters, explained) = match dialect.system() {
+        System::Sqlite => {
+            let (question, values) = sqlite::statement(dialect, table, constraint);
+            (question, values, true)
+        }
+        // PostgreSQL does not explain ALTER TABLE.
+        System::Postgres => (postgres::statement(dialect, table, name), Vec::new(), false),
     };
-    (!constraint.validated).then(statement)
+    Some(Draft { field: "constraint", sql, parameters, explained })
 }
 
 /// Has the database validate a constraint.

@@ -1,7 +1,7 @@
 //! What a batch would do and how the database would go about it, told without doing it: the material of
 //! `tidegate check --plan`.
 
-use super::sql::{Dialect, Estimate, Index, Sql, SqlError, System, Table, TableName, Value};
+use super::sql::{Dialect, ErrorClass, Estimate, Index, Sql, SqlError, System, Table, TableName, Value};
 use super::walk::Names;
 use super::{Problem, UpdateError};
 
@@ -25,7 +25,7 @@ pub struct Planned {
     /// The statement, its parameters as placeholders.
     pub sql: String,
     /// How the database would go about it, in its own words, a line each. Empty where it does not explain such a
-    /// statement, or where there is no row to explain it by.
+    /// statement, where one of those before may make what this one needs, and where there is no row to explain it by.
     pub explanation: Vec<String>,
 }
 
@@ -70,9 +70,11 @@ impl Plan {
         Self { estimate: Some(Estimate { done: 1.0, rows: 0.0 }), ..Self::default() }
     }
 
-    /// A statement that databases do not explain.
-    pub(super) fn unexplained(sql: String, estimate: Option<Estimate>) -> Self {
-        Self { statements: vec![Planned::unexplained(sql)], estimate, warnings: Vec::new() }
+    /// One statement that goes over a table at once.
+    pub(super) async fn once(sql: &mut dyn Sql, draft: Draft, table: &TableName) -> Result<Self, SqlError> {
+        let statement = Planned::once(sql, draft).await?;
+        let estimate = Self::rows_of(sql, table).await?;
+        Ok(Self { statements: vec![statement], estimate, warnings: Vec::new() })
     }
 
     /// The rows of a table that is not walked. Only a column that an index begins with is asked about: for any other
@@ -118,6 +120,21 @@ impl Planned {
     /// A statement of which nothing more is known.
     pub(super) fn unexplained(sql: String) -> Self {
         Self { sql, explanation: Vec::new() }
+    }
+
+    /// A statement of a one-shot, with how the database would go about it. What that reads is nothing to warn of: it
+    /// happens once.
+    pub(super) async fn once(sql: &mut dyn Sql, draft: Draft) -> Result<Self, SqlError> {
+        if !draft.explained {
+            return Ok(Self::unexplained(draft.sql));
+        }
+        let explanation = match sql.dialect().explain(sql, &draft.sql, &draft.parameters).await {
+            Ok(explanation) => explanation.lines,
+            // It may need what a statement before it makes; what else can be wrong with it, `check` has told.
+            Err(error) if error.class == ErrorClass::Permanent => Vec::new(),
+            Err(error) => return Err(error),
+        };
+        Ok(Self { sql: draft.sql, explanation })
     }
 }
 

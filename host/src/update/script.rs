@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use super::plan::Planned;
+use super::plan::{Draft, Planned};
 use super::sql::{ErrorClass, Sql, System};
 use super::walk::{self, one_line};
 use super::{Budget, Handler, Mode, Next, Plan, Problem, Progress, Step, UpdateError, scan};
@@ -79,16 +79,17 @@ impl Handler for Script {
         Ok(Vec::new())
     }
 
-    async fn plan(
-        &self,
-        _sql: &mut dyn Sql,
-        progress: &Progress,
-        _budget: Budget,
-    ) -> Result<Option<Plan>, UpdateError> {
+    async fn plan(&self, sql: &mut dyn Sql, progress: &Progress, _budget: Budget) -> Result<Option<Plan>, UpdateError> {
         accept(progress)?;
-        let statements = scan::statements(&self.definition.sql, self.system).into_iter();
-        let statements = statements.map(|statement| Planned::unexplained(statement.trim().to_owned())).collect();
-        Ok(Some(Plan { statements, ..Plan::default() }))
+        let mut plan = Plan::default();
+        let mut explained = true;
+        for statement in scan::statements(&self.definition.sql, self.system) {
+            // What comes after a statement of another kind may need what that one makes.
+            explained &= walk::can_be_explained(statement, self.system);
+            let draft = Draft { field: "sql", sql: statement.trim().to_owned(), parameters: Vec::new(), explained };
+            plan.statements.push(Planned::once(sql, draft).await?);
+        }
+        Ok(Some(plan))
     }
 }
 
@@ -157,7 +158,7 @@ async fn syntax_error(sql: &mut dyn Sql, statement: &str, system: System) -> Res
     let block = format!("BEGIN IF false THEN {statement}\n; END IF;");
     match sql.script(&scan::do_block(&block, PARSED)).await {
         Err(error) if error.code.as_deref() == Some(SYNTAX_ERROR) => {
-            Ok(Some(problem(&error.message, &format!("the statement: {}", one_line(statement)))))
+            Ok(Some(problem(&error.message, &format!("mend the SQL; the statement: {}", one_line(statement)))))
         }
         Err(error) if error.class != ErrorClass::Permanent => Err(error.into()),
         _ => Ok(None),

@@ -316,6 +316,13 @@ impl SqlError {
     pub fn permanent(message: impl Into<String>) -> Self {
         Self { class: ErrorClass::Permanent, code: None, message: message.into() }
     }
+
+    /// What to do about it where the user lacks a right to what was asked; `None` where it is something else.
+    pub fn grant_hint(&self) -> Option<&'static str> {
+        const INSUFFICIENT_PRIVILEGE: &str = "42501";
+        let lacks_right = self.code.as_deref() == Some(INSUFFICIENT_PRIVILEGE);
+        lacks_right.then_some("grant that to the role in the database's `url`")
+    }
 }
 
 /// The classes of errors, by what can be done about them.

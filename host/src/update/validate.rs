@@ -80,8 +80,8 @@ impl Handler for ValidateConstraint {
         Self::accept(progress)?;
         let ValidateConstraintDefinition { table, constraint: name } = &self.definition;
         let constraint = constraint::require(sql, table, name).await?;
-        Ok(Some(match constraint::statement(&*sql.dialect(), table, name, &constraint) {
-            Some(statement) => Plan::unexplained(statement, Plan::rows_of(sql, table).await?),
+        Ok(Some(match constraint::draft(&*sql.dialect(), table, name, &constraint) {
+            Some(draft) => Plan::once(sql, draft, table).await?,
             None => Plan::nothing(),
         }))
     }

@@ -219,21 +219,19 @@ impl Handler for ValidateAndDelete {
         let ValidateAndDeleteDefinition { table, constraint: name, .. } = &self.definition;
         let constraint = self.constraint(sql).await?;
         let state = self.state(progress)?;
-        let validation = constraint::statement(&*sql.dialect(), table, name, &constraint);
+        let validation = constraint::draft(&*sql.dialect(), table, name, &constraint);
         // First it is tried; what follows where rows break it is good to know before it does.
         let validation = match (state, validation) {
             (State::Delete(walked), _) => return self.plan_walk(sql, &walked, budget, &constraint).await.map(Some),
             (_, None) => return Ok(Some(Plan::nothing())),
-            (State::Validate, Some(validation)) => {
-                return Ok(Some(Plan::unexplained(validation, Plan::rows_of(sql, table).await?)));
-            }
+            (State::Validate, Some(validation)) => return Ok(Some(Plan::once(sql, validation, table).await?)),
             (State::Try, Some(validation)) => validation,
         };
         let mut plan = self.plan_walk(sql, &Progress::default(), budget, &constraint).await?;
         if let Some(first) = plan.statements.first_mut() {
             first.sql.insert_str(0, "-- where rows break it, batch by batch:\n");
         }
-        plan.statements.insert(0, Planned::unexplained(validation));
+        plan.statements.insert(0, Planned::once(sql, validation).await?);
         Ok(Some(plan))
     }
 }

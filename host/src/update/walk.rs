@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 use tokio::sync::OnceCell;
 
-use super::sql::{Column, Dialect, ErrorClass, Estimate, Index, Row, Sql, System, Table, TableName, Value};
+use super::sql::{Column, Dialect, ErrorClass, Estimate, Index, Row, Sql, SqlError, System, Table, TableName, Value};
 use super::{Budget, Next, Problem, Progress, UpdateError, scan};
 
 /// The table and the key that an update walks along.
@@ -444,13 +444,16 @@ pub(super) async fn explain_with(
     };
     match sql.query(&format!("{explain} {statement}"), parameters).await {
         Ok(_) => Ok(None),
-        Err(error) if error.class == ErrorClass::Permanent => Ok(Some(Problem {
-            field,
-            message: one_line(&error.message),
-            hint: format!("the statement that it was to be part of: {}", one_line(statement)),
-        })),
+        Err(error) if error.class == ErrorClass::Permanent => Ok(Some(refused(field, &error, statement))),
         Err(error) => Err(error.into()),
     }
+}
+
+/// The problem of a statement that the database refuses.
+pub(super) fn refused(field: &'static str, error: &SqlError, statement: &str) -> Problem {
+    let remedy = error.grant_hint().unwrap_or("mend the SQL, or make what it needs");
+    let hint = format!("{remedy}; the statement: {}", one_line(statement));
+    Problem { field, message: one_line(&error.message), hint }
 }
 
 /// True for the statements that a database can be asked to plan without running them, and that make nothing that a

@@ -110,7 +110,7 @@ impl Check {
         let Looked { findings, rows, finished } = match queue::look(scene, opened).await {
             Ok(looked) => looked,
             // What is missing was told above.
-            Err(error) if lacks_rights(&error) => Looked::default(),
+            Err(error) if error.grant_hint().is_some() => Looked::default(),
             Err(error) => return Err(error),
         };
         report.findings.extend(findings);
@@ -175,16 +175,13 @@ fn progress_of(handler: &dyn Handler, row: Option<&QueueRow>) -> Progress {
 fn as_problem(error: UpdateError) -> Result<Vec<Problem>, SqlError> {
     let hint = match error {
         UpdateError::Sql(error) if error.class == ErrorClass::Connection => return Err(error),
-        UpdateError::Sql(ref error) if lacks_rights(error) => "grant that to the role in the database's `url`",
-        UpdateError::Sql(ref error) => hint_on(error).unwrap_or("check again, and if it stays so, mend the definition"),
+        UpdateError::Sql(ref error) => error
+            .grant_hint()
+            .or_else(|| hint_on(error))
+            .unwrap_or("check again, and if it stays so, mend the definition"),
         _ => "mend the definition, or what it stands on",
     };
     Ok(vec![Problem { field: "table", message: error.to_string(), hint: hint.to_owned() }])
-}
-
-fn lacks_rights(error: &SqlError) -> bool {
-    const INSUFFICIENT_PRIVILEGE: &str = "42501";
-    error.code.as_deref() == Some(INSUFFICIENT_PRIVILEGE)
 }
 
 fn cannot_be_checked(scene: Scene<'_>, error: &SqlError) -> Finding {

@@ -18,7 +18,7 @@ pub(super) struct Plan {
     pub batch_size: u64,
     /// Rows that are left to walk, estimated from statistics; null where the database has no idea.
     pub rows_left: Option<u64>,
-    /// Batches of that size for them.
+    /// Batches of that size for them; 1 where it happens in one go.
     pub batches: Option<u64>,
     /// What a typical batch executes, in order.
     pub statements: Vec<Statement>,
@@ -28,17 +28,17 @@ pub(super) struct Plan {
 pub(super) struct Statement {
     /// Parameters are placeholders.
     pub sql: String,
-    /// The database's own EXPLAIN, a line each; none where it does not explain such a statement.
+    /// The database's own EXPLAIN, a line each; see [`update::Planned`] for where there is none.
     pub explanation: Vec<String>,
 }
 
 impl Plan {
     pub(super) fn new(database: &str, update: &str, mode: Mode, batch_size: u64, plan: update::Plan) -> Self {
         let rows_left = plan.estimate.map(|estimate| (estimate.rows * (1.0 - estimate.done)).round() as u64);
-        let batches = rows_left.map(|rows| match mode.is_one_shot() {
-            true => 1,
-            false => rows.div_ceil(batch_size.max(1)),
-        });
+        let batches = match mode.is_one_shot() {
+            true => Some(1),
+            false => rows_left.map(|rows| rows.div_ceil(batch_size.max(1))),
+        };
         let statements = plan.statements.into_iter();
         Self {
             database: database.to_owned(),

@@ -33,7 +33,7 @@ impl Controller {
     pub(super) fn prints_json(&self) -> bool {
         match &self.command {
             ControllerCommand::Check(check) => check.json,
-            ControllerCommand::New(_) => false,
+            ControllerCommand::New(new) => new.json,
             ControllerCommand::Test(test) => test.json,
             ControllerCommand::Fuel(fuel) => fuel.json,
             ControllerCommand::Replay(replay) => replay.json,

@@ -25,6 +25,10 @@ const TOKEN: &str = "TIDEGATE_TOKEN";
 const TOKEN_HINT: &str =
     "put the token into the environment variable TIDEGATE_TOKEN, or into a file named with `--token-file`";
 
+/// What to do where the file with the token cannot be read.
+const TOKEN_FILE_HINT: &str =
+    "name a file with the token that this user can read, or leave `--token-file` out and set TIDEGATE_TOKEN";
+
 /// What to do where no host answers.
 const HOST_HINT: &str =
     "a host has an API where [admin] stands in its configuration; `tidegate run` prints where it listens";
@@ -53,7 +57,9 @@ impl Address {
         let Some(address) = &self.address else { return Ok(None) };
         let token = match &self.token_file {
             Some(path) => Some(fs::read_to_string(path).map_err(|error| {
-                CliError::usage(format!("cannot read the token from {}", path.display())).because(error)
+                CliError::usage(format!("cannot read the token from {}", path.display()))
+                    .because(error)
+                    .hint(TOKEN_FILE_HINT)
             })?),
             None => env::var(TOKEN).ok(),
         };

@@ -115,7 +115,7 @@ pub(super) async fn must_exist(path: &Path) -> Result<(), SqlError> {
         Ok(file) if file.is_file() => return Ok(()),
         Ok(_) => "is not a file".to_owned(),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            "does not exist, and tidegate makes none: let the application make it, or correct the path".to_owned()
+            "does not exist, and tidegate makes none".to_owned()
         }
         Err(error) => format!("cannot be looked at: {error}"),
     };

@@ -2,7 +2,7 @@
 
 use super::{CreateIndexDefinition, not_replaceable};
 use crate::update::sql::{Dialect, ErrorClass, Row, Sql, SqlError, Value};
-use crate::update::walk::one_line;
+use crate::update::walk::{one_line, refused};
 use crate::update::{Problem, UpdateError};
 
 /// The bytes that PostgreSQL keeps of a name.
@@ -125,7 +125,6 @@ pub(super) async fn check(
     wanted: &CreateIndexDefinition,
     field: &'static str,
 ) -> Result<Option<Problem>, UpdateError> {
-    const INSUFFICIENT_PRIVILEGE: &str = "42501";
     let dialect = sql.dialect();
     let table = dialect.table(&wanted.table);
     let kind = sql
@@ -144,13 +143,9 @@ pub(super) async fn check(
     let identity = match copied {
         Ok(made) => made.identity,
         // Whoever may make no temporary tables learns it from the build itself.
-        Err(UpdateError::Sql(error)) if error.code.as_deref() == Some(INSUFFICIENT_PRIVILEGE) => return Ok(None),
+        Err(UpdateError::Sql(error)) if error.grant_hint().is_some() => return Ok(None),
         Err(UpdateError::Sql(error)) if error.class == ErrorClass::Permanent => {
-            return Ok(Some(Problem {
-                field,
-                message: one_line(&error.message),
-                hint: format!("the statement that it was to be part of: {}", one_line(&statement(&*dialect, wanted))),
-            }));
+            return Ok(Some(refused(field, &error, &statement(&*dialect, wanted))));
         }
         Err(UpdateError::Sql(error)) if error.class == ErrorClass::Transient => return Ok(None),
         Err(error) => return Err(error),

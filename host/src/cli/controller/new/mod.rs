@@ -7,6 +7,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use serde::Serialize;
+
 use super::super::error::CliError;
 use super::super::output;
 use language::Language;
@@ -26,6 +28,21 @@ pub(super) struct New {
     /// The language to write it in
     #[arg(long, value_enum)]
     language: Language,
+
+    /// Print JSON: an object with `version` (1), `path` (the folder) and `files` (by their paths in it)
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+/// The shape of the JSON.
+#[derive(Serialize)]
+struct Report {
+    /// Grows when a key's meaning changes or a key goes; new keys may come at any time.
+    version: u32,
+    /// The folder that was made.
+    path: String,
+    /// The files in it, each by its path there.
+    files: Vec<String>,
 }
 
 impl New {
@@ -38,6 +55,10 @@ impl New {
             let path = folder.join(&file.path);
             write(&path, &file.contents)
                 .map_err(|error| CliError::failure(format!("cannot write {}", path.display())).because(error))?;
+        }
+        if self.json {
+            let files = files.iter().map(|file| file.path.display().to_string()).collect();
+            return output::print_json(&Report { version: 1, path: self.name, files });
         }
         output::print(&self.told(files.len()))
     }
