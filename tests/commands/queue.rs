@@ -9,11 +9,16 @@ use tidegate::scheduler::event::EventKind;
 
 use super::site;
 use crate::assert_told;
+use crate::controllers::{ITEMS, site_with_batches};
+use crate::guests::built;
 use crate::support::on_both;
 use crate::support::place::{Place, row};
 use crate::support::recorder::Recorder;
 use crate::support::run::{Run, make_items, touch, touched};
 use crate::support::until;
+
+/// A liveness bound.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The systems' own words for the same.
 const MASKS: &[(&str, &str)] = &[
@@ -69,6 +74,26 @@ on_both! {
         assert_told!(&masks, "history", told.join("\n\n"));
     }
 
+    async fn the_history_names_what_held_an_iteration_and_for_how_long(place: Place) {
+        let component = std::fs::read(built("hostile")).unwrap();
+        let more = "[controller.settings]\nmisbehave = 'wait'\namount = 30\ncall = 1\n\
+                    [controller.limits]\ndeadline_ms = 60000\n";
+        let site = site_with_batches(place, &component, more, ITEMS / 10).await.sharing_what_is_compiled();
+        let run = site.tidegate(&["run", "--until-done"]).await;
+        assert_eq!(run.code, 0, "{}", run.all());
+        let history = site.tidegate(&["history", "touch_items", "--limit", "100", "--json"]).await;
+        let json: Value = serde_json::from_str(&history.out).unwrap();
+        let iterations = json["databases"][0]["iterations"].as_array().unwrap();
+        let (first, later) = iterations.split_last().unwrap();
+        assert_eq!(first["held_reason"], "as told", "{first}");
+        assert!(first["held_ms"].as_f64() >= Some(30.0), "{first}");
+        assert!(!later.is_empty() && later.iter().all(|later| later["held_reason"].is_null()), "{}", history.out);
+        assert!(later.iter().all(|later| later["held_ms"] == 0.0), "{}", history.out);
+        let table = site.tidegate(&["history", "touch_items", "--limit", "100"]).await.out;
+        let held: Vec<_> = table.lines().filter(|line| line.contains("s (as told)")).collect();
+        assert_eq!(held, [table.lines().last().unwrap()], "{table}");
+    }
+
     async fn pausing_resuming_and_cancelling_say_what_they_did(place: Place) {
         make_items(place, 500).await;
         place.prepared().await;
@@ -89,6 +114,31 @@ on_both! {
         }
         assert_told!(MASKS, "pausing_resuming_cancelling", told.join("\n\n"));
         assert_eq!(touched(place).await, ["0|500"]);
+    }
+
+    async fn a_pause_is_lifted_on_one_database_and_stays_on_the_other(place: Place) {
+        let other = &place.another().await;
+        make_items(place, 500).await;
+        make_items(other, 500).await;
+        let site = site(place);
+        let configuration = std::fs::read_to_string(site.path().join("tidegate.toml")).unwrap();
+        let second = format!("[[database]]\nname = \"other\"\nurl = \"{}\"\n", other.url);
+        site.write("tidegate.toml", format!("{configuration}\n{second}"));
+        for (arguments, told) in [
+            (&["enqueue", "touch_items"][..], "touch_items: queued on master\ntouch_items: queued on other\n"),
+            (&["pause"], "master: paused\nother: paused\n"),
+            (&["resume", "--database", "other"], "other: resumed\n"),
+        ] {
+            assert_eq!(site.tidegate(arguments).await.all(), format!("{told}exit code 0"), "{arguments:?}");
+        }
+        let mut host = site.start(&["run", "--until-done"]);
+        host.says("master: paused", PATIENCE).await;
+        host.says("other: stopped", PATIENCE).await;
+        assert_eq!((touched(place).await, touched(other).await), (vec!["0|500".to_owned()], vec!["1|500".to_owned()]));
+        let resumed = site.tidegate(&["resume"]).await;
+        assert_eq!(resumed.all(), "master: resumed\nother: resumed\nexit code 0");
+        assert_eq!(host.end(PATIENCE).await, 0, "{}", host.said());
+        assert_eq!((touched(place).await, touched(other).await), (vec!["1|500".to_owned()], vec!["1|500".to_owned()]));
     }
 
     async fn from_enqueue_to_an_empty_queue(place: Place) {

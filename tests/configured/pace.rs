@@ -51,10 +51,17 @@ on_both! {
             let asked: Vec<_> = records.iter().take(3).map(|record| record["batch_size"].as_u64().unwrap()).collect();
             assert_eq!(asked, expected, "{sizes}");
         }
-        // The least counts where the target leaves less: a rate, however high, times no time.
-        let settings = "sleep_enabled = false\nbackground_update_duration_ms = 1\nmin_batch_size = 150\ndefault_batch_size = 1";
-        let records = records(&place.another().await, settings).await;
-        assert!(records[1]["batch_size"].as_u64().unwrap() >= 150, "{}", records[1]);
+        // The least counts where the target leaves less, and nothing else makes batches as large.
+        let later = async |least: u64| {
+            let settings = format!(
+                "sleep_enabled = false\nbackground_update_duration_ms = 1\ndefault_batch_size = 1\nmin_batch_size = {least}"
+            );
+            let records = records(&place.another().await, &settings).await;
+            records.iter().skip(1).map(|record| record["batch_size"].as_u64().unwrap()).collect::<Vec<_>>()
+        };
+        let (small, large) = (later(10).await, later(150).await);
+        assert!(small.iter().all(|size| *size >= 10) && small.iter().any(|size| *size < 150), "{small:?}");
+        assert!(!large.is_empty() && large.iter().all(|size| *size >= 150), "{large:?}");
     }
 
     async fn an_update_fails_as_often_as_configured(place: Place) {

@@ -117,6 +117,10 @@ async fn a_file_that_is_read_only() {
     allow(file, 0o644);
     host.says("touch: finished", FINISHED).await;
     each_touched_once(place, ROWS).await.unwrap();
+    // What was opened before stays open; whoever looks is told all the same.
+    allow(file, 0o444);
+    let (file, reason) = (file.display(), "is read-only, at least for this user");
+    status_with(&folder, &format!("cannot be written to: the file \"{file}\" {reason}")).await;
 }
 
 /// A batch that takes longer than `status` waits for its lock is the host's own, and no obstacle to it.

@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use tidegate::update::sql::{ErrorClass, TableName};
-use tidegate::update::{Backfill, BackfillDefinition, CreateIndex, CreateIndexDefinition, IndexParts, UpdateError};
+use tidegate::update::{
+    Backfill, BackfillDefinition, Batch, BatchDefinition, Copy, CopyColumn, CopyDefinition, CopySource, CreateIndex,
+    CreateIndexDefinition, Delete, DeleteDefinition, Handler, IndexParts, OnConflict, UpdateError,
+};
 
 use super::subject::{Driven, Subject, UPDATE, names, table};
 use crate::support::until;
@@ -87,6 +90,60 @@ async fn a_schema_that_is_named_is_the_one_that_is_meant() {
         }
     }
     assert_eq!(indexes(&subject, "by_room").await, ["\"Öther\", true", "public, true"]);
+}
+
+/// Each kind that walks, over the table `messages` of the schema "Öther".
+fn walking(subject: &Subject) -> [(&'static str, Box<dyn Handler>); 4] {
+    let there = || TableName { schema: Some("Öther".to_owned()), name: "messages".to_owned() };
+    let key = || names(&["id"]);
+    let deleted = || "deleted".to_owned();
+    let same = |name: &str| CopyColumn { target: name.to_owned(), source: CopySource::SameName };
+    let (set, sql) = ("room = 'set'", "UPDATE \"Öther\".messages SET room = 'set' WHERE :range");
+    let backfill = BackfillDefinition { table: there(), key: key(), set: set.to_owned(), filter: Some(deleted()) };
+    let delete = DeleteDefinition { table: there(), key: key(), filter: deleted() };
+    let batch = BatchDefinition { table: there(), key: key(), sql: sql.to_owned() };
+    let copy = CopyDefinition {
+        table: there(),
+        key: key(),
+        into: table("copied"),
+        columns: vec![same("id"), same("room")],
+        filter: None,
+        on_conflict: OnConflict::Error,
+    };
+    [
+        ("backfill", Box::new(Backfill::new(backfill))),
+        ("delete", Box::new(Delete::new(delete))),
+        ("batch", Box::new(Batch::new(batch, subject.system))),
+        ("copy", Box::new(Copy::new(copy))),
+    ]
+}
+
+/// Some keys are in both schemas, others in one alone: neither may be taken for the other.
+#[tokio::test]
+async fn the_rows_of_the_schema_that_is_named_are_walked_and_no_others() {
+    let subject = Subject::postgres().await;
+    let tables = format!(
+        "DROP SCHEMA IF EXISTS \"Öther\" CASCADE; DROP TABLE IF EXISTS messages, copied; {TABLE}
+         CREATE SCHEMA \"Öther\"; CREATE TABLE \"Öther\".messages (LIKE messages INCLUDING INDEXES);
+         INSERT INTO \"Öther\".messages SELECT id * 3, 'there', deleted FROM messages;
+         CREATE TABLE copied (id integer primary key, room text)"
+    );
+    let public = "SELECT * FROM public.messages ORDER BY id";
+    let there = "SELECT room, deleted, count(*) FROM \"Öther\".messages GROUP BY 1, 2 ORDER BY 2";
+    let looks = [
+        (there, "there|f|50, set|t|50"),
+        (there, "there|f|50"),
+        (there, "set|f|50, set|t|50"),
+        ("SELECT room, count(*), max(id) FROM copied GROUP BY 1", "there|100|300"),
+    ];
+    for ((kind, handler), (look, seen)) in walking(&subject).into_iter().zip(looks) {
+        subject.script(&tables).await;
+        let before = subject.rows(public).await;
+        assert_eq!(subject.problems(&*handler).await, "", "{kind}");
+        assert_eq!(subject.drive(&*handler, 7).await.unwrap().total(), 100, "{kind}");
+        assert_eq!(subject.rows(look).await.join(", "), seen, "{kind}");
+        assert_eq!(subject.rows(public).await, before, "{kind}");
+    }
 }
 
 #[tokio::test]

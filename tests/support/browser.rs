@@ -60,7 +60,7 @@ impl Browser {
             "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--window-size=1100,900",
             format!("--user-data-dir={}", profile.path().display()),
         ]});
-        let Value::Object(capabilities) = json!({"goog:chromeOptions": options}) else { unreachable!() };
+        let Value::Object(capabilities) = json!({"goog:chromeOptions": options}) else { panic!() };
         let mut builder = ClientBuilder::new(HttpConnector::new());
         let client = builder.capabilities(capabilities).connect(&driver.address).await.unwrap();
         Self { client, driver, _profile: profile }
