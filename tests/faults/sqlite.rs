@@ -113,14 +113,15 @@ async fn a_file_that_is_read_only() {
     // A host that is to go on waits for it.
     let mut host = folder.start(&["run"]);
     host.repeats("is read-only for this user; trying again in", 2, PATIENCE).await;
+    let reason = format!("cannot be written to: the file \"{}\" is read-only, at least for this user", file.display());
+    status_with(&folder, &reason).await;
     assert_eq!(in_agreement(place).await, Ok((0, true)));
     allow(file, 0o644);
     host.says("touch: finished", FINISHED).await;
     each_touched_once(place, ROWS).await.unwrap();
     // What was opened before stays open; whoever looks is told all the same.
     allow(file, 0o444);
-    let (file, reason) = (file.display(), "is read-only, at least for this user");
-    status_with(&folder, &format!("cannot be written to: the file \"{file}\" {reason}")).await;
+    status_with(&folder, &reason).await;
 }
 
 /// A batch that takes longer than `status` waits for its lock is the host's own, and no obstacle to it.

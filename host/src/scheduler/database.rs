@@ -39,8 +39,8 @@ pub trait Database: Send + Sync {
     /// Whatever the database says.
     async fn lease_holder(&self) -> Result<Option<Holder>, SqlError>;
 
-    /// What keeps everybody from writing at this moment, or what the running host has noted as such
-    /// ([`Lease::note`]), if anything, found out without writing: for `status`.
+    /// What keeps everybody from writing at this moment, or at least whoever asks, or what the running host has noted as
+    /// such ([`Lease::note`]), if anything, found out without writing: for `status`.
     ///
     /// # Errors
     /// Whatever the database says.

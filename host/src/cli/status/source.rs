@@ -92,8 +92,8 @@ async fn look_into(
 ) -> Result<DatabaseReport, SqlError> {
     let handlers = wiring::handlers(config, database);
     let Some(mut snapshot) = look(opened, &handlers).await? else { return Ok(DatabaseReport::without_queue(database)) };
-    // A host that cannot write cannot write down why.
-    let obstacle = if snapshot.runner.is_some() { opened.obstacle().await? } else { None };
+    // A host that cannot write cannot write down why, nor that it is there.
+    let obstacle = opened.obstacle().await?;
     if obstacle.is_some() {
         // Whatever its pace was, it is none now.
         snapshot.paces.values_mut().for_each(|pace| pace.items_per_ms = None);

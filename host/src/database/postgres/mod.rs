@@ -164,7 +164,7 @@ impl handle::Driver for Driver {
         // Locks are on tables and rows: a host that meets one can still write down which.
         let select = "select case when pg_is_in_recovery() then 'the server is a standby, which can only be read' \
                       when current_setting('transaction_read_only') = 'on' \
-                      then 'default_transaction_read_only is on' end";
+                      then 'default_transaction_read_only is on, at least for this user' end";
         let mut held = self.take(&self.control, &self.holder, Role::Control).await?;
         let rows = held.query(select, &[]).await?;
         Ok(rows.first().and_then(|row| row.first()).and_then(Value::as_text).map(str::to_owned))

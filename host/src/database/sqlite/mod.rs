@@ -104,7 +104,8 @@ impl handle::Driver for Driver {
         if let Some(obstacle) = place::obstacle(&self.path, journal == "wal") {
             return Ok(Some(obstacle));
         }
-        let noted = lease::held(&self.path, self.lock_suffix()).await?;
+        // Where no host works nobody is in its way, and nobody's lock is to be tried.
+        let noted @ Some(_) = lease::held(&self.path, self.lock_suffix()).await? else { return Ok(None) };
         let begun = match held.begin_with(|_| Ok(())).await {
             Ok(()) => held.rollback().await,
             Err(error) => Err(error),

@@ -169,7 +169,7 @@ impl Queue {
             return Ok(Self { database: site.name.clone(), ended, ..Self::default() });
         };
         let Snapshot { queue, runner, paces } = snapshot;
-        let obstacle = if runner.is_some() { site.database.obstacle().await? } else { None };
+        let obstacle = site.database.obstacle().await?;
         let here = board.lease == LeaseState::Runner;
         let doing = match (here, &queue.activity) {
             (true, _) => board.in_hand.as_ref().map(Doing::seen),
