@@ -6,7 +6,7 @@ use fantoccini::Locator;
 use reqwest::header::{COOKIE, LOCATION, ORIGIN, SET_COOKIE};
 use reqwest::redirect::Policy;
 use serde_json::json;
-use tidegate::scheduler::database::Failure;
+use tidegate::scheduler::database::{Failure, NewRow};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
@@ -149,18 +149,21 @@ async fn the_policy_allows_what_the_page_needs_and_nothing_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_a_long_queue_the_beginning_is_shown_and_what_failed() {
+async fn of_a_long_queue_the_beginning_is_shown_and_what_is_in_trouble() {
     let place = Place::sqlite();
     let database = place.prepared().await;
-    for number in 0..250 {
-        database.enqueue(&row(&format!("update {number:03}"))).await.unwrap();
+    database.enqueue(&row("blocker")).await.unwrap();
+    let names: Vec<String> = (0..250).map(|number| format!("update {number:03}")).collect();
+    for name in &names {
+        database.enqueue(&NewRow { depends_on: Some("blocker".to_owned()), ..row(name) }).await.unwrap();
     }
     let failure = Failure { attempts: 5, error: "no such table".to_owned(), at_ms: 0, quarantined: true };
     database.record_failure("update 230", "{}", &failure).await.unwrap();
-    let api = Api::start(&place, "", WITHOUT_TOKENS).await;
+    let definitions = names.iter().map(|name| format!("[[update]]\nname = \"{name}\"\nkind = \"noop\"\n"));
+    let api = Api::start(&place, "", &format!("{}{WITHOUT_TOKENS}", definitions.collect::<String>())).await;
     let html = api.request(reqwest::Method::GET, "/").send().await.unwrap().text().await.unwrap();
     assert_eq!(html.matches("<th scope=\"row\">").count(), 201);
-    assert!(html.contains("update 199") && !html.contains("update 200") && html.contains("And 49 more"), "{html}");
+    assert!(html.contains("update 198") && !html.contains("update 199") && html.contains("And 50 more"), "{html}");
     assert!(html.contains("update 230") && html.contains("no such table"), "{html}");
 }
 

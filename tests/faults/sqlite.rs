@@ -124,6 +124,31 @@ async fn a_file_that_is_read_only() {
     status_with(&folder, &reason).await;
 }
 
+/// Where no host could ever begin there is no queue yet, and nobody tells why but whoever looks.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_keeps_the_first_host_from_starting() {
+    for (mode, reason) in [("delete", "is read-only, at least for this user"), ("wal", "is read-only for this user")] {
+        let home = tempfile::tempdir().unwrap();
+        let place = &Place::sqlite_in(home.path());
+        place.run(&format!("pragma journal_mode = {mode}; create table items (id integer primary key)")).await;
+        let folder = touching(place, "", TOUCH).without_privileges();
+        // In WAL mode the application keeps its files there, so that the database can be opened.
+        let application = other(place);
+        application.execute_batch("insert into items values (1)").unwrap();
+        fs::read_dir(home.path()).unwrap().for_each(|file| folder.hand_over(&file.unwrap().path()));
+        folder.hand_over(home.path());
+        let (path, locked) = if mode == "wal" { (home.path(), 0o555) } else { (place.file().as_path(), 0o444) };
+        allow(home.path(), 0o755);
+        allow(path, locked);
+        let (told, code) = folder.tidegate(&["run", "--until-done"]).await;
+        assert!(code == 1 && told.contains("is read-only for this user"), "{mode}: {code}: {told}");
+        let (status, code) = folder.tidegate(&["status"]).await;
+        assert!(code == 0 && status.contains("there is no table \"background_updates\" yet"), "{mode}: {status}");
+        assert!(status.contains("cannot be written to: the ") && status.contains(reason), "{mode}: {status}");
+        allow(home.path(), 0o755);
+    }
+}
+
 /// A batch that takes longer than `status` waits for its lock is the host's own, and no obstacle to it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_long_batch_of_its_own_is_not_blamed_on_others() {

@@ -196,7 +196,7 @@ pub(super) fn hint_on(error: &SqlError) -> Option<&'static str> {
         Some(code) if code.starts_with("SQLITE_READONLY") => "let this user write to the file and to its folder",
         Some(code) if code.starts_with("SQLITE_CANTOPEN") => {
             "let the application make the file, or correct the path in the `url`; where the file is there, let this user \
-             open it"
+             open it and write to its folder"
         }
         _ if error.class == ErrorClass::Connection => {
             "see whether the server runs, whether it can be reached from here, and whether the `url` names it"

@@ -3,7 +3,9 @@
 use async_trait::async_trait;
 
 use super::constraint::{self, Validation};
+use super::plan::Draft;
 use super::sql::{Right, Sql, TableName};
+use super::walk;
 use super::walk::plan::check_rights;
 use super::{Budget, Handler, Mode, Next, Plan, Problem, Progress, Step, UpdateError};
 
@@ -73,7 +75,13 @@ impl Handler for ValidateConstraint {
         if let Some(problem) = constraint::problem(found, table, name, system) {
             return Ok(vec![problem]);
         }
-        Ok(check_rights(sql, table, RIGHTS).await?.into_iter().collect())
+        if let Some(problem) = check_rights(sql, table, RIGHTS).await? {
+            return Ok(vec![problem]);
+        }
+        let constraint = constraint::require(sql, table, name).await?;
+        let question = constraint::draft(&*sql.dialect(), table, name, &constraint).filter(|draft| draft.explained);
+        let Some(Draft { field, sql: question, parameters, .. }) = question else { return Ok(Vec::new()) };
+        Ok(walk::explain_with(sql, field, &question, &parameters).await?.into_iter().collect())
     }
 
     async fn plan(&self, sql: &mut dyn Sql, progress: &Progress, _budget: Budget) -> Result<Option<Plan>, UpdateError> {

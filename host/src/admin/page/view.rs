@@ -23,7 +23,7 @@ const QUEUE_LIMIT: Duration = Duration::from_millis(2_000);
 /// Faults of a controller that are shown.
 const FAULTS: usize = 3;
 
-/// Rows of a queue that are shown, for the page is sent anew every second; and so many of those behind them that failed.
+/// Rows of a queue that are shown, for the page is sent anew every second; and so many of those behind them that are in trouble.
 const ROWS: usize = 200;
 
 /// All that the page shows.
@@ -45,7 +45,7 @@ pub(super) struct DatabaseView {
     /// True while it is paused, by whomever.
     pub paused: bool,
     pub in_hand: Option<InHandView>,
-    /// Its first rows, and others that somebody has to look at; `None` where the database does not show it.
+    /// Its first rows, and of the others the one in hand and those in trouble; `None` where the database does not show it.
     pub queue: Option<Vec<RowView>>,
     /// How many rows are left out.
     pub more_rows: usize,
@@ -294,9 +294,13 @@ fn rows(state: &State, site: &Site, queue: &Queue, board: &DatabaseBoard, paused
     };
     let (first, others) = queue.rows.split_at(ROWS.min(queue.rows.len()));
     let (of_first, of_others) = standings.split_at(first.len());
-    let failed = |(row, _): &(&QueueRow, &Standing)| row.failure.is_some() || in_hand(&row.update_name).is_some();
-    let others = others.iter().zip(of_others).filter(failed).take(ROWS);
-    first.iter().zip(of_first).chain(others).map(row).collect()
+    let others = others.iter().zip(of_others);
+    let (now, others): (Vec<_>, Vec<_>) = others.partition(|(row, _)| in_hand(&row.update_name).is_some());
+    let in_trouble = |(row, standing): &(&QueueRow, &Standing)| {
+        row.failure.is_some() || !matches!(standing, Standing::Ready | Standing::DependsOn(_))
+    };
+    let others = others.into_iter().filter(in_trouble).take(ROWS);
+    first.iter().zip(of_first).chain(now).chain(others).map(row).collect()
 }
 
 fn controller(state: &State, site: &Site, board: &DatabaseBoard) -> ControllerView {

@@ -39,7 +39,8 @@ pub(super) struct DatabaseReport {
     pub queue_table_exists: bool,
     /// The host that works on it.
     pub runner: Option<RunnerReport>,
-    /// What keeps that host from writing at this moment.
+    /// What keeps that host from writing at this moment, or, where there is none, a host from starting: at least as the
+    /// user who looks.
     pub obstacle: Option<String>,
     /// What that host said last that it does.
     pub activity: Option<ActivityReport>,

@@ -91,9 +91,12 @@ async fn look_into(
     database: &config::Database,
 ) -> Result<DatabaseReport, SqlError> {
     let handlers = wiring::handlers(config, database);
-    let Some(mut snapshot) = look(opened, &handlers).await? else { return Ok(DatabaseReport::without_queue(database)) };
-    // A host that cannot write cannot write down why, nor that it is there.
+    let snapshot = look(opened, &handlers).await?;
+    // A host that cannot write cannot write down why, nor make its tables.
     let obstacle = opened.obstacle().await?;
+    let Some(mut snapshot) = snapshot else {
+        return Ok(DatabaseReport { obstacle, ..DatabaseReport::without_queue(database) });
+    };
     if obstacle.is_some() {
         // Whatever its pace was, it is none now.
         snapshot.paces.values_mut().for_each(|pace| pace.items_per_ms = None);

@@ -104,8 +104,10 @@ impl handle::Driver for Driver {
         if let Some(obstacle) = place::obstacle(&self.path, journal == "wal") {
             return Ok(Some(obstacle));
         }
-        // Where no host works nobody is in its way, and nobody's lock is to be tried.
-        let noted @ Some(_) = lease::held(&self.path, self.lock_suffix()).await? else { return Ok(None) };
+        let noted @ Some(_) = lease::held(&self.path, self.lock_suffix()).await? else {
+            // No lock is tried where no host is in anybody's way.
+            return Ok(self.check_place().await.err().map(|refused| refused.message));
+        };
         let begun = match held.begin_with(|_| Ok(())).await {
             Ok(()) => held.rollback().await,
             Err(error) => Err(error),

@@ -22,7 +22,8 @@ pub struct Queue {
     pub queue_table_exists: bool,
     /// The host that works on it.
     pub runner: Option<Process>,
-    /// What keeps that host from writing at this moment.
+    /// What keeps that host from writing at this moment, or, where there is none, a host from starting: at least as the
+    /// user who looks.
     pub obstacle: Option<String>,
     /// The pause that is stored in the database, where one is.
     pub pause: Option<StoredPause>,
@@ -165,11 +166,12 @@ impl Queue {
         let handlers = state.live().handlers.get(&site.name).cloned().unwrap_or_default();
         let board = state.board().database(&site.name).unwrap_or_default();
         let ended = board.ended.iter().rev().map(EndedUpdate::from).collect();
-        let Some(snapshot) = look(&*site.database, &handlers).await? else {
-            return Ok(Self { database: site.name.clone(), ended, ..Self::default() });
+        let snapshot = look(&*site.database, &handlers).await?;
+        let obstacle = site.database.obstacle().await?;
+        let Some(snapshot) = snapshot else {
+            return Ok(Self { database: site.name.clone(), obstacle, ended, ..Self::default() });
         };
         let Snapshot { queue, runner, paces } = snapshot;
-        let obstacle = site.database.obstacle().await?;
         let here = board.lease == LeaseState::Runner;
         let doing = match (here, &queue.activity) {
             (true, _) => board.in_hand.as_ref().map(Doing::seen),
