@@ -192,9 +192,16 @@ fn unread(rejection: &BytesRejection) -> Problem {
     }
 }
 
+/// What to do about a body that does not fit.
+const DESCRIBED: &str = "GET /api/v1/openapi.json describes the body";
+
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     let text =
         str::from_utf8(bytes).map_err(|error| Problem::new(Kind::NotJson, format!("the body is no UTF-8: {error}")))?;
+    // Every body is an object, and serde would take an array for the values of its fields.
+    if text.trim_start().starts_with('[') && serde_json::from_str::<IgnoredAny>(text).is_ok() {
+        return Err(Problem::new(Kind::Invalid, "the body is an array, and no object").hint(DESCRIBED));
+    }
     let mut json = serde_json::Deserializer::from_str(text);
     let read = serde_path_to_error::deserialize(&mut json);
     let wrong = match read {
@@ -215,5 +222,5 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     }
     // Of the whole body the path is ".".
     let detail = if path == "." { error.to_string() } else { format!("\"{path}\": {error}") };
-    Err(Problem::new(Kind::Invalid, detail).hint("GET /api/v1/openapi.json describes the body"))
+    Err(Problem::new(Kind::Invalid, detail).hint(DESCRIBED))
 }
