@@ -130,7 +130,11 @@ on_both! {
         let page = look(&api, "/").await.text;
         assert!(page.contains("Shadow <strong>tomorrow</strong>: otherwise in 24 of 48 decisions"), "{page}");
         let counts = "otherwise in 24 of 48 decisions";
-        until("the host has written it down", async || api.folder.tidegate(&["status"]).await.0.contains(counts)).await;
+        until("the host has written it down", async || {
+            let told = api.folder.tidegate(&["status"]).await.0;
+            told.contains(counts) && told.contains("otherwise in 0 of 48 decisions")
+        })
+        .await;
         let masks = [(r"\((SQLite|PostgreSQL)\)", "([system])"), (r" *signals: .*\n", "")];
         assert_told!(&masks, "status_with_shadows", api.folder.tidegate(&["status"]).await.0);
         let asked = api.folder.tidegate(&["status", "--address", &api.address.clone()]).await.0;
