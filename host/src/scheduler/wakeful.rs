@@ -9,10 +9,9 @@ use futures_util::future::poll_immediate;
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::task::yield_now;
 
-/// The longest that a wait is spent awake. A thread that sleeps is woken late, on a virtual machine by tens of
-/// microseconds, and finds the processor's caches cold; meanwhile a batch holds its locks for nothing. On one machine
-/// answers take some 10 µs (SQLite) to 100 µs (PostgreSQL). Twice in a batch of 100 ms, this is at most 0.4 % of one
-/// processor.
+/// The longest that a wait is spent awake. A thread that sleeps is woken late and finds the processor's caches cold: on
+/// a virtual machine that cost some 10 µs a wait. On one machine answers take some 10 µs (SQLite) to 100 µs (PostgreSQL).
+/// Twice in a batch of 100 ms, this is at most 0.4 % of one processor.
 const AWAKE: Duration = Duration::from_micros(200);
 
 /// How much it takes until waits are slept through: so many that were longer, less those that were not.

@@ -23,7 +23,8 @@ const QUEUE_LIMIT: Duration = Duration::from_millis(2_000);
 /// Faults of a controller that are shown.
 const FAULTS: usize = 3;
 
-/// Rows of a queue that are shown, for the page is sent anew every second; and so many of those behind them that are in trouble.
+/// Rows of a queue that are shown, for the page is sent anew every second; and so many of those behind them that are in
+/// trouble.
 const ROWS: usize = 200;
 
 /// All that the page shows.
