@@ -108,13 +108,7 @@ impl Copy {
         let dialect = sql.dialect();
         let names = Names(dialect.system());
         let Some(target) = dialect.describe(sql, into).await? else {
-            return Ok(vec![Problem {
-                field: "into",
-                message: format!("there is no table \"{into}\""),
-                hint:
-                    "mend the name, or name its schema with the key \"into_schema\"; a table that another update makes is found once it is there"
-                        .to_owned(),
-            }]);
+            return Ok(vec![walk::no_table("into", "into_schema", into)]);
         };
         if names.equal(&table.name, &into.name) && table.schema == into.schema {
             return Ok(vec![Problem {

@@ -150,7 +150,7 @@ impl Handler for CreateIndex {
         }
         let dialect = sql.dialect();
         let Some(table) = dialect.describe(sql, &wanted.table).await? else {
-            return Ok(vec![no_table(&wanted.table)]);
+            return Ok(vec![no_table("table", "schema", &wanted.table)]);
         };
         let names = Names(self.system);
         let mut problems = self.check_columns(&table, names);

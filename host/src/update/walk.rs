@@ -359,7 +359,7 @@ impl Walk {
     pub(super) async fn check(&self, sql: &mut dyn Sql) -> Result<Vec<Problem>, UpdateError> {
         let dialect = sql.dialect();
         let Some(table) = dialect.describe(sql, &self.table).await? else {
-            return Ok(vec![no_table(&self.table)]);
+            return Ok(vec![no_table("table", "schema", &self.table)]);
         };
         let names = Names(dialect.system());
         let mut problems: Vec<Problem> =
@@ -396,13 +396,14 @@ impl Walk {
 }
 
 /// The problem of a table that is not there.
-pub(super) fn no_table(table: &TableName) -> Problem {
+pub(super) fn no_table(field: &'static str, schema_field: &str, table: &TableName) -> Problem {
     Problem {
-        field: "table",
+        field,
         message: format!("there is no table \"{table}\""),
-        hint:
-            "mend the name, or name its schema with the key \"schema\"; a table that another update makes is found once it is there"
-                .to_owned(),
+        hint: format!(
+            "mend the name, or name its schema with the key \"{schema_field}\"; a table that another update makes is found \
+             once it is there"
+        ),
     }
 }
 
