@@ -10,7 +10,7 @@ use toml::de::DeValue;
 use super::diagnostic::Position;
 use super::model::{Database, Target};
 use super::raw;
-use super::resolve::{HOW_TO_BE_READ, relative_to_file, text, twice};
+use super::resolve::{HOW_TO_BE_READ, relative_to_file, require, text, twice};
 use super::secret::Secret;
 use super::section::{Reader, Section, Table};
 
@@ -72,11 +72,7 @@ fn url(reader: &mut Reader<'_>, section: &Section<raw::Database>) -> Option<Secr
         }
         (false, false) => {
             let hint = "write url = \"sqlite:app.db\", url = \"postgres://user@host/name\", or url_file = \"…\"";
-            reader.error(
-                section.places.header,
-                format!("\"url\" is missing in {}", section.title),
-                Some(hint.to_owned()),
-            );
+            require(reader, section, "url", Some(hint.to_owned()));
             None
         }
     }

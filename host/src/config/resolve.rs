@@ -113,10 +113,15 @@ pub(super) fn required<T>(
     key: &str,
     value: Option<&Spanned<String>>,
 ) -> Option<String> {
-    if !section.has(key) {
-        reader.error(section.places.header, format!("\"{key}\" is missing in {}", section.title), None);
-    }
+    require(reader, section, key, None);
     text(reader, key, value)
+}
+
+/// Says where a key is missing.
+pub(super) fn require<T>(reader: &mut Reader<'_>, section: &Section<T>, key: &str, hint: Option<String>) {
+    if !section.has(key) {
+        reader.error(section.places.header, format!("\"{key}\" is missing in {}", section.title), hint);
+    }
 }
 
 /// One of a few words.

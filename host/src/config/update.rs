@@ -8,7 +8,7 @@ use toml::de::DeValue;
 use super::diagnostic::Position;
 use super::model::{Update, UpdateKind};
 use super::raw;
-use super::resolve::{named_databases, one_of, required, text, twice};
+use super::resolve::{named_databases, one_of, require, required, text, twice};
 use super::section::{Reader, Section, Table, list};
 use crate::update::sql::TableName;
 use crate::update::{
@@ -82,10 +82,7 @@ fn update<'a>(reader: &mut Reader<'a>, table: Table<'a>, known: &[&str]) -> Opti
     let databases = named_databases(reader, raw.databases.as_ref(), known);
     let name = required(reader, &section, "name", raw.name.as_ref());
     let kinds = SHAPES.map(|shape| shape.kind);
-    if !section.has("kind") {
-        let message = format!("\"kind\" is missing in {}", section.title);
-        reader.error(section.places.header, message, Some(format!("it can be {}", list(&kinds))));
-    }
+    require(reader, &section, "kind", Some(format!("it can be {}", list(&kinds))));
     let kind = one_of(reader, "kind", raw.kind.as_ref()?, &kinds)?;
     let shape = SHAPES.iter().find(|shape| shape.kind == kind)?;
     check_keys(reader, &section, shape);
