@@ -59,7 +59,7 @@ impl Handler for HashBodies {
         } else {
             Next::Continue(Progress(Map::from_iter([("id".to_owned(), json!(last))])))
         };
-        Ok(Step { items, next })
+        Ok(Step::new(items, next))
     }
 }
 

@@ -38,6 +38,7 @@ fn record(update_name: &str, started: SystemTime) -> Record {
         wait_reason: Some("hot".to_owned()),
         outcome: "completed".to_owned(),
         error: None,
+        notes: Vec::new(),
         fuel: Some(1_234),
     }
 }

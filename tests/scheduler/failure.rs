@@ -63,7 +63,7 @@ impl Handler for Endless {
 }
 
 fn finished() -> Step {
-    Step { items: 1, next: Next::Finished }
+    Step::finished(1)
 }
 
 on_both! {
@@ -125,7 +125,7 @@ on_both! {
 
     async fn a_batch_without_progress_is_a_failure(place: Place) {
         make_items(place, 1).await;
-        let stuck = Odd::new(|_| Ok(Step { items: 1, next: Next::Continue(Progress::default()) }));
+        let stuck = Odd::new(|_| Ok(Step::new(1, Next::Continue(Progress::default()))));
         let story = Run::on(place, &[row("a")]).await.define("a", stuck).until_done().await;
         let wanted = "quarantined after 2 attempts: the batch made no progress: it ended where it began";
         assert_eq!(story.remaining(), [("a", wanted)]);

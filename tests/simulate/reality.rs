@@ -70,7 +70,7 @@ impl Handler for Slow {
         tokio::time::sleep(COST * u32::try_from(items).unwrap()).await;
         let done = done + items;
         let progress = Progress(Map::from_iter([("done".to_owned(), json!(done))]));
-        Ok(Step { items, next: if done == ITEMS { Next::Finished } else { Next::Continue(progress) } })
+        Ok(Step::new(items, if done == ITEMS { Next::Finished } else { Next::Continue(progress) }))
     }
 }
 

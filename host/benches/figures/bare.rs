@@ -219,6 +219,7 @@ fn record(duration: Duration) -> Record {
         wait_reason: None,
         outcome: "completed".to_owned(),
         error: None,
+        notes: Vec::new(),
         fuel: None,
     }
 }

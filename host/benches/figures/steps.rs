@@ -60,7 +60,7 @@ impl Handler for Counting {
             ITERATIONS => Next::Finished,
             done => Next::Continue(Progress(Map::from_iter([("n".to_owned(), json!(done))]))),
         };
-        Ok(Step { items: budget.items, next })
+        Ok(Step::new(budget.items, next))
     }
 }
 

@@ -106,10 +106,10 @@ impl Handler for Idle {
             && number > first
         {
             seen.each = Some((now - since) / u32::try_from(number - first).unwrap_or(u32::MAX));
-            return Ok(Step { items: 1, next: Next::Finished });
+            return Ok(Step::finished(1));
         }
         let next = Progress(Map::from_iter([("n".to_owned(), json!(number + 1))]));
-        Ok(Step { items: 1, next: Next::Continue(next) })
+        Ok(Step::new(1, Next::Continue(next)))
     }
 }
 
@@ -135,13 +135,13 @@ impl Handler for Again {
     async fn run(&self, sql: &mut dyn Sql, progress: &Progress, budget: Budget) -> Result<Step, UpdateError> {
         let mut inner = progress.clone();
         let round = inner.0.remove("round").and_then(|round| round.as_u64()).unwrap_or(0);
-        let Step { items, next } = self.backfill.run(sql, &inner, budget).await?;
+        let Step { items, next, .. } = self.backfill.run(sql, &inner, budget).await?;
         let (mut next, round) = match next {
             Next::Continue(next) => (next, round),
-            Next::Finished if self.began.elapsed() >= self.time => return Ok(Step { items, next: Next::Finished }),
+            Next::Finished if self.began.elapsed() >= self.time => return Ok(Step::finished(items)),
             Next::Finished => (Progress::default(), round + 1),
         };
         next.0.insert("round".to_owned(), json!(round));
-        Ok(Step { items, next: Next::Continue(next) })
+        Ok(Step::new(items, Next::Continue(next)))
     }
 }

@@ -126,9 +126,10 @@ fn held(iteration: &Iteration) -> String {
 }
 
 fn outcome(iteration: &Iteration) -> String {
-    match &iteration.error {
-        Some(error) => format!("{}: {}", iteration.outcome, output::inline(error)),
-        None => iteration.outcome.clone(),
+    let said: Vec<String> = iteration.error.iter().chain(&iteration.notes).map(|said| output::inline(said)).collect();
+    match said.is_empty() {
+        true => iteration.outcome.clone(),
+        false => format!("{}: {}", iteration.outcome, said.join("; ")),
     }
 }
 

@@ -186,14 +186,13 @@ impl<D: Driver> Database for Handle<D> {
         let deadline = Instant::now() + MIGRATION_PATIENCE;
         while !retried!(self.try_prepare().await)? {
             if Instant::now() >= deadline {
-                return Err(SqlError {
-                    class: ErrorClass::Transient,
-                    code: None,
-                    message: format!(
+                return Err(SqlError::new(
+                    ErrorClass::Transient,
+                    format!(
                         "another tidegate has been making tables in this database for {} s",
                         MIGRATION_PATIENCE.as_secs()
                     ),
-                });
+                ));
             }
             tokio::time::sleep(MIGRATION_POLL).await;
         }

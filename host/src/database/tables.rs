@@ -11,7 +11,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::scheduler::database::{Failure, NewRow, Pause, Queue, QueueRow, Record, unix_ms};
-use crate::update::sql::{ErrorClass, Row, Sql, SqlError, System, Value};
+use crate::update::sql::{Row, Sql, SqlError, System, Value};
 
 /// How long an iteration stays in the history.
 const RETENTION: Duration = Duration::from_hours(7 * 24);
@@ -398,9 +398,6 @@ fn to_json<T: Serialize>(value: &T) -> Result<Value, SqlError> {
 }
 
 fn from_json<T: DeserializeOwned>(what: &str, json: &str) -> Result<T, SqlError> {
-    serde_json::from_str(json).map_err(|error| SqlError {
-        class: ErrorClass::Permanent,
-        code: None,
-        message: format!("the {what} stored in tidegate's tables cannot be read: {error}"),
-    })
+    serde_json::from_str(json)
+        .map_err(|error| SqlError::permanent(format!("the {what} stored in tidegate's tables cannot be read: {error}")))
 }

@@ -54,6 +54,8 @@ impl Waits {
 #[derive(Debug)]
 pub(super) struct Committed {
     pub(super) items: u64,
+    /// What an operator should know of it.
+    pub(super) notes: Vec<String>,
     /// The row's progress now; `None` where the update is finished and its row gone.
     pub(super) progress: Option<String>,
 }
@@ -167,10 +169,10 @@ impl Attempt<'_> {
         // Given up, it is not known whether it happened: the next batch compares before it begins.
         let committed = self.waits.commit.until(transaction.commit(progress.as_deref()));
         match answered(committed, self.control, self.shutdown_grace, self.lease).await? {
-            Ok(()) => Ok(Committed { items: step.items, progress }),
+            Ok(()) => Ok(Committed { items: step.items, notes: step.notes, progress }),
             Err(error) if error.class == ErrorClass::Connection => {
                 if self.was_committed(progress.as_deref()).await? {
-                    Ok(Committed { items: step.items, progress })
+                    Ok(Committed { items: step.items, notes: step.notes, progress })
                 } else {
                     Err(error.into())
                 }

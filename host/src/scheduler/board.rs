@@ -255,7 +255,7 @@ impl DatabaseBoard {
             EventKind::Failure { retry_in: None, .. } | EventKind::Idle { .. } => self.in_hand = None,
             EventKind::UpdateFinished { update_name } => self.note_end(update_name, at, true),
             EventKind::UpdateMoved { update_name, gone: true } => self.note_end(update_name, at, false),
-            EventKind::UpdateMoved { gone: false, .. } => {}
+            EventKind::UpdateMoved { gone: false, .. } | EventKind::Noted { .. } => {}
             EventKind::ControllerLoaded { controller, .. } => {
                 let name = Some(controller.clone());
                 self.controller = ControllerBoard { name, since: Some(at), ..ControllerBoard::default() };

@@ -406,6 +406,9 @@ pub struct Record {
     pub outcome: String,
     /// The error, where it failed.
     pub error: Option<String>,
+    /// What an operator should know of the batch, a sentence each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
     /// Fuel that the controller used in the iteration, where it is measured.
     pub fuel: Option<u64>,
 }

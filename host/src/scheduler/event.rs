@@ -121,6 +121,13 @@ pub enum EventKind {
         /// The update.
         update_name: String,
     },
+    /// A committed batch left something that an operator should know.
+    Noted {
+        /// The update.
+        update_name: String,
+        /// What, in a sentence.
+        note: String,
+    },
     /// An update's row was withdrawn or changed by somebody else.
     UpdateMoved {
         /// The update.

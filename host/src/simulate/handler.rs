@@ -42,7 +42,7 @@ impl Modelled {
             let count = struck.entry(index).or_default();
             if failure.span.holds(now) && *count < failure.times {
                 *count += 1;
-                let error = SqlError { class: failure.class, code: None, message: failure.message.clone() };
+                let error = SqlError::new(failure.class, failure.message.clone());
                 return Some(error.into());
             }
         }
@@ -60,7 +60,7 @@ impl Modelled {
         let cost = if failure.is_some() { cost / 2.0 } else { cost };
         if !self.world.work(cost * self.world.noise(self.place + 1_000, batches, *noise)).await {
             let message = "the statement was interrupted".to_owned();
-            return Err(SqlError { class: ErrorClass::Interrupted, code: None, message }.into());
+            return Err(SqlError::new(ErrorClass::Interrupted, message).into());
         }
         match failure {
             Some(error) => Err(error),
@@ -82,10 +82,10 @@ impl Handler for Modelled {
         let (items, finished) = self.batch(done, batches, wanted).await?;
         self.world.commit(items);
         if finished || self.update.one_shot {
-            return Ok(Step { items, next: Next::Finished });
+            return Ok(Step::finished(items));
         }
         let counts = [("items", done + items), ("batches", batches + 1)];
         let progress = counts.into_iter().map(|(key, count)| (key.to_owned(), Json::from(count)));
-        Ok(Step { items, next: Next::Continue(Progress(progress.collect::<Map<_, _>>())) })
+        Ok(Step::new(items, Next::Continue(Progress(progress.collect::<Map<_, _>>()))))
     }
 }

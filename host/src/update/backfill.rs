@@ -39,11 +39,11 @@ impl Backfill {
         let names = Names(system);
         let assigned = assigned(&self.definition.set, system);
         let moved = self.definition.key.iter().find(|key| assigned.iter().any(|name| names.equal(name, key)))?;
-        Some(Problem {
-            field: "set",
-            message: format!("\"set\" assigns key column \"{moved}\", and a row that moves ahead is met again"),
-            hint: "walk along another key, or use kind \"batch\", whose rows you choose yourself".to_owned(),
-        })
+        Some(Problem::error(
+            "set",
+            format!("\"set\" assigns key column \"{moved}\", and a row that moves ahead is met again"),
+            "walk along another key, or use kind \"batch\", whose rows you choose yourself",
+        ))
     }
 
     /// The UPDATE of the rows that meet `clause`.
@@ -71,7 +71,7 @@ impl Handler for Backfill {
             let statement = self.statement(&*sql.dialect(), &batch.clause(self.definition.filter.as_deref()));
             sql.execute(&statement, batch.parameters()).await?;
         }
-        Ok(Step { items: batch.items, next: batch.next })
+        Ok(Step::new(batch.items, batch.next))
     }
 
     async fn estimate(&self, sql: &mut dyn Sql, progress: &Progress) -> Result<Option<Estimate>, UpdateError> {

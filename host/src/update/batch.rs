@@ -92,7 +92,7 @@ impl Handler for Batch {
                 sql.execute(&rendered.sql, &rendered.parameters).await?;
             }
         }
-        Ok(Step { items: batch.items, next: batch.next })
+        Ok(Step::new(batch.items, batch.next))
     }
 
     async fn estimate(&self, sql: &mut dyn Sql, progress: &Progress) -> Result<Option<Estimate>, UpdateError> {

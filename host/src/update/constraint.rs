@@ -110,7 +110,7 @@ pub(super) fn problem(found: Found, table: &TableName, name: &str, system: Syste
             "name a not-null, foreign key or check constraint".to_owned(),
         ),
     };
-    Some(Problem { field: "constraint", message, hint })
+    Some(Problem::error("constraint", message, hint))
 }
 
 /// What came of a validation.

@@ -111,11 +111,11 @@ impl Copy {
             return Ok(vec![walk::no_table("into", "into_schema", into)]);
         };
         if names.equal(&table.name, &into.name) && table.schema == into.schema {
-            return Ok(vec![Problem {
-                field: "into",
-                message: format!("table \"{table}\" would be copied into itself"),
-                hint: "name another table: the walk would meet the rows that it inserts".to_owned(),
-            }]);
+            return Ok(vec![Problem::error(
+                "into",
+                format!("table \"{table}\" would be copied into itself"),
+                "name another table: the walk would meet the rows that it inserts",
+            )]);
         }
         let unknown = columns.iter().filter(|column| names.column(&target, &column.target).is_none());
         let mut problems: Vec<Problem> =
@@ -142,7 +142,7 @@ impl Handler for Copy {
             let statement = self.statement(&*sql.dialect(), &batch.clause(self.definition.filter.as_deref()));
             sql.execute(&statement, batch.parameters()).await?;
         }
-        Ok(Step { items: batch.items, next: batch.next })
+        Ok(Step::new(batch.items, batch.next))
     }
 
     async fn estimate(&self, sql: &mut dyn Sql, progress: &Progress) -> Result<Option<Estimate>, UpdateError> {

@@ -10,7 +10,7 @@ use super::plan::Planned;
 use super::sql::{Dialect, Right, Sql, System, Table, TableName};
 use super::walk::plan::check_rights;
 use super::walk::{Names, explain, filter_clause, no_column, no_table, one_line};
-use super::{Budget, Handler, Mode, Next, Plan, Problem, Progress, Step, UpdateError};
+use super::{Budget, Handler, Mode, Plan, Problem, Progress, Step, UpdateError};
 
 /// An index to be built.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,11 +72,11 @@ impl CreateIndexDefinition {
 
     /// The problem of such an index.
     fn occupied(&self, found: &str) -> Problem {
-        Problem {
-            field: "index",
-            message: format!("there is a different index \"{}\" already: {found}", self.index),
-            hint: "take another name, or drop the index that is there".to_owned(),
-        }
+        Problem::error(
+            "index",
+            format!("there is a different index \"{}\" already: {found}", self.index),
+            "take another name, or drop the index that is there",
+        )
     }
 }
 
@@ -104,7 +104,7 @@ impl CreateIndex {
 
 /// The index, once it is there, as one item.
 fn finished() -> Step {
-    Step { items: 1, next: Next::Finished }
+    Step::finished(1)
 }
 
 /// A list of SQL texts with commas between them: a comment at the end of one cannot swallow what follows.
@@ -128,7 +128,7 @@ impl Handler for CreateIndex {
             return Err(UpdateError::Failed("PostgreSQL builds no index concurrently in a transaction".to_owned()));
         }
         if self.is_not_for_here() {
-            return Ok(Step { items: 0, next: Next::Finished });
+            return Ok(Step::finished(0));
         }
         sqlite::build(sql, &self.definition).await?;
         Ok(finished())
@@ -206,34 +206,32 @@ impl CreateIndex {
     }
 
     fn check_table(&self, table: &Table) -> Option<Problem> {
-        table.partitioned.then(|| Problem {
-            field: "table",
-            message: format!(
-                "table \"{}\" is partitioned, and PostgreSQL builds no index on all partitions concurrently",
-                self.definition.table
-            ),
-            hint:
-                "define an update for each partition; then CREATE INDEX on the table itself takes theirs for its own, \
-                   at once"
-                    .to_owned(),
-        })
+        let problem = || {
+            Problem::error(
+                "table",
+                format!(
+                    "table \"{}\" is partitioned, and PostgreSQL builds no index on all partitions concurrently",
+                    self.definition.table
+                ),
+                "define an update for each partition; then CREATE INDEX on the table itself takes theirs for its own, at once",
+            )
+        };
+        table.partitioned.then(problem)
     }
 
     /// Whether the name is to be had.
     async fn check_name(&self, sql: &mut dyn Sql) -> Result<Option<Problem>, UpdateError> {
         let index = &self.definition.index;
         if self.system == System::Postgres && index.len() > postgres::LONGEST_NAME {
-            return Ok(Some(Problem {
-                field: "index",
-                message: format!("\"{index}\" is longer than the {} bytes of a name", postgres::LONGEST_NAME),
-                hint: "take a shorter name: PostgreSQL would cut it off".to_owned(),
-            }));
+            return Ok(Some(Problem::error(
+                "index",
+                format!("\"{index}\" is longer than the {} bytes of a name", postgres::LONGEST_NAME),
+                "take a shorter name: PostgreSQL would cut it off",
+            )));
         }
         let bearer = sql.dialect().bearer(sql, &self.definition.table, index).await?;
-        Ok(bearer.map(|bearer| Problem {
-            field: "index",
-            message: format!("the name \"{index}\" is taken: {bearer} bears it"),
-            hint: "take another name".to_owned(),
+        Ok(bearer.map(|bearer| {
+            Problem::error("index", format!("the name \"{index}\" is taken: {bearer} bears it"), "take another name")
         }))
     }
 
@@ -258,7 +256,7 @@ impl CreateIndex {
 
     async fn check_replaced(&self, sql: &mut dyn Sql, names: Names) -> Result<Option<Problem>, UpdateError> {
         let Some(replaced) = &self.definition.replaces else { return Ok(None) };
-        let problem = |message, hint: &str| Ok(Some(Problem { field: "replaces", message, hint: hint.to_owned() }));
+        let problem = |message: String, hint: &str| Ok(Some(Problem::error("replaces", message, hint)));
         if names.equal(replaced, &self.definition.index) {
             let message = format!("index \"{replaced}\" cannot replace itself");
             return problem(message, "give the new index another name");

@@ -109,6 +109,27 @@ pub struct Step {
     pub items: u64,
     /// Where the update stands now.
     pub next: Next,
+    /// What an operator should know of it, a sentence each: they go into the log and the history once the batch is
+    /// committed.
+    pub notes: Vec<String>,
+}
+
+impl Step {
+    /// A step that leaves the update at `next`, with nothing to note.
+    pub fn new(items: u64, next: Next) -> Self {
+        Self { items, next, notes: Vec::new() }
+    }
+
+    /// The step that ends an update.
+    pub fn finished(items: u64) -> Self {
+        Self::new(items, Next::Finished)
+    }
+
+    /// The same step with these notes besides.
+    pub fn noting(mut self, notes: impl IntoIterator<Item = String>) -> Self {
+        self.notes.extend(notes);
+        self
+    }
 }
 
 /// Where an update stands after a step.
@@ -155,7 +176,7 @@ pub trait Handler: Send + Sync {
         Ok(None)
     }
 
-    /// What is wrong with this update's definition, seen from the database; empty where nothing is.
+    /// What there is to know of this update's definition, seen from the database; empty where nothing is.
     ///
     /// # Errors
     /// Whatever the database says.
@@ -167,7 +188,7 @@ pub trait Handler: Send + Sync {
     /// What a typical batch of `budget`, or the one-shot, would do from `progress` on, and how the database would go
     /// about it. Nothing is changed. `None` where the handler does not tell.
     ///
-    /// Asked only where [`Handler::check`] found nothing wrong.
+    /// Asked only where [`Handler::check`] found no error.
     ///
     /// # Errors
     /// Whatever the database says, and [`UpdateError::Progress`].
@@ -177,15 +198,50 @@ pub trait Handler: Send + Sync {
     }
 }
 
-/// Something wrong with a definition, and what to do about it.
+/// How grave a problem is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// The update cannot run, or would harm rows.
+    Error,
+    /// The update runs, and probably not as it was meant.
+    Warning,
+    /// Everything is in order, and this is good to know.
+    Note,
+}
+
+/// Something to know about a definition, and what to do about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
+    /// How grave it is.
+    pub severity: Severity,
     /// The definition's key that is wrong: "table", "key", ….
     pub field: &'static str,
     /// What is wrong.
     pub message: String,
     /// What to do.
     pub hint: String,
+}
+
+impl Problem {
+    /// What keeps the update from running.
+    pub fn error(field: &'static str, message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { severity: Severity::Error, field, message: message.into(), hint: hint.into() }
+    }
+
+    /// What the update can run with, and probably should not.
+    pub fn warning(field: &'static str, message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { severity: Severity::Warning, ..Self::error(field, message, hint) }
+    }
+
+    /// What is in order, and good to know.
+    pub fn note(field: &'static str, message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { severity: Severity::Note, ..Self::error(field, message, hint) }
+    }
+
+    /// True where the update must not run.
+    pub fn is_error(&self) -> bool {
+        self.severity == Severity::Error
+    }
 }
 
 /// Why a step failed.

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 
 use super::sql::Sql;
-use super::{Budget, Handler, Mode, Next, Plan, Progress, Step, UpdateError};
+use super::{Budget, Handler, Mode, Plan, Progress, Step, UpdateError};
 
 /// The handler that does nothing. It takes any progress: whoever wrote it is gone.
 #[derive(Debug, Clone, Copy, Default)]
@@ -16,7 +16,7 @@ impl Handler for Noop {
     }
 
     async fn run(&self, _sql: &mut dyn Sql, _progress: &Progress, _budget: Budget) -> Result<Step, UpdateError> {
-        Ok(Step { items: 0, next: Next::Finished })
+        Ok(Step::finished(0))
     }
 
     async fn plan(

@@ -104,7 +104,7 @@ pub(super) fn problems(script: &str, columns: usize, system: System) -> Vec<Prob
 }
 
 fn problem(message: String, hint: String) -> Problem {
-    Problem { field: "sql", message, hint }
+    Problem::error("sql", message, hint)
 }
 
 fn uses(statement: &str, columns: usize, system: System) -> impl Iterator<Item = Meaning> {

@@ -248,7 +248,7 @@ impl Judge<'_> {
     }
 
     fn problem(&self, message: String, hint: String) -> Problem {
-        Problem { field: self.field, message, hint }
+        Problem::warning(self.field, message, hint)
     }
 }
 

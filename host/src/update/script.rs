@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use super::plan::{Draft, Planned};
 use super::sql::{ErrorClass, Sql, System};
 use super::walk::{self, one_line};
-use super::{Budget, Handler, Mode, Next, Plan, Problem, Progress, Step, UpdateError, scan};
+use super::{Budget, Handler, Mode, Plan, Problem, Progress, Step, UpdateError, scan};
 
 /// A script to be executed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,7 +50,7 @@ impl Handler for Script {
             sql.execute("SET LOCAL statement_timeout = 0", &[]).await?;
         }
         sql.script(&self.definition.sql).await?;
-        Ok(Step { items: 1, next: Next::Finished })
+        Ok(Step::finished(1))
     }
 
     async fn check(&self, sql: &mut dyn Sql) -> Result<Vec<Problem>, UpdateError> {
@@ -94,7 +94,7 @@ impl Handler for Script {
 }
 
 fn problem(message: &str, hint: &str) -> Problem {
-    Problem { field: "sql", message: message.to_owned(), hint: hint.to_owned() }
+    Problem::error("sql", message, hint)
 }
 
 /// True where the system explains a statement of any kind: SQLite all but a PRAGMA, which it may execute meanwhile.

@@ -307,14 +307,28 @@ pub struct SqlError {
     pub class: ErrorClass,
     /// The database's own code: PostgreSQL's SQLSTATE, SQLite's name of the extended result code.
     pub code: Option<String>,
-    /// The database's own words, with its detail and hint where it gives them.
+    /// The database's own words, without its detail, which may hold values of rows.
     pub message: String,
+    /// What the database adds to its message (PostgreSQL's DETAIL and HINT). It may hold values of rows, so it goes to
+    /// the operator's log alone: no controller, viewer, history or trace is given it.
+    pub detail: Option<String>,
 }
 
 impl SqlError {
+    /// An error of this class, without a code of the database's.
+    pub fn new(class: ErrorClass, message: impl Into<String>) -> Self {
+        Self { class, code: None, message: message.into(), detail: None }
+    }
+
     /// An error that trying again will not help.
     pub fn permanent(message: impl Into<String>) -> Self {
-        Self { class: ErrorClass::Permanent, code: None, message: message.into() }
+        Self::new(ErrorClass::Permanent, message)
+    }
+
+    /// The same error with the database's own code.
+    pub fn with_code(mut self, code: impl Into<String>) -> Self {
+        self.code = Some(code.into());
+        self
     }
 
     /// What to do about it where the user lacks a right to what was asked; `None` where it is something else.

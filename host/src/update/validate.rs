@@ -7,7 +7,7 @@ use super::plan::Draft;
 use super::sql::{Right, Sql, TableName};
 use super::walk;
 use super::walk::plan::check_rights;
-use super::{Budget, Handler, Mode, Next, Plan, Problem, Progress, Step, UpdateError};
+use super::{Budget, Handler, Mode, Plan, Problem, Progress, Step, UpdateError};
 
 /// A constraint to be validated.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,7 +38,7 @@ impl ValidateConstraint {
         let ValidateConstraintDefinition { table, constraint: name } = &self.definition;
         let constraint = constraint::require(sql, table, name).await?;
         match constraint::validate(sql, table, name, &constraint).await? {
-            Validation::Valid => Ok(Step { items: 1, next: Next::Finished }),
+            Validation::Valid => Ok(Step::finished(1)),
             Validation::Broken(error) => Err(error.into()),
         }
     }

@@ -84,24 +84,22 @@ impl ValidateAndDelete {
 
     fn wrong_kind(&self, constraint: &Constraint) -> Option<Problem> {
         let wanted = self.definition.check.filter(|wanted| *wanted != constraint.kind)?;
-        Some(Problem {
-            field: "check",
-            message: format!(
+        Some(Problem::error(
+            "check",
+            format!(
                 "constraint \"{}\" is of kind \"{}\", not \"{wanted}\"",
                 self.definition.constraint, constraint.kind
             ),
-            hint: "mend the one or the other: rows that break the constraint are deleted".to_owned(),
-        })
+            "mend the one or the other: rows that break the constraint are deleted",
+        ))
     }
 
     async fn validate(&self, sql: &mut dyn Sql, progress: &Progress) -> Result<Step, UpdateError> {
         let ValidateAndDeleteDefinition { table, constraint: name, .. } = &self.definition;
         let constraint = self.constraint(sql).await?;
         match (self.state(progress)?, constraint::validate(sql, table, name, &constraint).await?) {
-            (_, Validation::Valid) => Ok(Step { items: 1, next: Next::Finished }),
-            (State::Try, Validation::Broken(_)) => {
-                Ok(Step { items: 0, next: Next::Continue(with(DELETE, Map::new())) })
-            }
+            (_, Validation::Valid) => Ok(Step::finished(1)),
+            (State::Try, Validation::Broken(_)) => Ok(Step::new(0, Next::Continue(with(DELETE, Map::new())))),
             // Rows that came in behind the walk, which a constraint that is in force lets nobody write.
             (_, Validation::Broken(error)) => Err(error.into()),
         }
@@ -122,7 +120,7 @@ impl ValidateAndDelete {
                 with(VALIDATE, [("items".to_owned(), items)].into_iter().collect())
             }
         };
-        Ok(Step { items: batch.items, next: Next::Continue(next) })
+        Ok(Step::new(batch.items, Next::Continue(next)))
     }
 
     /// What a batch of the walk executes, to be looked at.

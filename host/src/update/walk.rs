@@ -397,28 +397,28 @@ impl Walk {
 
 /// The problem of a table that is not there.
 pub(super) fn no_table(field: &'static str, schema_field: &str, table: &TableName) -> Problem {
-    Problem {
+    Problem::error(
         field,
-        message: format!("there is no table \"{table}\""),
-        hint: format!(
+        format!("there is no table \"{table}\""),
+        format!(
             "mend the name, or name its schema with the key \"{schema_field}\"; a table that another update makes is found \
              once it is there"
         ),
-    }
+    )
 }
 
 /// The problem of a column that is not there.
 pub(super) fn no_column(field: &'static str, name: &TableName, table: &Table, column: &str) -> Problem {
     let known: Vec<&str> = table.columns.iter().map(|column| column.name.as_str()).collect();
-    Problem {
+    Problem::error(
         field,
-        message: format!("table \"{name}\" has no column \"{column}\""),
-        hint: format!("its columns are {}", known.join(", ")),
-    }
+        format!("table \"{name}\" has no column \"{column}\""),
+        format!("its columns are {}", known.join(", ")),
+    )
 }
 
 fn key_problem(message: &str, hint: &str) -> Problem {
-    Problem { field: "key", message: message.to_owned(), hint: hint.to_owned() }
+    Problem::error("key", message, hint)
 }
 
 /// Has the database plan a statement without running it. What it refuses is a problem of `field`; that it cannot be
@@ -454,7 +454,7 @@ pub(super) async fn explain_with(
 pub(super) fn refused(field: &'static str, error: &SqlError, statement: &str) -> Problem {
     let remedy = error.grant_hint().unwrap_or("mend the SQL, or make what it needs");
     let hint = format!("{remedy}; the statement: {}", one_line(statement));
-    Problem { field, message: one_line(&error.message), hint }
+    Problem::error(field, one_line(&error.message), hint)
 }
 
 /// True for the statements that a database can be asked to plan without running them, and that make nothing that a

@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 use tidegate::config::{self, Config, Diagnostic, Position, Update};
+use tidegate::update;
 
 use super::super::output;
 
@@ -17,6 +18,16 @@ pub(super) enum Severity {
     Warning,
     /// Something that is in order, and good to know.
     Note,
+}
+
+impl From<update::Severity> for Severity {
+    fn from(severity: update::Severity) -> Self {
+        match severity {
+            update::Severity::Error => Self::Error,
+            update::Severity::Warning => Self::Warning,
+            update::Severity::Note => Self::Note,
+        }
+    }
 }
 
 /// Something that was found.

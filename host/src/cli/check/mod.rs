@@ -137,12 +137,12 @@ impl Check {
         report: &mut Report,
     ) -> Result<(), SqlError> {
         let handler = wiring::handler(update, scene.database);
-        let as_finding = |severity, problem: Problem| {
-            scene.about_definition(update, problem.field, severity, problem.message, problem.hint)
+        let as_finding = |problem: Problem| {
+            scene.about_definition(update, problem.field, problem.severity.into(), problem.message, problem.hint)
         };
         let problems = handler.check(sql).await.or_else(as_problem)?;
-        let in_order = problems.is_empty();
-        report.findings.extend(problems.into_iter().map(|problem| as_finding(Severity::Error, problem)));
+        let in_order = !problems.iter().any(Problem::is_error);
+        report.findings.extend(problems.into_iter().map(as_finding));
         if !(self.plan && in_order) {
             return Ok(());
         }
@@ -152,13 +152,13 @@ impl Check {
         match (handler.plan(sql, &progress, Budget { items }).await, handler.mode(&progress)) {
             (Ok(Some(plan)), Ok(mode)) => {
                 let warnings = plan.warnings.iter().cloned();
-                report.findings.extend(warnings.map(|warning| as_finding(Severity::Warning, warning)));
+                report.findings.extend(warnings.map(as_finding));
                 report.plans.push(Plan::new(&scene.database.name, &update.name, mode, items, plan));
             }
             (Ok(_), _) => {}
             (Err(error), _) => {
                 let problems = as_problem(error)?;
-                report.findings.extend(problems.into_iter().map(|problem| as_finding(Severity::Error, problem)));
+                report.findings.extend(problems.into_iter().map(as_finding));
             }
         }
         Ok(())
@@ -181,7 +181,7 @@ fn as_problem(error: UpdateError) -> Result<Vec<Problem>, SqlError> {
             .unwrap_or("check again, and if it stays so, mend the definition"),
         _ => "mend the definition, or what it stands on",
     };
-    Ok(vec![Problem { field: "table", message: error.to_string(), hint: hint.to_owned() }])
+    Ok(vec![Problem::error("table", error.to_string(), hint)])
 }
 
 fn cannot_be_checked(scene: Scene<'_>, error: &SqlError) -> Finding {

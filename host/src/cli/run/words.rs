@@ -36,6 +36,7 @@ pub(super) fn words(kind: &EventKind) -> Option<String> {
             }
         }
         EventKind::UpdateFinished { update_name } => format!("{}: finished", inline(update_name)),
+        EventKind::Noted { update_name, note } => format!("{}: {}", inline(update_name), inline(note)),
         EventKind::UpdateMoved { update_name, gone: true } => {
             format!("{}: withdrawn from the queue", inline(update_name))
         }

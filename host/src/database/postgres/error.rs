@@ -23,7 +23,7 @@ pub(super) fn sql_error(error: &tokio_postgres::Error) -> SqlError {
         None if error.is_closed() => ErrorClass::Connection,
         None => ErrorClass::Permanent,
     };
-    SqlError { class, code: None, message: chain(error) }
+    SqlError::new(class, chain(error))
 }
 
 /// An error on the way to a connection to `server`: without an answer from there, another attempt may succeed.
@@ -32,11 +32,8 @@ pub(super) fn connect_error(error: &tokio_postgres::Error, server: &str) -> SqlE
         return server_error(answer);
     }
     if error.source().is_some_and(|source| source.to_string() == PASSWORD_TEXT) {
-        return SqlError {
-            class: ErrorClass::Permanent,
-            code: Some(SqlState::INVALID_PASSWORD.code().to_owned()),
-            message: format!("the server at {server} asks for a password, and the url has none"),
-        };
+        return SqlError::permanent(format!("the server at {server} asks for a password, and the url has none"))
+            .with_code(SqlState::INVALID_PASSWORD.code());
     }
     let cause = error.source().map_or_else(|| chain(error), ToString::to_string);
     lost(format!("cannot connect to {server}: {cause}"))
@@ -44,7 +41,7 @@ pub(super) fn connect_error(error: &tokio_postgres::Error, server: &str) -> SqlE
 
 /// A connection that is gone or cannot be made.
 pub(super) fn lost(message: impl Into<String>) -> SqlError {
-    SqlError { class: ErrorClass::Connection, code: None, message: message.into() }
+    SqlError::new(ErrorClass::Connection, message)
 }
 
 /// True where a statement that was prepared earlier has to be prepared anew: what it refers to was changed, or the
@@ -55,15 +52,12 @@ pub(super) fn is_outdated_statement(error: &tokio_postgres::Error) -> bool {
 }
 
 fn server_error(answer: &DbError) -> SqlError {
-    let mut message = answer.message().to_owned();
-    if let Some(detail) = answer.detail() {
-        message += &format!("; detail: {detail}");
-    }
-    if let Some(hint) = answer.hint() {
-        message += &format!("; hint: {hint}");
-    }
+    let detail = answer.detail().map(|detail| format!("detail: {detail}"));
+    let hint = answer.hint().map(|hint| format!("hint: {hint}"));
+    let parts: Vec<String> = detail.into_iter().chain(hint).collect();
     let code = answer.code().code();
-    SqlError { class: class(code), code: Some(code.to_owned()), message }
+    let error = SqlError::new(class(code), answer.message()).with_code(code);
+    SqlError { detail: (!parts.is_empty()).then(|| parts.join("; ")), ..error }
 }
 
 fn class(code: &str) -> ErrorClass {

@@ -105,14 +105,13 @@ async fn evict(connection: &Connection, key: Key, ours: i64) -> Result<(), SqlEr
         let running: Vec<i64> = rows.iter().filter_map(|row| row.first().and_then(Value::as_integer)).collect();
         let Some(first) = running.first() else { return Ok(()) };
         if Instant::now() >= deadline {
-            return Err(SqlError {
-                class: ErrorClass::Transient,
-                code: None,
-                message: format!(
+            return Err(SqlError::new(
+                ErrorClass::Transient,
+                format!(
                     "an earlier host has left a statement running on the server (process {first}), which this one may \
                      not end: it is waited for"
                 ),
-            });
+            ));
         }
         for pid in running {
             match connection.query("select pg_terminate_backend($1::int)", &[pid.into()], false).await {

@@ -119,19 +119,12 @@ pub(super) async fn must_exist(path: &Path) -> Result<(), SqlError> {
         }
         Err(error) => format!("cannot be looked at: {error}"),
     };
-    Err(SqlError {
-        class: ErrorClass::Connection,
-        code: Some("SQLITE_CANTOPEN".to_owned()),
-        message: format!("the database file \"{}\" {problem}", path.display()),
-    })
+    let message = format!("the database file \"{}\" {problem}", path.display());
+    Err(SqlError::new(ErrorClass::Connection, message).with_code("SQLITE_CANTOPEN"))
 }
 
 fn interrupted() -> SqlError {
-    SqlError {
-        class: ErrorClass::Interrupted,
-        code: Some("SQLITE_INTERRUPT".to_owned()),
-        message: "interrupted".to_owned(),
-    }
+    SqlError::new(ErrorClass::Interrupted, "interrupted").with_code("SQLITE_INTERRUPT")
 }
 
 /// The connection's place, shared by all who take turns with it; empty until it is opened.

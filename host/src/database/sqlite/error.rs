@@ -66,16 +66,12 @@ pub(super) fn sql_error(error: rusqlite::Error) -> SqlError {
         other => return SqlError::permanent(other.to_string()),
     };
     let name = name(code);
-    SqlError { class: class(code), code: Some(name), message }
+    SqlError::new(class(code), message).with_code(name)
 }
 
 /// The thread of the connection is gone, and with it the connection.
 pub(super) fn closed() -> SqlError {
-    SqlError {
-        class: ErrorClass::Connection,
-        code: None,
-        message: "the connection to the SQLite database is closed".to_owned(),
-    }
+    SqlError::new(ErrorClass::Connection, "the connection to the SQLite database is closed")
 }
 
 fn class(extended: i32) -> ErrorClass {

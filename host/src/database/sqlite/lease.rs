@@ -180,7 +180,7 @@ fn failed(path: &Path, error: &io::Error) -> SqlError {
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => ErrorClass::Permanent,
         _ => ErrorClass::Transient,
     };
-    SqlError { class, code: None, message: format!("cannot use \"{}\" for the lease: {error}", path.display()) }
+    SqlError::new(class, format!("cannot use \"{}\" for the lease: {error}", path.display()))
 }
 
 struct FileLease {

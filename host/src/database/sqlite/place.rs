@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, access, statvfs};
 
-use crate::update::sql::{ErrorClass, SqlError};
+use crate::update::sql::SqlError;
 
 /// With less room than this a batch of any size is likely to fail: SQLite writes a journal beside what it changes. Some
 /// pages, of 4 KiB where nobody chose another size.
@@ -27,11 +27,8 @@ pub(super) fn refuse_read_only(path: &Path) -> Result<(), SqlError> {
         Some(folder) if !is_writable(folder) => ("database's folder", folder),
         _ => return Ok(()),
     };
-    Err(SqlError {
-        class: ErrorClass::Permanent,
-        code: Some("SQLITE_READONLY".to_owned()),
-        message: format!("the {what} \"{}\" is read-only for this user", path.display()),
-    })
+    let message = format!("the {what} \"{}\" is read-only for this user", path.display());
+    Err(SqlError::permanent(message).with_code("SQLITE_READONLY"))
 }
 
 /// What keeps this user from writing, seen from the filesystem.

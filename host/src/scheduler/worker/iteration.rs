@@ -206,6 +206,7 @@ impl Worker {
             wait_reason: waited.reason,
             outcome: name_of(&outcome).to_owned(),
             error: error_of(&outcome),
+            notes: result.as_ref().map_or_else(|_| Vec::new(), |committed| committed.notes.clone()),
             fuel: self.report_usage().map(|fuel| fuel + waited.fuel),
         };
         self.report_controller();
@@ -259,6 +260,9 @@ impl Worker {
                 pace.estimator.record(committed.items, duration);
             }
             pace.items = pace.items.saturating_add(committed.items);
+            for note in &committed.notes {
+                self.emit(EventKind::Noted { update_name: name.clone(), note: note.clone() });
+            }
         }
         let items_per_ms = self.pace(&name).estimator.average_items_per_ms();
         self.emit(EventKind::IterationEnded { record: Arc::new(record), items_per_ms });
@@ -424,7 +428,7 @@ impl Worker {
 
 fn outcome(result: &Result<Committed, Trouble>, batch_size: u64, duration: Duration) -> Outcome {
     match result {
-        Ok(Committed { items, progress }) => {
+        Ok(Committed { items, progress, .. }) => {
             Outcome::Completed(Batch { items: *items, batch_size, duration, finished: progress.is_none() })
         }
         Err(Trouble::Failed(error)) => Outcome::Failed(error.to_string()),

@@ -132,11 +132,11 @@ pub(super) async fn check(
         .await?;
     let kind = kind.first().and_then(|row| row.first()).and_then(Value::as_text).unwrap_or_default();
     if !matches!(kind, "r" | "m") {
-        return Ok(Some(Problem {
-            field: "table",
-            message: format!("\"{}\" is no table, and cannot have an index", wanted.table),
-            hint: "name the table that the rows are in".to_owned(),
-        }));
+        return Ok(Some(Problem::error(
+            "table",
+            format!("\"{}\" is no table, and cannot have an index", wanted.table),
+            "name the table that the rows are in",
+        )));
     }
     let copied = copy(sql, wanted).await;
     sql.script("ROLLBACK").await?;
@@ -188,7 +188,7 @@ fn found(row: Row) -> Result<Found, UpdateError> {
 async fn drop_leftover(sql: &mut dyn Sql, leftover: &Found) -> Result<(), UpdateError> {
     if leftover.being_built {
         let message = format!("index {} is being built by another session at this moment", leftover.name);
-        return Err(SqlError { class: ErrorClass::Transient, code: None, message }.into());
+        return Err(SqlError::new(ErrorClass::Transient, message).into());
     }
     sql.execute(&format!("DROP INDEX CONCURRENTLY {}", leftover.name), &[]).await?;
     Ok(())

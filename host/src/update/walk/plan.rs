@@ -121,9 +121,7 @@ pub(in crate::update) async fn check_rights(
 ) -> Result<Option<Problem>, UpdateError> {
     let dialect = sql.dialect();
     let lacking = dialect.lacking(sql, table, rights).await?;
-    Ok(lacking.map(|lacking| Problem {
-        field: "table",
-        message: format!("role \"{}\" lacks {}", lacking.role, lacking.what),
-        hint: lacking.hint,
+    Ok(lacking.map(|lacking| {
+        Problem::error("table", format!("role \"{}\" lacks {}", lacking.role, lacking.what), lacking.hint)
     }))
 }

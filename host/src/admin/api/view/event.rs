@@ -137,6 +137,13 @@ pub enum EventData {
         /// The update.
         update: String,
     },
+    /// A committed batch left something that an operator should know.
+    Noted {
+        /// The update.
+        update: String,
+        /// What, in a sentence.
+        note: String,
+    },
     /// An update's row was withdrawn or changed by somebody else.
     UpdateMoved {
         /// The update.
@@ -301,6 +308,7 @@ fn data(event: &Event) -> EventData {
             EventData::Failure { update, error, attempts, retry_in_ms: retry_in.map(ms) }
         }
         EventKind::UpdateFinished { update_name: update } => EventData::UpdateFinished { update },
+        EventKind::Noted { update_name: update, note } => EventData::Noted { update, note },
         EventKind::UpdateMoved { update_name: update, gone } => EventData::UpdateMoved { update, gone },
         EventKind::ControllerLoaded { controller, reloaded } => EventData::ControllerLoaded { controller, reloaded },
         EventKind::ControllerUsed { controller, usage } => {

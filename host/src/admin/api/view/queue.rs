@@ -148,6 +148,8 @@ pub struct Iteration {
     pub outcome: String,
     /// The error, where it failed.
     pub error: Option<String>,
+    /// What an operator should know of the batch, a sentence each.
+    pub notes: Vec<String>,
     /// Fuel that the controller used, where it is measured.
     #[schema(example = 1_043)]
     pub fuel: Option<u64>,
@@ -250,6 +252,7 @@ impl From<Record> for Iteration {
             held_reason: record.wait_reason,
             outcome: record.outcome,
             error: record.error,
+            notes: record.notes,
             fuel: record.fuel,
         }
     }

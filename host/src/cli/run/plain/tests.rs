@@ -52,6 +52,7 @@ fn ended() -> EventKind {
         wait_reason: None,
         outcome: "completed".to_owned(),
         error: None,
+        notes: Vec::new(),
         fuel: None,
     };
     EventKind::IterationEnded { record: Arc::new(record), items_per_ms: Some(12.2) }
