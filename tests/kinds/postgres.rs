@@ -62,7 +62,8 @@ async fn keys_of_any_type_are_walked() {
         let name = format!("t{number}");
         subject
             .script(&format!(
-                "CREATE TABLE {name} (k {kind} not null, touched integer not null default 0);
+                "CREATE TABLE {name} (k {kind} not null, touched integer not null default 0,
+                     id serial primary key);
                  INSERT INTO {name} SELECT {value} FROM generate_series(1, 30) AS n; CREATE INDEX ON {name} (k);"
             ))
             .await;

@@ -239,7 +239,7 @@ async fn on_postgresql_an_index_whose_order_is_another_does_not_serve_a_walk() {
     ];
     for (index, serves) in orders {
         subject
-            .script("DROP TABLE IF EXISTS t; CREATE TABLE t (id integer, n integer not null, name text not null)")
+            .script("DROP TABLE IF EXISTS t; CREATE TABLE t (id serial primary key, n integer not null, name text not null)")
             .await;
         subject.script(&format!("CREATE INDEX ON t {index}")).await;
         let problems = subject.problems(&*backfill("t", &["n"], "name = 'a'", None)).await;
@@ -247,7 +247,7 @@ async fn on_postgresql_an_index_whose_order_is_another_does_not_serve_a_walk() {
     }
     for (index, serves) in [("(name)", true), ("(name COLLATE \"C\")", false), ("(name text_pattern_ops)", false)] {
         subject
-            .script(&format!("DROP TABLE t; CREATE TABLE t (n integer, name text not null); CREATE INDEX ON t {index}"))
+            .script(&format!("DROP TABLE t; CREATE TABLE t (id serial primary key, n integer, name text not null); CREATE INDEX ON t {index}"))
             .await;
         let problems = subject.problems(&*backfill("t", &["name"], "n = 1", None)).await;
         assert_eq!(problems.is_empty(), serves, "{index}: {problems}");
@@ -266,7 +266,7 @@ async fn an_index_of_mixed_directions_does_not_serve_a_walk() {
             subject.script("DROP TABLE IF EXISTS t").await;
             subject
                 .script(&format!(
-                    "CREATE TABLE t (a integer not null, b integer not null, c text); CREATE INDEX i ON t {index}"
+                    "CREATE TABLE t (id integer primary key, a integer not null, b integer not null, c text); CREATE INDEX i ON t {index}"
                 ))
                 .await;
             let problems = subject.problems(&*backfill("t", &["a", "b"], "c = 'a'", None)).await;

@@ -90,11 +90,13 @@ impl Subject {
     }
 
     /// What `check` says of a handler.
+    /// The errors that `check` finds.
     pub async fn problems(&self, handler: &dyn Handler) -> String {
         let mut session = self.database.inspect().await.unwrap();
         let problems = handler.check(session.as_sql()).await.unwrap();
         problems
             .iter()
+            .filter(|problem| problem.is_error())
             .map(|problem| format!("{}: {}\n  hint: {}\n", problem.field, problem.message, problem.hint))
             .collect()
     }

@@ -71,7 +71,7 @@ impl Handler for Backfill {
             let statement = self.statement(&*sql.dialect(), &batch.clause(self.definition.filter.as_deref()));
             sql.execute(&statement, batch.parameters()).await?;
         }
-        Ok(Step::new(batch.items, batch.next))
+        Ok(Step::new(batch.items, batch.next).noting(batch.notes))
     }
 
     async fn estimate(&self, sql: &mut dyn Sql, progress: &Progress) -> Result<Option<Estimate>, UpdateError> {

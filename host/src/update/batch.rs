@@ -79,11 +79,11 @@ impl Handler for Batch {
         }
         let batch = self.walk.batch(sql, progress, budget).await?;
         let dialect = sql.dialect();
-        if let Some(upto) = self.walk.end(sql, &batch).await? {
+        if let Some(upto) = &batch.upto {
             let bounds = Bounds {
                 key: &batch.key,
                 after: batch.after.as_deref(),
-                upto: Some(&upto),
+                upto: Some(upto),
                 batch_size: budget.items,
                 resumed: batch.after.is_some(),
             };
@@ -92,7 +92,7 @@ impl Handler for Batch {
                 sql.execute(&rendered.sql, &rendered.parameters).await?;
             }
         }
-        Ok(Step::new(batch.items, batch.next))
+        Ok(Step::new(batch.items, batch.next).noting(batch.notes))
     }
 
     async fn estimate(&self, sql: &mut dyn Sql, progress: &Progress) -> Result<Option<Estimate>, UpdateError> {
@@ -102,7 +102,7 @@ impl Handler for Batch {
     async fn check(&self, sql: &mut dyn Sql) -> Result<Vec<Problem>, UpdateError> {
         let mut problems = self.walk.check(sql).await?;
         problems.extend(self.problems());
-        if !problems.is_empty() {
+        if problems.iter().any(Problem::is_error) {
             return Ok(problems);
         }
         self.walk.check_with(sql, &[Right::Select], |dialect, batch| self.drafts(dialect, batch)).await

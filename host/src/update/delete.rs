@@ -56,7 +56,7 @@ impl Handler for Delete {
             let statement = self.statement(&*sql.dialect(), &batch.clause(Some(&self.definition.filter)));
             sql.execute(&statement, batch.parameters()).await?;
         }
-        Ok(Step::new(batch.items, batch.next))
+        Ok(Step::new(batch.items, batch.next).noting(batch.notes))
     }
 
     async fn estimate(&self, sql: &mut dyn Sql, progress: &Progress) -> Result<Option<Estimate>, UpdateError> {

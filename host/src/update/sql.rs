@@ -248,6 +248,12 @@ pub struct Table {
     pub indexes: Vec<Index>,
     /// True where its rows are in partitions (PostgreSQL).
     pub partitioned: bool,
+    /// Tables that inherit from it, its partitions among them (PostgreSQL).
+    pub children: u64,
+    /// True where SQLite numbers its rows: it can be walked along `rowid`.
+    pub rowid: bool,
+    /// True where SQLite's VACUUM may number its rows anew.
+    pub renumbered: bool,
 }
 
 /// A column of a table.
@@ -307,9 +313,9 @@ pub struct SqlError {
     pub class: ErrorClass,
     /// The database's own code: PostgreSQL's SQLSTATE, SQLite's name of the extended result code.
     pub code: Option<String>,
-    /// The database's own words, without its detail, which may hold values of rows.
+    /// The database's own words, with its hint, and without its detail, which may hold values of rows.
     pub message: String,
-    /// What the database adds to its message (PostgreSQL's DETAIL and HINT). It may hold values of rows, so it goes to
+    /// What the database adds to its message (PostgreSQL's DETAIL). It may hold values of rows, so it goes to
     /// the operator's log alone: no controller, viewer, history or trace is given it.
     pub detail: Option<String>,
 }

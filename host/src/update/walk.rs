@@ -1,26 +1,25 @@
 //! The walk along a table's key, which several kinds share: from the last key done to the one that ends the batch,
 //! never by OFFSET from the start, so that the last batch costs what the first does.
 //!
-//! A walk's progress is `{"after": ["<key part as text>", …], "items": N}`: the last key done and the items walked so
-//! far. It starts from `{}`. Rows that come in behind the walk are not met; the application writes those as they are
-//! to be from the start.
+//! A walk's progress is `{"after": ["<key part as text>", …], "items": N, "walk": {…}}`: the last key done, the items
+//! walked so far, and what the walk is: its table, its key with the types of the columns, and the last key that was there
+//! when it began. It starts from `{}`, ends at that last key, and goes on from no other walk's progress. Rows that come in
+//! behind the walk or beyond its end are not met; the application writes those as they are to be from the start.
+//! Progress of version 0.1 has no `walk`: it is taken, and such a walk ends at the last key that is there by then.
 
 pub(super) mod plan;
 
-use serde::{Deserialize, Serialize};
-use serde_json::Value as Json;
-use tokio::sync::OnceCell;
-
 use super::sql::{Column, Dialect, ErrorClass, Estimate, Index, Row, Sql, SqlError, System, Table, TableName, Value};
 use super::{Budget, Next, Problem, Progress, UpdateError, scan};
+use serde::{Deserialize, Serialize};
+use serde_json::Value as Json;
 
 /// The table and the key that an update walks along.
 pub(super) struct Walk {
     table: TableName,
     key: Vec<String>,
-    /// The key's columns as this process first met them. A stored key is text that a cast turns into a key again: with
-    /// another type it may mean another place, so a change of type must end in an error.
-    first_met: OnceCell<Vec<Column>>,
+    /// True where the rows of tables that inherit from this one are not part of the walk (PostgreSQL).
+    only: bool,
 }
 
 /// The rows of one batch, and where the walk stands after them.
@@ -29,19 +28,20 @@ pub(super) struct Batch {
     pub(super) key: Vec<Column>,
     /// The key before the first row; `None` in the first batch.
     pub(super) after: Option<Vec<String>>,
-    /// The key of the last row; `None` in the last batch.
+    /// The key of the last row; `None` where the batch has no rows.
     pub(super) upto: Option<Vec<String>>,
     range: Range,
     /// Keys walked.
     pub(super) items: u64,
     /// Where the update stands once the rows are done.
     pub(super) next: Next,
+    /// What an operator should know of it.
+    pub(super) notes: Vec<String>,
 }
 
 /// A condition on the key, with the values bound in it.
 struct Range {
-    /// `None` where the batch is the whole table.
-    condition: Option<String>,
+    condition: String,
     parameters: Vec<Value>,
 }
 
@@ -51,12 +51,38 @@ struct Range {
 struct Position {
     after: Vec<String>,
     items: u64,
+    /// `None` in progress of version 0.1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    walk: Option<Course>,
+}
+
+/// What a walk is, fixed by its first batch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Course {
+    table: String,
+    key: Vec<String>,
+    /// The types of all columns that order the walk: those of `key`, and those that make it unique. A stored key is text
+    /// that a cast turns into a key again: with another type it may mean another place.
+    types: Vec<String>,
+    /// The last key that was there when the walk began.
+    end: Vec<String>,
 }
 
 impl Walk {
     /// A walk along `key`, whose columns together order the table's rows.
     pub(super) fn new(table: TableName, key: Vec<String>) -> Self {
-        Self { table, key, first_met: OnceCell::new() }
+        Self { table, key, only: false }
+    }
+
+    /// The same walk over the rows of the table itself, without those of tables that inherit from it.
+    pub(super) fn over(&self, only: bool) -> Self {
+        Self { table: self.table.clone(), key: self.key.clone(), only }
+    }
+
+    /// The table as it stands in FROM.
+    pub(super) fn source(&self, dialect: &dyn Dialect) -> String {
+        format!("{}{}", if self.only { "ONLY " } else { "" }, dialect.table(&self.table))
     }
 
     /// Refuses progress that no walk along this key wrote.
@@ -71,39 +97,69 @@ impl Walk {
         progress: &Progress,
         budget: Budget,
     ) -> Result<Batch, UpdateError> {
-        let position = self.position(progress)?;
-        let (after, walked) = position.map_or((None, 0), |position| (Some(position.after), position.items));
-        let (key, unique) = self.key(sql).await?;
-        let dialect = sql.dialect();
-
-        let upto = self.bound(sql, &key, after.as_deref(), budget).await?;
-        if upto.is_some() && upto == after {
+        let key = self.key(sql).await?;
+        let (position, notes) = match self.position(progress)? {
+            Some(Position { after, items, walk: Some(course) }) => {
+                course.must_have(&key)?;
+                (Some((Some(after), items, course)), Vec::new())
+            }
+            Some(Position { after, items, walk: None }) => {
+                let note = "goes on from the progress of an earlier version; the walk ends at the last key of now";
+                (self.set_out(sql, &key).await?.map(|course| (Some(after), items, course)), vec![note.to_owned()])
+            }
+            None => (self.set_out(sql, &key).await?.map(|course| (None, 0, course)), Vec::new()),
+        };
+        let Some((after, walked, course)) = position else {
+            let range = Range { condition: "1 = 0".to_owned(), parameters: Vec::new() };
+            return Ok(Batch { key, after: None, upto: None, range, items: 0, next: Next::Finished, notes });
+        };
+        let found = self.bound(sql, &key, after.as_deref(), &course.end, budget).await?;
+        if found.is_some() && found == after {
             return Err(UpdateError::NoProgress);
         }
-        if let Some(upto) = &upto {
-            self.find_again(sql, &key, upto).await?;
+        // Where fewer rows are left than asked for, and where the last one asked for is the last of the walk.
+        let (upto, last) = match found {
+            Some(found) if found != course.end => (found, false),
+            Some(_) | None => (course.end.clone(), true),
+        };
+        if !last {
+            self.find_again(sql, &key, &upto).await?;
         }
-        let range = Range::new(&*dialect, &key, after.as_deref(), upto.as_deref());
-        let items = match &upto {
-            Some(_) if unique => budget.items,
-            _ => self.count(sql, &range).await?,
+        let range = Range::new(&*sql.dialect(), &key, after.as_deref(), &upto);
+        let items = if last { self.count(sql, &range).await? } else { budget.items };
+        let next = match last {
+            true => Next::Finished,
+            false => {
+                let position =
+                    Position { after: upto.clone(), items: walked.saturating_add(items), walk: Some(course) };
+                Next::Continue(position.into_progress())
+            }
         };
-        let next = match upto.clone() {
-            Some(after) => Next::Continue(Position { after, items: walked.saturating_add(items) }.into_progress()),
-            None => Next::Finished,
-        };
-        Ok(Batch { key, after, upto, range, items, next })
+        Ok(Batch { key, after, upto: Some(upto), range, items, next, notes })
     }
 
-    /// The key of a batch's last row, of the last batch's too; `None` where that has no rows.
-    pub(super) async fn end(&self, sql: &mut dyn Sql, batch: &Batch) -> Result<Option<Vec<String>>, UpdateError> {
-        if batch.upto.is_some() {
-            return Ok(batch.upto.clone());
+    /// What the walk is, where it begins now; `None` where the table has no rows.
+    async fn set_out(&self, sql: &mut dyn Sql, key: &[Column]) -> Result<Option<Course>, UpdateError> {
+        let Some(end) = self.outermost(sql, key, " DESC").await? else { return Ok(None) };
+        // SQLite orders values of other types than the column's before or behind those: where the first and the last are
+        // found again, all between them are.
+        if let Some(first) = self.outermost(sql, key, "").await? {
+            self.find_again(sql, key, &first).await?;
         }
-        let statement = bound_statement(&*sql.dialect(), &self.table, &batch.key, batch.after.is_some(), " DESC");
-        let parameters: Vec<Value> = texts(batch.after.as_deref()).chain([Value::Integer(0)]).collect();
-        let rows = sql.query(&statement, &parameters).await?;
-        rows.into_iter().next().map(key_of).transpose()
+        self.find_again(sql, key, &end).await?;
+        let types = key.iter().map(|column| column.sql_type.clone()).collect();
+        Ok(Some(Course { table: self.table.to_string(), key: self.key.clone(), types, end }))
+    }
+
+    /// The first key of the table, or with " DESC" the last.
+    async fn outermost(
+        &self,
+        sql: &mut dyn Sql,
+        key: &[Column],
+        direction: &str,
+    ) -> Result<Option<Vec<String>>, UpdateError> {
+        let statement = self.bound_statement(&*sql.dialect(), key, None, false, direction);
+        sql.query(&statement, &[Value::Integer(0)]).await?.into_iter().next().map(key_of).transpose()
     }
 
     /// How far the walk has come, from statistics.
@@ -112,10 +168,17 @@ impl Walk {
         sql: &mut dyn Sql,
         progress: &Progress,
     ) -> Result<Option<Estimate>, UpdateError> {
-        let after = self.position(progress)?.map(|position| position.after);
-        let (key, _) = self.key(sql).await?;
+        let position = self.position(progress)?;
+        let key = self.key(sql).await?;
         let dialect = sql.dialect();
-        Ok(dialect.estimate(sql, &self.table, &key, after.as_deref()).await?)
+        let after = position.as_ref().map(|position| position.after.as_slice());
+        let estimate = dialect.estimate(sql, &self.table, &key, after).await?;
+        let end = position.as_ref().and_then(|position| position.walk.as_ref()).map(|course| course.end.as_slice());
+        let (Some(estimate), Some(end)) = (estimate, end) else { return Ok(estimate) };
+        // Rows beyond the end are not part of the walk.
+        let whole = dialect.estimate(sql, &self.table, &key, Some(end)).await?.map_or(1.0, |whole| whole.done);
+        let done = if whole > 0.0 { (estimate.done / whole).min(1.0) } else { estimate.done };
+        Ok(Some(Estimate { done, rows: estimate.rows * whole }))
     }
 
     fn position(&self, progress: &Progress) -> Result<Option<Position>, UpdateError> {
@@ -124,39 +187,55 @@ impl Walk {
         }
         let position: Position =
             serde_json::from_value(Json::Object(progress.0.clone())).map_err(|error| progress.refuse(error))?;
+        if let Some(course) = &position.walk {
+            self.must_be(course).map_err(|problem| progress.refuse(problem))?;
+        }
         let (found, wanted) = (position.after.len(), self.key.len());
-        if found != wanted {
+        let fits = match &position.walk {
+            Some(course) => [position.after.len(), course.types.len()].iter().all(|parts| *parts <= course.end.len()),
+            None => found == wanted,
+        };
+        if !fits || found < wanted {
             return Err(progress.refuse(format!("\"after\" has {found} parts, and the key has {wanted}")));
         }
         Ok(Some(position))
     }
 
-    /// The key's columns as they are now, and whether no two rows have the same key.
-    async fn key(&self, sql: &mut dyn Sql) -> Result<(Vec<Column>, bool), UpdateError> {
+    /// Refuses the progress of a walk over another table or along another key: its place means nothing in this one.
+    fn must_be(&self, course: &Course) -> Result<(), String> {
+        if course.table == self.table.to_string() && course.key == self.key {
+            return Ok(());
+        }
+        Err(format!(
+            "it belongs to a walk over table \"{}\" along the key ({}), and the definition says table \"{}\" and key \
+             ({}): put the definition back, or cancel the update and queue it again to begin anew",
+            course.table,
+            course.key.join(", "),
+            self.table,
+            self.key.join(", ")
+        ))
+    }
+
+    /// The columns that order the walk: the key's, and those that make it unique where it is not by itself.
+    async fn key(&self, sql: &mut dyn Sql) -> Result<Vec<Column>, UpdateError> {
         let dialect = sql.dialect();
         let table = dialect
             .describe(sql, &self.table)
             .await?
             .ok_or_else(|| UpdateError::Failed(format!("there is no table \"{}\"", self.table)))?;
         let names = Names(dialect.system());
-        let key = self.key.iter().map(|name| self.key_column(&table, names, name)).collect::<Result<Vec<_>, _>>()?;
-
-        let first_met = self.first_met.get_or_init(async || key.clone()).await;
-        let changed = first_met.iter().zip(&key).find(|(was, is)| was.sql_type != is.sql_type);
-        if let Some((was, is)) = changed {
-            return Err(UpdateError::Failed(format!(
-                "the type of key column \"{}\" changed from {} to {} during the walk; restart the host if the keys \
-                 walked so far mean the same in both",
-                is.name, was.sql_type, is.sql_type
-            )));
+        let mut key =
+            self.key.iter().map(|name| self.key_column(&table, names, name)).collect::<Result<Vec<_>, _>>()?;
+        match names.unique_by(&table, &key) {
+            Some(more) => key.extend(more),
+            None => return Err(UpdateError::Failed(not_unique(&self.table, &self.key).message)),
         }
-        let unique = table.indexes.iter().any(|index| names.makes_unique(index, &key));
-        Ok((key, unique))
+        Ok(key)
     }
 
     fn key_column(&self, table: &Table, names: Names, name: &str) -> Result<Column, UpdateError> {
         let column = names
-            .column(table, name)
+            .key_column(table, name)
             .ok_or_else(|| UpdateError::Failed(format!("table \"{}\" has no column \"{name}\"", self.table)))?;
         if !column.not_null {
             // A comparison with NULL holds for no row: the walk would leave such rows out without a word.
@@ -165,20 +244,55 @@ impl Walk {
         Ok(column.clone())
     }
 
-    /// The key of the budget-th row after `after`; `None` where fewer are left.
+    /// The key of the budget-th row after `after` and not beyond `end`; `None` where fewer are left.
     async fn bound(
         &self,
         sql: &mut dyn Sql,
         key: &[Column],
         after: Option<&[String]>,
+        end: &[String],
         budget: Budget,
     ) -> Result<Option<Vec<String>>, UpdateError> {
-        let dialect = sql.dialect();
-        let statement = bound_statement(&*dialect, &self.table, key, after.is_some(), "");
+        let statement = self.bound_statement(&*sql.dialect(), key, after.map(<[String]>::len), true, "");
         let offset = i64::try_from(budget.items.saturating_sub(1)).unwrap_or(i64::MAX);
-        let parameters: Vec<Value> = texts(after).chain([Value::Integer(offset)]).collect();
+        let parameters: Vec<Value> = texts(after).chain(texts(Some(end))).chain([Value::Integer(offset)]).collect();
         let rows = sql.query(&statement, &parameters).await?;
         rows.into_iter().next().map(key_of).transpose()
+    }
+
+    /// The statement that finds the key of a row by the number of rows before it, in the key's order or in the reverse,
+    /// behind a key of `after` parts and up to an end where there are such.
+    ///
+    /// The table has an alias because ORDER BY with a bare name would mean the output column of that name, which is text.
+    fn bound_statement(
+        &self,
+        dialect: &dyn Dialect,
+        key: &[Column],
+        after: Option<usize>,
+        ends: bool,
+        direction: &str,
+    ) -> String {
+        let columns = quoted(dialect, key, Some("walked"));
+        let texts: Vec<String> = columns.iter().map(|column| dialect.key_as_text(column)).collect();
+        let (mut conditions, mut next) = (Vec::new(), 1);
+        if let Some(parts) = after {
+            let parts = parts.min(key.len());
+            conditions.push(comparison(dialect, &key[..parts], Some("walked"), ">", next));
+            next += parts;
+        }
+        if ends {
+            conditions.push(comparison(dialect, key, Some("walked"), "<=", next));
+            next += key.len();
+        }
+        let condition =
+            if conditions.is_empty() { String::new() } else { format!("\nWHERE {}", conditions.join(" AND ")) };
+        format!(
+            "SELECT {} FROM {} AS walked{condition}\nORDER BY {} LIMIT 1 OFFSET {}",
+            texts.join(", "),
+            self.source(dialect),
+            columns.iter().map(|column| format!("{column}{direction}")).collect::<Vec<_>>().join(", "),
+            dialect.parameter(next),
+        )
     }
 
     /// Makes sure that the key found is met again under its text, where a column can hold what it does not declare: the
@@ -189,7 +303,7 @@ impl Walk {
             return Ok(());
         }
         let same = comparison(&*dialect, key, None, "=", 1);
-        let statement = format!("SELECT 1 FROM {} WHERE {same} LIMIT 1", dialect.table(&self.table));
+        let statement = format!("SELECT 1 FROM {} WHERE {same} LIMIT 1", self.source(&*dialect));
         let parameters: Vec<Value> = texts(Some(found)).collect();
         if sql.query(&statement, &parameters).await?.is_empty() {
             let (columns, key) = (self.key.join(", "), found.join(", "));
@@ -200,8 +314,22 @@ impl Walk {
         Ok(())
     }
 
+    /// The rows of a batch that meet `filter`.
+    pub(super) async fn matching(
+        &self,
+        sql: &mut dyn Sql,
+        batch: &Batch,
+        filter: Option<&str>,
+    ) -> Result<u64, UpdateError> {
+        self.count_where(sql, &batch.range, filter).await
+    }
+
     async fn count(&self, sql: &mut dyn Sql, range: &Range) -> Result<u64, UpdateError> {
-        let statement = format!("SELECT count(*) FROM {}{}", sql.dialect().table(&self.table), range.clause(None));
+        self.count_where(sql, range, None).await
+    }
+
+    async fn count_where(&self, sql: &mut dyn Sql, range: &Range, filter: Option<&str>) -> Result<u64, UpdateError> {
+        let statement = format!("SELECT count(*) FROM {}{}", self.source(&*sql.dialect()), range.clause(filter));
         let rows = sql.query(&statement, &range.parameters).await?;
         let count = rows.first().and_then(|row| row.first()).and_then(Value::as_integer);
         count
@@ -224,27 +352,50 @@ impl Batch {
 
 impl Position {
     fn into_progress(self) -> Progress {
-        let after = self.after.into_iter().map(Json::String).collect();
-        let members = [("after".to_owned(), Json::Array(after)), ("items".to_owned(), Json::from(self.items))];
-        Progress(members.into_iter().collect())
+        match serde_json::to_value(self) {
+            Ok(Json::Object(members)) => Progress(members),
+            // A struct of texts and numbers is an object: there is nothing to fail.
+            _ => Progress::default(),
+        }
+    }
+}
+
+impl Course {
+    /// Refuses a key whose columns are of other types than when the walk began.
+    fn must_have(&self, key: &[Column]) -> Result<(), UpdateError> {
+        let changed = key.iter().zip(&self.types).find(|(column, was)| column.sql_type != **was);
+        if let Some((column, was)) = changed {
+            return Err(UpdateError::Failed(format!(
+                "the type of key column \"{}\" changed from {was} to {} during the walk, and the place of the walk may mean \
+                 another row now: cancel the update and queue it again to begin anew",
+                column.name, column.sql_type
+            )));
+        }
+        if key.len() != self.types.len() {
+            return Err(UpdateError::Failed(format!(
+                "the indexes of table \"{}\" changed during the walk, and another column makes its key unique now: cancel the \
+                 update and queue it again to begin anew",
+                self.table
+            )));
+        }
+        Ok(())
     }
 }
 
 impl Range {
-    /// The keys in (`after`, `upto`]. Its text depends on which ends there are and on nothing else: from the second
-    /// batch to the last but one a statement is prepared once.
-    fn new(dialect: &dyn Dialect, key: &[Column], after: Option<&[String]>, upto: Option<&[String]>) -> Self {
-        let lower = after.map(|_| comparison(dialect, key, None, ">", 1));
-        let upper_from = if after.is_some() { key.len() + 1 } else { 1 };
-        let upper = upto.map(|_| comparison(dialect, key, None, "<=", upper_from));
-        let parts: Vec<String> = lower.into_iter().chain(upper).collect();
-        let condition = (!parts.is_empty()).then(|| parts.join(" AND "));
-        Self { condition, parameters: texts(after).chain(texts(upto)).collect() }
+    /// The keys in (`after`, `upto`]. Its text depends on whether there is an `after` and on nothing else: from the second
+    /// batch on a statement is prepared once.
+    fn new(dialect: &dyn Dialect, key: &[Column], after: Option<&[String]>, upto: &[String]) -> Self {
+        let parts = after.map_or(0, |after| after.len().min(key.len()));
+        let lower = after.map(|_| comparison(dialect, &key[..parts], None, ">", 1));
+        let upper = comparison(dialect, key, None, "<=", parts + 1);
+        let both: Vec<String> = lower.into_iter().chain([upper]).collect();
+        Self { condition: both.join(" AND "), parameters: texts(after).chain(texts(Some(upto))).collect() }
     }
 
     fn clause(&self, filter: Option<&str>) -> String {
-        let parts: Vec<String> = self.condition.iter().cloned().chain(filter.map(parenthesised)).collect();
-        if parts.is_empty() { String::new() } else { format!("\nWHERE {}", parts.join("\nAND ")) }
+        let parts: Vec<String> = [self.condition.clone()].into_iter().chain(filter.map(parenthesised)).collect();
+        format!("\nWHERE {}", parts.join("\nAND "))
     }
 }
 
@@ -257,23 +408,6 @@ pub(super) fn filter_clause(filter: &str) -> String {
 /// parenthesis.
 fn parenthesised(filter: &str) -> String {
     format!("({filter}\n)")
-}
-
-/// The statement that finds the key of a row by the number of rows before it, in the key's order or in the reverse.
-///
-/// The table has an alias because ORDER BY with a bare name would mean the output column of that name, which is text.
-fn bound_statement(dialect: &dyn Dialect, table: &TableName, key: &[Column], resumed: bool, direction: &str) -> String {
-    let columns = quoted(dialect, key, Some("walked"));
-    let texts: Vec<String> = columns.iter().map(|column| dialect.key_as_text(column)).collect();
-    let condition =
-        if resumed { format!("\nWHERE {}", comparison(dialect, key, Some("walked"), ">", 1)) } else { String::new() };
-    let offset = dialect.parameter(if resumed { key.len() + 1 } else { 1 });
-    format!(
-        "SELECT {} FROM {} AS walked{condition}\nORDER BY {} LIMIT 1 OFFSET {offset}",
-        texts.join(", "),
-        dialect.table(table),
-        columns.iter().map(|column| format!("{column}{direction}")).collect::<Vec<_>>().join(", "),
-    )
 }
 
 /// Compares the key with the one bound from parameter `first` on: row by row where it has several columns.
@@ -317,6 +451,9 @@ fn key_of(row: Row) -> Result<Vec<String>, UpdateError> {
         .collect()
 }
 
+/// The names by which SQLite calls the number of a row, where no column bears them.
+const ROWID_NAMES: [&str; 3] = ["rowid", "_rowid_", "oid"];
+
 /// How a system tells names apart: SQLite does not look at the case of ASCII letters.
 #[derive(Clone, Copy)]
 pub(super) struct Names(pub(super) System);
@@ -333,13 +470,36 @@ impl Names {
         table.columns.iter().find(|column| self.equal(&column.name, name))
     }
 
-    /// True where the index lets no two rows have the same key: its columns are among the key's.
-    fn makes_unique(self, index: &Index, key: &[Column]) -> bool {
+    /// A column that a walk can go along: one of the table's, or SQLite's rowid under one of its names.
+    fn key_column(self, table: &Table, name: &str) -> Option<Column> {
+        let rowid = || table.rowid && ROWID_NAMES.iter().any(|known| self.equal(known, name));
+        self.column(table, name).cloned().or_else(|| {
+            rowid().then(|| Column { name: name.to_owned(), sql_type: "INTEGER".to_owned(), not_null: true })
+        })
+    }
+
+    fn is_rowid(self, table: &Table, column: &Column) -> bool {
+        table.rowid && self.column(table, &column.name).is_none()
+    }
+
+    /// The columns that make a key unique, none where it is so by itself; `None` where nothing does that the table could be
+    /// walked along.
+    fn unique_by(self, table: &Table, key: &[Column]) -> Option<Vec<Column>> {
         let among = |name: &String| key.iter().any(|column| self.equal(&column.name, name));
-        index.unique
-            && index.valid
-            && !index.partial
-            && index.columns.iter().all(|name| name.as_ref().is_some_and(among))
+        let sole = |index: &&Index| index.unique && index.valid && !index.partial;
+        let by_itself = |index: &Index| index.columns.iter().all(|name| name.as_ref().is_some_and(among));
+        if key.iter().any(|column| self.is_rowid(table, column)) || table.indexes.iter().filter(sole).any(by_itself) {
+            return Some(Vec::new());
+        }
+        if table.rowid {
+            return self.key_column(table, "rowid").map(|rowid| vec![rowid]);
+        }
+        table.indexes.iter().filter(sole).find_map(|index| {
+            let more = index.columns.iter().map(|name| self.column(table, name.as_ref()?).cloned());
+            let more: Vec<Column> = more.collect::<Option<_>>()?;
+            let more: Vec<Column> = more.into_iter().filter(|column| !among(&column.name)).collect();
+            more.iter().all(|column| column.not_null).then_some(more)
+        })
     }
 
     /// True where the index yields the rows in the key's order.
@@ -366,7 +526,7 @@ impl Walk {
             self.key.iter().filter_map(|name| self.check_key_column(&table, names, name)).collect();
         if self.key.is_empty() {
             problems.push(key_problem("the key has no columns", "name the columns of the table's primary key"));
-        } else if problems.is_empty() && !table.indexes.iter().any(|index| names.orders_by(index, &self.key)) {
+        } else if problems.is_empty() && !self.is_ordered(&table, names) {
             let columns = self.key.join(", ");
             problems.push(key_problem(
                 &format!("no index of table \"{}\" gives its rows in the order of the key ({columns})", self.table),
@@ -376,11 +536,66 @@ impl Walk {
                 ),
             ));
         }
+        if problems.is_empty() {
+            let key: Option<Vec<Column>> = self.key.iter().map(|name| names.key_column(&table, name)).collect();
+            let key = key.unwrap_or_default();
+            match names.unique_by(&table, &key) {
+                None => problems.push(not_unique(&self.table, &self.key)),
+                Some(more) => problems.extend(self.check_kind(&table, names, &[key, more].concat())),
+            }
+        }
         Ok(problems)
     }
 
+    /// True where an index, or the table itself, gives the rows in the order of the key.
+    fn is_ordered(&self, table: &Table, names: Names) -> bool {
+        let rowid = || match self.key.as_slice() {
+            [only] => names.key_column(table, only).is_some_and(|column| names.is_rowid(table, &column)),
+            _ => false,
+        };
+        table.indexes.iter().any(|index| names.orders_by(index, &self.key)) || rowid()
+    }
+
+    /// What is to be known of a table that is more, or less, than a plain one.
+    fn check_kind(&self, table: &Table, names: Names, key: &[Column]) -> Vec<Problem> {
+        let name = &self.table;
+        let mut problems = Vec::new();
+        let rowid = key.iter().any(|column| names.is_rowid(table, column));
+        let ordered: Vec<String> = key.iter().map(|column| column.name.clone()).collect();
+        if !rowid && !table.indexes.iter().any(|index| names.orders_by(index, &ordered)) {
+            let (columns, ordered) = (self.key.join(", "), ordered.join(", "));
+            problems.push(Problem::warning(
+                "key",
+                format!("the key ({columns}) is not unique, and each batch sorts the rows that have the same key"),
+                format!(
+                    "take the primary key's columns, or make an index on ({ordered}) where many rows have the same key"
+                ),
+            ));
+        }
+        if table.children > 0 && !table.partitioned && !self.only {
+            problems.push(Problem::warning(
+                "table",
+                format!(
+                    "{} inherit from table \"{name}\", and the update reaches their rows too",
+                    tables(table.children)
+                ),
+                "define an update for each table whose rows alone are meant",
+            ));
+        }
+        if rowid && table.renumbered {
+            problems.push(Problem::warning(
+                "key",
+                format!(
+                    "the walk goes by the rowids of table \"{name}\", and VACUUM may change them, because no column is the rowid"
+                ),
+                "do not run VACUUM between the update's first batch and its last: the walk would leave rows out",
+            ));
+        }
+        problems
+    }
+
     fn check_key_column(&self, table: &Table, names: Names, name: &str) -> Option<Problem> {
-        let Some(column) = names.column(table, name) else {
+        let Some(column) = names.key_column(table, name) else {
             return Some(no_column("key", &self.table, table, name));
         };
         if self.key.iter().filter(|other| names.equal(other, name)).count() > 1 {
@@ -393,6 +608,22 @@ impl Walk {
             )
         })
     }
+}
+
+/// The problem of a key that several rows can have.
+fn not_unique(table: &TableName, key: &[String]) -> Problem {
+    let columns = key.join(", ");
+    key_problem(
+        &format!(
+            "the key ({columns}) of table \"{table}\" is not unique, and no unique index tells rows with the same key apart"
+        ),
+        "walk along the columns of a unique index, all NOT NULL, or make such an index",
+    )
+}
+
+/// A number of tables.
+fn tables(count: u64) -> String {
+    if count == 1 { "1 table".to_owned() } else { format!("{count} tables") }
 }
 
 /// The problem of a table that is not there.

@@ -47,7 +47,8 @@ impl Dialect for PostgresDialect {
 
     async fn describe(&self, sql: &mut dyn Sql, table: &TableName) -> Result<Option<Table>, SqlError> {
         let select = "select a.attname::text, format_type(a.atttypid, a.atttypmod), a.attnotnull, \
-                      c.relkind = 'p' from pg_class c left join pg_attribute a \
+                      c.relkind = 'p', \
+                      (select count(*) from pg_inherits h where h.inhparent = c.oid) from pg_class c left join pg_attribute a \
                       on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped \
                       where c.oid = to_regclass($1::text) and c.relkind in ('r', 'p', 'v', 'm', 'f') order by a.attnum";
         let name = [Value::from(self.table(table))];
@@ -58,11 +59,13 @@ impl Dialect for PostgresDialect {
         // A table without columns gives one row of NULLs.
         let columns = rows.iter().filter(|row| row.first() != Some(&Value::Null)).map(column).collect();
         let partitioned = rows.first().is_some_and(|row| boolean(row, 3));
+        let children = rows.first().and_then(|row| row.get(4)).and_then(Value::as_integer);
+        let children = children.and_then(|children| u64::try_from(children).ok()).unwrap_or(0);
         let mut indexes = Vec::new();
         for row in sql.query(INDEXES, &name).await? {
             add_index_column(&mut indexes, &row);
         }
-        Ok(Some(Table { columns, indexes, partitioned }))
+        Ok(Some(Table { columns, indexes, partitioned, children, rowid: false, renumbered: false }))
     }
 
     async fn estimate(

@@ -52,12 +52,13 @@ pub(super) fn is_outdated_statement(error: &tokio_postgres::Error) -> bool {
 }
 
 fn server_error(answer: &DbError) -> SqlError {
-    let detail = answer.detail().map(|detail| format!("detail: {detail}"));
-    let hint = answer.hint().map(|hint| format!("hint: {hint}"));
-    let parts: Vec<String> = detail.into_iter().chain(hint).collect();
+    let mut message = answer.message().to_owned();
+    // A hint speaks of the statement and of settings, never of rows.
+    if let Some(hint) = answer.hint() {
+        message += &format!("; hint: {hint}");
+    }
     let code = answer.code().code();
-    let error = SqlError::new(class(code), answer.message()).with_code(code);
-    SqlError { detail: (!parts.is_empty()).then(|| parts.join("; ")), ..error }
+    SqlError { detail: answer.detail().map(str::to_owned), ..SqlError::new(class(code), message).with_code(code) }
 }
 
 fn class(code: &str) -> ErrorClass {

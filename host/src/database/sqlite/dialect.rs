@@ -120,8 +120,15 @@ impl Dialect for SqliteDialect {
             };
             indexes.insert(0, (rowid, "pk".to_owned()));
         }
-        let indexes = indexes.into_iter().map(|(index, _)| index).collect();
-        Ok(Some(Table { columns, indexes, partitioned: false }))
+        let indexes: Vec<Index> = indexes.into_iter().map(|(index, _)| index).collect();
+        let select = format!("SELECT wr, type FROM {} WHERE name = ?1 COLLATE NOCASE", table_list(table));
+        let kinds = sql.query(&select, &[table.name.as_str().into()]).await?;
+        let kind = kinds.first().map(|row| (integer(row, 0), string(row, 1)));
+        let rowid = kind.as_ref().is_some_and(|(without, kind)| *without == 0 && kind != "view");
+        // A virtual table keeps its numbers in tables of its own.
+        let plain = kind.is_some_and(|(_, kind)| kind == "table");
+        let renumbered = rowid && plain && !indexes.iter().any(|index| index.name == ROWID);
+        Ok(Some(Table { columns, indexes, partitioned: false, children: 0, rowid, renumbered }))
     }
 
     async fn estimate(
@@ -172,6 +179,12 @@ fn arguments(table: &TableName) -> (&'static str, Vec<Value>) {
         Some(schema) => ("?1, ?2", vec![name, Value::from(schema.as_str())]),
         None => ("?1", vec![name]),
     }
+}
+
+/// What SQLite lists of its tables, of one schema where one is named.
+fn table_list(table: &TableName) -> String {
+    let schema = table.schema.as_deref().unwrap_or("main").replace('\'', "''");
+    format!("(SELECT * FROM pragma_table_list WHERE schema = '{schema}' COLLATE NOCASE)")
 }
 
 /// A schema's catalogue.

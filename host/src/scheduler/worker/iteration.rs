@@ -14,7 +14,7 @@ use super::{Pace, Rest, Worker};
 use crate::controller::supervisor::{Enter, Start};
 use crate::controller::{Batch, Iteration, Outcome, Subject};
 use crate::pace::BatchSize;
-use crate::update::{ErrorClass, Handler, Mode, Progress, SqlError, UpdateError};
+use crate::update::{ErrorClass, Handler, Mode, Problem, Progress, SqlError, UpdateError};
 
 /// What an update that rests is said to do.
 const RESTING: &str = "resting between batches";
@@ -64,6 +64,10 @@ impl Worker {
             }
         };
         self.take_in_hand(&plan);
+        if let Err(error) = self.vet(&plan, lease).await? {
+            self.note_failure(&row, &error, lease).await?;
+            return Ok(None);
+        }
         let mut iteration = match self.supervisor.start(&plan.subject).await {
             Start::Iteration(iteration) => iteration,
             Start::Hold(reason) => return self.held_by_fallback(&plan, reason, lease).await,
@@ -101,6 +105,39 @@ impl Worker {
             one_shot: mode.is_one_shot(),
         };
         Ok(Plan { row: row.clone(), handler, progress, mode, subject })
+    }
+
+    /// Looks, before this host runs the first batch of an update, whether its definition fits the database: what `check`
+    /// calls an error must not reach a row. An update that happens in one transaction, or in statements that the database
+    /// refuses as a whole, needs no look.
+    async fn vet(&mut self, plan: &Plan, lease: &mut dyn Lease) -> Result<Result<(), UpdateError>, Interruption> {
+        let name = &plan.row.update_name;
+        if plan.mode != Mode::Batched || self.vetted.contains(name) {
+            return Ok(Ok(()));
+        }
+        let control = self.control.clone();
+        let database = Arc::clone(&self.workload.database);
+        let handler = Arc::clone(&plan.handler);
+        let checked = async move {
+            let mut session = database.inspect().await?;
+            handler.check(session.as_sql()).await
+        };
+        let checked = tokio::select! {
+            biased;
+            checked = checked => checked,
+            () = control.stopped() => return Err(Interruption::Stopping),
+            reason = lease.lost() => return Err(Interruption::LeaseLost(reason)),
+        };
+        Ok(match checked {
+            Ok(problems) => match problems.into_iter().find(Problem::is_error) {
+                Some(problem) => Err(UpdateError::Failed(format!("{} ({})", problem.message, problem.hint))),
+                None => {
+                    self.vetted.insert(name.clone());
+                    Ok(())
+                }
+            },
+            Err(error) => Err(error),
+        })
     }
 
     fn take_in_hand(&mut self, plan: &Plan) {
@@ -277,6 +314,7 @@ impl Worker {
                 self.refreshed = None;
                 if gone {
                     self.paces.remove(&name);
+                    self.vetted.remove(&name);
                 }
                 self.emit(EventKind::UpdateMoved { update_name: name, gone });
                 Ok(())
@@ -307,6 +345,7 @@ impl Worker {
             }
             None => {
                 self.paces.remove(name);
+                self.vetted.remove(name);
                 self.current = None;
                 self.refreshed = None;
                 self.emit(EventKind::UpdateFinished { update_name: name.clone() });

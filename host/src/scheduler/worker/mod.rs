@@ -3,7 +3,7 @@
 mod iteration;
 mod report;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
@@ -103,6 +103,8 @@ pub(super) struct Worker {
     /// True once it was told that nothing can run, until something does.
     idle_told: bool,
     blocked: Vec<(String, String)>,
+    /// Updates whose definitions were found to fit the database.
+    vetted: HashSet<String>,
     /// Failures that the database would not take, with the progress that their rows had, by update name.
     unrecorded: HashMap<String, (String, Failure)>,
     activity: Activity,
@@ -156,6 +158,7 @@ impl Worker {
             paused: false,
             idle_told: false,
             blocked: Vec::new(),
+            vetted: HashSet::new(),
             unrecorded: HashMap::new(),
             activity,
             activity_written: None,
@@ -186,6 +189,7 @@ impl Worker {
                 Err(Interruption::LeaseLost(reason)) => {
                     self.emit(EventKind::LeaseLost { reason });
                     self.current = None;
+                    self.vetted.clear();
                     self.refreshed = None;
                     self.activity_written = None;
                     lease.release().await;
@@ -330,6 +334,7 @@ impl Worker {
         let Settings { holder, until_done, .. } = self.settings.clone();
         self.settings = Settings { holder, until_done, ..settings };
         (self.workload.handlers, self.workload.shadows) = (handlers, shadows);
+        self.vetted.clear();
         self.supervisor = Supervisor::new(&self.workload.name, policy, supervision);
         self.fault_backoff.reset();
         self.refreshed = None;

@@ -1,6 +1,6 @@
 //! A walk looked at before it is made: whether its statements prepare, and how the database would go about them.
 
-use super::{Batch, Column, Range, Walk, bound_statement, explain_with, key_of, texts};
+use super::{Batch, Column, Range, Walk, explain_with, texts};
 use crate::update::plan::{Draft, Plan, Planned};
 use crate::update::sql::{Dialect, Right, Sql, TableName, Value};
 use crate::update::{Budget, Next, Problem, Progress, UpdateError};
@@ -22,23 +22,24 @@ impl Walk {
         statements: impl FnOnce(&dyn Dialect, &Batch) -> Vec<Draft> + Send,
     ) -> Result<Vec<Problem>, UpdateError> {
         let mut problems = self.check(sql).await?;
-        if problems.is_empty() {
+        if !problems.iter().any(Problem::is_error) {
             problems.extend(check_rights(sql, &self.table, rights).await?);
         }
-        if !problems.is_empty() {
+        if problems.iter().any(Problem::is_error) {
             return Ok(problems);
         }
         let dialect = sql.dialect();
-        let (key, _) = self.key(sql).await?;
+        let key = self.key(sql).await?;
         let batch = Batch::between(&*dialect, &key, None, None, 0);
-        let mut drafts = vec![self.bounding(&*dialect, &key, None, 0)];
+        let mut drafts = vec![self.bounding(&*dialect, &key, None, None, 0)];
         drafts.extend(statements(&*dialect, &batch));
         for draft in drafts.iter().filter(|draft| draft.explained) {
             if let Some(problem) = explain_with(sql, draft.field, &draft.sql, &draft.parameters).await? {
-                return Ok(vec![problem]);
+                problems.push(problem);
+                break;
             }
         }
-        Ok(Vec::new())
+        Ok(problems)
     }
 
     /// What a batch from `progress` on executes: the statement that finds its end, and those that `statements` makes.
@@ -51,18 +52,23 @@ impl Walk {
     ) -> Result<Plan, UpdateError> {
         let estimate = self.estimate(sql, progress).await?;
         let dialect = sql.dialect();
-        let (key, _) = self.key(sql).await?;
-        let after = match self.position(progress)? {
+        let key = self.key(sql).await?;
+        let position = self.position(progress)?;
+        let end = match position.as_ref().and_then(|position| position.walk.as_ref()) {
+            Some(course) => Some(course.end.clone()),
+            None => self.outermost(sql, &key, " DESC").await?,
+        };
+        let after = match position {
             Some(position) => Some(position.after),
             // From the second batch on the statements have both ends: a typical batch goes on from somewhere.
-            None => self.bound(sql, &key, None, Budget { items: 1 }).await?,
+            None => self.outermost(sql, &key, "").await?,
         };
-        let upto = match self.bound(sql, &key, after.as_deref(), budget).await? {
-            Some(upto) => Some(upto),
-            None => self.last(sql, &key).await?,
+        let upto = match &end {
+            Some(end) => self.bound(sql, &key, after.as_deref(), end, budget).await?.or_else(|| Some(end.clone())),
+            None => None,
         };
         let batch = Batch::between(&*dialect, &key, after.as_deref(), upto.as_deref(), budget.items);
-        let mut drafts = vec![self.bounding(&*dialect, &key, after.as_deref(), budget.items)];
+        let mut drafts = vec![self.bounding(&*dialect, &key, after.as_deref(), end.as_deref(), budget.items)];
         drafts.extend(statements(&*dialect, &batch));
         let mut plan = Plan { estimate, ..Plan::default() };
         for draft in drafts {
@@ -76,17 +82,19 @@ impl Walk {
     }
 
     /// The statement that finds the end of a batch.
-    fn bounding(&self, dialect: &dyn Dialect, key: &[Column], after: Option<&[String]>, items: u64) -> Draft {
+    fn bounding(
+        &self,
+        dialect: &dyn Dialect,
+        key: &[Column],
+        after: Option<&[String]>,
+        end: Option<&[String]>,
+        items: u64,
+    ) -> Draft {
         let offset = Value::Integer(i64::try_from(items.saturating_sub(1)).unwrap_or(i64::MAX));
-        let parameters = values(key, after).chain([offset]).collect();
-        let sql = bound_statement(dialect, &self.table, key, true, "");
+        let parameters = values(key, after).chain(values(key, end)).chain([offset]).collect();
+        let parts = after.map_or(key.len(), <[String]>::len);
+        let sql = self.bound_statement(dialect, key, Some(parts), true, "");
         Draft { field: "key", sql, parameters, explained: true }
-    }
-
-    /// The last key of the table.
-    async fn last(&self, sql: &mut dyn Sql, key: &[Column]) -> Result<Option<Vec<String>>, UpdateError> {
-        let statement = bound_statement(&*sql.dialect(), &self.table, key, false, " DESC");
-        sql.query(&statement, &[Value::Integer(0)]).await?.into_iter().next().map(key_of).transpose()
     }
 }
 
@@ -100,10 +108,19 @@ impl Batch {
         items: u64,
     ) -> Self {
         let any = vec![String::new(); key.len()];
-        let condition = Range::new(dialect, key, Some(&any), Some(&any)).condition;
+        let lower = after.map_or(any.as_slice(), |after| &any[..after.len().min(any.len())]);
+        let condition = Range::new(dialect, key, Some(lower), &any).condition;
         let range = Range { condition, parameters: values(key, after).chain(values(key, upto)).collect() };
         let owned = |end: Option<&[String]>| end.map(<[String]>::to_vec);
-        Self { key: key.to_vec(), after: owned(after), upto: owned(upto), range, items, next: Next::Finished }
+        Self {
+            key: key.to_vec(),
+            after: owned(after),
+            upto: owned(upto),
+            range,
+            items,
+            next: Next::Finished,
+            notes: Vec::new(),
+        }
     }
 }
 
