@@ -84,9 +84,11 @@ impl Case {
         let columns: String =
             self.key.iter().map(|(name, kind)| format!("{} {kind} not null, ", quoted(name))).collect();
         let primary = if self.unique { format!(", PRIMARY KEY ({key})") } else { String::new() };
+        // Where the key is not unique, another column tells rows apart.
+        let tie = if self.unique { "" } else { " not null primary key" };
         let mut script = format!(
             "DROP TABLE IF EXISTS {table};
-             CREATE TABLE {table} ({columns}number integer, touched integer not null default 0 {primary});"
+             CREATE TABLE {table} ({columns}number integer{tie}, touched integer not null default 0 {primary});"
         );
         if !self.unique {
             script.push_str(&format!("CREATE INDEX walked ON {table} ({key});"));

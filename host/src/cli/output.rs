@@ -9,7 +9,7 @@ use anstream::{stderr, stdout};
 use clap::ColorChoice;
 use clap::builder::styling::{AnsiColor, Style};
 use comfy_table::{ContentArrangement, Table, presets};
-use indicatif::{HumanCount, HumanDuration};
+use indicatif::{HumanCount, HumanDuration, MultiProgress};
 use serde::Serialize;
 
 use super::error::CliError;
@@ -66,11 +66,15 @@ fn escaped(text: &str, escapes: impl Fn(char) -> bool) -> String {
     shown
 }
 
-/// True for what moves a terminal's cursor, breaks a line, or turns the order of what is shown around: controls, and of
-/// Unicode's format characters the separators of lines and those that set the direction of writing.
+/// True for what moves a terminal's cursor, breaks a line, turns the order of what is shown around or cannot be seen:
+/// controls, separators of lines, and Unicode's invisible format characters.
 fn is_obeyed(character: char) -> bool {
     character.is_control()
-        || matches!(character, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+        || matches!(
+            character,
+            '\u{ad}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}'
+                | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}'
+        )
 }
 
 /// Prints a result.
@@ -140,6 +144,16 @@ pub(super) fn line(text: &str) {
     }
     // There is nowhere left to tell that standard error is gone.
     let _ = writeln!(stderr().lock(), "{text}");
+}
+
+/// Writes a line to standard error while progress bars may be shown there. The log takes them away by itself, and would wait
+/// for ever for a lock on them that is held here.
+pub(super) fn line_beside(bars: &MultiProgress, text: &str) {
+    if is_logged() {
+        line(text);
+    } else {
+        bars.suspend(|| line(text));
+    }
 }
 
 /// A table without borders, under these headings.

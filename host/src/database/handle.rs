@@ -14,6 +14,7 @@ use crate::scheduler::database::{
     Activity, AlreadyQueued, Begin, Database, Failure, Holder, LeaseAttempt, NewRow, Pause, Queue, Record, Remark,
     Session,
 };
+use crate::update::Opening;
 use crate::update::sql::{Dialect, ErrorClass, Sql, SqlError};
 
 /// How often the history is looked through for old iterations.
@@ -45,8 +46,8 @@ pub(crate) trait Driver: Send + Sync + 'static {
     /// See [`Database::obstacle`]; without the retry.
     async fn obstacle(&self) -> Result<Option<String>, SqlError>;
 
-    /// See [`Database::begin`]; without the retry.
-    async fn begin(&self, update_name: &str, progress: &str) -> Result<Begin, SqlError>;
+    /// See [`Database::begin_as`]; without the retry.
+    async fn begin(&self, update_name: &str, progress: &str, opening: Opening) -> Result<Begin, SqlError>;
 
     /// See [`Database::session`]; without the retry.
     async fn session(&self) -> Result<Box<dyn Session>, SqlError>;
@@ -225,7 +226,11 @@ impl<D: Driver> Database for Handle<D> {
     }
 
     async fn begin(&self, update_name: &str, progress: &str) -> Result<Begin, SqlError> {
-        retried!(self.driver.begin(update_name, progress).await)
+        self.begin_as(update_name, progress, Opening::Snapshot).await
+    }
+
+    async fn begin_as(&self, update_name: &str, progress: &str, opening: Opening) -> Result<Begin, SqlError> {
+        retried!(self.driver.begin(update_name, progress, opening).await)
     }
 
     async fn session(&self) -> Result<Box<dyn Session>, SqlError> {

@@ -136,7 +136,7 @@ impl Attempt<'_> {
 
     async fn begin(&mut self) -> Result<Box<dyn Transaction>, Trouble> {
         let (database, row) = (self.database, self.row);
-        let begun = self.waits.begin.until(database.begin(&row.update_name, &row.progress));
+        let begun = self.waits.begin.until(database.begin_as(&row.update_name, &row.progress, self.handler.opening()));
         match answered(begun, self.control, self.shutdown_grace, self.lease).await?? {
             Begin::Ready(transaction) => Ok(transaction),
             Begin::Moved(progress) => Err(Trouble::Moved { gone: progress.is_none() }),

@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use crate::controller::ShadowReport;
+use crate::update::Opening;
 use crate::update::sql::{Dialect, Sql, SqlError};
 
 /// A database whose queue is worked on.
@@ -65,6 +66,15 @@ pub trait Database: Send + Sync {
     /// # Errors
     /// Whatever the database says.
     async fn begin(&self, update_name: &str, progress: &str) -> Result<Begin, SqlError>;
+
+    /// As [`Database::begin`], with the transaction opened as a handler needs it.
+    ///
+    /// # Errors
+    /// Whatever the database says.
+    async fn begin_as(&self, update_name: &str, progress: &str, opening: Opening) -> Result<Begin, SqlError> {
+        let _ = opening;
+        self.begin(update_name, progress).await
+    }
 
     /// A session for statements that no transaction can hold, without a statement timeout. While it is in use none
     /// of this host's other connections keeps a transaction open.

@@ -87,6 +87,7 @@ impl Handler for Batch {
                 batch_size: budget.items,
                 resumed: batch.after.is_some(),
             };
+            sql.expect_foreign();
             for statement in self.statements() {
                 let rendered = placeholder::render(statement, &*dialect, &bounds);
                 sql.execute(&rendered.sql, &rendered.parameters).await?;

@@ -46,6 +46,8 @@ impl fmt::Display for ConstraintKind {
 /// A constraint of a table.
 pub(super) struct Constraint {
     pub(super) kind: ConstraintKind,
+    /// True where it speaks of the table's own rows, and not of those of tables that inherit from it (PostgreSQL).
+    pub(super) only: bool,
     /// True where the database vouches for every row (PostgreSQL's `convalidated`).
     validated: bool,
     /// The condition that a row which breaks it meets, in a statement that calls the table by its own name: a CHECK may

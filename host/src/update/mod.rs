@@ -95,6 +95,19 @@ impl Mode {
     }
 }
 
+/// How the transaction of a batch is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Opening {
+    /// All statements see the same rows: what others commit meanwhile makes the batch fail and be done again.
+    #[default]
+    Snapshot,
+    /// Each statement sees what is committed by then: for statements that lock tables before they read (PostgreSQL).
+    AfterLocks,
+    /// Tables are dropped and renamed, and rows that refer to them are left alone; what refers to nothing afterwards is
+    /// an error (SQLite).
+    Rebuild,
+}
+
 /// How much a handler may do in one call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Budget {
@@ -150,6 +163,11 @@ pub trait Handler: Send + Sync {
     /// # Errors
     /// [`UpdateError::Progress`] where the progress has a shape that this handler never wrote.
     fn mode(&self, progress: &Progress) -> Result<Mode, UpdateError>;
+
+    /// How the transaction is to be opened.
+    fn opening(&self) -> Opening {
+        Opening::Snapshot
+    }
 
     /// Does a slice of a batch, or the whole of a one-shot, inside the batch's transaction. The host may call it
     /// several times for one batch, each time with the progress that the last call returned.

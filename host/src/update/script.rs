@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use super::plan::{Draft, Planned};
 use super::sql::{ErrorClass, Sql, System};
 use super::walk::{self, one_line};
-use super::{Budget, Handler, Mode, Plan, Problem, Progress, Step, UpdateError, scan};
+use super::{Budget, Handler, Mode, Opening, Plan, Problem, Progress, Step, UpdateError, scan};
 
 /// A script to be executed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,6 +38,23 @@ impl Handler for Script {
         Ok(Mode::OneShot)
     }
 
+    fn opening(&self) -> Opening {
+        let statements = scan::statements(&self.definition.sql, self.system);
+        let begins = |statement: &&str, word: &str| {
+            scan::code(statement, self.system).first().is_some_and(|first| first.is(word))
+        };
+        let rebuilds = |statement: &&str| {
+            let code = scan::code(statement, self.system);
+            let is = |at: usize, word: &str| code.get(at).is_some_and(|token| token.is(word));
+            is(0, "drop") && is(1, "table") || is(0, "alter") && code.iter().any(|token| token.is("rename"))
+        };
+        match self.system {
+            System::Postgres if statements.iter().any(|statement| begins(statement, "lock")) => Opening::AfterLocks,
+            System::Sqlite if statements.iter().any(rebuilds) => Opening::Rebuild,
+            _ => Opening::Snapshot,
+        }
+    }
+
     async fn run(&self, sql: &mut dyn Sql, progress: &Progress, _budget: Budget) -> Result<Step, UpdateError> {
         accept(progress)?;
         let statements = scan::statements(&self.definition.sql, self.system);
@@ -49,6 +66,7 @@ impl Handler for Script {
             // A one-shot takes what it takes; a lock that it waits for still has its limit.
             sql.execute("SET LOCAL statement_timeout = 0", &[]).await?;
         }
+        sql.expect_foreign();
         sql.script(&self.definition.sql).await?;
         Ok(Step::finished(1))
     }
@@ -136,7 +154,7 @@ pub(super) fn out_of_place(statement: &str, system: System) -> Option<Problem> {
         System::Sqlite if first(&["attach", "detach"]) => alone("ATTACH and DETACH", by_hand),
         System::Sqlite if is(0, "pragma") && (is(1, "foreign_keys") || is(1, "journal_mode")) => Some(problem(
             &format!("{} does nothing in a transaction, and this would run in one", one_line(statement)),
-            "leave it out; PRAGMA defer_foreign_keys puts foreign keys off until the end",
+            "leave it out: a script that drops or renames a table runs without foreign keys, which are checked at its end",
         )),
         _ => None,
     }

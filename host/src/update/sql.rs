@@ -85,6 +85,10 @@ pub trait Sql: Send {
     /// # Errors
     /// Whatever the database says, classified.
     async fn script(&mut self, sql: &str) -> Result<(), SqlError>;
+
+    /// Says that statements follow which the host did not write, and which may leave settings, roles or temporary tables
+    /// behind: after this transaction the session is made what it was.
+    fn expect_foreign(&mut self) {}
 }
 
 /// How a database writes what the databases write differently, and how it is asked about itself.

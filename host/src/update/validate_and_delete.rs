@@ -107,7 +107,7 @@ impl ValidateAndDelete {
 
     async fn delete(&self, sql: &mut dyn Sql, walked: &Progress, budget: Budget) -> Result<Step, UpdateError> {
         let constraint = self.constraint(sql).await?;
-        let batch = self.walk.batch(sql, walked, budget).await?;
+        let batch = self.walk.over(constraint.only).batch(sql, walked, budget).await?;
         if batch.items > 0 {
             let statement = self.statement(&*sql.dialect(), &constraint, &batch);
             sql.execute(&statement, batch.parameters()).await?;
@@ -136,14 +136,14 @@ impl ValidateAndDelete {
         constraint: &Constraint,
     ) -> Result<Plan, UpdateError> {
         let drafts = |dialect: &dyn Dialect, batch: &Batch| self.drafts(dialect, constraint, batch);
-        let mut plan = self.walk.plan(sql, walked, budget, drafts).await?;
+        let mut plan = self.walk.over(constraint.only).plan(sql, walked, budget, drafts).await?;
         plan.warnings = plan.warnings.into_iter().map(of_this_kind).collect();
         Ok(plan)
     }
 
     /// The DELETE of a batch's rows that break the constraint.
     fn statement(&self, dialect: &dyn Dialect, constraint: &Constraint, batch: &Batch) -> String {
-        let table = dialect.table(&self.definition.table);
+        let table = self.walk.over(constraint.only).source(dialect);
         format!("DELETE FROM {table}{}", batch.clause(Some(&constraint.violation)))
     }
 }

@@ -179,7 +179,7 @@ fn shutdown(bars: MultiProgress, keys: Arc<Unechoed>) -> io::Result<impl Future<
             _ = interrupt.recv() => "interrupted",
             _ = terminate.recv() => "told to terminate",
         };
-        bars.suspend(|| output::line(&format!("{first}: ending the batches that run; once more to end at once")));
+        output::line_beside(&bars, &format!("{first}: ending the batches that run; once more to end at once"));
         tokio::spawn(async move {
             tokio::select! {
                 _ = interrupt.recv() => {}

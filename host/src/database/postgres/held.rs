@@ -51,7 +51,7 @@ impl Held {
     }
 
     /// Begins a transaction and executes a query in it, in one trip to the server.
-    pub(super) async fn begin_with(&mut self, sql: &str, values: &[Value]) -> Result<Vec<Row>, SqlError> {
+    pub(super) async fn begin_with(&mut self, begin: &str, sql: &str, values: &[Value]) -> Result<Vec<Row>, SqlError> {
         let connection = Arc::clone(&self.connection);
         self.request(async {
             // Prepared beforehand, so that nothing stands between the two.
@@ -61,7 +61,7 @@ impl Held {
         self.stage = Stage::Transaction;
         let connection = Arc::clone(&self.connection);
         self.request(async {
-            let (begun, rows) = join(connection.script("begin"), connection.query(sql, values, true)).await;
+            let (begun, rows) = join(connection.script(begin), connection.query(sql, values, true)).await;
             begun?;
             rows
         })
@@ -97,6 +97,7 @@ impl Held {
         let connection = Arc::clone(&self.connection);
         self.request(async { connection.script(statement).await }).await?;
         self.stage = Stage::Clean;
+        self.first_error = None;
         Ok(())
     }
 
@@ -290,6 +291,10 @@ impl Session for Held {
 /// The open transaction of a batch.
 pub(super) struct Batch {
     pub(super) held: Held,
+    /// True where statements that the host did not write were executed.
+    pub(super) foreign: bool,
+    /// Makes the session what the host made it, whatever statements of others did to it.
+    pub(super) tidied: String,
     pub(super) update_name: String,
     /// Writes the progress: parameter 1 is the update's name, parameter 2 the progress.
     pub(super) write: String,
@@ -314,12 +319,33 @@ impl Sql for Batch {
     async fn script(&mut self, sql: &str) -> Result<(), SqlError> {
         self.held.script(sql).await
     }
+
+    fn expect_foreign(&mut self) {
+        self.foreign = true;
+    }
+}
+
+impl Batch {
+    /// Undoes in the transaction what statements of others did to the session, so that the progress is written where the
+    /// host means to write it, and no later batch meets their settings.
+    async fn tidy(&mut self) -> Result<(), SqlError> {
+        let open = "select current_setting('tidegate.batch', true)";
+        let rows = self.held.query(open, &[]).await?;
+        if rows.first().and_then(|row| row.first()).and_then(Value::as_text) != Some("open") {
+            return Err(row_vanished(&self.update_name));
+        }
+        let tidied = format!("{}; select set_config('tidegate.batch', 'open', true)", self.tidied);
+        self.held.script(&tidied).await
+    }
 }
 
 #[async_trait]
 impl Transaction for Batch {
     async fn commit(mut self: Box<Self>, progress: Option<&str>) -> Result<(), SqlError> {
         const DIVISION_BY_ZERO: &str = "22012";
+        if self.foreign {
+            self.tidy().await?;
+        }
         let mut values = vec![Value::from(self.update_name.as_str())];
         let sql = match progress {
             Some(progress) => {

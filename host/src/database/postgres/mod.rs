@@ -33,6 +33,7 @@ use crate::database::handle::{self, Control};
 use crate::database::tables::Tables;
 use crate::database::{OpenError, Options, PostgresOptions};
 use crate::scheduler::database::{Begin, Holder, LeaseAttempt, Remark, Session};
+use crate::update::Opening;
 use crate::update::sql::{Dialect, Sql as _, SqlError, Value};
 
 /// One database of a PostgreSQL server.
@@ -105,13 +106,14 @@ impl Driver {
     }
 }
 
-/// The settings of every session. Texts have to say the same whatever a role or a database has been set to. That a
+/// The settings of every session. A policy that would hide rows is an error: an update must not leave out in silence what
+/// a definition speaks of. Texts have to say the same whatever a role or a database has been set to. That a
 /// server looks after its client while a statement runs is known to version 14 and later, on most systems.
 fn settings(options: &PostgresOptions) -> String {
     format!(
         "set lock_timeout = {}; set statement_timeout = {}; set idle_in_transaction_session_timeout = {}; \
          set datestyle = 'ISO'; set intervalstyle = 'postgres'; set extra_float_digits = 3; set bytea_output = 'hex'; \
-         set standard_conforming_strings = on; \
+         set standard_conforming_strings = on; set row_security = off; \
          do $$ begin perform set_config('client_connection_check_interval', '2000', false); \
          exception when others then null; end $$",
         options.lock_timeout.as_millis(),
@@ -170,9 +172,22 @@ impl handle::Driver for Driver {
         Ok(rows.first().and_then(|row| row.first()).and_then(Value::as_text).map(str::to_owned))
     }
 
-    async fn begin(&self, update_name: &str, progress: &str) -> Result<Begin, SqlError> {
+    async fn begin(&self, update_name: &str, progress: &str, opening: Opening) -> Result<Begin, SqlError> {
+        const SERIALIZATION_FAILURE: &str = "40001";
         let mut held = self.take(&self.batch, &self.holder, Role::Batch).await?;
-        let rows = held.begin_with(&self.tables.lock_row(), &[update_name.into()]).await?;
+        let begin = match opening {
+            Opening::Snapshot | Opening::Rebuild => "begin isolation level repeatable read",
+            Opening::AfterLocks => "begin isolation level read committed",
+        };
+        let lock = self.tables.lock_row();
+        let rows = match held.begin_with(begin, &lock, &[update_name.into()]).await {
+            // Somebody committed a change to the row while we waited for it: it is read anew.
+            Err(error) if error.code.as_deref() == Some(SERIALIZATION_FAILURE) => {
+                held.end("rollback").await?;
+                held.begin_with(begin, &lock, &[update_name.into()]).await?
+            }
+            begun => begun?,
+        };
         let found = match rows.into_iter().next().and_then(|row| row.into_iter().next()) {
             None => None,
             Some(Value::Text(text)) => Some(text),
@@ -182,9 +197,15 @@ impl handle::Driver for Driver {
             held.end("rollback").await?;
             return Ok(Begin::Moved(found));
         }
+        let application_name = held.connection().application_name().to_owned();
         Ok(Begin::Ready(Box::new(Batch {
             held,
+            foreign: false,
             update_name: update_name.to_owned(),
+            tidied: format!(
+                "reset session authorization; reset role; reset all; discard temp; {}; set application_name = '{}'",
+                self.settings, application_name
+            ),
             write: self.tables.write_locked_row(),
             delete: self.tables.delete_locked_row(),
         })))

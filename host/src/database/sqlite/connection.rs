@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::FutureExt as _;
+use rusqlite::config::DbConfig;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{CachedStatement, OpenFlags};
 use tokio::sync::OwnedMutexGuard;
@@ -92,6 +93,9 @@ impl Connection {
 fn set_up(sqlite: &rusqlite::Connection, jobs: Arc<Jobs>, busy_timeout: Duration) -> rusqlite::Result<()> {
     sqlite.busy_timeout(busy_timeout)?;
     sqlite.set_prepared_statement_cache_capacity(CACHED_STATEMENTS);
+    // A name in double quotes that nothing bears is an error, and no text: a misspelt column would choose other rows.
+    sqlite.set_db_config(DbConfig::SQLITE_DBCONFIG_DQS_DML, false)?;
+    sqlite.set_db_config(DbConfig::SQLITE_DBCONFIG_DQS_DDL, false)?;
     // As Synapse does: an update must not leave behind what the application's foreign keys forbid.
     sqlite.pragma_update(None, "foreign_keys", true)?;
     let ended = Arc::clone(&jobs);
@@ -134,7 +138,9 @@ pub(super) type Slot = Arc<tokio::sync::Mutex<Option<Connection>>>;
 pub(super) struct Held {
     connection: Connection,
     /// Holding it keeps everybody else out.
-    _turn: OwnedMutexGuard<Option<Connection>>,
+    turn: OwnedMutexGuard<Option<Connection>>,
+    /// True where statements that the host did not write may have changed the connection: nobody uses it after us.
+    foreign: bool,
     /// The number of the job that runs for us; 0 where none does.
     in_hand: Arc<AtomicU64>,
     /// Within a transaction: how many had ended when it began.
@@ -153,7 +159,15 @@ impl Held {
             Some(connection) => connection.clone(),
             None => turn.insert(Connection::open(path, busy_timeout).await?).clone(),
         };
-        Ok(Self { connection, _turn: turn, in_hand: Arc::default(), transaction: None, broken: None, ended: false })
+        Ok(Self {
+            connection,
+            turn,
+            foreign: false,
+            in_hand: Arc::default(),
+            transaction: None,
+            broken: None,
+            ended: false,
+        })
     }
 
     /// Runs a job within the transaction, where there is one: never after that was ended behind our back.
@@ -227,6 +241,18 @@ impl Held {
         Ok(())
     }
 
+    /// Turns foreign keys off for the transaction that follows, and says which rows refer to nothing now.
+    pub(super) async fn without_foreign_keys(&mut self) -> Result<Vec<Row>, SqlError> {
+        self.foreign = true;
+        self.script("PRAGMA foreign_keys = OFF").await?;
+        self.query(DANGLING, &[]).await
+    }
+
+    /// See [`Sql::expect_foreign`]: the connection is closed once it is handed back.
+    pub(super) fn expect_foreign(&mut self) {
+        self.foreign = true;
+    }
+
     /// Rolls back and waits for it.
     pub(super) async fn rollback(mut self) -> Result<(), SqlError> {
         self.transaction = None;
@@ -246,6 +272,10 @@ impl Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
+        if self.foreign {
+            // Whoever comes next opens another.
+            *self.turn = None;
+        }
         if self.ended {
             return;
         }
@@ -254,6 +284,10 @@ impl Drop for Held {
         self.connection.send(|sqlite| roll_back(sqlite));
     }
 }
+
+/// How many rows of each table refer to nothing, by the table that they refer to.
+pub(super) const DANGLING: &str = "SELECT \"table\" || ', ' || parent || ', ' || count(*) FROM pragma_foreign_key_check \
+                                   GROUP BY \"table\", parent";
 
 /// Leaves any transaction: ours, or one that a script left open.
 fn roll_back(sqlite: &rusqlite::Connection) {

@@ -24,6 +24,7 @@ use crate::database::handle::{self, Control};
 use crate::database::tables::{self, Tables};
 use crate::database::{DEFAULT_QUEUE_TABLE, Options};
 use crate::scheduler::database::{Begin, Holder, Interrupt, LeaseAttempt, Remark, Session, Transaction};
+use crate::update::Opening;
 use crate::update::sql::{Dialect, ErrorClass, Row, Sql, SqlError, System, Value};
 
 /// One SQLite database file.
@@ -124,8 +125,12 @@ impl handle::Driver for Driver {
         }
     }
 
-    async fn begin(&self, update_name: &str, progress: &str) -> Result<Begin, SqlError> {
+    async fn begin(&self, update_name: &str, progress: &str, opening: Opening) -> Result<Begin, SqlError> {
         let mut held = self.take().await?;
+        let dangling = match opening {
+            Opening::Rebuild => Some(held.without_foreign_keys().await?),
+            Opening::Snapshot | Opening::AfterLocks => None,
+        };
         let select = self.tables.select_progress("?1");
         let name = Value::from(update_name);
         let rows = held.begin_with(move |sqlite| connection::query(sqlite, &select, &[name])).await?;
@@ -139,7 +144,12 @@ impl handle::Driver for Driver {
             held.rollback().await?;
             return Ok(Begin::Moved(found));
         }
-        Ok(Begin::Ready(Box::new(Batch { held, tables: self.tables.clone(), update_name: update_name.to_owned() })))
+        Ok(Begin::Ready(Box::new(Batch {
+            held,
+            tables: self.tables.clone(),
+            update_name: update_name.to_owned(),
+            dangling,
+        })))
     }
 
     async fn session(&self) -> Result<Box<dyn Session>, SqlError> {
@@ -167,6 +177,8 @@ struct Batch {
     held: Held,
     tables: Tables,
     update_name: String,
+    /// Where foreign keys are off: the rows that referred to nothing before, by table and parent.
+    dangling: Option<Vec<Row>>,
 }
 
 #[async_trait]
@@ -186,11 +198,25 @@ impl Sql for Batch {
     async fn script(&mut self, sql: &str) -> Result<(), SqlError> {
         self.held.script(sql).await
     }
+
+    fn expect_foreign(&mut self) {
+        self.held.expect_foreign();
+    }
 }
 
 #[async_trait]
 impl Transaction for Batch {
     async fn commit(mut self: Box<Self>, progress: Option<&str>) -> Result<(), SqlError> {
+        if let Some(before) = &self.dangling {
+            let after = self.held.query(connection::DANGLING, &[]).await?;
+            let new = after.iter().find(|row| !before.contains(row));
+            if let Some(text) = new.and_then(|row| row.first()).and_then(Value::as_text) {
+                return Err(SqlError::permanent(format!(
+                    "the script would leave rows that refer to nothing (table, parent and number: {text}): keep the rows that \
+                     others refer to"
+                )));
+            }
+        }
         let name = Value::from(self.update_name.as_str());
         let (sql, values) = match progress {
             Some(progress) => (self.tables.update_progress("?1", "?2"), vec![name, progress.into()]),

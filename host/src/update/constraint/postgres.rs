@@ -8,11 +8,13 @@ use crate::update::sql::{Dialect, Sql, SqlError, TableName, Value};
 /// all of its columns must be NULL where one is, and its identity.
 const FIND: &str = "\
 SELECT c.contype::text, c.convalidated::int, pg_get_expr(c.conbin, c.conrelid),
-       (pg_get_expr(c.conbin, c.conrelid) = format('(%I IS NOT NULL)', a.attname))::int,
+       coalesce(pg_get_expr(c.conbin, c.conrelid) = format('(%I IS NOT NULL)', a.attname), false)::int,
        a.attname::text,
        CASE WHEN p.relkind <> 'p' THEN 'ONLY ' ELSE '' END || c.confrelid::regclass,
-       (c.confmatchtype = 'f')::int, c.oid::text
+       (c.confmatchtype = 'f')::int, c.oid::text,
+       (t.relkind = 'r' AND (c.connoinherit OR c.contype = 'f'))::int
 FROM pg_constraint AS c
+JOIN pg_class AS t ON t.oid = c.conrelid
 LEFT JOIN pg_attribute AS a ON a.attrelid = c.conrelid AND a.attnum = c.conkey[1]
 LEFT JOIN pg_class AS p ON p.oid = c.confrelid
 WHERE c.conrelid = to_regclass($1::text) AND c.conname = $2::text";
@@ -65,7 +67,7 @@ pub(super) async fn find(sql: &mut dyn Sql, table: &TableName, name: &str) -> Re
         other => return Ok(Found::Other(word(other).to_owned())),
     };
     let validated = integer(&row, 1) != 0;
-    Ok(Found::Constraint(Constraint { kind, validated, violation, foreign_key: None }))
+    Ok(Found::Constraint(Constraint { kind, only: integer(&row, 8) != 0, validated, violation, foreign_key: None }))
 }
 
 /// The statement that has PostgreSQL look at every row.

@@ -43,7 +43,7 @@ pub(super) async fn find(sql: &mut dyn Sql, table: &TableName, name: &str) -> Re
             None => return Ok(Found::Missing(Vec::new())),
         },
     };
-    Ok(Found::Constraint(Constraint { kind, validated: false, violation, foreign_key }))
+    Ok(Found::Constraint(Constraint { kind, only: false, validated: false, violation, foreign_key }))
 }
 
 /// A CHECK that says but `column IS NOT NULL` or `column NOT NULL` is what PostgreSQL has for NOT NULL.
