@@ -7,6 +7,7 @@ mod postgres;
 mod problems;
 mod program;
 mod replaced;
+mod schemas;
 mod statements;
 mod subject;
 mod walk;

@@ -89,7 +89,6 @@ impl Subject {
         session.as_sql().script(sql).await.map_err(|error| error.to_string())
     }
 
-    /// What `check` says of a handler.
     /// The errors that `check` finds.
     pub async fn problems(&self, handler: &dyn Handler) -> String {
         let mut session = self.database.inspect().await.unwrap();
@@ -130,7 +129,8 @@ impl Subject {
                 step
             }
             Mode::Batched | Mode::OneShot => {
-                let Begin::Ready(mut transaction) = self.database.begin(UPDATE, &text).await? else {
+                let Begin::Ready(mut transaction) = self.database.begin_as(UPDATE, &text, handler.opening()).await?
+                else {
                     panic!("somebody else moved the update");
                 };
                 let mut recorder = Recorder { sql: transaction.as_sql(), statements: &mut driven.statements };
@@ -194,6 +194,10 @@ impl Sql for Recorder<'_> {
     async fn script(&mut self, sql: &str) -> Result<(), SqlError> {
         self.statements.push(sql.to_owned());
         self.sql.script(sql).await
+    }
+
+    fn expect_foreign(&mut self) {
+        self.sql.expect_foreign();
     }
 }
 

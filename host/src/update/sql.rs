@@ -344,8 +344,14 @@ impl SqlError {
     /// What to do about it where the user lacks a right to what was asked; `None` where it is something else.
     pub fn grant_hint(&self) -> Option<&'static str> {
         const INSUFFICIENT_PRIVILEGE: &str = "42501";
-        let lacks_right = self.code.as_deref() == Some(INSUFFICIENT_PRIVILEGE);
-        lacks_right.then_some("grant that to the role in the database's `url`")
+        // PostgreSQL gives the same code to a policy that would hide rows; only the words of the hint depend on this.
+        let hint = match self.message.contains("row-level security") {
+            true => {
+                "let the role bypass the policy (ALTER ROLE … BYPASSRLS), or connect as a role that it does not bind"
+            }
+            false => "grant that to the role in the database's `url`",
+        };
+        (self.code.as_deref() == Some(INSUFFICIENT_PRIVILEGE)).then_some(hint)
     }
 }
 

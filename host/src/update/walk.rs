@@ -117,11 +117,9 @@ impl Walk {
         if found.is_some() && found == after {
             return Err(UpdateError::NoProgress);
         }
-        // Where fewer rows are left than asked for, and where the last one asked for is the last of the walk.
-        let (upto, last) = match found {
-            Some(found) if found != course.end => (found, false),
-            Some(_) | None => (course.end.clone(), true),
-        };
+        // Where fewer rows are left than asked for, the batch is the last.
+        let last = found.is_none();
+        let upto = found.unwrap_or_else(|| course.end.clone());
         if !last {
             self.find_again(sql, &key, &upto).await?;
         }
@@ -135,7 +133,7 @@ impl Walk {
                 Next::Continue(position.into_progress())
             }
         };
-        Ok(Batch { key, after, upto: Some(upto), range, items, next, notes })
+        Ok(Batch { key, after, upto: (items > 0).then_some(upto), range, items, next, notes })
     }
 
     /// What the walk is, where it begins now; `None` where the table has no rows.

@@ -103,7 +103,7 @@ pub(super) fn json(value: &impl Serialize) -> Result<String, Refusal> {
 }
 
 /// The answer with this body, or with this error.
-pub(super) fn of(body: Result<String, Refusal>) -> Response {
+pub(super) fn of(body: Result<String, Refusal>, any_origin: bool) -> Response {
     let (status, body) = match body {
         Ok(body) => (StatusCode::OK, body),
         Err(Refusal { status, errcode, error, soft_logout }) => {
@@ -116,21 +116,23 @@ pub(super) fn of(body: Result<String, Refusal>) -> Response {
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, no-store, must-revalidate"));
-    allow_origins(headers);
+    allow_origins(headers, any_origin);
     response
 }
 
 /// What a browser asks before it lets a page send the request proper.
-pub(super) fn preflight() -> Response {
+pub(super) fn preflight(any_origin: bool) -> Response {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::NO_CONTENT;
-    allow_origins(response.headers_mut());
+    allow_origins(response.headers_mut(), any_origin);
     response
 }
 
-/// Synapse's: any page may ask, since no cookie counts here.
-fn allow_origins(headers: &mut HeaderMap) {
-    headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+/// Synapse's, since no cookie counts here; the origins only where `any_origin` says so.
+fn allow_origins(headers: &mut HeaderMap, any_origin: bool) {
+    if any_origin {
+        headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+    }
     let methods = HeaderValue::from_static("GET, HEAD, POST, PUT, DELETE, OPTIONS");
     headers.insert(ACCESS_CONTROL_ALLOW_METHODS, methods);
     let allowed = HeaderValue::from_static("X-Requested-With, Content-Type, Authorization, Date");

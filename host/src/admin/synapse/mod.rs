@@ -36,7 +36,8 @@ pub(super) async fn elsewhere(request: Request) -> Response {
     body::discard(body.into_data_stream()).await;
     let path = percent_decode_str(parts.uri.path()).decode_utf8_lossy();
     if path.trim_start_matches('/').starts_with("_synapse") {
-        return answer::of(Err(Refusal::unknown_path()));
+        // There is nothing to read in it.
+        return answer::of(Err(Refusal::unknown_path()), true);
     }
     StatusCode::NOT_FOUND.into_response()
 }
@@ -74,9 +75,16 @@ async fn handle(extract::State(state): extract::State<State>, request: Request) 
     let (parts, body) = request.into_parts();
     if parts.method == Method::OPTIONS {
         body::discard(body.into_data_stream()).await;
-        return answer::preflight();
+        return answer::preflight(any_origin(&state));
     }
-    answer::of(answered(&state, &parts, body).await)
+    let answered = answered(&state, &parts, body).await;
+    answer::of(answered, any_origin(&state))
+}
+
+/// Whether pages of any origin may read the answers, as with Synapse: only where a token is asked for, since a page has
+/// none. Without tokens any page in a browser on this machine could read what the host does.
+fn any_origin(state: &State) -> bool {
+    !state.live().access.is_without_tokens()
 }
 
 /// The body of an answer.
