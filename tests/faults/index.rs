@@ -75,7 +75,7 @@ on_both! {
         assert_eq!(host.end(Duration::from_secs(60)).await, 3, "{}", host.said());
         let words = place.either(
             "UNIQUE constraint failed: items.touched (2 times)",
-            "could not create unique index \"items_touched\"; detail: Key (touched)=(0) is duplicated. (2 times)",
+            "could not create unique index \"items_touched\"",
         );
         let (status, _) = folder.tidegate(&["status"]).await;
         assert!(status.contains("quarantined") && status.contains(words), "{status}");

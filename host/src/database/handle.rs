@@ -226,7 +226,7 @@ impl<D: Driver> Database for Handle<D> {
     }
 
     async fn begin(&self, update_name: &str, progress: &str) -> Result<Begin, SqlError> {
-        self.begin_as(update_name, progress, Opening::Snapshot).await
+        self.begin_as(update_name, progress, Opening::default()).await
     }
 
     async fn begin_as(&self, update_name: &str, progress: &str, opening: Opening) -> Result<Begin, SqlError> {

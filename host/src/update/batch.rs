@@ -7,7 +7,7 @@ use super::placeholder::{self, Bounds};
 use super::plan::Draft;
 use super::sql::{Dialect, Estimate, Right, Sql, System, TableName};
 use super::walk::{self, Walk};
-use super::{Budget, Handler, Mode, Plan, Problem, Progress, Step, UpdateError, scan};
+use super::{Budget, Handler, Mode, Opening, Plan, Problem, Progress, Step, UpdateError, scan};
 
 /// What is done for each batch of a walk.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,6 +70,10 @@ impl Handler for Batch {
     fn mode(&self, progress: &Progress) -> Result<Mode, UpdateError> {
         self.walk.accept(progress)?;
         Ok(Mode::Batched)
+    }
+
+    fn opening(&self) -> Opening {
+        Opening::Snapshot
     }
 
     async fn run(&self, sql: &mut dyn Sql, progress: &Progress, budget: Budget) -> Result<Step, UpdateError> {

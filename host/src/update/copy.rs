@@ -10,7 +10,7 @@ use serde_json::Value as Json;
 use super::sql::{Dialect, Estimate, Right, Sql, System, TableName, Value};
 use super::walk::plan::check_rights;
 use super::walk::{self, Batch, Names, Walk};
-use super::{Budget, Handler, Mode, Next, Plan, Problem, Progress, Step, UpdateError};
+use super::{Budget, Handler, Mode, Next, Opening, Plan, Problem, Progress, Step, UpdateError};
 
 /// What a copy copies, and where to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -172,6 +172,10 @@ impl Handler for Copy {
     fn mode(&self, progress: &Progress) -> Result<Mode, UpdateError> {
         self.walk.accept(&apart(progress)?.0)?;
         Ok(Mode::Batched)
+    }
+
+    fn opening(&self) -> Opening {
+        Opening::Snapshot
     }
 
     async fn run(&self, sql: &mut dyn Sql, progress: &Progress, budget: Budget) -> Result<Step, UpdateError> {

@@ -98,11 +98,11 @@ impl Mode {
 /// How the transaction of a batch is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Opening {
-    /// All statements see the same rows: what others commit meanwhile makes the batch fail and be done again.
+    /// Each statement sees what is committed by then: for one statement, and for those that lock tables before they read.
     #[default]
+    EachStatement,
+    /// All statements see the same rows: what others commit meanwhile makes the batch fail and be done again (PostgreSQL).
     Snapshot,
-    /// Each statement sees what is committed by then: for statements that lock tables before they read (PostgreSQL).
-    AfterLocks,
     /// Tables are dropped and renamed, and rows that refer to them are left alone; what refers to nothing afterwards is
     /// an error (SQLite).
     Rebuild,
@@ -166,7 +166,7 @@ pub trait Handler: Send + Sync {
 
     /// How the transaction is to be opened.
     fn opening(&self) -> Opening {
-        Opening::Snapshot
+        Opening::default()
     }
 
     /// Does a slice of a batch, or the whole of a one-shot, inside the batch's transaction. The host may call it

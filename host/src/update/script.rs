@@ -49,7 +49,7 @@ impl Handler for Script {
             is(0, "drop") && is(1, "table") || is(0, "alter") && code.iter().any(|token| token.is("rename"))
         };
         match self.system {
-            System::Postgres if statements.iter().any(|statement| begins(statement, "lock")) => Opening::AfterLocks,
+            System::Postgres if statements.iter().any(|statement| begins(statement, "lock")) => Opening::EachStatement,
             System::Sqlite if statements.iter().any(rebuilds) => Opening::Rebuild,
             _ => Opening::Snapshot,
         }

@@ -177,16 +177,15 @@ impl handle::Driver for Driver {
         let mut held = self.take(&self.batch, &self.holder, Role::Batch).await?;
         let begin = match opening {
             Opening::Snapshot | Opening::Rebuild => "begin isolation level repeatable read",
-            Opening::AfterLocks => "begin isolation level read committed",
+            Opening::EachStatement => "begin isolation level read committed",
         };
         let lock = self.tables.lock_row();
-        let rows = match held.begin_with(begin, &lock, &[update_name.into()]).await {
-            // Somebody committed a change to the row while we waited for it: it is read anew.
-            Err(error) if error.code.as_deref() == Some(SERIALIZATION_FAILURE) => {
-                held.end("rollback").await?;
-                held.begin_with(begin, &lock, &[update_name.into()]).await?
+        let rows = loop {
+            match held.begin_with(begin, &lock, &[update_name.into()]).await {
+                // Somebody committed a change to the row while we waited for it: it is read anew.
+                Err(error) if error.code.as_deref() == Some(SERIALIZATION_FAILURE) => held.end("rollback").await?,
+                begun => break begun?,
             }
-            begun => begun?,
         };
         let found = match rows.into_iter().next().and_then(|row| row.into_iter().next()) {
             None => None,

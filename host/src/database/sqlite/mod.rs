@@ -129,7 +129,7 @@ impl handle::Driver for Driver {
         let mut held = self.take().await?;
         let dangling = match opening {
             Opening::Rebuild => Some(held.without_foreign_keys().await?),
-            Opening::Snapshot | Opening::AfterLocks => None,
+            Opening::Snapshot | Opening::EachStatement => None,
         };
         let select = self.tables.select_progress("?1");
         let name = Value::from(update_name);
