@@ -101,7 +101,7 @@ async fn a_deadlock() {
         other
     };
     let end = async |other: Arc<tokio_postgres::Client>| other.batch_execute("rollback").await.unwrap();
-    endures(place, &folder, ("deadlock detected; detail: ", 1), deadlock, end).await;
+    endures(place, &folder, ("deadlock detected", 1), deadlock, end).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
