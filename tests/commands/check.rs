@@ -183,7 +183,7 @@ on_both! {
 /// The systems' own words for the same.
 const NOT_NULL: &[(&str, &str)] = &[
     (r"NOT NULL constraint failed: items\.touched", "[not null]"),
-    (r"null value in column .* detail: Failing row contains \(\d+, null\)\.", "[not null]"),
+    (r"null value in column .* violates not-null constraint", "[not null]"),
 ];
 
 /// What is told, but for the notes.
