@@ -92,6 +92,27 @@ on_both! {
         assert!(first.ended().is_none(), "{}", first.said());
     }
 
+    async fn a_host_ends_at_a_signal_however_it_logs(place: Place) {
+        queue_touch(place, 300).await;
+        let folder = touching(place, "sleep_duration_ms = 86400000", "touched = touched + 1");
+        let logs: [&[&str]; 4] =
+            [&[], &["--log", "debug"], &["--log-format", "json"], &["--log-format", "json", "--log", "trace"]];
+        for log in logs {
+            for signal in ["TERM", "INT"] {
+                let start = || folder.start(&[log, &["run"]].concat());
+                let mut first = start();
+                first.says("working on this database", PATIENCE).await;
+                let mut standby = start();
+                standby.says("standing by", PATIENCE).await;
+                for host in [&mut standby, &mut first] {
+                    host.signal(signal);
+                    assert_eq!(host.end(AT_ONCE).await, 0, "{log:?}, SIG{signal}: {}", host.said());
+                }
+            }
+        }
+        assert_eq!(in_agreement(place).await, Ok((0, true)));
+    }
+
     async fn a_second_signal_ends_the_host_at_once(place: Place) {
         queue_touch(place, 300).await;
         let settings = "sleep_enabled = false\nshutdown_grace_ms = 600000";

@@ -58,7 +58,7 @@ async fn a_deadlock_is_transient() {
         other => panic!("{other:?}"),
     };
     assert_eq!(class(&failed), (ErrorClass::Transient, "40P01"));
-    assert!(failed.detail.is_some() && !failed.message.contains("detail"), "{failed}");
+    assert!(failed.detail.is_some() && !failed.message.contains("detail:"), "{failed}");
     left.commit(None).await.unwrap();
 }
 

@@ -99,6 +99,7 @@ impl Mode {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Opening {
     /// Each statement sees what is committed by then: for one statement, and for those that lock tables before they read.
+    /// Where the database's own default is stricter, that is what counts.
     #[default]
     EachStatement,
     /// All statements see the same rows: what others commit meanwhile makes the batch fail and be done again (PostgreSQL).

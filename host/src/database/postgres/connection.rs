@@ -35,6 +35,8 @@ pub(super) struct Connection {
     application_name: String,
     /// The process that serves it.
     pub(super) backend: i64,
+    /// True where transactions are serializable unless they say otherwise: the database's or the role's own wish.
+    pub(super) serializable: bool,
 }
 
 impl Connection {
@@ -59,7 +61,8 @@ impl Connection {
             let tls = target.tls.clone();
             let application_name = application_name.to_owned();
             let statements = Mutex::default();
-            let mut connection = Self { client, statements, tls, task, end, ended, application_name, backend: 0 };
+            let mut connection =
+                Self { client, statements, tls, task, end, ended, application_name, backend: 0, serializable: false };
             connection.set_up(set_up).await?;
             Ok(connection)
         };
@@ -69,8 +72,11 @@ impl Connection {
 
     async fn set_up(&mut self, script: &str) -> Result<(), SqlError> {
         self.script(script).await?;
-        let backend = self.query("select pg_backend_pid()", &[], false).await?;
-        self.backend = backend.first().and_then(|row| row.first()).and_then(Value::as_integer).unwrap_or(0);
+        let select = "select pg_backend_pid(), current_setting('default_transaction_isolation')";
+        let found = self.query(select, &[], false).await?;
+        let found = found.first().map_or(&[][..], |row| row);
+        self.backend = found.first().and_then(Value::as_integer).unwrap_or(0);
+        self.serializable = found.get(1).and_then(Value::as_text) == Some("serializable");
         Ok(())
     }
 

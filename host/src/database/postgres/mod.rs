@@ -176,8 +176,10 @@ impl handle::Driver for Driver {
         const SERIALIZATION_FAILURE: &str = "40001";
         let mut held = self.take(&self.batch, &self.holder, Role::Batch).await?;
         let begin = match opening {
-            Opening::Snapshot | Opening::Rebuild => "begin isolation level repeatable read",
-            Opening::EachStatement => "begin isolation level read committed",
+            Opening::Snapshot | Opening::Rebuild if !held.connection().serializable => {
+                "begin isolation level repeatable read"
+            }
+            _ => "begin",
         };
         let lock = self.tables.lock_row();
         let rows = loop {

@@ -475,6 +475,8 @@ impl Worker {
         self.note_pause();
         self.note_blocked();
         self.estimate().await;
+        // A shadow may have answered after the last iteration.
+        self.report_controller();
         self.write_activity().await;
         Ok(())
     }
