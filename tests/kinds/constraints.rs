@@ -248,3 +248,33 @@ async fn a_constraint_that_is_not_there_is_named() {
         assert!(error.starts_with("table \"test_constraint\" has no constraint \"the_constraint\"; "), "{error}");
     }
 }
+
+#[tokio::test]
+async fn a_check_that_names_no_column_is_a_constraint_like_any_other() {
+    let subject = Subject::postgres().await;
+    subject
+        .script(
+            "CREATE TABLE whole (id integer primary key, n integer); INSERT INTO whole VALUES (1, 1), (2, NULL), (3, 3);
+             CREATE FUNCTION odd(w whole) RETURNS boolean LANGUAGE sql IMMUTABLE AS 'SELECT w.id % 2 = 1';
+             ALTER TABLE whole ADD CONSTRAINT all_there CHECK (whole IS NOT NULL) NOT VALID;
+             ALTER TABLE whole ADD CONSTRAINT all_odd CHECK (odd(whole)) NOT VALID;
+             ALTER TABLE whole ADD CONSTRAINT none CHECK (true) NO INHERIT NOT VALID",
+        )
+        .await;
+    for constraint in ["all_there", "all_odd"] {
+        let handler = ValidateAndDelete::new(ValidateAndDeleteDefinition {
+            table: table("whole"),
+            constraint: constraint.to_owned(),
+            check: Some(ConstraintKind::Check),
+            unique_columns: names(&["id"]),
+        });
+        subject.drive(&handler, 10).await.unwrap();
+    }
+    let none = ValidateConstraintDefinition { table: table("whole"), constraint: "none".to_owned() };
+    assert_eq!(subject.problems(&ValidateConstraint::new(none.clone())).await, "");
+    subject.drive(&ValidateConstraint::new(none), 10).await.unwrap();
+    assert_eq!(subject.rows("SELECT id FROM whole ORDER BY id").await, ["1", "3"]);
+    let valid =
+        "SELECT count(*) FROM pg_constraint WHERE conrelid = 'whole'::regclass AND contype = 'c' AND convalidated";
+    assert_eq!(subject.value(valid).await, "3");
+}

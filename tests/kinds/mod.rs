@@ -6,6 +6,7 @@ mod create_index;
 mod postgres;
 mod problems;
 mod program;
+mod reach;
 mod replaced;
 mod schemas;
 mod statements;

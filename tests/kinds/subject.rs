@@ -4,18 +4,19 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use tidegate::database::{Options, open};
 use tidegate::scheduler::database::{Begin, Database};
 use tidegate::update::sql::{Dialect, Row, Sql, SqlError, System, TableName, Value};
 use tidegate::update::{Budget, Handler, Mode, Next, Progress, UpdateError};
 
-use crate::support::place::{Place, row};
+use crate::support::place::{Place, holder, row};
 
 pub const UPDATE: &str = "the update";
 
 pub struct Subject {
     pub system: System,
     pub database: Arc<dyn Database>,
-    place: Place,
+    place: Arc<Place>,
 }
 
 /// What came of driving an update.
@@ -58,7 +59,7 @@ impl Subject {
 
     /// A database that a handle was opened for.
     pub fn with(place: Place, database: Arc<dyn Database>) -> Subject {
-        Subject { system: place.system(), database, place }
+        Subject { system: place.system(), database, place: Arc::new(place) }
     }
 
     /// Executes statements.
@@ -81,6 +82,14 @@ impl Subject {
         let (client, connection) = tokio_postgres::connect(&self.place.url, tokio_postgres::NoTls).await.unwrap();
         tokio::spawn(connection);
         client
+    }
+
+    /// The same database through the host's driver, as another role.
+    pub async fn as_role(&self, role: &str) -> Subject {
+        let url = self.place.url.replacen("postgres@", &format!("{role}@"), 1);
+        assert_ne!(url, self.place.url);
+        let database = open(&url, Options::new(holder(2))).unwrap();
+        Self { system: self.system, database, place: Arc::clone(&self.place) }
     }
 
     /// Executes statements as the host would; the database's words where it refuses.

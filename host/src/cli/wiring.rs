@@ -68,10 +68,10 @@ pub(super) fn access(database: &config::Database) -> (String, Options) {
 pub(super) fn handler(update: &config::Update, database: &config::Database) -> Arc<dyn Handler> {
     let system = database.target.system();
     match update.kind.clone() {
-        UpdateKind::Backfill(definition) => Arc::new(Backfill::new(definition)),
-        UpdateKind::Delete(definition) => Arc::new(Delete::new(definition)),
-        UpdateKind::Copy(definition) => Arc::new(Copy::new(definition)),
-        UpdateKind::Batch(definition) => Arc::new(Batch::new(definition, system)),
+        UpdateKind::Backfill(definition) => Arc::new(Backfill::new(definition).reaching(update.reach)),
+        UpdateKind::Delete(definition) => Arc::new(Delete::new(definition).reaching(update.reach)),
+        UpdateKind::Copy(definition) => Arc::new(Copy::new(definition).reaching(update.reach)),
+        UpdateKind::Batch(definition) => Arc::new(Batch::new(definition, system).reaching(update.reach)),
         UpdateKind::CreateIndex(definition) => Arc::new(CreateIndex::new(definition, system)),
         UpdateKind::ValidateConstraint(definition) => Arc::new(ValidateConstraint::new(definition)),
         UpdateKind::ValidateAndDelete(definition) => Arc::new(ValidateAndDelete::new(definition)),

@@ -14,8 +14,8 @@ use crate::sandbox::Limits;
 use crate::signal::{Address, Part, Schedule};
 use crate::update::sql::{System, TableName};
 use crate::update::{
-    BackfillDefinition, BatchDefinition, CopyDefinition, CreateIndexDefinition, DeleteDefinition, ScriptDefinition,
-    ValidateAndDeleteDefinition, ValidateConstraintDefinition,
+    BackfillDefinition, BatchDefinition, CopyDefinition, CreateIndexDefinition, DeleteDefinition, Reach,
+    ScriptDefinition, ValidateAndDeleteDefinition, ValidateConstraintDefinition,
 };
 
 /// A whole configuration. Paths in it are already relative to what the configuration file is relative to.
@@ -287,6 +287,8 @@ pub struct Update {
     pub databases: Databases,
     /// What it does.
     pub kind: UpdateKind,
+    /// Which rows of its table it is about.
+    pub reach: Reach,
     /// Where it stands in the file.
     pub places: Places,
 }

@@ -13,7 +13,7 @@ use super::section::{Reader, Section, Table, list};
 use crate::update::sql::TableName;
 use crate::update::{
     BackfillDefinition, BatchDefinition, ConstraintKind, CopyColumn, CopyDefinition, CopySource, CreateIndexDefinition,
-    DeleteDefinition, IndexParts, OnConflict, ScriptDefinition, ValidateAndDeleteDefinition,
+    DeleteDefinition, IndexParts, OnConflict, OnSkip, Reach, ScriptDefinition, ValidateAndDeleteDefinition,
     ValidateConstraintDefinition,
 };
 
@@ -29,14 +29,22 @@ struct Shape {
 const EVERY_KIND: [&str; 3] = ["name", "kind", "databases"];
 
 const SHAPES: [Shape; 9] = [
-    Shape { kind: "backfill", required: &["table", "key", "set"], optional: &["schema", "where"] },
-    Shape { kind: "delete", required: &["table", "key", "where"], optional: &["schema"] },
+    Shape {
+        kind: "backfill",
+        required: &["table", "key", "set"],
+        optional: &["schema", "where", "only", "row_security", "on_skip"],
+    },
+    Shape {
+        kind: "delete",
+        required: &["table", "key", "where"],
+        optional: &["schema", "only", "row_security", "on_skip"],
+    },
     Shape {
         kind: "copy",
         required: &["table", "key", "into", "columns"],
-        optional: &["schema", "into_schema", "where", "on_conflict"],
+        optional: &["schema", "into_schema", "where", "on_conflict", "only", "row_security"],
     },
-    Shape { kind: "batch", required: &["table", "key", "sql"], optional: &["schema"] },
+    Shape { kind: "batch", required: &["table", "key", "sql"], optional: &["schema", "only", "row_security"] },
     Shape {
         kind: "create-index",
         required: &["table", "index"],
@@ -87,7 +95,8 @@ fn update<'a>(reader: &mut Reader<'a>, table: Table<'a>, known: &[&str]) -> Opti
     let shape = SHAPES.iter().find(|shape| shape.kind == kind)?;
     check_keys(reader, &section, shape);
     let kind = resolve(reader, &section, kind)?;
-    Some(Update { name: name?, databases, kind, places: section.places })
+    let reach = reach(reader, &section.values)?;
+    Some(Update { name: name?, databases, kind, reach, places: section.places })
 }
 
 /// Refuses the keys that another kind has, and names those that are missing.
@@ -145,6 +154,19 @@ fn resolve(reader: &mut Reader<'_>, section: &Section<raw::Update>, kind: &str) 
         "sql" => UpdateKind::Script(ScriptDefinition { sql: sql? }),
         _ => UpdateKind::Noop,
     })
+}
+
+/// Which rows of its table an update is about.
+fn reach(reader: &mut Reader<'_>, raw: &raw::Update) -> Option<Reach> {
+    let on_skip = match &raw.on_skip {
+        None => OnSkip::default(),
+        Some(word) => match one_of(reader, "on_skip", word, &["error", "ignore"])? {
+            "ignore" => OnSkip::Ignore,
+            _ => OnSkip::Error,
+        },
+    };
+    let (only, row_security) = (raw.only.unwrap_or(false), raw.row_security.unwrap_or(false));
+    Some(Reach { only, row_security, on_skip })
 }
 
 fn key(reader: &mut Reader<'_>, name: &str, key: Option<&Spanned<raw::OneOrMany>>) -> Option<Vec<String>> {

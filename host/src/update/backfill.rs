@@ -3,8 +3,9 @@
 use async_trait::async_trait;
 
 use super::plan::Draft;
+use super::reach::{Reach, SKIPPED};
 use super::scan::{self, Token};
-use super::sql::{Dialect, Estimate, Right, Sql, System, TableName};
+use super::sql::{Dialect, Estimate, Operation, Right, Sql, System, TableName};
 use super::walk::{Batch, Names, Walk};
 use super::{Budget, Handler, Mode, Plan, Problem, Progress, Step, UpdateError};
 
@@ -34,6 +35,11 @@ impl Backfill {
         Self { definition, walk }
     }
 
+    /// The same over the rows that `reach` says.
+    pub fn reaching(self, reach: Reach) -> Self {
+        Self { walk: self.walk.reaching(reach), ..self }
+    }
+
     /// The problem of a key that changes under the walk: rows that move ahead are met again, perhaps for ever.
     fn moves_key(&self, system: System) -> Option<Problem> {
         let names = Names(system);
@@ -48,7 +54,7 @@ impl Backfill {
 
     /// The UPDATE of the rows that meet `clause`.
     fn statement(&self, dialect: &dyn Dialect, clause: &str) -> String {
-        format!("UPDATE {} SET {}{clause}", dialect.table(&self.definition.table), self.definition.set)
+        format!("UPDATE {} SET {}{clause}", self.walk.source(dialect), self.definition.set)
     }
 
     /// What a batch executes, to be looked at.
@@ -67,11 +73,13 @@ impl Handler for Backfill {
 
     async fn run(&self, sql: &mut dyn Sql, progress: &Progress, budget: Budget) -> Result<Step, UpdateError> {
         let batch = self.walk.batch(sql, progress, budget).await?;
+        let mut skipped = 0;
         if batch.items > 0 {
-            let statement = self.statement(&*sql.dialect(), &batch.clause(self.definition.filter.as_deref()));
-            sql.execute(&statement, batch.parameters()).await?;
+            let filter = self.definition.filter.as_deref();
+            let statement = self.statement(&*sql.dialect(), &batch.clause(filter));
+            skipped = self.walk.change(sql, &batch, filter, &statement).await?;
         }
-        Ok(Step::new(batch.items, batch.next).noting(batch.notes))
+        Ok(batch.step(skipped, SKIPPED))
     }
 
     async fn estimate(&self, sql: &mut dyn Sql, progress: &Progress) -> Result<Option<Estimate>, UpdateError> {
@@ -80,18 +88,18 @@ impl Handler for Backfill {
 
     async fn check(&self, sql: &mut dyn Sql) -> Result<Vec<Problem>, UpdateError> {
         if let Some(problem) = self.moves_key(sql.dialect().system()) {
-            let mut problems = self.walk.check(sql).await?;
+            let mut problems = self.walk.check(sql, Some(Operation::Update)).await?;
             problems.push(problem);
             return Ok(problems);
         }
         let drafts = |dialect: &dyn Dialect, batch: &Batch| {
             let reading = self.definition.filter.as_deref().map(|filter| {
-                let table = dialect.table(&self.definition.table);
+                let table = self.walk.source(dialect);
                 Draft::of("where", format!("SELECT 1 FROM {table}{}", batch.clause(Some(filter))), batch)
             });
             reading.into_iter().chain(self.drafts(dialect, batch)).collect()
         };
-        self.walk.check_with(sql, &[Right::Select, Right::Update], drafts).await
+        self.walk.check_with(sql, Some(Operation::Update), &[Right::Select, Right::Update], drafts).await
     }
 
     async fn plan(&self, sql: &mut dyn Sql, progress: &Progress, budget: Budget) -> Result<Option<Plan>, UpdateError> {

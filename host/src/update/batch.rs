@@ -7,7 +7,7 @@ use super::placeholder::{self, Bounds};
 use super::plan::Draft;
 use super::sql::{Dialect, Estimate, Right, Sql, System, TableName};
 use super::walk::{self, Walk};
-use super::{Budget, Handler, Mode, Opening, Plan, Problem, Progress, Step, UpdateError, scan};
+use super::{Budget, Handler, Mode, Opening, Plan, Problem, Progress, Reach, Step, UpdateError, scan};
 
 /// What is done for each batch of a walk.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +35,11 @@ impl Batch {
     pub fn new(definition: BatchDefinition, system: System) -> Self {
         let walk = Walk::new(definition.table.clone(), definition.key.clone());
         Self { definition, system, walk }
+    }
+
+    /// The same with a walk over the rows that `reach` says.
+    pub fn reaching(self, reach: Reach) -> Self {
+        Self { walk: self.walk.reaching(reach), ..self }
     }
 
     fn problems(&self) -> Vec<Problem> {
@@ -105,12 +110,12 @@ impl Handler for Batch {
     }
 
     async fn check(&self, sql: &mut dyn Sql) -> Result<Vec<Problem>, UpdateError> {
-        let mut problems = self.walk.check(sql).await?;
+        let mut problems = self.walk.check(sql, None).await?;
         problems.extend(self.problems());
         if problems.iter().any(Problem::is_error) {
             return Ok(problems);
         }
-        self.walk.check_with(sql, &[Right::Select], |dialect, batch| self.drafts(dialect, batch)).await
+        self.walk.check_with(sql, None, &[Right::Select], |dialect, batch| self.drafts(dialect, batch)).await
     }
 
     async fn plan(&self, sql: &mut dyn Sql, progress: &Progress, budget: Budget) -> Result<Option<Plan>, UpdateError> {

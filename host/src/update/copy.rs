@@ -1,16 +1,14 @@
 //! `copy`: inserts the rows of a table into another, walking along its key.
-//!
-//! Its progress is the walk's, with the rows that conflicts kept out so far as `left_out`, where there are any.
 
 use async_trait::async_trait;
 
 use super::plan::Draft;
-use serde_json::Value as Json;
+use super::reach::{self, OnSkip, Reach};
 
-use super::sql::{Dialect, Estimate, Right, Sql, System, TableName, Value};
+use super::sql::{Dialect, Estimate, Operation, Right, Sql, System, TableName, Value};
 use super::walk::plan::check_rights;
 use super::walk::{self, Batch, Names, Walk};
-use super::{Budget, Handler, Mode, Next, Opening, Plan, Problem, Progress, Step, UpdateError};
+use super::{Budget, Handler, Mode, Opening, Plan, Problem, Progress, Step, UpdateError};
 
 /// What a copy copies, and where to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,9 +78,14 @@ impl Copy {
         Self { definition, walk }
     }
 
+    /// The same over the rows that `reach` says.
+    pub fn reaching(self, reach: Reach) -> Self {
+        Self { walk: self.walk.reaching(reach), ..self }
+    }
+
     /// The INSERT of the rows that meet `clause`.
     fn statement(&self, dialect: &dyn Dialect, clause: &str) -> String {
-        let CopyDefinition { table, into, columns, on_conflict, .. } = &self.definition;
+        let CopyDefinition { into, columns, on_conflict, .. } = &self.definition;
         let targets: Vec<String> = columns.iter().map(|column| dialect.quote(&column.target)).collect();
         let sources: Vec<String> = columns.iter().map(|column| column.source(dialect)).collect();
         // Without a WHERE clause SQLite takes "ON" for the beginning of a join.
@@ -101,7 +104,7 @@ impl Copy {
             dialect.table(into),
             targets.join(", "),
             sources.join(", "),
-            dialect.table(table)
+            self.walk.source(dialect)
         )
     }
 
@@ -155,6 +158,12 @@ impl Copy {
                 "name another table: the walk would meet the rows that it inserts",
             )]);
         }
+        let skips = match self.definition.on_conflict {
+            OnConflict::Error => OnSkip::Error,
+            OnConflict::Ignore => OnSkip::Ignore,
+        };
+        let reach = Reach { on_skip: skips, ..Reach::default() };
+        let around = reach::check(sql, into, target.kind, Operation::Insert, reach, "into").await?;
         let unknown = columns.iter().filter(|column| names.column(&target, &column.target).is_none());
         let mut problems: Vec<Problem> =
             unknown.map(|column| walk::no_column("columns", into, &target, &column.target)).collect();
@@ -163,6 +172,7 @@ impl Copy {
             let unknown = same.filter(|column| names.column(&source, &column.target).is_none());
             problems.extend(unknown.map(|column| walk::no_column("columns", table, &source, &column.target)));
         }
+        problems.extend(around);
         Ok(problems)
     }
 }
@@ -170,7 +180,7 @@ impl Copy {
 #[async_trait]
 impl Handler for Copy {
     fn mode(&self, progress: &Progress) -> Result<Mode, UpdateError> {
-        self.walk.accept(&apart(progress)?.0)?;
+        self.walk.accept(progress)?;
         Ok(Mode::Batched)
     }
 
@@ -180,55 +190,36 @@ impl Handler for Copy {
 
     async fn run(&self, sql: &mut dyn Sql, progress: &Progress, budget: Budget) -> Result<Step, UpdateError> {
         let CopyDefinition { into, filter, on_conflict, .. } = &self.definition;
-        let (walked, mut left_out) = apart(progress)?;
-        let batch = self.walk.batch(sql, &walked, budget).await?;
-        let mut notes = batch.notes.clone();
+        let batch = self.walk.batch(sql, progress, budget).await?;
+        let mut missing = 0;
         if batch.items > 0 {
             let statement = self.statement(&*sql.dialect(), &batch.clause(filter.as_deref()));
             let written = sql.execute(&statement, batch.parameters()).await?;
             // Where all rows of the batch were written, none has to be counted.
-            let asked = if written >= batch.items {
-                written
-            } else {
-                self.walk.matching(sql, &batch, filter.as_deref()).await?
-            };
-            let missing = asked.saturating_sub(written);
-            match on_conflict {
-                OnConflict::Error if missing > 0 => {
+            if written < batch.items {
+                let asked = self.walk.matching(sql, &batch, filter.as_deref()).await?;
+                missing = asked.saturating_sub(written);
+                if missing > 0 && *on_conflict == OnConflict::Error {
                     return Err(UpdateError::Failed(format!(
                         "table \"{into}\" did not take {missing} of {asked} rows, and gave no error: look at its triggers and rules"
                     )));
                 }
-                OnConflict::Ignore if missing > 0 => {
-                    notes.push(format!(
-                        "left out {missing} of {asked} rows of this batch, which conflict with rows of \"{into}\""
-                    ));
-                }
-                _ => {}
             }
-            left_out += missing;
         }
-        let next = match batch.next {
-            Next::Continue(walked) => Next::Continue(together(walked, left_out)),
-            Next::Finished => {
-                if left_out > 0 {
-                    notes.push(format!(
-                        "{left_out} rows in all were not copied, because they conflict with rows that \"{into}\" has: compare the tables"
-                    ));
-                }
-                Next::Finished
-            }
-        };
-        Ok(Step::new(batch.items, next).noting(notes))
+        Ok(batch.step(
+            missing,
+            &format!("because they conflict with rows that \"{into}\" has, or a trigger of it skips them"),
+        ))
     }
 
     async fn estimate(&self, sql: &mut dyn Sql, progress: &Progress) -> Result<Option<Estimate>, UpdateError> {
-        self.walk.estimate(sql, &apart(progress)?.0).await
+        self.walk.estimate(sql, progress).await
     }
 
     async fn check(&self, sql: &mut dyn Sql) -> Result<Vec<Problem>, UpdateError> {
-        let mut problems = self.walk.check(sql).await?;
-        problems.extend(self.check_names(sql).await?);
+        let mut problems = self.check_names(sql).await?;
+        let named = problems.iter().filter(|problem| !problem.is_error()).cloned().collect::<Vec<_>>();
+        problems.splice(0..0, self.walk.check(sql, None).await?);
         if !problems.iter().any(Problem::is_error) {
             let lacking = check_rights(sql, &self.definition.into, &[Right::Insert]).await?;
             problems.extend(lacking.map(|problem| Problem { field: "into", ..problem }));
@@ -239,37 +230,16 @@ impl Handler for Copy {
         let sequences = self.check_sequences(sql).await?;
         let drafts = |dialect: &dyn Dialect, batch: &Batch| {
             let reading = self.definition.filter.as_deref().map(|filter| {
-                let table = dialect.table(&self.definition.table);
+                let table = self.walk.source(dialect);
                 Draft::of("where", format!("SELECT 1 FROM {table}{}", batch.clause(Some(filter))), batch)
             });
             reading.into_iter().chain(self.drafts(dialect, batch)).collect()
         };
-        let found = self.walk.check_with(sql, &[Right::Select], drafts).await?;
-        Ok(found.into_iter().chain(sequences).collect())
+        let found = self.walk.check_with(sql, None, &[Right::Select], drafts).await?;
+        Ok(found.into_iter().chain(named).chain(sequences).collect())
     }
 
     async fn plan(&self, sql: &mut dyn Sql, progress: &Progress, budget: Budget) -> Result<Option<Plan>, UpdateError> {
-        self.walk.plan(sql, &apart(progress)?.0, budget, |dialect, batch| self.drafts(dialect, batch)).await.map(Some)
+        self.walk.plan(sql, progress, budget, |dialect, batch| self.drafts(dialect, batch)).await.map(Some)
     }
-}
-
-/// The member of a copy's progress that is not the walk's.
-const LEFT_OUT: &str = "left_out";
-
-/// The walk's progress, and the rows left out so far.
-fn apart(progress: &Progress) -> Result<(Progress, u64), UpdateError> {
-    let mut walked = progress.clone();
-    let left_out = match walked.0.remove(LEFT_OUT) {
-        None => 0,
-        Some(number) => number.as_u64().ok_or_else(|| progress.refuse("\"left_out\" is not a number of rows"))?,
-    };
-    Ok((walked, left_out))
-}
-
-/// The progress of the copy.
-fn together(mut walked: Progress, left_out: u64) -> Progress {
-    if left_out > 0 {
-        walked.0.insert(LEFT_OUT.to_owned(), Json::from(left_out));
-    }
-    walked
 }

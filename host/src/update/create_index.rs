@@ -7,7 +7,7 @@ mod sqlite;
 use async_trait::async_trait;
 
 use super::plan::Planned;
-use super::sql::{Dialect, Right, Sql, System, Table, TableName};
+use super::sql::{Dialect, Right, Sql, System, Table, TableKind, TableName};
 use super::walk::plan::check_rights;
 use super::walk::{Names, explain, filter_clause, no_column, no_table, one_line};
 use super::{Budget, Handler, Mode, Plan, Problem, Progress, Step, UpdateError};
@@ -216,7 +216,7 @@ impl CreateIndex {
                 "define an update for each partition; then CREATE INDEX on the table itself takes theirs for its own, at once",
             )
         };
-        table.partitioned.then(problem)
+        (table.kind == TableKind::Partitioned).then(problem)
     }
 
     /// Whether the name is to be had.

@@ -3,7 +3,8 @@
 use async_trait::async_trait;
 
 use super::plan::Draft;
-use super::sql::{Dialect, Estimate, Right, Sql, TableName};
+use super::reach::{Reach, SKIPPED};
+use super::sql::{Dialect, Estimate, Operation, Right, Sql, TableName};
 use super::walk::{Batch, Walk};
 use super::{Budget, Handler, Mode, Plan, Problem, Progress, Step, UpdateError};
 
@@ -31,9 +32,14 @@ impl Delete {
         Self { definition, walk }
     }
 
+    /// The same over the rows that `reach` says.
+    pub fn reaching(self, reach: Reach) -> Self {
+        Self { walk: self.walk.reaching(reach), ..self }
+    }
+
     /// The DELETE of the rows that meet `clause`.
     fn statement(&self, dialect: &dyn Dialect, clause: &str) -> String {
-        format!("DELETE FROM {}{clause}", dialect.table(&self.definition.table))
+        format!("DELETE FROM {}{clause}", self.walk.source(dialect))
     }
 
     /// What a batch executes, to be looked at.
@@ -52,11 +58,13 @@ impl Handler for Delete {
     async fn run(&self, sql: &mut dyn Sql, progress: &Progress, budget: Budget) -> Result<Step, UpdateError> {
         // The batch is bounded and counted before its rows go: afterwards the walk would count those behind them.
         let batch = self.walk.batch(sql, progress, budget).await?;
+        let mut skipped = 0;
         if batch.items > 0 {
-            let statement = self.statement(&*sql.dialect(), &batch.clause(Some(&self.definition.filter)));
-            sql.execute(&statement, batch.parameters()).await?;
+            let filter = Some(self.definition.filter.as_str());
+            let statement = self.statement(&*sql.dialect(), &batch.clause(filter));
+            skipped = self.walk.change(sql, &batch, filter, &statement).await?;
         }
-        Ok(Step::new(batch.items, batch.next).noting(batch.notes))
+        Ok(batch.step(skipped, SKIPPED))
     }
 
     async fn estimate(&self, sql: &mut dyn Sql, progress: &Progress) -> Result<Option<Estimate>, UpdateError> {
@@ -65,7 +73,7 @@ impl Handler for Delete {
 
     async fn check(&self, sql: &mut dyn Sql) -> Result<Vec<Problem>, UpdateError> {
         let drafts = |dialect: &dyn Dialect, batch: &Batch| self.drafts(dialect, batch);
-        self.walk.check_with(sql, &[Right::Select, Right::Delete], drafts).await
+        self.walk.check_with(sql, Some(Operation::Delete), &[Right::Select, Right::Delete], drafts).await
     }
 
     async fn plan(&self, sql: &mut dyn Sql, progress: &Progress, budget: Budget) -> Result<Option<Plan>, UpdateError> {

@@ -1,7 +1,9 @@
 //! What a batch would do and how the database would go about it, told without doing it: the material of
 //! `tidegate check --plan`.
 
-use super::sql::{Dialect, ErrorClass, Estimate, Index, Sql, SqlError, System, Table, TableName, Value};
+mod hidden;
+
+use super::sql::{Dialect, ErrorClass, Estimate, Index, Operation, Sql, SqlError, System, Table, TableName, Value};
 use super::walk::Names;
 use super::{Problem, UpdateError};
 
@@ -36,6 +38,8 @@ pub struct Explanation {
     pub lines: Vec<String>,
     /// How it would read the tables.
     pub reads: Vec<Read>,
+    /// What it does to which tables.
+    pub changes: Vec<(Operation, TableName)>,
     /// True where it would sort rows even if it were told to avoid that.
     pub sorts: bool,
 }
@@ -107,7 +111,10 @@ impl Plan {
         let dialect = sql.dialect();
         let explanation = dialect.explain(sql, &draft.sql, &draft.parameters).await?;
         let judge = Judge { walked, key, field: draft.field, names: Names(dialect.system()) };
-        let warnings = judge.warnings(sql, &explanation, &draft.sql).await?;
+        let mut warnings = judge.warnings(sql, &explanation, &draft.sql).await?;
+        for (operation, table) in &explanation.changes {
+            warnings.extend(hidden::costs(sql, *operation, table, draft.field).await?);
+        }
         // One statement after the other may have the same said of it.
         let new: Vec<Problem> = warnings.into_iter().filter(|warning| !self.warnings.contains(warning)).collect();
         self.warnings.extend(new);
@@ -235,11 +242,7 @@ impl Judge<'_> {
         if !self.reads_all(&table, read) {
             return Ok(None);
         }
-        let quoted = dialect.table(name);
-        let count = format!("SELECT count(*) FROM (SELECT 1 FROM {quoted} LIMIT {}) AS counted", READ_IN_PASSING + 1);
-        let rows = sql.query(&count, &[]).await?;
-        let count = rows.first().and_then(|row| row.first()).and_then(Value::as_integer).unwrap_or(0);
-        Ok(u64::try_from(count).is_ok_and(|count| count > READ_IN_PASSING).then(|| {
+        Ok(is_large(sql, name).await?.then(|| {
             self.problem(
                 format!("each batch reads the whole of table \"{name}\", which has more than {READ_IN_PASSING} rows"),
                 format!("make an index on the columns of \"{name}\" that the statement compares"),
@@ -250,6 +253,15 @@ impl Judge<'_> {
     fn problem(&self, message: String, hint: String) -> Problem {
         Problem::warning(self.field, message, hint)
     }
+}
+
+/// True for a table of more rows than a batch may read in passing.
+async fn is_large(sql: &mut dyn Sql, name: &TableName) -> Result<bool, SqlError> {
+    let quoted = sql.dialect().table(name);
+    let count = format!("SELECT count(*) FROM (SELECT 1 FROM {quoted} LIMIT {}) AS counted", READ_IN_PASSING + 1);
+    let rows = sql.query(&count, &[]).await?;
+    let count = rows.first().and_then(|row| row.first()).and_then(Value::as_integer).unwrap_or(0);
+    Ok(u64::try_from(count).is_ok_and(|count| count > READ_IN_PASSING))
 }
 
 /// The table behind a name in an explanation, which may be the name that a statement gives it.

@@ -6,16 +6,16 @@ use super::sql::System;
 
 /// A part of a text. The parts of a text, put together, are that text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Token<'a> {
-    pub(super) kind: Kind,
-    pub(super) text: &'a str,
+pub(crate) struct Token<'a> {
+    pub(crate) kind: Kind,
+    pub(crate) text: &'a str,
     /// Where it begins, in bytes.
-    pub(super) start: usize,
+    pub(crate) start: usize,
 }
 
 /// What a part of a text is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     /// White space or a comment.
     Blank,
     /// A string, in whatever quotes, `$$` bodies among them.
@@ -34,22 +34,22 @@ pub(super) enum Kind {
 }
 
 impl Token<'_> {
-    pub(super) fn end(&self) -> usize {
+    pub(crate) fn end(&self) -> usize {
         self.start + self.text.len()
     }
 
     /// True for this keyword.
-    pub(super) fn is(&self, word: &str) -> bool {
+    pub(crate) fn is(&self, word: &str) -> bool {
         self.kind == Kind::Word && self.text.eq_ignore_ascii_case(word)
     }
 
     /// True for this character of code.
-    pub(super) fn is_symbol(&self, symbol: &str) -> bool {
+    pub(crate) fn is_symbol(&self, symbol: &str) -> bool {
         self.kind == Kind::Symbol && self.text == symbol
     }
 
     /// The name that it stands for, as the system understands it; `None` where it is no name.
-    pub(super) fn name(&self, system: System) -> Option<String> {
+    pub(crate) fn name(&self, system: System) -> Option<String> {
         match (self.kind, system) {
             (Kind::Word, System::Postgres) => Some(self.text.to_lowercase()),
             (Kind::Word, System::Sqlite) => Some(self.text.to_owned()),
@@ -73,7 +73,7 @@ fn unquoted(text: &str) -> String {
 }
 
 /// The parts of a text.
-pub(super) fn tokens(sql: &str, system: System) -> Vec<Token<'_>> {
+pub(crate) fn tokens(sql: &str, system: System) -> Vec<Token<'_>> {
     let mut tokens = Vec::new();
     let mut start = 0;
     while let Some(rest) = sql.get(start..).filter(|rest| !rest.is_empty()) {
@@ -88,7 +88,7 @@ pub(super) fn tokens(sql: &str, system: System) -> Vec<Token<'_>> {
 }
 
 /// The parts of a text that are code: neither white space nor comments.
-pub(super) fn code(sql: &str, system: System) -> Vec<Token<'_>> {
+pub(crate) fn code(sql: &str, system: System) -> Vec<Token<'_>> {
     tokens(sql, system).into_iter().filter(|token| token.kind != Kind::Blank).collect()
 }
 
@@ -206,7 +206,7 @@ fn escaped(rest: &str, at: usize) -> usize {
 
 /// The statements of a script, each with what stands before it and without the semicolon behind it; what holds no code
 /// is left out. The body of a trigger (SQLite) or of a function in standard SQL (PostgreSQL) is part of its statement.
-pub(super) fn statements(sql: &str, system: System) -> Vec<&str> {
+pub(crate) fn statements(sql: &str, system: System) -> Vec<&str> {
     let (mut statements, mut start) = (Vec::new(), 0);
     let mut state = Body::default();
     let mut holds_code = false;
@@ -267,7 +267,7 @@ impl Body {
 
 /// A block of PL/pgSQL (from its BEGIN on, without its END) that ends with an error of this code, so that nothing it did
 /// stays.
-pub(super) fn do_block(block: &str, code: &str) -> String {
+pub(crate) fn do_block(block: &str, code: &str) -> String {
     // A tag that the text does not contain.
     let mut tag = "$tidegate$".to_owned();
     while block.contains(tag.trim_end_matches('$')) {

@@ -170,6 +170,91 @@ pub trait Dialect: Send + Sync {
     /// # Errors
     /// Whatever the database says.
     async fn bearer(&self, sql: &mut dyn Sql, table: &TableName, name: &str) -> Result<Option<String>, SqlError>;
+
+    /// What happens around a table when its rows are changed. Nothing where the database is not asked.
+    ///
+    /// # Errors
+    /// Whatever the database says.
+    async fn surroundings(&self, sql: &mut dyn Sql, table: &TableName) -> Result<Surroundings, SqlError> {
+        let _ = (sql, table);
+        Ok(Surroundings::default())
+    }
+}
+
+/// What happens around a table when its rows are changed.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Surroundings {
+    /// Triggers and rules, those of inheriting tables included.
+    pub reactions: Vec<Reaction>,
+    /// Where the table has row-level security: whether it binds the session's user (PostgreSQL).
+    pub row_security: Option<bool>,
+    /// Foreign keys that look for rows of other tables, by no index, when a row is deleted (PostgreSQL; SQLite tells them
+    /// in its plans).
+    pub searches: Vec<Search>,
+}
+
+/// A trigger or a rule.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reaction {
+    /// Its name.
+    pub name: String,
+    /// The table that has it.
+    pub table: String,
+    /// What it reacts to.
+    pub operations: Vec<Operation>,
+    /// True for a rule (PostgreSQL).
+    pub rule: bool,
+    /// True where it puts something else in the place of the operation.
+    pub instead: bool,
+    /// True where it runs before each row, and so may keep rows from being changed.
+    pub may_skip: bool,
+    /// True where it runs for each row.
+    pub each_row: bool,
+}
+
+/// A foreign key that looks for rows by no index.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Search {
+    /// The foreign key's name.
+    pub constraint: String,
+    /// The table whose rows refer to others.
+    pub table: TableName,
+    /// Its columns that do.
+    pub columns: Vec<String>,
+}
+
+/// What a statement does to rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Operation {
+    /// INSERT.
+    Insert,
+    /// UPDATE.
+    Update,
+    /// DELETE.
+    Delete,
+}
+
+impl fmt::Display for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Operation::Insert => "INSERT",
+            Operation::Update => "UPDATE",
+            Operation::Delete => "DELETE",
+        })
+    }
+}
+
+impl Operation {
+    /// The operation that this word of SQL begins.
+    pub fn of(word: &str) -> Option<Self> {
+        let is = |other: &str| word.eq_ignore_ascii_case(other);
+        match () {
+            () if is("insert") || is("replace") => Some(Operation::Insert),
+            () if is("update") => Some(Operation::Update),
+            () if is("delete") => Some(Operation::Delete),
+            () => None,
+        }
+    }
 }
 
 /// A right on a table.
@@ -250,14 +335,48 @@ pub struct Table {
     pub columns: Vec<Column>,
     /// Its indexes, the primary key's among them (SQLite's rowid key as a unique index of one column).
     pub indexes: Vec<Index>,
-    /// True where its rows are in partitions (PostgreSQL).
-    pub partitioned: bool,
+    /// What it is.
+    pub kind: TableKind,
+    /// True where triggers run before rows are changed, and may keep them from being so.
+    pub guarded: bool,
     /// Tables that inherit from it, its partitions among them (PostgreSQL).
     pub children: u64,
     /// True where SQLite numbers its rows: it can be walked along `rowid`.
     pub rowid: bool,
     /// True where SQLite's VACUUM may number its rows anew.
     pub renumbered: bool,
+}
+
+/// What a table is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum TableKind {
+    /// A table whose rows are its own.
+    #[default]
+    Plain,
+    /// Its rows are in partitions (PostgreSQL).
+    Partitioned,
+    /// A view.
+    View,
+    /// A view whose rows are stored (PostgreSQL).
+    MaterializedView,
+    /// A table of another server (PostgreSQL).
+    Foreign,
+    /// A table that a module keeps (SQLite).
+    Virtual,
+}
+
+impl TableKind {
+    /// What it is, for a message.
+    pub const fn words(self) -> &'static str {
+        match self {
+            TableKind::Plain => "a table",
+            TableKind::Partitioned => "a partitioned table",
+            TableKind::View => "a view",
+            TableKind::MaterializedView => "a materialized view",
+            TableKind::Foreign => "a foreign table",
+            TableKind::Virtual => "a virtual table",
+        }
+    }
 }
 
 /// A column of a table.
@@ -347,7 +466,8 @@ impl SqlError {
         // PostgreSQL gives the same code to a policy that would hide rows; only the words of the hint depend on this.
         let hint = match self.message.contains("row-level security") {
             true => {
-                "let the role bypass the policy (ALTER ROLE … BYPASSRLS), or connect as a role that it does not bind"
+                "let the role bypass the policy (ALTER ROLE … BYPASSRLS), connect as a role that it does not bind, or say \
+                 row_security = true if only the rows that it lets through are meant"
             }
             false => "grant that to the role in the database's `url`",
         };

@@ -9,7 +9,7 @@ use serde_json::{Map, Value as Json};
 
 use super::constraint::{self, Constraint, ConstraintKind, Found, Validation};
 use super::plan::{Draft, Planned};
-use super::sql::{Dialect, Estimate, Right, Sql, TableName};
+use super::sql::{Dialect, Estimate, Operation, Right, Sql, TableName};
 use super::validate;
 use super::walk::{Batch, Walk};
 use super::{Budget, Handler, Mode, Next, Plan, Problem, Progress, Step, UpdateError};
@@ -107,10 +107,11 @@ impl ValidateAndDelete {
 
     async fn delete(&self, sql: &mut dyn Sql, walked: &Progress, budget: Budget) -> Result<Step, UpdateError> {
         let constraint = self.constraint(sql).await?;
-        let batch = self.walk.over(constraint.only).batch(sql, walked, budget).await?;
+        let walk = self.walk.over(constraint.only);
+        let batch = walk.batch(sql, walked, budget).await?;
         if batch.items > 0 {
             let statement = self.statement(&*sql.dialect(), &constraint, &batch);
-            sql.execute(&statement, batch.parameters()).await?;
+            walk.change(sql, &batch, Some(&constraint.violation), &statement).await?;
         }
         let next = match batch.next {
             Next::Continue(walked) => with(DELETE, walked.0),
@@ -191,8 +192,9 @@ impl Handler for ValidateAndDelete {
 
     async fn check(&self, sql: &mut dyn Sql) -> Result<Vec<Problem>, UpdateError> {
         let ValidateAndDeleteDefinition { table, constraint: name, .. } = &self.definition;
-        let mut problems: Vec<Problem> = self.walk.check(sql).await?.into_iter().map(of_this_kind).collect();
-        if problems.iter().any(|problem| problem.field == "table") {
+        let mut problems: Vec<Problem> =
+            self.walk.check(sql, Some(Operation::Delete)).await?.into_iter().map(of_this_kind).collect();
+        if problems.iter().any(|problem| problem.is_error() && problem.field == "table") {
             return Ok(problems);
         }
         let constraint = match constraint::find(sql, table, name).await? {
@@ -204,12 +206,12 @@ impl Handler for ValidateAndDelete {
             }
         };
         problems.extend(self.wrong_kind(&constraint));
-        if !problems.is_empty() {
+        if problems.iter().any(Problem::is_error) {
             return Ok(problems);
         }
         let rights = [&[Right::Select, Right::Delete], validate::RIGHTS].concat();
         let drafts = |dialect: &dyn Dialect, batch: &Batch| self.drafts(dialect, &constraint, batch);
-        let found = self.walk.check_with(sql, &rights, drafts).await?;
+        let found = self.walk.over(constraint.only).check_with(sql, Some(Operation::Delete), &rights, drafts).await?;
         Ok(found.into_iter().map(of_this_kind).collect())
     }
 

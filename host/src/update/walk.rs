@@ -9,8 +9,12 @@
 
 pub(super) mod plan;
 
-use super::sql::{Column, Dialect, ErrorClass, Estimate, Index, Row, Sql, SqlError, System, Table, TableName, Value};
-use super::{Budget, Next, Problem, Progress, UpdateError, scan};
+use super::reach::{self, OnSkip, Reach};
+use super::sql::{
+    Column, Dialect, ErrorClass, Estimate, Index, Operation, Row, Sql, SqlError, System, Table, TableKind, TableName,
+    Value,
+};
+use super::{Budget, Next, Problem, Progress, Step, UpdateError, scan};
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
@@ -18,8 +22,7 @@ use serde_json::Value as Json;
 pub(super) struct Walk {
     table: TableName,
     key: Vec<String>,
-    /// True where the rows of tables that inherit from this one are not part of the walk (PostgreSQL).
-    only: bool,
+    reach: Reach,
 }
 
 /// The rows of one batch, and where the walk stands after them.
@@ -35,6 +38,10 @@ pub(super) struct Batch {
     pub(super) items: u64,
     /// Where the update stands once the rows are done.
     pub(super) next: Next,
+    /// Rows left as they were in the batches before this one.
+    left_out: u64,
+    /// True where triggers may keep rows from being changed.
+    guarded: bool,
     /// What an operator should know of it.
     pub(super) notes: Vec<String>,
 }
@@ -51,9 +58,17 @@ struct Range {
 struct Position {
     after: Vec<String>,
     items: u64,
+    /// Rows that were to be written and could not be, by a conflict or a trigger, where that is no error.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    left_out: u64,
     /// `None` in progress of version 0.1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     walk: Option<Course>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// What a walk is, fixed by its first batch.
@@ -72,17 +87,26 @@ struct Course {
 impl Walk {
     /// A walk along `key`, whose columns together order the table's rows.
     pub(super) fn new(table: TableName, key: Vec<String>) -> Self {
-        Self { table, key, only: false }
+        Self { table, key, reach: Reach::default() }
+    }
+
+    /// The same walk over the rows that `reach` says.
+    pub(super) fn reaching(self, reach: Reach) -> Self {
+        Self { reach, ..self }
     }
 
     /// The same walk over the rows of the table itself, without those of tables that inherit from it.
     pub(super) fn over(&self, only: bool) -> Self {
-        Self { table: self.table.clone(), key: self.key.clone(), only }
+        Self { table: self.table.clone(), key: self.key.clone(), reach: Reach { only, ..self.reach } }
     }
 
     /// The table as it stands in FROM.
     pub(super) fn source(&self, dialect: &dyn Dialect) -> String {
-        format!("{}{}", if self.only { "ONLY " } else { "" }, dialect.table(&self.table))
+        format!(
+            "{}{}",
+            if self.reach.only && dialect.system() == System::Postgres { "ONLY " } else { "" },
+            dialect.table(&self.table)
+        )
     }
 
     /// Refuses progress that no walk along this key wrote.
@@ -97,13 +121,17 @@ impl Walk {
         progress: &Progress,
         budget: Budget,
     ) -> Result<Batch, UpdateError> {
-        let key = self.key(sql).await?;
-        let (position, notes) = match self.position(progress)? {
-            Some(Position { after, items, walk: Some(course) }) => {
+        self.reach.enter(sql).await?;
+        let (table, key) = self.ground(sql).await?;
+        let guarded = table.guarded;
+        let position = self.position(progress)?;
+        let left_out = position.as_ref().map_or(0, |position| position.left_out);
+        let (position, notes) = match position {
+            Some(Position { after, items, walk: Some(course), .. }) => {
                 course.must_have(&key)?;
                 (Some((Some(after), items, course)), Vec::new())
             }
-            Some(Position { after, items, walk: None }) => {
+            Some(Position { after, items, walk: None, .. }) => {
                 let note = "goes on from the progress of an earlier version; the walk ends at the last key of now";
                 (self.set_out(sql, &key).await?.map(|course| (Some(after), items, course)), vec![note.to_owned()])
             }
@@ -111,7 +139,8 @@ impl Walk {
         };
         let Some((after, walked, course)) = position else {
             let range = Range { condition: "1 = 0".to_owned(), parameters: Vec::new() };
-            return Ok(Batch { key, after: None, upto: None, range, items: 0, next: Next::Finished, notes });
+            let next = Next::Finished;
+            return Ok(Batch { key, after: None, upto: None, range, items: 0, next, left_out, guarded, notes });
         };
         let found = self.bound(sql, &key, after.as_deref(), &course.end, budget).await?;
         if found.is_some() && found == after {
@@ -128,12 +157,50 @@ impl Walk {
         let next = match last {
             true => Next::Finished,
             false => {
-                let position =
-                    Position { after: upto.clone(), items: walked.saturating_add(items), walk: Some(course) };
+                let items = walked.saturating_add(items);
+                let position = Position { after: upto.clone(), items, left_out, walk: Some(course) };
                 Next::Continue(position.into_progress())
             }
         };
-        Ok(Batch { key, after, upto: (items > 0).then_some(upto), range, items, next, notes })
+        Ok(Batch { key, after, upto: (items > 0).then_some(upto), range, items, next, left_out, guarded, notes })
+    }
+
+    /// Has `statement` change the batch's rows that meet `filter`, and makes sure that it did: a trigger can keep a row
+    /// from being changed without a word. Returns the number of rows that were left as they are.
+    pub(super) async fn change(
+        &self,
+        sql: &mut dyn Sql,
+        batch: &Batch,
+        filter: Option<&str>,
+        statement: &str,
+    ) -> Result<u64, UpdateError> {
+        let wanted = if batch.guarded { Some(self.hold(sql, batch, filter).await?) } else { None };
+        let changed = sql.execute(statement, batch.parameters()).await?;
+        let Some(wanted) = wanted else { return Ok(0) };
+        let skipped = wanted.saturating_sub(changed);
+        if skipped > 0 && self.reach.on_skip == OnSkip::Error {
+            let around = sql.dialect().surroundings(sql, &self.table).await?;
+            let triggers = around.reactions.iter().filter(|reaction| reaction.may_skip);
+            let triggers: Vec<String> = triggers.map(|trigger| format!("\"{}\"", trigger.name)).collect();
+            return Err(UpdateError::Failed(format!(
+                "a trigger of table \"{}\" (one of {}) kept {skipped} of {wanted} rows from being changed: leave such rows out \
+                 with \"where\", change the trigger, or say on_skip = \"ignore\" to have them counted and left as they are",
+                self.table,
+                triggers.join(", ")
+            )));
+        }
+        Ok(skipped)
+    }
+
+    /// Counts the batch's rows that meet `filter`, and keeps others from changing them meanwhile.
+    async fn hold(&self, sql: &mut dyn Sql, batch: &Batch, filter: Option<&str>) -> Result<u64, UpdateError> {
+        let dialect = sql.dialect();
+        if dialect.system() == System::Sqlite {
+            return self.matching(sql, batch, filter).await;
+        }
+        let rows = format!("SELECT 1 FROM {}{} FOR UPDATE", self.source(&*dialect), batch.clause(filter));
+        let statement = format!("SELECT count(*) FROM ({rows}) AS held");
+        counted(&sql.query(&statement, batch.parameters()).await?)
     }
 
     /// What the walk is, where it begins now; `None` where the table has no rows.
@@ -166,6 +233,13 @@ impl Walk {
         sql: &mut dyn Sql,
         progress: &Progress,
     ) -> Result<Option<Estimate>, UpdateError> {
+        self.reach.enter_session(sql).await?;
+        let estimate = self.estimate_reached(sql, progress).await;
+        self.reach.leave_session(sql).await?;
+        estimate
+    }
+
+    async fn estimate_reached(&self, sql: &mut dyn Sql, progress: &Progress) -> Result<Option<Estimate>, UpdateError> {
         let position = self.position(progress)?;
         let key = self.key(sql).await?;
         let dialect = sql.dialect();
@@ -216,6 +290,11 @@ impl Walk {
 
     /// The columns that order the walk: the key's, and those that make it unique where it is not by itself.
     async fn key(&self, sql: &mut dyn Sql) -> Result<Vec<Column>, UpdateError> {
+        Ok(self.ground(sql).await?.1)
+    }
+
+    /// The table, and the columns that order the walk.
+    async fn ground(&self, sql: &mut dyn Sql) -> Result<(Table, Vec<Column>), UpdateError> {
         let dialect = sql.dialect();
         let table = dialect
             .describe(sql, &self.table)
@@ -228,7 +307,7 @@ impl Walk {
             Some(more) => key.extend(more),
             None => return Err(UpdateError::Failed(not_unique(&self.table, &self.key).message)),
         }
-        Ok(key)
+        Ok((table, key))
     }
 
     fn key_column(&self, table: &Table, names: Names, name: &str) -> Result<Column, UpdateError> {
@@ -328,15 +407,39 @@ impl Walk {
 
     async fn count_where(&self, sql: &mut dyn Sql, range: &Range, filter: Option<&str>) -> Result<u64, UpdateError> {
         let statement = format!("SELECT count(*) FROM {}{}", self.source(&*sql.dialect()), range.clause(filter));
-        let rows = sql.query(&statement, &range.parameters).await?;
-        let count = rows.first().and_then(|row| row.first()).and_then(Value::as_integer);
-        count
-            .and_then(|count| u64::try_from(count).ok())
-            .ok_or_else(|| UpdateError::Failed("the database did not count the rows of the batch".to_owned()))
+        counted(&sql.query(&statement, &range.parameters).await?)
     }
 }
 
+/// The number that a query for one gave.
+fn counted(rows: &[Row]) -> Result<u64, UpdateError> {
+    let count = rows.first().and_then(|row| row.first()).and_then(Value::as_integer);
+    count
+        .and_then(|count| u64::try_from(count).ok())
+        .ok_or_else(|| UpdateError::Failed("the database did not count the rows of the batch".to_owned()))
+}
+
 impl Batch {
+    /// The step that the batch is, where `missing` of its rows were left as they are, and why: "because …".
+    pub(super) fn step(self, missing: u64, because: &str) -> Step {
+        let Self { items, mut next, left_out, mut notes, .. } = self;
+        let total = left_out.saturating_add(missing);
+        if missing > 0 {
+            notes.push(format!("left out {} of this batch, {because}", rows(missing)));
+        }
+        match &mut next {
+            Next::Continue(progress) if total > 0 => {
+                progress.0.insert("left_out".to_owned(), Json::from(total));
+            }
+            Next::Continue(_) => {}
+            Next::Finished if total > 0 => {
+                notes.push(format!("left out {} in all, {because}: compare the tables", rows(total)));
+            }
+            Next::Finished => {}
+        }
+        Step::new(items, next).noting(notes)
+    }
+
     /// The WHERE clause for a statement that changes the batch's rows, of those that meet `filter`.
     pub(super) fn clause(&self, filter: Option<&str>) -> String {
         self.range.clause(filter)
@@ -513,26 +616,30 @@ impl Names {
 
 /// What is wrong with the table and the key of a walk.
 impl Walk {
-    /// Empty where the walk can be made, and made without a sort.
-    pub(super) async fn check(&self, sql: &mut dyn Sql) -> Result<Vec<Problem>, UpdateError> {
+    /// Empty where the walk can be made, made without a sort, and its rows changed by `operation`.
+    pub(super) async fn check(
+        &self,
+        sql: &mut dyn Sql,
+        operation: Option<Operation>,
+    ) -> Result<Vec<Problem>, UpdateError> {
         let dialect = sql.dialect();
         let Some(table) = dialect.describe(sql, &self.table).await? else {
             return Ok(vec![no_table("table", "schema", &self.table)]);
         };
+        let around = match operation {
+            Some(operation) => reach::check(sql, &self.table, table.kind, operation, self.reach, "table").await?,
+            None => Vec::new(),
+        };
+        if around.iter().any(Problem::is_error) {
+            return Ok(around);
+        }
         let names = Names(dialect.system());
         let mut problems: Vec<Problem> =
             self.key.iter().filter_map(|name| self.check_key_column(&table, names, name)).collect();
         if self.key.is_empty() {
             problems.push(key_problem("the key has no columns", "name the columns of the table's primary key"));
         } else if problems.is_empty() && !self.is_ordered(&table, names) {
-            let columns = self.key.join(", ");
-            problems.push(key_problem(
-                &format!("no index of table \"{}\" gives its rows in the order of the key ({columns})", self.table),
-                &format!(
-                    "take the primary key's columns in its order, or make an index on ({columns}): a b-tree, not \
-                     partial, its columns all ascending or all descending"
-                ),
-            ));
+            problems.push(self.not_ordered());
         }
         if problems.is_empty() {
             let key: Option<Vec<Column>> = self.key.iter().map(|name| names.key_column(&table, name)).collect();
@@ -542,7 +649,19 @@ impl Walk {
                 Some(more) => problems.extend(self.check_kind(&table, names, &[key, more].concat())),
             }
         }
+        problems.extend(around);
         Ok(problems)
+    }
+
+    fn not_ordered(&self) -> Problem {
+        let columns = self.key.join(", ");
+        key_problem(
+            &format!("no index of table \"{}\" gives its rows in the order of the key ({columns})", self.table),
+            &format!(
+                "take the primary key's columns in its order, or make an index on ({columns}): a b-tree, not partial, of the \
+                 columns' own collation, all ascending or all descending"
+            ),
+        )
     }
 
     /// True where an index, or the table itself, gives the rows in the order of the key.
@@ -570,14 +689,14 @@ impl Walk {
                 ),
             ));
         }
-        if table.children > 0 && !table.partitioned && !self.only {
+        if table.children > 0 && table.kind != TableKind::Partitioned && !self.reach.only {
             problems.push(Problem::warning(
                 "table",
                 format!(
                     "{} inherit from table \"{name}\", and the update reaches their rows too",
                     tables(table.children)
                 ),
-                "define an update for each table whose rows alone are meant",
+                "say only = true if the rows of this table alone are meant",
             ));
         }
         if rowid && table.renumbered {
@@ -617,6 +736,11 @@ fn not_unique(table: &TableName, key: &[String]) -> Problem {
         ),
         "walk along the columns of a unique index, all NOT NULL, or make such an index",
     )
+}
+
+/// A number of rows.
+fn rows(count: u64) -> String {
+    if count == 1 { "1 row".to_owned() } else { format!("{count} rows") }
 }
 
 /// A number of tables.

@@ -2,11 +2,12 @@
 
 use async_trait::async_trait;
 
-use super::inspect;
+use super::{inspect, surroundings};
 use crate::database::estimate::{EMPTY, KeyRange};
 use crate::update::plan::Explanation;
 use crate::update::sql::{
-    Column, Dialect, Direction, Estimate, Index, Lacking, Right, Row, Sql, SqlError, System, Table, TableName, Value,
+    Column, Dialect, Direction, Estimate, Index, Lacking, Right, Row, Sql, SqlError, Surroundings, System, Table,
+    TableKind, TableName, Value,
 };
 
 /// PostgreSQL's dialect.
@@ -47,8 +48,14 @@ impl Dialect for PostgresDialect {
 
     async fn describe(&self, sql: &mut dyn Sql, table: &TableName) -> Result<Option<Table>, SqlError> {
         let select = "select a.attname::text, format_type(a.atttypid, a.atttypmod), a.attnotnull, \
-                      c.relkind = 'p', \
-                      (select count(*) from pg_inherits h where h.inhparent = c.oid) from pg_class c left join pg_attribute a \
+                      c.relkind::text, \
+                      (select count(*) from pg_inherits h where h.inhparent = c.oid), \
+                      exists (with recursive below (oid) as (select c.oid union select h.inhrelid from pg_inherits h \
+                          join below b on h.inhparent = b.oid) \
+                          select from pg_trigger t join below b on b.oid = t.tgrelid where not t.tgisinternal \
+                          and t.tgtype & 3 = 3 and t.tgenabled in ('O', 'A') \
+                          and t.tgfoid <> 'pg_catalog.suppress_redundant_updates_trigger'::regproc) \
+                      from pg_class c left join pg_attribute a \
                       on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped \
                       where c.oid = to_regclass($1::text) and c.relkind in ('r', 'p', 'v', 'm', 'f') order by a.attnum";
         let name = [Value::from(self.table(table))];
@@ -58,14 +65,22 @@ impl Dialect for PostgresDialect {
         }
         // A table without columns gives one row of NULLs.
         let columns = rows.iter().filter(|row| row.first() != Some(&Value::Null)).map(column).collect();
-        let partitioned = rows.first().is_some_and(|row| boolean(row, 3));
+        let kind = rows.first().map(|row| text(row, 3)).unwrap_or_default();
+        let kind = match kind.as_str() {
+            "p" => TableKind::Partitioned,
+            "v" => TableKind::View,
+            "m" => TableKind::MaterializedView,
+            "f" => TableKind::Foreign,
+            _ => TableKind::Plain,
+        };
+        let guarded = rows.first().is_some_and(|row| boolean(row, 5));
         let children = rows.first().and_then(|row| row.get(4)).and_then(Value::as_integer);
         let children = children.and_then(|children| u64::try_from(children).ok()).unwrap_or(0);
         let mut indexes = Vec::new();
         for row in sql.query(INDEXES, &name).await? {
             add_index_column(&mut indexes, &row);
         }
-        Ok(Some(Table { columns, indexes, partitioned, children, rowid: false, renumbered: false }))
+        Ok(Some(Table { columns, indexes, kind, guarded, children, rowid: false, renumbered: false }))
     }
 
     async fn estimate(
@@ -108,6 +123,10 @@ impl Dialect for PostgresDialect {
 
     async fn bearer(&self, sql: &mut dyn Sql, table: &TableName, name: &str) -> Result<Option<String>, SqlError> {
         inspect::bearer(sql, table, name).await
+    }
+
+    async fn surroundings(&self, sql: &mut dyn Sql, table: &TableName) -> Result<Surroundings, SqlError> {
+        surroundings::of(sql, table).await
     }
 }
 

@@ -5,7 +5,7 @@ use serde_json::Value as Json;
 use super::dialect::PostgresDialect;
 use crate::scheduler::database::Remark;
 use crate::update::plan::{Explanation, Read};
-use crate::update::sql::{Dialect, Lacking, Right, Row, Sql, SqlError, TableName, Value};
+use crate::update::sql::{Dialect, Lacking, Operation, Right, Row, Sql, SqlError, TableName, Value};
 
 /// What a plan avoids where it can when it is asked whether it could: reading all, and sorting.
 const AVOIDING: &str =
@@ -45,6 +45,11 @@ fn gather(node: &Json, parent: &str, into: &mut Explanation) {
             condition: word("Index Cond"),
             whole: unconditional && !stops_early,
         });
+    }
+    if let ("ModifyTable", Some(name), Some(operation)) =
+        (kind, word("Relation Name"), word("Operation").as_deref().and_then(Operation::of))
+    {
+        into.changes.push((operation, TableName { schema: word("Schema"), name }));
     }
     for child in node["Plans"].as_array().into_iter().flatten() {
         gather(child, kind, into);

@@ -13,6 +13,7 @@ mod lag;
 mod lease;
 mod name;
 mod sampler;
+mod surroundings;
 mod tls;
 mod url;
 mod value;

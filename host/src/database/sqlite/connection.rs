@@ -396,6 +396,11 @@ fn prepare<'a>(
     sql: &str,
     parameters: &[Value],
 ) -> Result<CachedStatement<'a>, SqlError> {
+    // SQLite prepares a statement again where the schema has changed, once it is executed. A plan is not executed: one that
+    // was prepared before would be told for ever.
+    if sql.get(..7).is_some_and(|word| word.eq_ignore_ascii_case("explain")) {
+        sqlite.flush_prepared_statement_cache();
+    }
     let mut statement = sqlite.prepare_cached(sql).map_err(sql_error)?;
     if statement.parameter_count() != parameters.len() {
         return Err(SqlError::permanent(format!(

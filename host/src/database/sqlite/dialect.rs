@@ -15,7 +15,8 @@ use super::inspect::{self, ROWID};
 use crate::database::estimate::{EMPTY, KeyRange};
 use crate::update::plan::Explanation;
 use crate::update::sql::{
-    Column, Dialect, Direction, Estimate, Index, Lacking, Right, Row, Sql, SqlError, System, Table, TableName, Value,
+    Column, Dialect, Direction, Estimate, Index, Lacking, Right, Row, Sql, SqlError, Surroundings, System, Table,
+    TableKind, TableName, Value,
 };
 
 /// SQLite's dialect.
@@ -121,14 +122,26 @@ impl Dialect for SqliteDialect {
             indexes.insert(0, (rowid, "pk".to_owned()));
         }
         let indexes: Vec<Index> = indexes.into_iter().map(|(index, _)| index).collect();
-        let select = format!("SELECT wr, type FROM {} WHERE name = ?1 COLLATE NOCASE", table_list(table));
+        let select = format!(
+            "SELECT wr, type, EXISTS (SELECT 1 FROM {} WHERE type = 'trigger' AND tbl_name = ?1 COLLATE NOCASE) \
+             FROM {} WHERE name = ?1 COLLATE NOCASE",
+            catalogue(table),
+            table_list(table)
+        );
         let kinds = sql.query(&select, &[table.name.as_str().into()]).await?;
-        let kind = kinds.first().map(|row| (integer(row, 0), string(row, 1)));
-        let rowid = kind.as_ref().is_some_and(|(without, kind)| *without == 0 && kind != "view");
+        let kind = kinds.first().map(|row| match string(row, 1).as_str() {
+            "view" => TableKind::View,
+            "virtual" => TableKind::Virtual,
+            _ => TableKind::Plain,
+        });
+        let without = kinds.first().is_none_or(|row| integer(row, 0) != 0);
+        let guarded = kinds.first().is_some_and(|row| integer(row, 2) != 0);
+        let rowid = !without && kind != Some(TableKind::View);
         // A virtual table keeps its numbers in tables of its own.
-        let plain = kind.is_some_and(|(_, kind)| kind == "table");
+        let plain = kind == Some(TableKind::Plain);
         let renumbered = rowid && plain && !indexes.iter().any(|index| index.name == ROWID);
-        Ok(Some(Table { columns, indexes, partitioned: false, children: 0, rowid, renumbered }))
+        let kind = kind.unwrap_or_default();
+        Ok(Some(Table { columns, indexes, kind, guarded, children: 0, rowid, renumbered }))
     }
 
     async fn estimate(
@@ -169,6 +182,10 @@ impl Dialect for SqliteDialect {
 
     async fn bearer(&self, sql: &mut dyn Sql, table: &TableName, name: &str) -> Result<Option<String>, SqlError> {
         inspect::bearer(sql, table, name).await
+    }
+
+    async fn surroundings(&self, sql: &mut dyn Sql, table: &TableName) -> Result<Surroundings, SqlError> {
+        inspect::surroundings(sql, table).await
     }
 }
 

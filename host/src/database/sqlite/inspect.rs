@@ -4,7 +4,8 @@ use super::connection::Held;
 use super::dialect::catalogue;
 use crate::scheduler::database::Remark;
 use crate::update::plan::{Explanation, Read};
-use crate::update::sql::{Row, Sql, SqlError, TableName, Value};
+use crate::update::scan::{self, Kind};
+use crate::update::sql::{Operation, Reaction, Row, Sql, SqlError, Surroundings, System, TableName, Value};
 
 /// The name under which [`Dialect::describe`](crate::update::Dialect::describe) gives the index that a rowid table is.
 pub(super) const ROWID: &str = "rowid";
@@ -23,7 +24,33 @@ pub(super) async fn explain(sql: &mut dyn Sql, statement: &str, parameters: &[Va
         explanation.sorts |= detail.starts_with("USE TEMP B-TREE") && detail.ends_with("ORDER BY");
         explanation.reads.extend(read(detail));
     }
+    explanation.changes.extend(change(statement));
     Ok(explanation)
+}
+
+/// What a statement does to which table: `[WITH …] DELETE FROM t`, `UPDATE [OR …] t`, `INSERT [OR …] INTO t`.
+fn change(statement: &str) -> Option<(Operation, TableName)> {
+    let code = scan::code(statement, System::Sqlite);
+    let mut depth = 0_usize;
+    let at = code.iter().position(|token| {
+        match token.text {
+            "(" => depth += 1,
+            ")" => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        depth == 0 && token.kind == Kind::Word && Operation::of(token.text).is_some()
+    })?;
+    let operation = Operation::of(code[at].text)?;
+    let mut rest = code[at + 1..].iter().filter(|token| !token.is("from") && !token.is("into")).peekable();
+    if rest.next_if(|token| token.is("or")).is_some() {
+        rest.next();
+    }
+    let first = rest.next()?.name(System::Sqlite)?;
+    let table = match rest.next_if(|token| token.is_symbol(".")) {
+        Some(_) => TableName { schema: Some(first), name: rest.next()?.name(System::Sqlite)? },
+        None => TableName { schema: None, name: first },
+    };
+    Some((operation, table))
 }
 
 /// What a line of a plan says of a table, as in "SEARCH t USING INDEX i (a>?)".
@@ -75,10 +102,79 @@ pub(super) async fn survey(held: &mut Held) -> Result<Vec<Remark>, SqlError> {
     )])
 }
 
+/// See [`Dialect::surroundings`](crate::update::Dialect::surroundings).
+pub(super) async fn surroundings(sql: &mut dyn Sql, table: &TableName) -> Result<Surroundings, SqlError> {
+    let select = format!(
+        "SELECT name, tbl_name, sql FROM {} WHERE type = 'trigger' AND tbl_name = ?1 COLLATE NOCASE ORDER BY name",
+        catalogue(table)
+    );
+    let rows = sql.query(&select, &[table.name.as_str().into()]).await?;
+    let reactions = rows.iter().filter_map(|row| trigger(text(row, 0), text(row, 1), text(row, 2))).collect();
+    Ok(Surroundings { reactions, ..Surroundings::default() })
+}
+
+/// A trigger by the statement that made it: what stands between its name and ON.
+fn trigger(name: &str, table: &str, statement: &str) -> Option<Reaction> {
+    let code = scan::code(statement, System::Sqlite);
+    let heading = code.iter().skip_while(|token| !token.is("trigger")).take_while(|token| !token.is("on"));
+    let heading: Vec<_> = heading.filter(|token| token.kind == Kind::Word).collect();
+    let operation = heading.iter().rev().find_map(|token| match token.text {
+        word if word.eq_ignore_ascii_case("replace") => None,
+        word => Operation::of(word),
+    })?;
+    let says = |word: &str| heading.iter().any(|token| token.is(word));
+    Some(Reaction {
+        name: name.to_owned(),
+        table: table.to_owned(),
+        operations: vec![operation],
+        rule: false,
+        instead: says("instead"),
+        // Where nothing is said it runs before. RAISE(IGNORE) is what skips a row.
+        may_skip: !says("after")
+            && code.iter().any(|token| token.is("raise"))
+            && code.iter().any(|token| token.is("ignore")),
+        each_row: true,
+    })
+}
+
 fn text(row: &Row, column: usize) -> &str {
     row.get(column).and_then(Value::as_text).unwrap_or_default()
 }
 
 fn integer(row: &Row, column: usize) -> i64 {
     row.get(column).and_then(Value::as_integer).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_statement_tells_what_it_changes() {
+        let cases = [
+            ("DELETE FROM \"t\" WHERE a IN (SELECT a FROM u)", Operation::Delete, None, "t"),
+            ("WITH d AS (SELECT 1) UPDATE OR IGNORE main.t SET a = 1", Operation::Update, Some("main"), "t"),
+            ("insert or replace into [t u] (a) select 1", Operation::Insert, None, "t u"),
+            ("REPLACE INTO t VALUES (1)", Operation::Insert, None, "t"),
+        ];
+        for (statement, operation, schema, name) in cases {
+            let table = TableName { schema: schema.map(str::to_owned), name: name.to_owned() };
+            assert_eq!(change(statement), Some((operation, table)), "{statement}");
+        }
+        assert_eq!(change("SELECT 1"), None);
+    }
+
+    #[test]
+    fn a_trigger_tells_when_it_runs() {
+        let cases = [
+            ("CREATE TRIGGER x BEFORE DELETE ON t BEGIN SELECT RAISE(IGNORE); END", Operation::Delete, true),
+            ("CREATE TRIGGER x UPDATE OF a ON t BEGIN SELECT raise(ignore); END", Operation::Update, true),
+            ("CREATE TRIGGER \"before delete\" AFTER INSERT ON t BEGIN DELETE FROM u; END", Operation::Insert, false),
+            ("CREATE TRIGGER x BEFORE UPDATE ON t BEGIN SELECT RAISE(ABORT, 'ignore'); END", Operation::Update, false),
+        ];
+        for (statement, operation, may_skip) in cases {
+            let found = trigger("x", "t", statement).unwrap();
+            assert_eq!((found.operations, found.may_skip), (vec![operation], may_skip), "{statement}");
+        }
+    }
 }

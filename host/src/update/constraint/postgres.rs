@@ -8,7 +8,7 @@ use crate::update::sql::{Dialect, Sql, SqlError, TableName, Value};
 /// all of its columns must be NULL where one is, and its identity.
 const FIND: &str = "\
 SELECT c.contype::text, c.convalidated::int, pg_get_expr(c.conbin, c.conrelid),
-       coalesce(pg_get_expr(c.conbin, c.conrelid) = format('(%I IS NOT NULL)', a.attname), false)::int,
+       coalesce(pg_get_expr(c.conbin, c.conrelid) = '(' || quote_ident(a.attname) || ' IS NOT NULL)', false)::int,
        a.attname::text,
        CASE WHEN p.relkind <> 'p' THEN 'ONLY ' ELSE '' END || c.confrelid::regclass,
        (c.confmatchtype = 'f')::int, c.oid::text,

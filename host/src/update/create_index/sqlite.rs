@@ -1,12 +1,14 @@
 //! An index on SQLite, and the comparison with one that is there already.
 
-use super::{CreateIndexDefinition, not_replaceable};
+use super::{CreateIndexDefinition, IndexParts, not_replaceable};
 use crate::update::UpdateError;
 use crate::update::scan::{self, Kind, Token};
-use crate::update::sql::{Dialect, Sql, System, Value};
+use crate::update::sql::{Dialect, Index, Row, Sql, System, Value};
 
 /// Builds the index, unless it is there, and drops the one that it replaces.
 pub(super) async fn build(sql: &mut dyn Sql, wanted: &CreateIndexDefinition) -> Result<(), UpdateError> {
+    // What cannot be dropped afterwards is told before anything is built.
+    replaced(sql, wanted).await?;
     build_alone(sql, wanted).await?;
     if let Some(replaced) = replaced(sql, wanted).await? {
         sql.execute(&drop_statement(&replaced), &[]).await?;
@@ -75,9 +77,58 @@ pub(super) async fn replaced(sql: &mut dyn Sql, wanted: &CreateIndexDefinition) 
         Some([Value::Text(table), _, Value::Integer(0)]) => {
             Err(not_replaceable(name, &format!("it is an index of table \"{table}\"")))
         }
-        Some([_, Value::Integer(0), _]) => Ok(Some(format!("{schema}{}", dialect.quote(name)))),
+        Some([_, Value::Integer(0), _]) => match needed_by(sql, wanted, name).await? {
+            Some(table) => Err(not_replaceable(
+                name,
+                &format!(
+                    "a foreign key of table \"{table}\" refers to its columns, and no other unique index has them (make the new \
+                     index unique over the same columns)"
+                ),
+            )),
+            None => Ok(Some(format!("{schema}{}", dialect.quote(name)))),
+        },
         Some(_) => Err(not_replaceable(name, "the table's own definition makes it")),
     }
+}
+
+/// The table whose foreign key needs a unique index that is to be replaced; `None` where another serves it, or the new one.
+async fn needed_by(
+    sql: &mut dyn Sql,
+    wanted: &CreateIndexDefinition,
+    replaced: &str,
+) -> Result<Option<String>, UpdateError> {
+    let dialect = sql.dialect();
+    let Some(table) = dialect.describe(sql, &wanted.table).await? else { return Ok(None) };
+    let sorted = |mut names: Vec<String>| {
+        names.iter_mut().for_each(|name| name.make_ascii_lowercase());
+        names.sort();
+        names
+    };
+    let serves = |index: &Index| {
+        let columns: Option<Vec<String>> = index.columns.iter().cloned().collect();
+        columns.filter(|_| index.unique && !index.partial).map(sorted)
+    };
+    let is_it = |index: &&Index| index.name.eq_ignore_ascii_case(replaced);
+    let Some(lost) = table.indexes.iter().find(is_it).and_then(serves) else { return Ok(None) };
+    let others = table.indexes.iter().filter(|index| !is_it(index)).filter_map(serves);
+    let new = match &wanted.parts {
+        IndexParts::Columns(columns) if wanted.unique && wanted.filter.is_none() => Some(sorted(columns.clone())),
+        _ => None,
+    };
+    if others.chain(new).any(|columns| columns == lost) {
+        return Ok(None);
+    }
+    let schema = schema(&*dialect, wanted);
+    let question = format!(
+        "SELECT m.name, group_concat(f.\"to\", char(10)) FROM {schema}sqlite_schema m, pragma_foreign_key_list(m.name) f \
+         WHERE m.type = 'table' AND f.\"table\" = ?1 COLLATE NOCASE GROUP BY m.name, f.id"
+    );
+    let rows = sql.query(&question, &[wanted.table.name.as_str().into()]).await?;
+    let needs = |row: &Row| {
+        let columns = row.get(1)?.as_text()?.lines().map(str::to_owned).collect();
+        (sorted(columns) == lost).then(|| row.first()?.as_text().map(str::to_owned)).flatten()
+    };
+    Ok(rows.iter().find_map(needs))
 }
 
 /// SQLite takes the schema with the index's name and forbids it with the table's.

@@ -2,7 +2,7 @@
 
 use super::{Batch, Column, Range, Walk, explain_with, texts};
 use crate::update::plan::{Draft, Plan, Planned};
-use crate::update::sql::{Dialect, Right, Sql, TableName, Value};
+use crate::update::sql::{Dialect, Operation, Right, Sql, System, TableName, Value};
 use crate::update::{Budget, Next, Problem, Progress, UpdateError};
 
 impl Draft {
@@ -18,10 +18,24 @@ impl Walk {
     pub(in crate::update) async fn check_with(
         &self,
         sql: &mut dyn Sql,
+        operation: Option<Operation>,
         rights: &[Right],
         statements: impl FnOnce(&dyn Dialect, &Batch) -> Vec<Draft> + Send,
     ) -> Result<Vec<Problem>, UpdateError> {
-        let mut problems = self.check(sql).await?;
+        self.reach.enter_session(sql).await?;
+        let problems = self.check_reached(sql, operation, rights, statements).await;
+        self.reach.leave_session(sql).await?;
+        problems
+    }
+
+    async fn check_reached(
+        &self,
+        sql: &mut dyn Sql,
+        operation: Option<Operation>,
+        rights: &[Right],
+        statements: impl FnOnce(&dyn Dialect, &Batch) -> Vec<Draft> + Send,
+    ) -> Result<Vec<Problem>, UpdateError> {
+        let mut problems = self.check(sql, operation).await?;
         if !problems.iter().any(Problem::is_error) {
             problems.extend(check_rights(sql, &self.table, rights).await?);
         }
@@ -36,14 +50,30 @@ impl Walk {
         for draft in drafts.iter().filter(|draft| draft.explained) {
             if let Some(problem) = explain_with(sql, draft.field, &draft.sql, &draft.parameters).await? {
                 problems.push(problem);
-                break;
+                return Ok(problems);
             }
+        }
+        if dialect.system() == System::Sqlite && sorts_all(sql, &drafts).await? {
+            problems.push(self.not_ordered());
         }
         Ok(problems)
     }
 
     /// What a batch from `progress` on executes: the statement that finds its end, and those that `statements` makes.
     pub(in crate::update) async fn plan(
+        &self,
+        sql: &mut dyn Sql,
+        progress: &Progress,
+        budget: Budget,
+        statements: impl FnOnce(&dyn Dialect, &Batch) -> Vec<Draft> + Send,
+    ) -> Result<Plan, UpdateError> {
+        self.reach.enter_session(sql).await?;
+        let plan = self.plan_reached(sql, progress, budget, statements).await;
+        self.reach.leave_session(sql).await?;
+        plan
+    }
+
+    async fn plan_reached(
         &self,
         sql: &mut dyn Sql,
         progress: &Progress,
@@ -119,9 +149,19 @@ impl Batch {
             range,
             items,
             next: Next::Finished,
+            left_out: 0,
+            guarded: false,
             notes: Vec::new(),
         }
     }
+}
+
+/// True where SQLite would sort all rows to find the end of a batch, which the first of the drafts does: an index over the
+/// key is of another collation than the key.
+async fn sorts_all(sql: &mut dyn Sql, drafts: &[Draft]) -> Result<bool, UpdateError> {
+    let Some(bounding) = drafts.first() else { return Ok(false) };
+    let explanation = sql.dialect().explain(sql, &bounding.sql, &bounding.parameters).await?;
+    Ok(explanation.lines.iter().any(|line| line.trim() == "USE TEMP B-TREE FOR ORDER BY"))
 }
 
 /// The values of one end, NULL where it is not known.
