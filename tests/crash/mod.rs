@@ -7,6 +7,7 @@ mod commits;
 mod index;
 mod killed;
 mod outages;
+mod redefined;
 mod signals;
 mod takeover;
 mod two_hosts;

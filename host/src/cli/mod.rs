@@ -1,5 +1,6 @@
 //! The command line: what a person types and reads. One file per command; here what they have in common.
 
+mod accept;
 mod cancel;
 mod check;
 mod completions;
@@ -67,6 +68,7 @@ enum Command {
     Signals(signals::Signals),
     History(history::History),
     Retry(retry::Retry),
+    Accept(accept::Accept),
     Pause(pause::Pause),
     Resume(pause::Resume),
     Cancel(cancel::Cancel),
@@ -89,6 +91,7 @@ impl Command {
             Command::Signals(signals) => signals.json,
             Command::History(history) => history.json,
             Command::Retry(retry) => retry.json.json,
+            Command::Accept(accept) => accept.json.json,
             Command::Pause(pause) => pause.json.json,
             Command::Resume(resume) => resume.json.json,
             Command::Cancel(cancel) => cancel.json.json,
@@ -170,6 +173,7 @@ fn execute(cli: Cli, json: bool) -> Result<(), CliError> {
             Command::Signals(signals) => signals.execute(&context).await,
             Command::History(history) => history.execute(&context).await,
             Command::Retry(retry) => retry.execute(&context).await,
+            Command::Accept(accept) => accept.execute(&context).await,
             Command::Pause(pause) => pause.execute(&context).await,
             Command::Resume(resume) => resume.execute(&context).await,
             Command::Cancel(cancel) => cancel.execute(&context).await,

@@ -31,7 +31,12 @@ pub struct Backfill {
 impl Backfill {
     /// A handler for this definition.
     pub fn new(definition: BackfillDefinition) -> Self {
-        let walk = Walk::new(definition.table.clone(), definition.key.clone());
+        let parts = [
+            ("kind", Some("backfill")),
+            ("set", Some(definition.set.as_str())),
+            ("where", definition.filter.as_deref()),
+        ];
+        let walk = Walk::new(definition.table.clone(), definition.key.clone()).defined_by(parts);
         Self { definition, walk }
     }
 

@@ -33,7 +33,8 @@ pub struct Batch {
 impl Batch {
     /// A handler for this definition on a database of this system.
     pub fn new(definition: BatchDefinition, system: System) -> Self {
-        let walk = Walk::new(definition.table.clone(), definition.key.clone());
+        let parts = [("kind", Some("batch")), ("sql", Some(definition.sql.as_str()))];
+        let walk = Walk::new(definition.table.clone(), definition.key.clone()).defined_by(parts);
         Self { definition, system, walk }
     }
 

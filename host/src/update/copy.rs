@@ -56,6 +56,14 @@ pub enum OnConflict {
 }
 
 impl CopyColumn {
+    /// What is written where, as a text.
+    fn text(&self) -> String {
+        match &self.source {
+            CopySource::SameName => self.target.clone(),
+            CopySource::Expression(expression) => format!("{} = {expression}", self.target),
+        }
+    }
+
     fn source(&self, dialect: &dyn Dialect) -> String {
         match &self.source {
             CopySource::SameName => dialect.quote(&self.target),
@@ -74,7 +82,20 @@ pub struct Copy {
 impl Copy {
     /// A handler for this definition.
     pub fn new(definition: CopyDefinition) -> Self {
-        let walk = Walk::new(definition.table.clone(), definition.key.clone());
+        let columns: Vec<String> = definition.columns.iter().map(CopyColumn::text).collect();
+        let (columns, into) = (columns.join(", "), definition.into.to_string());
+        let on_conflict = match definition.on_conflict {
+            OnConflict::Error => "error",
+            OnConflict::Ignore => "ignore",
+        };
+        let parts = [
+            ("kind", Some("copy")),
+            ("into", Some(into.as_str())),
+            ("columns", Some(columns.as_str())),
+            ("where", definition.filter.as_deref()),
+            ("on_conflict", Some(on_conflict)),
+        ];
+        let walk = Walk::new(definition.table.clone(), definition.key.clone()).defined_by(parts);
         Self { definition, walk }
     }
 

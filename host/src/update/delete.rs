@@ -28,7 +28,8 @@ pub struct Delete {
 impl Delete {
     /// A handler for this definition.
     pub fn new(definition: DeleteDefinition) -> Self {
-        let walk = Walk::new(definition.table.clone(), definition.key.clone());
+        let parts = [("kind", Some("delete")), ("where", Some(definition.filter.as_str()))];
+        let walk = Walk::new(definition.table.clone(), definition.key.clone()).defined_by(parts);
         Self { definition, walk }
     }
 

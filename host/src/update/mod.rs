@@ -38,6 +38,7 @@ pub use script::{Script, ScriptDefinition};
 pub use sql::{Dialect, ErrorClass, Sql, SqlError};
 pub use validate::{ValidateConstraint, ValidateConstraintDefinition};
 pub use validate_and_delete::{ValidateAndDelete, ValidateAndDeleteDefinition};
+pub use walk::accept_definition;
 
 /// How an update stands between two batches: the object in its row's `progress_json`.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -278,6 +279,15 @@ pub enum UpdateError {
         text: String,
         /// What is wrong with it.
         problem: String,
+    },
+    /// The definition is not the one that the update began with, and some rows are done under that one.
+    #[error(
+        "the definition is not the one that this update began with: {changes}. Put it back, then `tidegate retry`; or \
+         have the rows that are left done under the new one: `tidegate accept`"
+    )]
+    Redefined {
+        /// What is not as it was.
+        changes: String,
     },
     /// The step returned the progress that it began with.
     #[error("the batch made no progress: it ended where it began")]

@@ -50,7 +50,9 @@ const VALIDATE: &str = "validate";
 impl ValidateAndDelete {
     /// A handler for this definition.
     pub fn new(definition: ValidateAndDeleteDefinition) -> Self {
-        let walk = Walk::new(definition.table.clone(), definition.unique_columns.clone());
+        let parts =
+            [("kind", Some("validate-constraint-and-delete")), ("constraint", Some(definition.constraint.as_str()))];
+        let walk = Walk::new(definition.table.clone(), definition.unique_columns.clone()).defined_by(parts);
         Self { definition, walk }
     }
 

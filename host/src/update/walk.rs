@@ -6,9 +6,16 @@
 //! when it began. It starts from `{}`, ends at that last key, and goes on from no other walk's progress. Rows that come in
 //! behind the walk or beyond its end are not met; the application writes those as they are to be from the start.
 //! Progress of version 0.1 has no `walk`: it is taken, and such a walk ends at the last key that is there by then.
+//!
+//! With the walk stands the definition that it began with: whatever decides what becomes of the rows. Another one is refused
+//! until somebody accepts it, which takes it out of the progress: the next batch writes down the one of then.
 
+mod pin;
 pub(super) mod plan;
 
+use std::collections::BTreeMap;
+
+pub use self::pin::accept_definition;
 use super::reach::{self, OnSkip, Reach};
 use super::sql::{
     Column, Dialect, ErrorClass, Estimate, Index, Operation, Row, Sql, SqlError, System, Table, TableKind, TableName,
@@ -23,6 +30,10 @@ pub(super) struct Walk {
     table: TableName,
     key: Vec<String>,
     reach: Reach,
+    /// True where the walk itself leaves out the rows of inheriting tables, whatever `reach` says.
+    only: bool,
+    /// What decides what becomes of the rows, by the definition's keys.
+    definition: BTreeMap<String, String>,
 }
 
 /// The rows of one batch, and where the walk stands after them.
@@ -82,12 +93,26 @@ struct Course {
     types: Vec<String>,
     /// The last key that was there when the walk began.
     end: Vec<String>,
+    /// The definition that the walk began with, long texts as their digests. Empty where none was written down, or another
+    /// one was accepted.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    definition: BTreeMap<String, String>,
+    /// The types of the columns that the definition names.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    columns: BTreeMap<String, String>,
 }
 
 impl Walk {
     /// A walk along `key`, whose columns together order the table's rows.
     pub(super) fn new(table: TableName, key: Vec<String>) -> Self {
-        Self { table, key, reach: Reach::default() }
+        Self { table, key, reach: Reach::default(), only: false, definition: BTreeMap::new() }
+    }
+
+    /// The same walk, with what else decides what becomes of its rows: the definition's keys and their texts.
+    pub(super) fn defined_by<'a>(mut self, parts: impl IntoIterator<Item = (&'static str, Option<&'a str>)>) -> Self {
+        let given = parts.into_iter().filter_map(|(name, text)| Some((name.to_owned(), text?.to_owned())));
+        self.definition.extend(given);
+        self
     }
 
     /// The same walk over the rows that `reach` says.
@@ -97,14 +122,19 @@ impl Walk {
 
     /// The same walk over the rows of the table itself, without those of tables that inherit from it.
     pub(super) fn over(&self, only: bool) -> Self {
-        Self { table: self.table.clone(), key: self.key.clone(), reach: Reach { only, ..self.reach } }
+        let (table, key, definition) = (self.table.clone(), self.key.clone(), self.definition.clone());
+        Self { table, key, definition, only, reach: self.reach }
+    }
+
+    fn is_alone(&self) -> bool {
+        self.only || self.reach.only
     }
 
     /// The table as it stands in FROM.
     pub(super) fn source(&self, dialect: &dyn Dialect) -> String {
         format!(
             "{}{}",
-            if self.reach.only && dialect.system() == System::Postgres { "ONLY " } else { "" },
+            if self.is_alone() && dialect.system() == System::Postgres { "ONLY " } else { "" },
             dialect.table(&self.table)
         )
     }
@@ -123,19 +153,31 @@ impl Walk {
     ) -> Result<Batch, UpdateError> {
         self.reach.enter(sql).await?;
         let (table, key) = self.ground(sql).await?;
+        let dialect = sql.dialect();
         let guarded = table.guarded;
         let position = self.position(progress)?;
         let left_out = position.as_ref().map_or(0, |position| position.left_out);
         let (position, notes) = match position {
-            Some(Position { after, items, walk: Some(course), .. }) => {
+            Some(Position { after, items, walk: Some(mut course), .. }) => {
                 course.must_have(&key)?;
-                (Some((Some(after), items, course)), Vec::new())
+                let columns = self.columns_named(dialect.system(), &table);
+                let notes = if course.definition.is_empty() {
+                    (course.definition, course.columns) = (self.pinned(), columns);
+                    vec!["goes on under the definition of now".to_owned()]
+                } else {
+                    pin::same(&course.columns, &columns, "the type of column ")?;
+                    Vec::new()
+                };
+                (Some((Some(after), items, course)), notes)
             }
             Some(Position { after, items, walk: None, .. }) => {
                 let note = "goes on from the progress of an earlier version; the walk ends at the last key of now";
-                (self.set_out(sql, &key).await?.map(|course| (Some(after), items, course)), vec![note.to_owned()])
+                (
+                    self.set_out(sql, &table, &key).await?.map(|course| (Some(after), items, course)),
+                    vec![note.to_owned()],
+                )
             }
-            None => (self.set_out(sql, &key).await?.map(|course| (None, 0, course)), Vec::new()),
+            None => (self.set_out(sql, &table, &key).await?.map(|course| (None, 0, course)), Vec::new()),
         };
         let Some((after, walked, course)) = position else {
             let range = Range { condition: "1 = 0".to_owned(), parameters: Vec::new() };
@@ -204,7 +246,12 @@ impl Walk {
     }
 
     /// What the walk is, where it begins now; `None` where the table has no rows.
-    async fn set_out(&self, sql: &mut dyn Sql, key: &[Column]) -> Result<Option<Course>, UpdateError> {
+    async fn set_out(
+        &self,
+        sql: &mut dyn Sql,
+        described: &Table,
+        key: &[Column],
+    ) -> Result<Option<Course>, UpdateError> {
         let Some(end) = self.outermost(sql, key, " DESC").await? else { return Ok(None) };
         // SQLite orders values of other types than the column's before or behind those: where the first and the last are
         // found again, all between them are.
@@ -213,7 +260,19 @@ impl Walk {
         }
         self.find_again(sql, key, &end).await?;
         let types = key.iter().map(|column| column.sql_type.clone()).collect();
-        Ok(Some(Course { table: self.table.to_string(), key: self.key.clone(), types, end }))
+        let (table, definition) = (self.table.to_string(), self.pinned());
+        let columns = self.columns_named(sql.dialect().system(), described);
+        Ok(Some(Course { table, key: self.key.clone(), types, end, definition, columns }))
+    }
+
+    /// The definition as it is written down.
+    fn pinned(&self) -> BTreeMap<String, String> {
+        pin::written(&self.definition, self.reach)
+    }
+
+    /// The types of the columns that the definition names.
+    fn columns_named(&self, system: System, table: &Table) -> BTreeMap<String, String> {
+        pin::columns(&self.definition, system, table)
     }
 
     /// The first key of the table, or with " DESC" the last.
@@ -261,6 +320,9 @@ impl Walk {
             serde_json::from_value(Json::Object(progress.0.clone())).map_err(|error| progress.refuse(error))?;
         if let Some(course) = &position.walk {
             self.must_be(course).map_err(|problem| progress.refuse(problem))?;
+            if !course.definition.is_empty() {
+                pin::same(&course.definition, &self.pinned(), "")?;
+            }
         }
         let (found, wanted) = (position.after.len(), self.key.len());
         let fits = match &position.walk {
@@ -689,7 +751,7 @@ impl Walk {
                 ),
             ));
         }
-        if table.children > 0 && table.kind != TableKind::Partitioned && !self.reach.only {
+        if table.children > 0 && table.kind != TableKind::Partitioned && !self.is_alone() {
             problems.push(Problem::warning(
                 "table",
                 format!(

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashSet};
 
 use tidegate::scheduler::choice::{Standing, assess};
 use tidegate::scheduler::database::{Database, QueueRow, Record};
-use tidegate::update::{Progress, SqlError};
+use tidegate::update::{Progress, SqlError, UpdateError};
 
 use super::super::{output, wiring};
 use super::finding::{Finding, Scene, Severity};
@@ -104,10 +104,16 @@ fn progress(scene: Scene<'_>, row: &QueueRow) -> Option<Finding> {
     let update = scene.defined(&row.update_name)?;
     let handler = wiring::handler(update, scene.database);
     let error = Progress::parse(&row.progress).and_then(|progress| handler.mode(&progress)).err()?;
-    let hint = format!(
-        "write what it was, or let the update start anew: {}",
-        set(scene, "progress_json = '{}'", &row.update_name)
-    );
+    let hint = match error {
+        UpdateError::Redefined { .. } => format!(
+            "put the definition back; or `tidegate accept {}`, and the rows that are left are done under the new one",
+            row.update_name
+        ),
+        _ => format!(
+            "write what it was, or let the update start anew: {}",
+            set(scene, "progress_json = '{}'", &row.update_name)
+        ),
+    };
     Some(scene.about_row(&row.update_name, Severity::Error, error.to_string(), hint))
 }
 

@@ -11,15 +11,19 @@ use tidegate::scheduler::{Control, Host};
 use tidegate::signal::Sampling;
 use tidegate::trace::Recorder;
 use tidegate::trace::format::ControllerFacts;
+use tidegate::update::{Progress, UpdateError};
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
 use super::plan::{Loaded, Plan, plan};
 use crate::cli::sampling::InHand;
-use crate::cli::{environment, sampling};
+use crate::cli::{environment, sampling, wiring};
 
 /// How long reading the configuration may take.
 const LOAD_LIMIT: Duration = Duration::from_secs(30);
+
+/// How long looking into a database's queue may take.
+const LOOK_LIMIT: Duration = Duration::from_secs(5);
 
 /// Reads the configuration again for a host that runs.
 pub(super) struct Reloader {
@@ -82,6 +86,7 @@ impl Reload for Reloader {
             let message = format!("controller \"{}\": {fault}", controller.name);
             config.diagnostic(controller.places.of("path"), message, Some(fault.kind.hint().to_owned()))
         }));
+        wrong.extend(redefined(&config).await);
         if !wrong.is_empty() {
             return Err(words(wrong));
         }
@@ -121,6 +126,26 @@ impl Reload for Reloader {
         in_force.1 = loaded;
         Ok(live)
     }
+}
+
+/// The definitions that are not those that their updates began with. What a database does not tell, its host meets itself.
+async fn redefined(config: &Config) -> Vec<Diagnostic> {
+    let mut wrong = Vec::new();
+    for database in &config.databases {
+        let Ok(opened) = wiring::open_lazily(database) else { continue };
+        let looked = timeout(LOOK_LIMIT, opened.look()).await;
+        let rows = looked.ok().and_then(Result::ok).flatten().map(|queue| queue.rows).unwrap_or_default();
+        for update in config.updates_of(&database.name) {
+            let Some(row) = rows.iter().find(|row| row.update_name == update.name) else { continue };
+            let handler = wiring::handler(update, database);
+            let refused = Progress::parse(&row.progress).and_then(|progress| handler.mode(&progress));
+            let Err(error @ UpdateError::Redefined { .. }) = refused else { continue };
+            let message = format!("update \"{}\" on database \"{}\": {error}", update.name, database.name);
+            wrong.push(config.diagnostic(update.places.header, message, None));
+        }
+        opened.close().await;
+    }
+    wrong
 }
 
 /// Each as a person reads it.

@@ -363,8 +363,8 @@ impl Worker {
         let transient = error.class() != ErrorClass::Permanent;
         let before = row.failure.as_ref().map_or(0, |failure| failure.attempts);
         let attempts = if transient { before } else { before + 1 };
-        // Progress that cannot be read does not become readable by trying.
-        let hopeless = matches!(error, UpdateError::Progress { .. });
+        // Progress that cannot be read does not become readable by trying, nor does a definition become the one before.
+        let hopeless = matches!(error, UpdateError::Progress { .. } | UpdateError::Redefined { .. });
         let quarantined = !transient && (hopeless || attempts >= self.settings.max_attempts);
         let failure = Failure { attempts, error: error.to_string(), at_ms: unix_ms(SystemTime::now()), quarantined };
         if let Err(error) = self.record(row, &failure).await {
