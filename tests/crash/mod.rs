@@ -4,6 +4,7 @@
 //! what the host says of itself.
 
 mod commits;
+mod in_one_go;
 mod index;
 mod killed;
 mod outages;

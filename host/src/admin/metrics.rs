@@ -54,6 +54,7 @@ struct Families {
     calls: IntCounterVec,
     call_seconds: CounterVec,
     fuel: IntCounterVec,
+    in_the_way: IntGaugeVec,
     peak_fuel: IntGaugeVec,
     peak_memory: IntGaugeVec,
     faults: IntCounterVec,
@@ -110,6 +111,11 @@ impl Metrics {
                 CONTROLLER,
             )?,
             fuel: add.count("tidegate_controller_fuel_total", "Fuel that a controller consumed.", CONTROLLER)?,
+            in_the_way: add.whole(
+                "tidegate_batch_waits_for",
+                "Sessions, prepared transactions and standbys that keep the batch in hand waiting.",
+                &["database"],
+            )?,
             peak_fuel: add.whole(
                 "tidegate_controller_peak_fuel",
                 "The most fuel that one call into a controller consumed.",
@@ -209,6 +215,10 @@ impl Observer for Metrics {
                 }
             }
             EventKind::IterationEnded { record, items_per_ms } => families.iteration(database, record, *items_per_ms),
+            EventKind::InTheWay { who, .. } => {
+                let number = i64::try_from(who.len()).unwrap_or(i64::MAX);
+                families.in_the_way.with_label_values(&[database]).set(number);
+            }
             EventKind::TransientFailure { update_name, .. } => families.failure(database, update_name, "transient"),
             EventKind::Failure { update_name, retry_in, .. } => {
                 let class = if retry_in.is_some() { "permanent" } else { "quarantined" };

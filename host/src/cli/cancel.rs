@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use tidegate::config;
 use tidegate::scheduler::choice::dependents;
+use tidegate::scheduler::withdrawal::{Withdrawal, withdraw};
 
 use super::enqueue::selected;
 use super::error::CliError;
@@ -74,7 +75,18 @@ impl Cancel {
             return Err(CliError::failure(message).hint("cancel them too, with `--with-dependents`"));
         }
         let names = [self.names.as_slice(), &dependents].concat();
-        let cancelled = opened.cancel(&names).await.map_err(|error| refused().because_of_database(error))?;
+        let cancelled = withdraw(&*opened, &names).await.map_err(|error| match error {
+            Withdrawal::Sql(error) => refused().because_of_database(error),
+            Withdrawal::Runs { asked, .. } => {
+                let hint = match asked {
+                    true => "the host was asked, and takes it out once what it does can be interrupted: see `tidegate status`",
+                    false => {
+                        "SQLite lets nobody write meanwhile: ask the host itself, with `--address`, or stop the host and cancel then"
+                    }
+                };
+                CliError::failure(error.to_string()).hint(hint)
+            }
+        })?;
         for name in &cancelled {
             let line = format!("{name}: cancelled on {}", database.name);
             results.tell(&database.name, Some(name), "cancelled", &line)?;

@@ -4,6 +4,8 @@ use std::time::SystemTime;
 
 use tidegate::config;
 use tidegate::scheduler::database::{Pause as Stored, unix_ms};
+use tidegate::scheduler::withdrawal::{Running, in_one_go};
+use tidegate::update::ErrorClass;
 
 use super::enqueue::selected;
 use super::error::CliError;
@@ -83,19 +85,39 @@ async fn store(
 ) -> Result<(), CliError> {
     let config = context.config()?;
     for database in selected(&config, name)? {
-        store_on(database, pause).await?;
+        let running = store_on(database, pause).await?;
         let word = if pause.is_some() { "paused" } else { "resumed" };
-        results.tell(&database.name, None, word, &format!("{}: {word}", database.name))?;
+        let but = match running {
+            Some(name) if pause.is_some() => format!(
+                "; update {name} runs in one go and goes on to its end, unless `tidegate cancel {name}` ends it"
+            ),
+            _ => String::new(),
+        };
+        results.tell(&database.name, None, word, &format!("{}: {word}{but}", database.name))?;
     }
     Ok(())
 }
 
-async fn store_on(database: &config::Database, pause: Option<&Stored>) -> Result<(), CliError> {
+/// Stores it on one database. Returns the update that a host runs in one go there at this moment.
+async fn store_on(database: &config::Database, pause: Option<&Stored>) -> Result<Option<String>, CliError> {
     let word = if pause.is_some() { "pause" } else { "resume" };
     let refused = || CliError::failure(format!("cannot {word} database \"{}\"", database.name));
     let opened = wiring::open(database)?;
     opened.prepare().await.map_err(|error| refused().because_of_database(error))?;
-    opened.set_pause(pause).await.map_err(|error| refused().because_of_database(error))?;
+    let stored = opened.set_pause(pause).await;
+    let queue = opened.look().await.map_err(|error| refused().because_of_database(error))?.unwrap_or_default();
+    let running = in_one_go(&*opened, &queue).await.map_err(|error| refused().because_of_database(error))?;
+    if let Err(error) = stored {
+        return Err(match running {
+            // SQLite lets nobody write meanwhile.
+            Some(Running { update_name, since }) if error.class == ErrorClass::Transient => CliError::failure(format!(
+                "cannot {word} database \"{}\": update \"{update_name}\" runs in one go {since}, and nobody can write meanwhile",
+                database.name
+            ))
+            .hint("ask the host itself, with `--address`, or wait until it is done"),
+            _ => refused().because_of_database(error),
+        });
+    }
     opened.close().await;
-    Ok(())
+    Ok(running.map(|running| running.update_name))
 }

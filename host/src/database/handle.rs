@@ -12,7 +12,7 @@ use crate::database::tables::Tables;
 use crate::scheduler::database::Lease;
 use crate::scheduler::database::{
     Activity, AlreadyQueued, Begin, Database, Failure, Holder, LeaseAttempt, NewRow, Pause, Queue, Record, Remark,
-    Session,
+    Session, Situation,
 };
 use crate::update::Opening;
 use crate::update::sql::{Dialect, ErrorClass, Sql, SqlError};
@@ -54,6 +54,17 @@ pub(crate) trait Driver: Send + Sync + 'static {
 
     /// See [`Database::inspect`]; without the retry.
     async fn inspect(&self) -> Result<Box<dyn Session>, SqlError>;
+
+    /// True where the connection for the queue can be asked while a batch runs on its own.
+    fn asks_meanwhile(&self) -> bool {
+        false
+    }
+
+    /// Who keeps a batch of this host waiting, asked over the connection for the queue.
+    async fn in_the_way(&self, control: &mut dyn Sql) -> Result<Vec<String>, SqlError> {
+        let _ = control;
+        Ok(Vec::new())
+    }
 
     /// The driver's part of [`Database::survey`]; without the retry.
     async fn survey(&self) -> Result<Vec<Remark>, SqlError>;
@@ -255,6 +266,20 @@ impl<D: Driver> Database for Handle<D> {
 
     async fn cancel(&self, update_names: &[String]) -> Result<Vec<String>, SqlError> {
         in_transaction!(self, sql => self.tables.cancel(sql, update_names))
+    }
+
+    async fn withdraw(&self, update_names: &[String]) -> Result<(), SqlError> {
+        in_transaction!(self, sql => self.tables.withdraw(sql, update_names))
+    }
+
+    async fn situation(&self, update_name: &str) -> Result<Situation, SqlError> {
+        if !self.driver.asks_meanwhile() {
+            return Ok(Situation::default());
+        }
+        let mut control = self.driver.control().await?;
+        let withdrawn = self.tables.is_withdrawn(&mut *control, update_name).await?;
+        let in_the_way = self.driver.in_the_way(&mut *control).await?;
+        Ok(Situation { withdrawn, in_the_way })
     }
 
     async fn record_failure(&self, update_name: &str, progress: &str, failure: &Failure) -> Result<(), SqlError> {

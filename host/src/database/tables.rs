@@ -24,6 +24,9 @@ const INSERTED_AT_ONCE: usize = 50;
 const PAUSE: &str = "pause";
 /// The key of the running host's activity in `tidegate_state`.
 const ACTIVITY: &str = "activity";
+/// What the keys in `tidegate_state` begin with under which somebody asks for an update to be taken out of the queue; its
+/// name follows.
+const WITHDRAWN: &str = "withdrawn/";
 
 /// The tables of one queue.
 #[derive(Debug, Clone)]
@@ -156,8 +159,24 @@ impl Tables {
         let inserted = sql.execute(&insert, &values).await? > 0;
         if inserted {
             self.forget_failures(sql, &row.update_name).await?;
+            self.set_state::<()>(sql, &withdrawn(&row.update_name), None).await?;
         }
         Ok(inserted)
+    }
+
+    /// See [`Database::withdraw`](crate::scheduler::database::Database::withdraw).
+    pub(crate) async fn withdraw(&self, sql: &mut dyn Sql, names: &[String]) -> Result<(), SqlError> {
+        for name in names {
+            self.set_state(sql, &withdrawn(name), Some(&true)).await?;
+        }
+        Ok(())
+    }
+
+    /// Whether somebody asked for an update to be taken out of the queue.
+    pub(crate) async fn is_withdrawn(&self, sql: &mut dyn Sql, update_name: &str) -> Result<bool, SqlError> {
+        let select = format!("select 1 from tidegate_state where queue = {} and key = {}", p(sql, 1), p(sql, 2));
+        let rows = sql.query(&select, &[self.queue_value(), Value::from(withdrawn(update_name))]).await?;
+        Ok(!rows.is_empty())
     }
 
     /// See [`Database::cancel`](crate::scheduler::database::Database::cancel).
@@ -169,6 +188,7 @@ impl Tables {
                 cancelled.push(name.clone());
             }
             self.forget_failures(sql, name).await?;
+            self.set_state::<()>(sql, &withdrawn(name), None).await?;
         }
         Ok(cancelled)
     }
@@ -298,6 +318,11 @@ impl Tables {
     fn queue_value(&self) -> Value {
         Value::from(self.key.as_str())
     }
+}
+
+/// The key under which somebody asks for an update to be taken out of the queue.
+fn withdrawn(update_name: &str) -> String {
+    format!("{WITHDRAWN}{update_name}")
 }
 
 /// What names a queue table among a database's: SQLite takes names that differ in ASCII case for one.

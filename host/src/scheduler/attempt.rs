@@ -11,6 +11,7 @@ use super::control::Control;
 use super::database::{Begin, Database, Interrupt, Lease, QueueRow, Transaction};
 use super::event::{EventKind, Events};
 use super::wakeful::Wakeful;
+use super::watch::Watch;
 use crate::update::sql::Sql;
 use crate::update::{Budget, ErrorClass, Handler, Mode, Next, Progress, SqlError, Step, UpdateError};
 
@@ -28,6 +29,7 @@ pub(super) struct Attempt<'a> {
     pub(super) control: &'a Control,
     pub(super) shutdown_grace: Duration,
     pub(super) lease: &'a mut dyn Lease,
+    pub(super) watch: Watch<'a>,
     pub(super) waits: &'a mut Waits,
     pub(super) handler: &'a dyn Handler,
     pub(super) row: &'a QueueRow,
@@ -67,6 +69,8 @@ pub(super) enum Trouble {
     Failed(UpdateError),
     /// Somebody changed the row's progress, or removed the row (true), since it was read.
     Moved { gone: bool },
+    /// Somebody wants the update to be taken out of the queue.
+    Withdrawn,
     /// This host must leave off.
     Interrupted(Interruption),
 }
@@ -100,7 +104,22 @@ impl Attempt<'_> {
             Mode::Batched | Mode::OneShot => self.inside().await,
             Mode::OneShotOutside => self.outside().await,
         };
-        (result, started.elapsed())
+        let elapsed = started.elapsed();
+        self.watch.end();
+        (result.map_err(|trouble| self.explained(trouble)), elapsed)
+    }
+
+    /// A failure that others are to blame for, with who was in the way last.
+    fn explained(&self, trouble: Trouble) -> Trouble {
+        match trouble {
+            Trouble::Failed(UpdateError::Sql(error))
+                if error.class == ErrorClass::Transient && !self.watch.last().is_empty() =>
+            {
+                let message = format!("{}; in the way: {}", error.message, self.watch.last().join(", "));
+                Trouble::Failed(SqlError { message, ..error }.into())
+            }
+            trouble => trouble,
+        }
     }
 
     /// The work and its progress in one transaction.
@@ -127,17 +146,33 @@ impl Attempt<'_> {
         let mut session = self.database.session().await?;
         let interrupt = session.interrupter();
         let (handler, start) = (self.handler, self.progress.clone());
-        let step = self.guarded(interrupt, unwound(handler.run_outside(session.as_sql(), &start))).await?;
+        let done = self.guarded(interrupt, unwound(handler.run_outside(session.as_sql(), &start))).await;
+        if let Err(Trouble::Withdrawn) = done {
+            self.abandon(session.as_sql()).await;
+        }
+        let step = done?;
         drop(session);
         let step = moved_on(&self.progress, step)?;
         let transaction = self.begin().await?;
         self.commit(transaction, step).await
     }
 
+    /// Takes away what a one-shot that was interrupted has left, and tells what could not be.
+    async fn abandon(&mut self, sql: &mut dyn Sql) {
+        let left = match timeout(INTERRUPT_PATIENCE, self.handler.abandon(sql)).await {
+            Ok(Ok(left)) => left,
+            Ok(Err(error)) => Some(format!("what it has left could not be taken away: {error}")),
+            Err(_) => Some("what it has left could not be taken away in time".to_owned()),
+        };
+        if let Some(note) = left {
+            self.emit(EventKind::Noted { update_name: self.row.update_name.clone(), note });
+        }
+    }
+
     async fn begin(&mut self) -> Result<Box<dyn Transaction>, Trouble> {
         let (database, row) = (self.database, self.row);
         let begun = self.waits.begin.until(database.begin_as(&row.update_name, &row.progress, self.handler.opening()));
-        match answered(begun, self.control, self.shutdown_grace, self.lease).await?? {
+        match answered(begun, self.control, self.shutdown_grace, self.lease, &mut self.watch).await?? {
             Begin::Ready(transaction) => Ok(transaction),
             Begin::Moved(progress) => Err(Trouble::Moved { gone: progress.is_none() }),
         }
@@ -150,15 +185,16 @@ impl Attempt<'_> {
         work: impl Future<Output = Result<T, UpdateError>>,
     ) -> Result<T, Trouble> {
         let mut work = std::pin::pin!(work);
-        let interruption = tokio::select! {
+        let trouble = tokio::select! {
             biased;
             result = &mut work => return result.map_err(Trouble::Failed),
-            interruption = must_leave_off(self.control, self.shutdown_grace, self.lease) => interruption,
+            interruption = must_leave_off(self.control, self.shutdown_grace, self.lease) => Trouble::Interrupted(interruption),
+            () = self.watch.withdrawn() => Trouble::Withdrawn,
         };
         interrupt.interrupt().await;
         // Whatever it answers is rolled back; it is only waited for so that nothing is cut off in its middle.
         let _ = timeout(INTERRUPT_PATIENCE, work).await;
-        Err(Trouble::Interrupted(interruption))
+        Err(trouble)
     }
 
     async fn commit(&mut self, transaction: Box<dyn Transaction>, step: Step) -> Result<Committed, Trouble> {
@@ -168,7 +204,7 @@ impl Attempt<'_> {
         };
         // Given up, it is not known whether it happened: the next batch compares before it begins.
         let committed = self.waits.commit.until(transaction.commit(progress.as_deref()));
-        match answered(committed, self.control, self.shutdown_grace, self.lease).await? {
+        match answered(committed, self.control, self.shutdown_grace, self.lease, &mut self.watch).await? {
             Ok(()) => Ok(Committed { items: step.items, notes: step.notes, progress }),
             Err(error) if error.class == ErrorClass::Connection => {
                 if self.was_committed(progress.as_deref()).await? {
@@ -214,17 +250,24 @@ impl Attempt<'_> {
     }
 }
 
-/// Awaits the database's answer, unless the host must leave off: not every wait on a server has an end of its own.
+/// Awaits the database's answer, unless the host must leave off: not every wait on a server has an end of its own. What
+/// is asked for meanwhile is done afterwards: an answer may be under way.
 async fn answered<T>(
     answer: impl Future<Output = T>,
     control: &Control,
     grace: Duration,
     lease: &mut dyn Lease,
+    watch: &mut Watch<'_>,
 ) -> Result<T, Trouble> {
+    let look = async {
+        watch.withdrawn().await;
+        std::future::pending().await
+    };
     tokio::select! {
         biased;
         answer = answer => Ok(answer),
         interruption = must_leave_off(control, grace, lease) => Err(Trouble::Interrupted(interruption)),
+        never = look => never,
     }
 }
 

@@ -119,6 +119,8 @@ pub struct InHand {
     pub phase_since: SystemTime,
     /// Between two batches: the rest that it takes, and why.
     pub rest: Option<(Duration, String)>,
+    /// Who keeps its batch waiting.
+    pub in_the_way: Vec<String>,
     /// The part that is done, 0.0 to 1.0, estimated.
     pub done: Option<f64>,
     /// How long it will take from when that was estimated.
@@ -247,6 +249,11 @@ impl DatabaseBoard {
                 self.enter(Phase::BackingOff { duration: *retry_in, error: error.clone() }, at);
             }
             EventKind::IterationEnded { record, items_per_ms } => self.note_iteration(record, *items_per_ms, at),
+            EventKind::InTheWay { who, .. } => {
+                if let Some(in_hand) = &mut self.in_hand {
+                    in_hand.in_the_way.clone_from(who);
+                }
+            }
             EventKind::Progress { done, eta, .. } => {
                 if let Some(in_hand) = &mut self.in_hand {
                     (in_hand.done, in_hand.eta) = (Some(*done), *eta);
@@ -287,6 +294,7 @@ impl DatabaseBoard {
             phase: Phase::Between,
             phase_since: at,
             rest: None,
+            in_the_way: Vec::new(),
             done: None,
             eta: None,
         });
@@ -304,6 +312,7 @@ impl DatabaseBoard {
     fn enter(&mut self, phase: Phase, at: SystemTime) {
         if let Some(in_hand) = &mut self.in_hand {
             (in_hand.phase, in_hand.phase_since, in_hand.rest) = (phase, at, None);
+            in_hand.in_the_way.clear();
         }
     }
 

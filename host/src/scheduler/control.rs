@@ -1,6 +1,6 @@
 //! How a running host is steered from within its process.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -37,6 +37,8 @@ impl fmt::Debug for Replacement {
 struct Orders {
     replacement: Option<Replacement>,
     hurry: bool,
+    /// Updates that are to be taken out of the queue, whatever they do at the moment.
+    withdrawn: HashSet<String>,
     /// Set while it is paused until the host restarts; the reason, where one was given.
     pause: Option<Option<String>>,
 }
@@ -127,6 +129,28 @@ impl Control {
     /// let it wait is asked again now.
     pub fn hurry(&self, database: &str) {
         self.order(database, |orders| orders.hurry = true);
+    }
+
+    /// Has a batch of this update, or what it does in one go, interrupted and undone, and its row taken out of the queue.
+    /// It counts until [`Control::forget_withdrawal`].
+    pub fn withdraw(&self, database: &str, update_name: &str) {
+        self.order(database, |orders| {
+            orders.withdrawn.insert(update_name.to_owned());
+        });
+    }
+
+    /// Takes back what [`Control::withdraw`] asked for, or what has come of it.
+    pub fn forget_withdrawal(&self, database: &str, update_name: &str) {
+        self.with_orders(|orders| {
+            if let Some(orders) = orders.get_mut(database) {
+                orders.withdrawn.remove(update_name);
+            }
+        });
+    }
+
+    /// True from [`Control::withdraw`] on.
+    pub(super) fn is_withdrawn(&self, database: &str, update_name: &str) -> bool {
+        self.with_orders(|orders| orders.get(database).is_some_and(|orders| orders.withdrawn.contains(update_name)))
     }
 
     /// What [`Control::reload`] was last given and is not in force yet.

@@ -116,6 +116,26 @@ pub trait Database: Send + Sync {
     /// Whatever the database says.
     async fn cancel(&self, update_names: &[String]) -> Result<Vec<String>, SqlError>;
 
+    /// Asks the host that works on these updates to leave off, and to take them out of the queue: for one whose row is
+    /// locked, or that runs in one go. A row that is queued anew is not asked for.
+    ///
+    /// # Errors
+    /// Whatever the database says.
+    async fn withdraw(&self, update_names: &[String]) -> Result<(), SqlError> {
+        let _ = update_names;
+        Ok(())
+    }
+
+    /// What is to be known of the batch of an update that takes long, asked while it runs. Nothing, where a database
+    /// cannot be asked meanwhile.
+    ///
+    /// # Errors
+    /// Whatever the database says.
+    async fn situation(&self, update_name: &str) -> Result<Situation, SqlError> {
+        let _ = update_name;
+        Ok(Situation::default())
+    }
+
     /// Records a failure of an update, with the progress that its row had.
     ///
     /// # Errors
@@ -362,6 +382,12 @@ pub struct Activity {
     pub fault: Option<String>,
     /// Synapse's average_items_per_ms of the update in hand.
     pub items_per_ms: Option<f64>,
+    /// Since when the update in hand runs in one go, in milliseconds since the Unix epoch.
+    #[serde(default)]
+    pub one_shot_since_ms: Option<i64>,
+    /// Who keeps the update in hand waiting.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub in_the_way: Vec<String>,
     /// The part of the update in hand that is done, 0.0 to 1.0, where it can be estimated.
     pub done: Option<f64>,
     /// Milliseconds until the update in hand is done, at the pace that it had under this host, waiting included.
@@ -374,6 +400,22 @@ pub struct Activity {
     /// The signals as they stood then.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub signals: Vec<Measured>,
+}
+
+/// What is to be known of a batch that runs.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Situation {
+    /// True where somebody asked for its update to be taken out of the queue.
+    pub withdrawn: bool,
+    /// Who keeps it waiting: process, application, user, since when.
+    pub in_the_way: Vec<String>,
+}
+
+impl Activity {
+    /// The update that runs in one go at this moment, and since when, in milliseconds since the Unix epoch.
+    pub fn in_one_go(&self) -> Option<(&str, i64)> {
+        self.update_name.as_deref().zip(self.one_shot_since_ms)
+    }
 }
 
 /// A signal's reading, as a host writes it down.

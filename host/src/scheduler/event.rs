@@ -128,6 +128,13 @@ pub enum EventKind {
         /// What, in a sentence.
         note: String,
     },
+    /// A batch that takes long waits for others, or does so no longer.
+    InTheWay {
+        /// The update.
+        update_name: String,
+        /// Who: process, application, user, since when. Empty where nobody is any more.
+        who: Vec<String>,
+    },
     /// An update's row was withdrawn or changed by somebody else.
     UpdateMoved {
         /// The update.

@@ -11,6 +11,8 @@ pub mod event;
 mod history;
 pub mod report;
 mod wakeful;
+mod watch;
+pub mod withdrawal;
 mod worker;
 
 use std::collections::HashMap;

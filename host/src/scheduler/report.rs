@@ -2,14 +2,14 @@
 //! goes. The command line and the API tell it, each in its own shape.
 
 use std::collections::HashMap;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
 use super::Handlers;
 use super::board::{InHand, Phase};
 use super::choice::Standing;
-use super::database::{Activity, Database, Holder, Queue, QueueRow, Record};
+use super::database::{Activity, Database, Holder, Queue, QueueRow, Record, unix_ms};
 use crate::pace::eta;
 use crate::update::sql::Estimate;
 use crate::update::{Progress, SqlError};
@@ -127,8 +127,30 @@ pub struct Doing {
     pub update_name: String,
     /// The state of its row.
     pub state: State,
-    /// Why, where it waits.
+    /// Why, where it waits; that it runs in one go, and for how long, where it does.
     pub reason: Option<String>,
+    /// True where it runs in one go at this moment, paused or not.
+    pub in_one_go: bool,
+    /// True where others keep it waiting: whatever its pace was, it is none now.
+    pub stuck: bool,
+}
+
+/// That an update runs in one go, and who keeps it waiting, in words.
+fn running(one_shot_ms: Option<i64>, in_the_way: &[String]) -> Option<String> {
+    let one_shot = one_shot_ms.map(|ms| format!("in one go for {}", lasting(ms)));
+    let waits = (!in_the_way.is_empty()).then(|| format!("waits for {}", in_the_way.join(", ")));
+    let parts: Vec<String> = one_shot.into_iter().chain(waits).collect();
+    (!parts.is_empty()).then(|| parts.join("; "))
+}
+
+/// A time in milliseconds, for people who wait.
+fn lasting(ms: i64) -> String {
+    let seconds = ms.max(0) / 1_000;
+    match seconds {
+        0..120 => format!("{seconds} s"),
+        120..7_200 => format!("{} min", seconds / 60),
+        _ => format!("{} h", seconds / 3_600),
+    }
 }
 
 impl Doing {
@@ -140,18 +162,27 @@ impl Doing {
             "paused" => State::Paused,
             _ => State::Running,
         };
-        Some(Self { update_name: activity.update_name.clone()?, state, reason: activity.reason.clone() })
+        let since = activity.one_shot_since_ms.map(|since| unix_ms(SystemTime::now()).saturating_sub(since));
+        let reason = activity.reason.clone().or_else(|| running(since, &activity.in_the_way));
+        let (in_one_go, stuck) = (since.is_some(), !activity.in_the_way.is_empty());
+        Some(Self { update_name: activity.update_name.clone()?, state, reason, in_one_go, stuck })
     }
 
     /// As this host's own events told it.
     pub fn seen(in_hand: &InHand) -> Self {
         let (state, reason) = match &in_hand.phase {
             Phase::Between => (State::Running, in_hand.rest.as_ref().map(|(_, reason)| reason.clone())),
-            Phase::Running { .. } => (State::Running, None),
+            Phase::Running { .. } => {
+                let since = in_hand.phase_since.elapsed().unwrap_or_default();
+                let since = in_hand.one_shot.then(|| i64::try_from(since.as_millis()).unwrap_or(i64::MAX));
+                (State::Running, running(since, &in_hand.in_the_way))
+            }
             Phase::Held { reason, .. } => (State::Held, Some(reason.clone())),
             Phase::BackingOff { error, .. } => (State::BackingOff, Some(error.clone())),
         };
-        Self { update_name: in_hand.update_name.clone(), state, reason }
+        let in_one_go = in_hand.one_shot && matches!(in_hand.phase, Phase::Running { .. });
+        let stuck = !in_hand.in_the_way.is_empty();
+        Self { update_name: in_hand.update_name.clone(), state, reason, in_one_go, stuck }
     }
 }
 
@@ -172,10 +203,11 @@ pub fn state(row: &QueueRow, standing: Standing, doing: Option<&Doing>, paused: 
             }
         }
     }
-    if paused {
-        return (State::Paused, None);
-    }
-    match doing.filter(|doing| doing.update_name == row.update_name) {
+    let doing = doing.filter(|doing| doing.update_name == row.update_name);
+    match doing {
+        // It is not interrupted by a pause.
+        Some(Doing { in_one_go: true, reason, .. }) => (State::Running, reason.clone()),
+        _ if paused => (State::Paused, None),
         Some(Doing { state, reason, .. }) => (*state, reason.clone()),
         None => (State::Pending, None),
     }

@@ -143,6 +143,13 @@ impl Handler for CreateIndex {
         Ok(finished())
     }
 
+    async fn abandon(&self, sql: &mut dyn Sql) -> Result<Option<String>, UpdateError> {
+        match self.system {
+            System::Sqlite => Ok(None),
+            System::Postgres => postgres::abandon(sql, &self.definition).await,
+        }
+    }
+
     async fn check(&self, sql: &mut dyn Sql) -> Result<Vec<Problem>, UpdateError> {
         let wanted = &self.definition;
         if self.is_not_for_here() {

@@ -180,6 +180,16 @@ pub trait Handler: Send + Sync {
     /// Any error rolls the whole batch back.
     async fn run(&self, sql: &mut dyn Sql, progress: &Progress, budget: Budget) -> Result<Step, UpdateError>;
 
+    /// Takes away what [`Handler::run_outside`] has left where it was interrupted and its update is not to go on. Says
+    /// what stays, in a sentence for an operator, where something does.
+    ///
+    /// # Errors
+    /// Whatever the database says.
+    async fn abandon(&self, sql: &mut dyn Sql) -> Result<Option<String>, UpdateError> {
+        let _ = sql;
+        Ok(None)
+    }
+
     /// Does a one-shot outside any transaction; called where [`Handler::mode`] says [`Mode::OneShotOutside`].
     ///
     /// # Errors

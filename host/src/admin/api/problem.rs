@@ -63,6 +63,8 @@ pub(super) enum Kind {
     UnknownController,
     WrongMethod,
     DependentsInTheWay,
+    /// An update runs in one go, and has not left off.
+    StillRuns,
     WholeHostPaused,
     NothingInHand,
     NotReloaded,
@@ -88,6 +90,7 @@ impl Kind {
             Kind::UnknownUpdate => ("unknown-update", StatusCode::NOT_FOUND, "There is no such update"),
             Kind::UnknownController => ("unknown-controller", StatusCode::NOT_FOUND, "There is no such controller"),
             Kind::WrongMethod => ("wrong-method", StatusCode::METHOD_NOT_ALLOWED, "The path has no such method"),
+            Kind::StillRuns => ("still-runs", StatusCode::CONFLICT, "It runs in one go, and has not left off"),
             Kind::DependentsInTheWay => ("dependents", StatusCode::CONFLICT, "Other updates depend on it"),
             Kind::WholeHostPaused => ("whole-host-paused", StatusCode::CONFLICT, "The whole host is paused"),
             Kind::NothingInHand => ("nothing-in-hand", StatusCode::CONFLICT, "This host has nothing in hand there"),

@@ -16,6 +16,7 @@ use crate::admin::{Site, State};
 use crate::scheduler::board::{DatabaseBoard, LeaseState, Phase};
 use crate::scheduler::choice::{Unfit, check_dependency, dependents};
 use crate::scheduler::database::NewRow;
+use crate::scheduler::withdrawal::{Withdrawal, withdraw};
 use crate::update::{Progress, SqlError};
 
 /// The queue of a database
@@ -228,8 +229,20 @@ pub(super) async fn cancel(
     }
     let names = [&named[..], &dependents].concat();
     site.database.prepare().await.map_err(|error| refused(&site, &error))?;
-    let cancelled = site.database.cancel(&names).await.map_err(|error| refused(&site, &error))?;
+    // This host itself need not be asked through the database, which SQLite would not let anybody write to meanwhile.
+    for name in &names {
+        state.control().withdraw(&site.name, name);
+    }
+    let withdrawn = withdraw(&*site.database, &names).await;
+    for name in &names {
+        state.control().forget_withdrawal(&site.name, name);
+    }
     state.control().wake();
+    let cancelled = withdrawn.map_err(|error| match error {
+        Withdrawal::Sql(error) => refused(&site, &error),
+        error @ Withdrawal::Runs { .. } => Problem::new(Kind::StillRuns, error.to_string())
+            .hint("it is asked to leave off, and is taken out once what it does can be interrupted"),
+    })?;
     let done = cancelled.into_iter().map(|name| done(&site, Some(name), Did::Cancelled));
     Ok(Json(Results { results: done.collect() }))
 }

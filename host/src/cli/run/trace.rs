@@ -44,6 +44,7 @@ impl Observer for Trace {
             EventKind::Unavailable { .. }
             | EventKind::LeaseLost { .. }
             | EventKind::TransientFailure { .. }
+            | EventKind::InTheWay { .. }
             | EventKind::Failure { .. }
             | EventKind::ControllerFault { .. }
             | EventKind::Fallback { .. }

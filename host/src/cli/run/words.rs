@@ -22,6 +22,10 @@ pub(super) fn words(kind: &EventKind) -> Option<String> {
             format!("{}: started, in one go", inline(update_name))
         }
         EventKind::UpdateStarted { update_name, one_shot: false } => format!("{}: started", inline(update_name)),
+        EventKind::InTheWay { who, .. } if who.is_empty() => return None,
+        EventKind::InTheWay { update_name, who } => {
+            format!("{}: waits for {}", inline(update_name), inline(&who.join(", ")))
+        }
         EventKind::TransientFailure { update_name, error, retry_in } => {
             format!("{}: {}; trying again in {}", inline(update_name), inline(error), duration(*retry_in))
         }

@@ -208,6 +208,9 @@ pub(super) fn database(
     let updates = queue.rows.into_iter().zip(standings).map(|(row, standing)| {
         let (state, reason) = state(&row, standing, doing.as_ref(), queue.pause.is_some());
         let pace = paces.get(&row.update_name).copied().unwrap_or_default();
+        // Whatever the pace of an update was that others keep waiting, it is none now.
+        let stuck = doing.as_ref().is_some_and(|doing| doing.stuck && doing.update_name == row.update_name);
+        let pace = Pace { items_per_ms: pace.items_per_ms.filter(|_| !stuck), ..pace };
         update(row, state, reason, pace)
     });
     DatabaseReport {

@@ -12,6 +12,7 @@ mod inspect;
 mod lag;
 mod lease;
 mod name;
+mod obstacles;
 mod sampler;
 mod surroundings;
 mod tls;
@@ -35,7 +36,7 @@ use crate::database::tables::Tables;
 use crate::database::{OpenError, Options, PostgresOptions};
 use crate::scheduler::database::{Begin, Holder, LeaseAttempt, Remark, Session};
 use crate::update::Opening;
-use crate::update::sql::{Dialect, Sql as _, SqlError, Value};
+use crate::update::sql::{Dialect, Sql, SqlError, Value};
 
 /// One database of a PostgreSQL server.
 pub(crate) struct Driver {
@@ -226,6 +227,17 @@ impl handle::Driver for Driver {
 
     async fn inspect(&self) -> Result<Box<dyn Session>, SqlError> {
         Ok(Box::new(self.take(&self.control, &self.holder, Role::Control).await?))
+    }
+
+    fn asks_meanwhile(&self) -> bool {
+        true
+    }
+
+    async fn in_the_way(&self, control: &mut dyn Sql) -> Result<Vec<String>, SqlError> {
+        match self.batch_backend.load(Ordering::SeqCst) {
+            0 => Ok(Vec::new()),
+            process => obstacles::of(control, process).await,
+        }
     }
 
     async fn survey(&self) -> Result<Vec<Remark>, SqlError> {

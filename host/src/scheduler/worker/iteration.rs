@@ -10,11 +10,15 @@ use super::super::attempt::{Attempt, Committed, Interruption, Trouble};
 use super::super::choice::Standing;
 use super::super::database::{Failure, Lease, QueueRow, Record, unix_ms};
 use super::super::event::EventKind;
+use super::super::watch::Watch;
 use super::{Pace, Rest, Worker};
 use crate::controller::supervisor::{Enter, Start};
 use crate::controller::{Batch, Iteration, Outcome, Subject};
 use crate::pace::BatchSize;
 use crate::update::{ErrorClass, Handler, Mode, Problem, Progress, SqlError, UpdateError};
+
+/// Failures in a row, of a kind that others are to blame for, after which an update gives way to the rest of the queue.
+const GIVES_WAY_AFTER: u32 = 3;
 
 /// What an update that rests is said to do.
 const RESTING: &str = "resting between batches";
@@ -213,7 +217,17 @@ impl Worker {
         }
         self.announce(&plan, batch_size, target).await;
         let started_ms = unix_ms(SystemTime::now());
+        let told_at = self.activity.at_ms;
+        let watch = Watch::new(
+            &self.workload.name,
+            &*self.workload.database,
+            &self.events,
+            &self.control,
+            &plan.row.update_name,
+            &mut self.activity,
+        );
         let attempt = Attempt {
+            watch,
             database_name: &self.workload.name,
             database: &*self.workload.database,
             events: &self.events,
@@ -228,6 +242,10 @@ impl Worker {
             batch_size,
         };
         let (result, duration) = attempt.run().await;
+        // What was written down meanwhile is not so any more.
+        if self.activity.one_shot_since_ms.take().is_some() || self.activity.at_ms != told_at {
+            self.activity_written = None;
+        }
         let outcome = outcome(&result, batch_size, duration);
         self.supervisor.exit(iteration, &outcome).await;
         let record = Record {
@@ -276,6 +294,7 @@ impl Worker {
         self.emit(EventKind::BatchStarted { update_name, batch_size, target, one_shot });
         if one_shot {
             // It may take hours, in which nothing else is written.
+            self.activity.one_shot_since_ms = Some(unix_ms(SystemTime::now()));
             self.write_activity().await;
         }
     }
@@ -313,13 +332,40 @@ impl Worker {
             Err(Trouble::Moved { gone }) => {
                 self.refreshed = None;
                 if gone {
-                    self.paces.remove(&name);
-                    self.vetted.remove(&name);
+                    self.forget(&name);
                 }
                 self.emit(EventKind::UpdateMoved { update_name: name, gone });
                 Ok(())
             }
+            Err(Trouble::Withdrawn) => {
+                self.settle_withdrawn(&name).await;
+                Ok(())
+            }
             Err(Trouble::Interrupted(interruption)) => Err(interruption),
+        }
+    }
+
+    /// Takes an update out of the queue whose batch was interrupted for that.
+    async fn settle_withdrawn(&mut self, name: &str) {
+        self.refreshed = None;
+        match self.workload.database.cancel(&[name.to_owned()]).await {
+            Ok(_) => {
+                self.control.forget_withdrawal(&self.workload.name, name);
+                self.forget(name);
+                self.emit(EventKind::UpdateMoved { update_name: name.to_owned(), gone: true });
+            }
+            // Whoever asked takes the row out too; if not, the next attempt is interrupted as this one was.
+            Err(error) => tracing::warn!(update = name, %error, "an update that was withdrawn stays queued for now"),
+        }
+    }
+
+    /// Keeps nothing in mind of an update that is gone.
+    fn forget(&mut self, name: &str) {
+        self.paces.remove(name);
+        self.vetted.remove(name);
+        self.giving_way.remove(name);
+        if self.current.as_deref() == Some(name) {
+            self.current = None;
         }
     }
 
@@ -328,6 +374,8 @@ impl Worker {
         let pace = self.pace(name);
         pace.shrink.after_success();
         pace.backoff.reset();
+        pace.hindered = 0;
+        self.giving_way.remove(name);
         self.fault_backoff.reset();
         self.unrecorded.remove(name);
         self.note_available();
@@ -344,9 +392,7 @@ impl Worker {
                 }
             }
             None => {
-                self.paces.remove(name);
-                self.vetted.remove(name);
-                self.current = None;
+                self.forget(name);
                 self.refreshed = None;
                 self.emit(EventKind::UpdateFinished { update_name: name.clone() });
             }
@@ -375,7 +421,9 @@ impl Worker {
         let wait = pace.backoff.after_failure();
         if transient {
             pace.shrink.after_transient_failure();
+            pace.hindered += 1;
         }
+        let lasts = transient && error.class() == ErrorClass::Transient && pace.hindered >= GIVES_WAY_AFTER;
         self.refreshed = None;
         self.report_failure(row, failure, transient, wait);
         if quarantined {
@@ -383,6 +431,12 @@ impl Worker {
             self.current = None;
             return Ok(());
         }
+        if lasts && self.is_waited_for(row) {
+            self.giving_way.insert(row.update_name.clone(), Instant::now() + wait);
+            self.current = None;
+            return Ok(());
+        }
+        self.giving_way.remove(&row.update_name);
         self.set_state("backing off", Some(error.to_string()));
         self.rest_on(row, wait, lease).await.map(|_| ())
     }
@@ -471,7 +525,7 @@ fn outcome(result: &Result<Committed, Trouble>, batch_size: u64, duration: Durat
             Outcome::Completed(Batch { items: *items, batch_size, duration, finished: progress.is_none() })
         }
         Err(Trouble::Failed(error)) => Outcome::Failed(error.to_string()),
-        Err(Trouble::Moved { .. } | Trouble::Interrupted(_)) => Outcome::Cancelled,
+        Err(Trouble::Moved { .. } | Trouble::Withdrawn | Trouble::Interrupted(_)) => Outcome::Cancelled,
     }
 }
 

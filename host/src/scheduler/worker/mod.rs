@@ -59,6 +59,8 @@ struct Pace {
     since: Instant,
     /// Items committed since then.
     items: u64,
+    /// Failures in a row that others are to blame for.
+    hindered: u32,
 }
 
 impl Default for Pace {
@@ -69,6 +71,7 @@ impl Default for Pace {
             backoff: Backoff::new(FIRST_BACKOFF, LONGEST_BACKOFF),
             since: Instant::now(),
             items: 0,
+            hindered: 0,
         }
     }
 }
@@ -92,8 +95,10 @@ pub(super) struct Worker {
     refreshed: Option<Instant>,
     /// When it was last estimated how far the update in hand has come.
     estimated: Option<Instant>,
-    /// The update in hand: it stays until it ends, is withdrawn or is quarantined.
+    /// The update in hand: it stays until it ends, is withdrawn, is quarantined or gives way to others.
     current: Option<String>,
+    /// Updates that give way to others until then, because what fails them lasts.
+    giving_way: HashMap<String, Instant>,
     database_backoff: Backoff,
     fault_backoff: Backoff,
     unavailable: bool,
@@ -129,6 +134,8 @@ impl Worker {
             controller: supervisor.describe(),
             fault: None,
             items_per_ms: None,
+            one_shot_since_ms: None,
+            in_the_way: Vec::new(),
             done: None,
             eta_ms: None,
             shadows: Vec::new(),
@@ -151,6 +158,7 @@ impl Worker {
             refreshed: None,
             estimated: None,
             current: None,
+            giving_way: HashMap::new(),
             database_backoff: Backoff::new(FIRST_BACKOFF, LONGEST_BACKOFF),
             fault_backoff: Backoff::new(FIRST_BACKOFF, LONGEST_BACKOFF),
             unavailable: false,
@@ -312,6 +320,11 @@ impl Worker {
                 continue;
             }
             match self.choose() {
+                Some(row) if self.must_wait(&row).is_some() => {
+                    let wait = self.must_wait(&row).unwrap_or_default();
+                    self.set_state("backing off", row.failure.as_ref().map(|failure| failure.error.clone()));
+                    self.rest_on(&row, wait, lease).await?;
+                }
                 Some(row) => {
                     if let Some(end) = self.iterate(row, lease).await? {
                         return Ok(end);
@@ -380,8 +393,27 @@ impl Worker {
             let rows = self.queue.rows.iter().zip(&*standings);
             rows.filter(|(_, standing)| **standing == Standing::Ready).map(|(row, _)| row)
         };
-        let in_hand = ready().find(|row| Some(&row.update_name) == self.current.as_ref());
-        in_hand.or_else(|| ready().next()).cloned()
+        let now = Instant::now();
+        let due = |row: &QueueRow| self.giving_way.get(&row.update_name);
+        // Whoever gave way comes back once its time has come; until then, or until nobody else can run, the others do.
+        let back = ready().find(|row| due(row).is_some_and(|due| *due <= now));
+        let in_hand = ready().find(|row| Some(&row.update_name) == self.current.as_ref() && due(row).is_none());
+        let chosen = back.or(in_hand).or_else(|| ready().find(|row| due(row).is_none()));
+        chosen.or_else(|| ready().min_by_key(|row| due(row))).cloned()
+    }
+
+    /// How long a row has to wait that gave way, where nobody else can run.
+    fn must_wait(&self, row: &QueueRow) -> Option<Duration> {
+        let left = self.giving_way.get(&row.update_name)?.saturating_duration_since(Instant::now());
+        (!left.is_zero()).then_some(left)
+    }
+
+    /// True where another row could run.
+    fn is_waited_for(&self, row: &QueueRow) -> bool {
+        let rows = self.queue.rows.iter().zip(self.standings());
+        let others =
+            rows.filter(|(other, standing)| *standing == Standing::Ready && other.update_name != row.update_name);
+        others.into_iter().any(|(other, _)| !self.giving_way.contains_key(&other.update_name))
     }
 
     /// Rests for `duration`, however long, looking at the queue meanwhile.

@@ -271,6 +271,23 @@ async fn drop_leftover(sql: &mut dyn Sql, leftover: &Found, table: &str) -> Resu
     Ok(())
 }
 
+/// Drops what a build that was interrupted has left. Whoever is in its way is not waited for long: it says then what stays.
+pub(super) async fn abandon(sql: &mut dyn Sql, wanted: &CreateIndexDefinition) -> Result<Option<String>, UpdateError> {
+    let table = sql.dialect().table(&wanted.table);
+    let Some(found) = find(sql, &wanted.index, &table).await?.filter(|found| found.of_this_table && !found.valid)
+    else {
+        return Ok(None);
+    };
+    // An index that is not valid serves nobody: the lock that this takes is short once it is had.
+    let dropped = sql.script(&format!("SET lock_timeout = '2s'; DROP INDEX {}", found.name)).await;
+    Ok(dropped.err().map(|error| {
+        format!(
+            "left index {} behind, which is not valid and slows every write down: DROP INDEX CONCURRENTLY {} ({})",
+            found.name, found.name, error.message
+        )
+    }))
+}
+
 /// Makes the index wanted on an empty copy of the table, which bears the table's name because the condition may speak
 /// of it. It leaves a transaction open.
 async fn copy(sql: &mut dyn Sql, wanted: &CreateIndexDefinition) -> Result<(), SqlError> {

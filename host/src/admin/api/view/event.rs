@@ -112,6 +112,13 @@ pub enum EventData {
         /// What is left at the pace until now, waiting included.
         time_left_ms: Option<u64>,
     },
+    /// A batch that takes long waits for others, or does so no longer.
+    InTheWay {
+        /// The update.
+        update: String,
+        /// Who: process, application, user, since when. Empty where nobody is any more.
+        who: Vec<String>,
+    },
     /// A batch failed in a way that trying again may mend.
     TransientFailure {
         /// The update.
@@ -301,6 +308,7 @@ fn data(event: &Event) -> EventData {
         EventKind::Progress { update_name: update, done, eta } => {
             EventData::Progress { update, done, time_left_ms: eta.map(ms) }
         }
+        EventKind::InTheWay { update_name: update, who } => EventData::InTheWay { update, who },
         EventKind::TransientFailure { update_name: update, error, retry_in } => {
             EventData::TransientFailure { update, error, retry_in_ms: ms(retry_in) }
         }

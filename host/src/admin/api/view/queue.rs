@@ -195,7 +195,8 @@ impl Queue {
             };
             let pace = paces.get(&row.update_name).copied().unwrap_or_default();
             // Nor has anything while the database cannot be written to.
-            let pace = Pace { items_per_ms: pace.items_per_ms.filter(|_| obstacle.is_none()), ..pace };
+            let stuck = doing.as_ref().is_some_and(|doing| doing.stuck && doing.update_name == row.update_name);
+            let pace = Pace { items_per_ms: pace.items_per_ms.filter(|_| obstacle.is_none() && !stuck), ..pace };
             QueuedUpdate::of(row, state, reason, pace)
         });
         Ok(Self {

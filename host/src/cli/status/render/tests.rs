@@ -36,6 +36,8 @@ fn holder() -> Holder {
 
 fn activity(state: &str, reason: Option<&str>) -> Activity {
     Activity {
+        one_shot_since_ms: None,
+        in_the_way: Vec::new(),
         holder: holder(),
         update_name: Some("fill_search_body".to_owned()),
         state: state.to_owned(),
