@@ -252,7 +252,7 @@ fn thousands(number: u64) -> String {
     groups.join(",")
 }
 
-const FAULTS: [FaultKind; 12] = [
+const FAULTS: [FaultKind; 13] = [
     FaultKind::OutOfFuel,
     FaultKind::Deadline,
     FaultKind::Memory,
@@ -264,6 +264,7 @@ const FAULTS: [FaultKind; 12] = [
     FaultKind::OutOfRange,
     FaultKind::Unreadable,
     FaultKind::Incompatible,
+    FaultKind::Compilation,
     FaultKind::WrongDigest,
 ];
 

@@ -1,5 +1,6 @@
 //! Controllers that are components: what they are given, what they may not do, and what it costs them to try.
 
+mod compiling;
 mod faults;
 mod limits;
 mod loading;

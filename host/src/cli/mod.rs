@@ -25,7 +25,7 @@ mod wiring;
 
 use std::env;
 use std::path::PathBuf;
-use std::process::ExitCode;
+use std::process::{self, ExitCode};
 
 use clap::{ColorChoice, Parser, Subcommand};
 use indicatif::MultiProgress;
@@ -78,6 +78,17 @@ enum Command {
     Token(token::Token),
     Completions(completions::Completions),
     Reference(completions::Reference),
+    /// Compile a component from standard input into a cache, for the process that started this one
+    #[command(name = "compile-component", hide = true)]
+    Compile {
+        /// The stack that its instances may use, in bytes
+        stack_bytes: usize,
+        /// Whether fuel is counted
+        #[arg(action = clap::ArgAction::Set)]
+        metered: bool,
+        /// The cache
+        cache: PathBuf,
+    },
 }
 
 impl Command {
@@ -99,6 +110,7 @@ impl Command {
             Command::Controller(controller) => controller.prints_json(),
             Command::Token(token) => token.prints_json(),
             Command::OpenApi(_) | Command::Completions(_) | Command::Reference(_) => false,
+            Command::Compile { .. } => false,
         }
     }
 }
@@ -159,6 +171,9 @@ pub(crate) fn main() -> ExitCode {
 }
 
 fn execute(cli: Cli, json: bool) -> Result<(), CliError> {
+    if let Command::Compile { stack_bytes, metered, cache } = &cli.command {
+        process::exit(tidegate::sandbox::compile_from_stdin(*stack_bytes, *metered, cache));
+    }
     let context = Context { config: cli.config, bars: MultiProgress::new(), json };
     log::start(cli.log.as_deref(), cli.log_format, &context.bars)?;
     let runtime = tokio::runtime::Runtime::new()
@@ -182,6 +197,8 @@ fn execute(cli: Cli, json: bool) -> Result<(), CliError> {
             Command::Token(token) => token.execute(),
             Command::Completions(completions) => completions.execute(),
             Command::Reference(reference) => reference.execute(),
+            // Done before there was a runtime.
+            Command::Compile { .. } => Ok(()),
         }
     });
     // Whatever still waits for a file or a name server is not waited for.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tidegate::config::{self, Config, Diagnostic, Target, UpdateKind};
 use tidegate::controller::Fault;
 use tidegate::database::{self, OpenError, Options};
-use tidegate::sandbox::{Artifact, ComponentSource, LoadOptions};
+use tidegate::sandbox::{Artifact, Compiler, ComponentSource, LoadOptions};
 use tidegate::scheduler::Handlers;
 use tidegate::scheduler::database::{Database, Holder};
 use tidegate::signal::SignalReader;
@@ -95,11 +95,20 @@ pub(super) async fn controller(
         sha256: controller.sha256,
         limits: controller.limits.clone(),
         cache_directory: cache_directory(),
+        compiler: Some(compiler()),
     };
     let artifact = Artifact::load(&controller.path, &options).await?;
     let settings = controller.settings.0.clone().into_iter().collect();
     let source = ComponentSource::new(controller.name.clone(), artifact);
     Ok(Arc::new(source.with_settings(settings).with_signals(signals)))
+}
+
+/// Who compiles controllers: this program, as [`super::Command::Compile`].
+pub(super) fn compiler() -> Compiler {
+    // What runs is meant, also where a newer program has taken its place.
+    let own = PathBuf::from("/proc/self/exe");
+    let program = if own.exists() { own } else { std::env::current_exe().unwrap_or_else(|_| "tidegate".into()) };
+    Compiler::new(program, ["compile-component".into()])
 }
 
 /// Where compiled controllers are kept: what systemd gives a service, or else the user's own cache.

@@ -62,6 +62,8 @@ pub enum FaultKind {
     Unreadable,
     /// The file is not a controller that this host can run.
     Incompatible,
+    /// Compiling the file took more time or memory than it may.
+    Compilation,
     /// The file's digest is not the one that the configuration pins.
     WrongDigest,
 }
@@ -105,6 +107,9 @@ impl FaultKind {
             FaultKind::Incompatible => {
                 "build a component (not a core module) for the world `tidegate:controller/controller@0.1.0` of wit/controller.wit, with no import beyond it and WASI 0.2"
             }
+            FaultKind::Compilation => {
+                "make the component smaller, above all its largest function: optimise it (`wasm-opt -O`), and leave out what the controller does not use"
+            }
             FaultKind::WrongDigest => {
                 "if the file is the one that you mean, put its digest into `sha256`; if not, find out who replaced it"
             }
@@ -126,6 +131,7 @@ impl fmt::Display for FaultKind {
             FaultKind::OutOfRange => "value out of range",
             FaultKind::Unreadable => "unreadable",
             FaultKind::Incompatible => "incompatible",
+            FaultKind::Compilation => "compilation",
             FaultKind::WrongDigest => "wrong digest",
         })
     }

@@ -11,6 +11,7 @@ use wasmtime::component::{Component, InstancePre};
 use super::bindings::ControllerPre;
 use super::bindings::default_batch_size::WithDefaultBatchSizeIndices;
 use super::bindings::min_batch_size::WithMinBatchSizeIndices;
+use super::compiler::Compiler;
 use super::host_state::{HostState, linker};
 use super::instance::Live;
 use super::limits::Limits;
@@ -29,6 +30,8 @@ pub struct LoadOptions {
     /// Where compiled components are kept from one start of the host to the next. What lies there is run as it is: only
     /// the host may be able to write to it.
     pub cache_directory: Option<PathBuf>,
+    /// Who compiles, under limits of time and memory. Without it this process does, and what it needs is bounded by nothing.
+    pub compiler: Option<Compiler>,
 }
 
 /// A component that this host can run as a controller.
@@ -198,8 +201,24 @@ async fn read(path: &Path) -> Result<Vec<u8>, Fault> {
 
 /// Compiles on a thread that may block: this can take seconds.
 async fn compile(bytes: Vec<u8>, options: &LoadOptions, metered: bool) -> Result<Component, Fault> {
-    let LoadOptions { limits, cache_directory, .. } = options.clone();
+    let LoadOptions { limits, mut cache_directory, compiler, .. } = options.clone();
+    let mut passing = None;
+    if let Some(compiler) = compiler {
+        let directory = match cache_directory.take().filter(|directory| is_writable(directory)) {
+            Some(directory) => directory,
+            // What was compiled apart is handed over in a cache, if only for that.
+            None => passing
+                .insert(tempfile::tempdir().map_err(|error| {
+                    fault::incompatible(&format!("no directory can be made for what is compiled: {error}"))
+                })?)
+                .path()
+                .to_owned(),
+        };
+        compiler.compile(&bytes, &limits, metered, &directory).await?;
+        cache_directory = Some(directory);
+    }
     let work = move || {
+        let _passing = passing;
         let engine = engine::new(&limits, metered, cache_directory.as_deref())
             .map_err(|error| fault::incompatible_because("no engine can be made with these limits", &error))?;
         Component::from_binary(&engine, &bytes)
@@ -208,6 +227,11 @@ async fn compile(bytes: Vec<u8>, options: &LoadOptions, metered: bool) -> Result
     tokio::task::spawn_blocking(work)
         .await
         .unwrap_or_else(|error| Err(fault::incompatible(&format!("the compiler failed: {error}"))))
+}
+
+/// Whether files can be made in a directory, which is made where it is missing.
+fn is_writable(directory: &Path) -> bool {
+    std::fs::create_dir_all(directory).is_ok() && tempfile::tempfile_in(directory).is_ok()
 }
 
 /// Finds a counterpart for each import and each export.

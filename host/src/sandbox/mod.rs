@@ -7,6 +7,7 @@
 
 mod artifact;
 mod bindings;
+mod compiler;
 mod contract;
 mod engine;
 mod fault;
@@ -23,6 +24,7 @@ mod text;
 use std::time::Duration;
 
 pub use artifact::{Artifact, LoadOptions};
+pub use compiler::{Compiler, compile_from_stdin};
 pub use limits::Limits;
 pub use log::{LogLine, LogSink, LogSource, TracingSink};
 pub use source::{ComponentSource, REASON_BYTES};

@@ -1,5 +1,6 @@
 //! The history: iterations gathered as they end and written down, some at a time.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -22,6 +23,8 @@ const MOST_KEPT: usize = 100_000;
 pub(super) struct History {
     database_name: String,
     kept: Mutex<Vec<Arc<Record>>>,
+    /// True while it is known that the database does not take it.
+    told: AtomicBool,
 }
 
 impl Observer for History {
@@ -40,7 +43,7 @@ impl Observer for History {
 impl History {
     /// That of a database from now on.
     pub(super) fn of(database_name: &str) -> Arc<Self> {
-        Arc::new(Self { database_name: database_name.to_owned(), kept: Mutex::default() })
+        Arc::new(Self { database_name: database_name.to_owned(), kept: Mutex::default(), told: AtomicBool::new(false) })
     }
 
     /// Writes it down until `done` resolves, then what is left.
@@ -62,8 +65,15 @@ impl History {
         if records.is_empty() {
             return;
         }
-        if let Err(error) = database.add_history(&records).await {
-            tracing::warn!(database = self.database_name, %error, "the history could not be written yet");
+        let written = database.add_history(&records).await;
+        let told = self.told.swap(written.is_err(), Ordering::Relaxed);
+        if let Err(error) = written {
+            // Once: it is tried again each second.
+            if told {
+                tracing::debug!(database = self.database_name, %error, "the history still could not be written");
+            } else {
+                tracing::warn!(database = self.database_name, %error, "the history could not be written yet");
+            }
             // Before what has come since; the latest go where it is too much.
             let mut kept = self.kept();
             records.append(&mut kept);

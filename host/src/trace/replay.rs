@@ -11,7 +11,7 @@ use super::Playback;
 use super::format::{AnswerFacts, CallLine, ControllerFacts, FaultFacts, Line};
 use crate::controller::witness::Answer;
 use crate::controller::{Callback, Controller, Fault, FaultKind, Iteration, Outcome, Source, Subject};
-use crate::sandbox::{Artifact, ComponentSource, Limits, LoadOptions, Surroundings};
+use crate::sandbox::{Artifact, Compiler, ComponentSource, Limits, LoadOptions, Surroundings};
 
 /// Differences that are kept; all are counted.
 const KEPT: usize = 100;
@@ -20,6 +20,7 @@ const KEPT: usize = 100;
 pub struct Replay {
     component: Vec<u8>,
     cache_directory: Option<PathBuf>,
+    compiler: Option<Compiler>,
     settings: Vec<(String, String)>,
     /// Under each set of limits that was met.
     artifacts: Vec<(Limits, Arc<Artifact>)>,
@@ -124,12 +125,18 @@ impl Replay {
         Self {
             component,
             cache_directory,
+            compiler: None,
             settings,
             artifacts: Vec::new(),
             controllers: Vec::new(),
             stages: HashMap::new(),
             report: Report::default(),
         }
+    }
+
+    /// The same, with the controller compiled by `compiler`.
+    pub fn compiled_by(self, compiler: Compiler) -> Self {
+        Self { compiler: Some(compiler), ..self }
     }
 
     /// Has the controllers of a header in force.
@@ -194,7 +201,12 @@ impl Replay {
             Some((_, artifact)) => artifact.clone(),
             None => {
                 let cache_directory = self.cache_directory.clone();
-                let options = LoadOptions { sha256: None, limits: limits.clone(), cache_directory };
+                let options = LoadOptions {
+                    sha256: None,
+                    limits: limits.clone(),
+                    cache_directory,
+                    compiler: self.compiler.clone(),
+                };
                 let artifact = Artifact::from_bytes(self.component.clone(), &options).await?;
                 self.artifacts.push((limits, artifact.clone()));
                 artifact

@@ -26,7 +26,12 @@ impl Component {
 
     /// Reads, compiles and links the file, under these limits.
     pub(super) async fn artifact(&self, limits: Limits) -> Result<Arc<Artifact>, Fault> {
-        let options = LoadOptions { sha256: None, limits, cache_directory: super::super::wiring::cache_directory() };
+        let options = LoadOptions {
+            sha256: None,
+            limits,
+            cache_directory: super::super::wiring::cache_directory(),
+            compiler: Some(super::super::wiring::compiler()),
+        };
         Artifact::load(&self.file, &options).await
     }
 

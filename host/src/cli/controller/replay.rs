@@ -105,7 +105,8 @@ impl Replay {
         let component = tokio::fs::read(&self.component.file).await.map_err(|error| {
             CliError::failure(format!("cannot read {file}")).because(error).hint("name the component's file first")
         })?;
-        let mut replay = trace::Replay::new(component, self.component.settings.clone(), wiring::cache_directory());
+        let mut replay = trace::Replay::new(component, self.component.settings.clone(), wiring::cache_directory())
+            .compiled_by(wiring::compiler());
         replay.begin(&header.controllers);
         let mut complete = true;
         loop {
