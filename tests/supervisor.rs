@@ -10,6 +10,7 @@ use tidegate::controller::{
     Admission, Batch, Callback, Controller, Fallback, Fault, FaultKind, Iteration, Outcome, Policy, Source, Subject,
     Supervisor, SupervisorSettings,
 };
+use tokio::time::Instant;
 
 /// Answers from a list, in order, and keeps what it was asked. All instances share both.
 #[derive(Clone, Default)]
@@ -93,7 +94,11 @@ impl Iteration for Script {
 }
 
 fn subject() -> Subject {
-    Subject { update_name: "u".to_owned(), database_name: "d".to_owned(), one_shot: false }
+    subject_of("u")
+}
+
+fn subject_of(update_name: &str) -> Subject {
+    Subject { update_name: update_name.to_owned(), database_name: "d".to_owned(), one_shot: false }
 }
 
 fn completed() -> Outcome {
@@ -107,7 +112,12 @@ fn supervise(script: &Script, fallback: Fallback) -> Supervisor {
 
 /// One iteration as the scheduler does it; what enter came to, where it was entered.
 async fn iterate(supervisor: &mut Supervisor) -> Option<Enter> {
-    let Start::Iteration(mut iteration) = supervisor.start(&subject()).await else { return None };
+    iterate_on(supervisor, "u").await
+}
+
+/// The same, of this update.
+async fn iterate_on(supervisor: &mut Supervisor, update_name: &str) -> Option<Enter> {
+    let Start::Iteration(mut iteration) = supervisor.start(&subject_of(update_name)).await else { return None };
     let entered = supervisor.enter(&mut *iteration).await;
     match entered {
         Enter::Run(_) => {
@@ -246,4 +256,168 @@ async fn the_error_that_brings_the_fallback_does_not_cost_the_iteration_its_exit
     assert_eq!(supervisor.describe(), "default (fallback for script)");
     iterate(&mut supervisor).await;
     assert_eq!(script.asked(), [""; 0], "the built-in policy has taken over");
+}
+
+/// A supervisor whose controller fails in every call, and failed often enough.
+async fn fallen(fallback: Fallback) -> (Script, Supervisor) {
+    let script = Script::new(&vec![Answer::Fault(FaultKind::Trap); 1_000]);
+    let mut supervisor = supervise(&script, fallback);
+    for _ in 0..3 {
+        assert_eq!(iterate(&mut supervisor).await, None);
+    }
+    supervisor.take_notices();
+    script.asked();
+    (script, supervisor)
+}
+
+/// Has a script answer well from now on.
+fn mend(script: &Script) {
+    script.answers.lock().unwrap().clear();
+}
+
+fn sleeps() -> Option<Enter> {
+    Some(Enter::Wait { duration: Duration::from_secs(1), reason: "sleep between iterations".to_owned() })
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_controller_whose_fallback_is_in_force_is_tried_again_with_a_growing_delay() {
+    for fallback in [Fallback::Default, Fallback::Hold] {
+        let (script, mut supervisor) = fallen(fallback).await;
+        let meanwhile = if fallback == Fallback::Default { sleeps() } else { None };
+        let began = Instant::now();
+        let mut tried = Vec::new();
+        while tried.len() < 9 {
+            assert_eq!(
+                iterate(&mut supervisor).await,
+                if script.asked().is_empty() { meanwhile.clone() } else { None }
+            );
+            if supervisor.take_notices().iter().any(|notice| matches!(notice, Notice::Tried { .. })) {
+                tried.push(began.elapsed().as_secs());
+            }
+            tokio::time::advance(Duration::from_secs(1)).await;
+        }
+        assert_eq!(tried, [5, 15, 35, 75, 155, 315, 615, 915, 1215], "{fallback:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_good_iteration_ends_the_fallback_and_the_count() {
+    for fallback in [Fallback::Default, Fallback::Hold] {
+        let (script, mut supervisor) = fallen(fallback).await;
+        mend(&script);
+        iterate(&mut supervisor).await;
+        assert_eq!(script.asked(), [""; 0], "it is not tried yet");
+        assert_eq!(supervisor.next_try().unwrap().update_name, "u");
+        tokio::time::advance(Duration::from_secs(5)).await;
+        assert_eq!(iterate(&mut supervisor).await, run(50));
+        assert_eq!(script.asked()[0], "start", "with fresh memory");
+        let back = [Notice::Tried { update_name: "u".to_owned() }, Notice::Back];
+        assert_eq!(supervisor.take_notices(), back);
+        assert_eq!((supervisor.describe(), supervisor.next_try()), ("script".to_owned(), None));
+        *script.answers.lock().unwrap() = vec![Answer::Fault(FaultKind::Trap); 3].into();
+        for _ in 0..2 {
+            iterate(&mut supervisor).await;
+            assert!(!supervisor.has_fallen_back(), "{fallback:?}");
+        }
+        iterate(&mut supervisor).await;
+        assert!(supervisor.has_fallen_back(), "{fallback:?}");
+        let told = supervisor.take_notices().into_iter().find_map(|notice| match notice {
+            Notice::Fallback { retry, .. } => retry,
+            _ => None,
+        });
+        assert_eq!(told, Some(("u".to_owned(), Duration::from_secs(5))), "the delay begins anew");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn for_another_update_it_is_tried_at_once() {
+    for fallback in [Fallback::Default, Fallback::Hold] {
+        let (script, mut supervisor) = fallen(fallback).await;
+        assert_eq!((supervisor.holds("u"), supervisor.holds("v")), (fallback == Fallback::Hold, false));
+        assert_eq!(iterate_on(&mut supervisor, "v").await, None);
+        assert_eq!(script.asked(), ["start"]);
+        let told = supervisor.take_notices();
+        let put_off = Notice::PutOff {
+            update_name: "v".to_owned(),
+            reason: "4 faults in a row".to_owned(),
+            retry_in: Duration::from_secs(5),
+        };
+        assert_eq!((told.len(), told.last()), (3, Some(&put_off)));
+        // Not once more, and not for the first.
+        iterate_on(&mut supervisor, "v").await;
+        iterate(&mut supervisor).await;
+        assert_eq!(script.asked(), [""; 0]);
+        mend(&script);
+        assert_eq!(iterate_on(&mut supervisor, "w").await, run(50));
+        assert!(!supervisor.has_fallen_back());
+        assert_eq!(iterate(&mut supervisor).await, run(50), "what it does for one it is trusted with for all");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_iteration_that_ran_nothing_neither_ends_the_fallback_nor_puts_the_controller_off() {
+    let (script, mut supervisor) = fallen(Fallback::Hold).await;
+    tokio::time::advance(Duration::from_secs(5)).await;
+    // The first try starts an instance, the second goes on with it.
+    for starts in [1, 0] {
+        let mut answers = vec![Answer::Fine; 1 + starts];
+        answers.push(Answer::Wait(20));
+        *script.answers.lock().unwrap() = answers.into();
+        assert!(matches!(iterate(&mut supervisor).await, Some(Enter::Wait { .. })));
+        assert!(supervisor.has_fallen_back() && supervisor.is_on_trial());
+        assert_eq!(supervisor.describe(), "script", "it is the controller that lets it wait");
+        script.answers.lock().unwrap().clear();
+    }
+    assert_eq!(iterate(&mut supervisor).await, run(50));
+    assert!(!supervisor.has_fallen_back());
+}
+
+#[tokio::test(start_paused = true)]
+async fn several_faults_of_one_try_put_it_off_once() {
+    let (script, mut supervisor) = fallen(Fallback::Default).await;
+    tokio::time::advance(Duration::from_secs(5)).await;
+    let error = || Answer::Fault(FaultKind::ErrorReturned);
+    *script.answers.lock().unwrap() =
+        vec![Answer::Fine, Answer::Fine, Answer::Fine, error(), error(), Answer::Fault(FaultKind::Trap)].into();
+    iterate(&mut supervisor).await;
+    let put_off =
+        supervisor.take_notices().into_iter().filter(|notice| matches!(notice, Notice::PutOff { .. })).count();
+    assert_eq!(put_off, 1);
+    assert_eq!(script.asked(), ["start", "on-update", "enter", "min-batch-size", "exit", "the destructor"]);
+    assert_eq!(supervisor.next_try().unwrap().due - Instant::now(), Duration::from_secs(10));
+    assert_eq!(iterate(&mut supervisor).await, sleeps());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_update_that_is_gone_is_another_one_when_it_comes_again() {
+    let (_, mut supervisor) = fallen(Fallback::Hold).await;
+    supervisor.retain_tries(|update_name| update_name == "u");
+    assert!(supervisor.holds("u"));
+    supervisor.retain_tries(|_| false);
+    assert!(!supervisor.holds("u"));
+    assert_eq!(supervisor.next_try(), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_who_wants_to_end_waits_for_two_tries() {
+    let (_, mut supervisor) = fallen(Fallback::Hold).await;
+    for expected in [false, false, true, true] {
+        assert_eq!(supervisor.is_hopeless("u"), expected);
+        tokio::time::advance(Duration::from_secs(60)).await;
+        iterate(&mut supervisor).await;
+    }
+    assert!(!supervisor.is_hopeless("v"), "it was not tried for this one");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_loaded_is_not_tried_again() {
+    let fault = Fault { kind: FaultKind::Incompatible, callback: Callback::Load, message: "no".to_owned() };
+    for fallback in [Fallback::Default, Fallback::Hold] {
+        let policy = Policy::Broken { name: "core".to_owned(), fault: fault.clone() };
+        let mut supervisor = Supervisor::new("d", policy, SupervisorSettings { fallback, ..Default::default() });
+        tokio::time::advance(Duration::from_secs(3_600)).await;
+        let meanwhile = if fallback == Fallback::Default { sleeps() } else { None };
+        assert_eq!(iterate(&mut supervisor).await, meanwhile);
+        assert!(supervisor.is_hopeless("u") && supervisor.next_try().is_none() && supervisor.has_fallen_back());
+    }
 }

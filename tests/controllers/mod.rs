@@ -1,6 +1,7 @@
 //! Controllers from the file to the operator: what they are asked, what their faults look like, and that the work is
 //! done whatever they do.
 
+mod back;
 mod faults;
 mod guests;
 mod life;

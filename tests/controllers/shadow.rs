@@ -82,7 +82,7 @@ on_both! {
         assert_done(place, "given up").await;
         assert_eq!(run.code, 0, "{}", run.all());
         assert_eq!(run.err.matches("shadow hostile: trap in enter").count(), 2, "{}", run.all());
-        assert!(run.err.contains("shadow hostile: 2 faults in a row; it is not asked any more until a reload"), "{}", run.all());
+        assert!(run.err.contains("shadow hostile: 2 faults in a row; it is asked again in 5.0s"), "{}", run.all());
     }
 
     async fn what_a_shadow_would_do_is_told_everywhere(place: Place) {

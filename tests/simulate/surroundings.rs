@@ -118,3 +118,22 @@ async fn an_instance_is_driven_by_hand() {
     assert_eq!(controller.lines()[0].text, "lag");
     assert_eq!(controller.default_batch_size("u").await, Ok(None));
 }
+
+/// The fallback lets it run for some minutes; then comes the next.
+#[tokio::test]
+async fn a_controller_at_fault_over_one_update_is_tried_again_with_a_growing_delay_and_for_another_at_once() {
+    let bench = Bench::load(built("hostile")).await.unwrap();
+    let bench = bench.with_setting("misbehave", "error").with_setting("in", "enter").with_setting("update", "a");
+    let text = "version = 1\nlongest_ms = 400_000\n[[update]]\nname = \"a\"\nitems = 20_000\ncost_ms = 1\n\
+                [[update]]\nname = \"b\"\nitems = 1_000\ncost_ms = 1\n";
+    let trial = bench.run(&scenario(text)).unwrap();
+    let seen = &trial.run.seen;
+    let faults: Vec<u64> = seen.faults.iter().map(|fault| fault.at.as_secs()).collect();
+    // The built-in policy sleeps a second and runs for a tenth of one: a try waits for the end of that.
+    assert_eq!(faults, [0, 0, 0, 6, 17, 38, 78, 159]);
+    assert!(seen.faults.iter().all(|fault| fault.update_name == "a"), "{:?}", seen.faults);
+    assert_eq!(seen.fallback.as_ref().map(|(at, _)| at.as_millis()), Some(750));
+    let [(a, _), (b, _)] = &seen.finished[..] else { panic!("{:?}", seen.finished) };
+    assert!(seen.back.is_some_and(|back| *a < back && back < *b), "{a:?} {b:?} {:?}", seen.back);
+    assert!(*b - *a < Duration::from_secs(2), "the built-in policy would have slept between the batches of b");
+}

@@ -58,6 +58,8 @@ struct Families {
     peak_fuel: IntGaugeVec,
     peak_memory: IntGaugeVec,
     faults: IntCounterVec,
+    tries: IntCounterVec,
+    returns: IntCounterVec,
     shadow_decisions: IntCounterVec,
     shadow_faults: IntCounterVec,
     shadow_dropped: IntCounterVec,
@@ -130,6 +132,16 @@ impl Metrics {
                 "tidegate_controller_faults_total",
                 "Faults of a controller by kind.",
                 &["database", "controller", "fault"],
+            )?,
+            tries: add.count(
+                "tidegate_controller_tries_total",
+                "How often a controller was tried again while its fallback was in force.",
+                CONTROLLER,
+            )?,
+            returns: add.count(
+                "tidegate_controller_returns_total",
+                "How often a controller came back, so that its fallback was over.",
+                CONTROLLER,
             )?,
             shadow_decisions: add.count(
                 "tidegate_shadow_decisions_total",
@@ -240,6 +252,12 @@ impl Observer for Metrics {
             EventKind::ControllerFault { controller, fault, .. } => {
                 families.faults.with_label_values(&[database, controller, &label(fault)]).inc();
             }
+            EventKind::ControllerTried { controller, .. } => {
+                families.tries.with_label_values(&[database, controller]).inc();
+            }
+            EventKind::ControllerBack { controller } => {
+                families.returns.with_label_values(&[database, controller]).inc();
+            }
             EventKind::Shadow { controller, notice } => families.shadow(database, controller, notice),
             _ => {}
         }
@@ -271,7 +289,7 @@ impl Families {
             }
             ShadowNotice::Behind { calls } => self.shadow_dropped.with_label_values(&labels).inc_by(*calls),
             ShadowNotice::Used(usage) => self.shadow_fuel.with_label_values(&labels).inc_by(usage.fuel),
-            ShadowNotice::GivenUp { .. } => {}
+            ShadowNotice::GivenUp { .. } | ShadowNotice::Back => {}
         }
     }
 
@@ -327,6 +345,16 @@ async fn momentary(registry: &Registry, state: &State) -> prometheus::Result<()>
         "How long ago a batch was last committed; since the start of the host where none was.",
         &["database"],
     )?;
+    let fallback = add.whole(
+        "tidegate_controller_fallback",
+        "1 while a controller's fallback sets the database's pace, or holds its updates.",
+        &["database"],
+    )?;
+    let retry = add.gauge(
+        "tidegate_controller_retry_timestamp_seconds",
+        "When a controller whose fallback is in force is tried again, in Unix time; in the past while it is.",
+        &["database"],
+    )?;
     let rows = add.whole("tidegate_queue_rows", "Rows of the queue by state.", &["database", "state"])?;
     let (boards, enabled) = (state.board().read(Clone::clone), state.control().is_enabled());
     let unknown = DatabaseBoard::default();
@@ -345,6 +373,12 @@ async fn momentary(registry: &Registry, state: &State) -> prometheus::Result<()>
         paused.with_label_values(&[name]).set(i64::from(board.pause.is_some() || !enabled));
         let since = board.last_progress.unwrap_or(state.started_at());
         age.with_label_values(&[name]).set(SystemTime::now().duration_since(since).unwrap_or_default().as_secs_f64());
+        fallback.with_label_values(&[name]).set(i64::from(board.controller.fallback.is_some()));
+        if let Some(next) = board.controller.fallback.as_ref().and_then(|fallback| fallback.retry.as_ref()) {
+            retry
+                .with_label_values(&[name])
+                .set(next.at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64());
+        }
         if let Ok(Some(states)) = timeout(QUEUE_LIMIT, queue(state, site, board)).await {
             for (which, count) in states {
                 rows.with_label_values(&[name, which]).set(count);

@@ -23,7 +23,7 @@ const BEHIND: usize = 256;
 pub struct ShadowPolicy {
     /// The controller, or why it could not be loaded.
     pub policy: Policy,
-    /// What bounds it. There is no fallback: a shadow that fails too often is not asked any more.
+    /// What bounds it. There is no fallback: a shadow that fails too often is not asked until it is tried again.
     pub settings: SupervisorSettings,
     /// Who lets it read what the live controller read.
     pub prompt: Option<Arc<dyn Prompt>>,
@@ -58,11 +58,15 @@ pub enum ShadowNotice {
         /// Faults in a row so far.
         in_a_row: u32,
     },
-    /// It is not asked any more, until a reload.
+    /// It is not asked for now.
     GivenUp {
         /// Why.
         reason: String,
+        /// After how long it is asked again about this update, about others at once; `None` where it takes a reload.
+        retry_in: Option<Duration>,
     },
+    /// It is asked as before, for it answered without a fault.
+    Back,
     /// It fell behind, and was not asked what the live controller was.
     Behind {
         /// Calls.
@@ -89,7 +93,7 @@ pub struct ShadowReport {
     pub last_fault: Option<String>,
     /// Calls that it was not asked, because it was behind.
     pub dropped: u64,
-    /// Why it is not asked any more, where it is not.
+    /// Why it is not asked for now, where it is not.
     pub given_up: Option<String>,
 }
 
@@ -126,7 +130,8 @@ impl ShadowReport {
                 self.faults += 1;
                 self.last_fault = Some(format!("{fault} (hint: {})", fault.kind.hint()));
             }
-            ShadowNotice::GivenUp { reason } => self.given_up = Some(reason),
+            ShadowNotice::GivenUp { reason, .. } => self.given_up = Some(reason),
+            ShadowNotice::Back => self.given_up = None,
             ShadowNotice::Behind { calls } => self.dropped = self.dropped.saturating_add(calls),
             ShadowNotice::Used(_) => {}
         }
@@ -358,7 +363,12 @@ impl Actor {
         for notice in self.supervisor.take_notices() {
             self.note(match notice {
                 Notice::Fault { fault, in_a_row } => ShadowNotice::Fault { fault, in_a_row },
-                Notice::Fallback { reason, .. } => ShadowNotice::GivenUp { reason },
+                Notice::Fallback { reason, retry, .. } => {
+                    ShadowNotice::GivenUp { reason, retry_in: retry.map(|(_, delay)| delay) }
+                }
+                Notice::PutOff { reason, retry_in, .. } => ShadowNotice::GivenUp { reason, retry_in: Some(retry_in) },
+                Notice::Tried { .. } => continue,
+                Notice::Back => ShadowNotice::Back,
             });
         }
         let behind = self.handle.upgrade().map_or(0, |handle| handle.untold.swap(0, Ordering::Relaxed));

@@ -1,8 +1,13 @@
-//! What happens on a fault: which instance is called, when it is replaced, when the fallback takes over.
+//! What happens on a fault: which instance is called, when it is replaced, when the fallback takes over, when the
+//! controller is tried again.
+
+mod fallen;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use self::fallen::Fallen;
+pub use self::fallen::NextTry;
 use super::witness::{Answer, Exchange, Inputs, Question, Witness};
 use super::{Admission, BuiltIn, Callback, Controller, Fault, FaultKind, Iteration, Outcome, Source, Subject, Usage};
 
@@ -31,7 +36,7 @@ pub enum Fallback {
     /// The built-in policy.
     #[default]
     Default,
-    /// Nobody: updates are held until the controller is mended.
+    /// Nobody: updates are held until the controller is well again.
     Hold,
 }
 
@@ -81,14 +86,32 @@ pub enum Notice {
         fallback: Fallback,
         /// Why.
         reason: String,
+        /// For which update the controller is tried again, and after how long; `None` where it takes a reload.
+        retry: Option<(String, Duration)>,
     },
+    /// The controller is tried again, for an update of this name.
+    Tried {
+        /// The update.
+        update_name: String,
+    },
+    /// It failed again: the fallback stays in force.
+    PutOff {
+        /// The update that it was tried for.
+        update_name: String,
+        /// Why, as with the fallback.
+        reason: String,
+        /// After how long it is tried again for this update.
+        retry_in: Duration,
+    },
+    /// It came back: the fallback is over.
+    Back,
 }
 
 /// What on-update came to.
 pub enum Start {
     /// An iteration, to be entered.
     Iteration(Box<dyn Iteration>),
-    /// Updates are held until the controller is mended; the reason.
+    /// The update is held until the controller is tried again, or mended; the reason.
     Hold(String),
     /// A fault: no iteration, try again after a while.
     Faulted,
@@ -120,10 +143,14 @@ pub struct Supervisor {
     in_a_row: u32,
     /// True once a fault was noted in the iteration in hand.
     iteration_at_fault: bool,
-    /// True where the instance is to give way to the fallback once the iteration in hand is over.
+    /// True where the instance is to go once the iteration in hand is over.
     retired: bool,
-    /// Why the fallback is in force, where it is.
-    fallback_reason: Option<String>,
+    /// The fallback, while it is in force.
+    fallen: Option<Fallen>,
+    /// True where the iteration in hand, and the instance, are the built-in policy's, which stands in.
+    stands_in: bool,
+    /// Where the controller is tried again in the iteration in hand, and has not failed yet: since when.
+    trial: Option<NextTry>,
     last_fault: Option<Fault>,
     /// What instances used that are gone.
     spent: Option<Usage>,
@@ -148,7 +175,9 @@ impl Supervisor {
             in_a_row: 0,
             iteration_at_fault: false,
             retired: false,
-            fallback_reason: None,
+            fallen: None,
+            stands_in: false,
+            trial: None,
             last_fault: None,
             spent: None,
             notices: Vec::new(),
@@ -159,7 +188,8 @@ impl Supervisor {
         };
         if let Policy::Broken { fault, .. } = policy {
             supervisor.note(&fault);
-            supervisor.fall_back("it cannot be loaded".to_owned(), &format!(": {fault}"));
+            // There is nothing that could be tried again.
+            supervisor.fall_back("it cannot be loaded".to_owned(), &format!(": {fault}"), None);
         }
         supervisor
     }
@@ -169,10 +199,11 @@ impl Supervisor {
         self.witnesses.push(witness);
     }
 
-    /// Who sets the pace now: the controller's name, or the fallback and whom it stands in for.
+    /// Who sets the pace now: the controller's name, also while it is tried again, or the fallback and whom it stands in
+    /// for.
     pub fn describe(&self) -> String {
         let name = self.name();
-        match (&self.fallback_reason, self.fallback()) {
+        match (self.fallen.as_ref().filter(|_| self.trial.is_none()), self.fallback()) {
             (None, _) => name.to_owned(),
             (Some(_), Fallback::Default) => format!("default (fallback for {name})"),
             (Some(_), Fallback::Hold) => format!("hold (fallback for {name})"),
@@ -195,8 +226,50 @@ impl Supervisor {
 
     /// True where the built-in policy sets the pace, be it as a fallback.
     pub fn is_built_in(&self) -> bool {
-        let replaced = self.fallback_reason.is_some() && !self.retired;
-        matches!(self.policy, Policy::BuiltIn) || (replaced && self.fallback() == Fallback::Default)
+        matches!(self.policy, Policy::BuiltIn) || self.stands_in
+    }
+
+    /// True while the fallback is in force.
+    pub fn has_fallen_back(&self) -> bool {
+        self.fallen.is_some()
+    }
+
+    /// True while the controller is tried again.
+    pub fn is_on_trial(&self) -> bool {
+        self.trial.is_some()
+    }
+
+    /// True where the fallback would hold this update now.
+    pub fn holds(&self, update_name: &str) -> bool {
+        let held = self.fallen.as_ref().filter(|_| self.fallback() == Fallback::Hold);
+        held.is_some_and(|fallen| !fallen.is_due(update_name))
+    }
+
+    /// True where the controller is not tried again for this update, whatever happens, or was so often since the fallback
+    /// took over that one who wants to end need not wait for it.
+    pub fn is_hopeless(&self, update_name: &str) -> bool {
+        self.fallen.as_ref().is_some_and(|fallen| fallen.is_hopeless(update_name))
+    }
+
+    /// When, and for which update, the controller is tried again next, or since when it is; `None` where nothing waits for
+    /// that.
+    pub fn next_try(&self) -> Option<&NextTry> {
+        self.trial.as_ref().or_else(|| self.fallen.as_ref()?.next_try())
+    }
+
+    /// Has the controller tried again at once.
+    pub fn hurry(&mut self) {
+        if let Some(fallen) = &mut self.fallen {
+            fallen.hurry();
+        }
+    }
+
+    /// Forgets when the controller is to be tried for updates that cannot run now: should they run again, it is tried at
+    /// once.
+    pub fn retain_tries(&mut self, can_run: impl Fn(&str) -> bool) {
+        if let Some(fallen) = &mut self.fallen {
+            fallen.retain(can_run);
+        }
     }
 
     /// The last fault.
@@ -224,13 +297,23 @@ impl Supervisor {
     /// Begins an iteration.
     pub async fn start(&mut self, subject: &Subject) -> Start {
         self.iteration_at_fault = false;
-        if std::mem::take(&mut self.retired) {
+        let due = self.fallen.as_ref().filter(|fallen| fallen.is_due(&subject.update_name));
+        self.trial = due.map(|_| NextTry::now(&subject.update_name));
+        let gives_way = self.fallen.is_some() && self.trial.is_none();
+        let stands_in = gives_way && self.fallback() == Fallback::Default;
+        if std::mem::take(&mut self.retired) || stands_in != self.stands_in {
+            self.spent = self.take_usage();
             self.live = None;
         }
-        if let Some(reason) = &self.fallback_reason
-            && self.fallback() == Fallback::Hold
-        {
-            return Start::Hold(format!("controller {} is at fault: {reason}", self.name()));
+        self.stands_in = stands_in;
+        match &self.fallen {
+            Some(fallen) if gives_way && !stands_in => {
+                return Start::Hold(format!("controller {} is at fault: {}", self.name(), fallen.reason()));
+            }
+            Some(_) if self.trial.is_some() => {
+                self.notices.push(Notice::Tried { update_name: subject.update_name.clone() });
+            }
+            _ => {}
         }
         self.iterations += 1;
         self.subject = Some(subject.clone());
@@ -289,8 +372,12 @@ impl Supervisor {
             }
         }
         self.close(iteration).await;
-        if !self.iteration_at_fault {
+        if !self.iteration_at_fault && !self.stands_in {
             self.in_a_row = 0;
+            if self.trial.take().is_some() {
+                self.fallen = None;
+                self.notices.push(Notice::Back);
+            }
         }
     }
 
@@ -333,8 +420,8 @@ impl Supervisor {
 
     async fn instance(&mut self) -> Result<Box<dyn Controller>, Fault> {
         let began = Instant::now();
-        let started = match (&self.policy, &self.fallback_reason) {
-            (Policy::Controller(source), None) => source.start(&self.database_name).await,
+        let started = match &self.policy {
+            Policy::Controller(source) if !self.stands_in => source.start(&self.database_name).await,
             _ => self.settings.builtin.start(&self.database_name).await,
         };
         self.instances += 1;
@@ -393,7 +480,8 @@ impl Supervisor {
         self.notices.push(Notice::Fault { fault: fault.clone(), in_a_row: self.in_a_row });
     }
 
-    /// Counts a fault, throws the instance away where it must be, and falls back after too many.
+    /// Counts a fault, throws the instance away where it must be, and falls back after too many, or after one where the
+    /// controller was tried again.
     fn fault(&mut self, fault: Fault) {
         self.in_a_row = self.in_a_row.saturating_add(1);
         self.iteration_at_fault = true;
@@ -402,16 +490,31 @@ impl Supervisor {
             self.spent = self.take_usage();
             self.live = None;
         }
-        if self.in_a_row >= self.settings.max_faults && self.fallback_reason.is_none() {
-            let faults = if self.in_a_row == 1 { "fault" } else { "faults" };
-            self.fall_back(format!("{} {faults} in a row", self.in_a_row), &format!(", the last: {fault}"));
+        let update_name = self.subject.as_ref().map(|subject| subject.update_name.clone());
+        let faults = if self.in_a_row == 1 { "fault" } else { "faults" };
+        let reason = format!("{} {faults} in a row", self.in_a_row);
+        let details = format!(", the last: {fault}");
+        match (&mut self.fallen, update_name) {
+            (None, update_name) if self.in_a_row >= self.settings.max_faults => {
+                self.fall_back(reason, &details, update_name.as_deref());
+            }
+            (Some(fallen), Some(update_name)) if self.trial.take().is_some() => {
+                fallen.give_reason(format!("{reason}{details}"));
+                let retry_in = fallen.put_off(&update_name);
+                self.retired = true;
+                self.notices.push(Notice::PutOff { update_name, reason, retry_in });
+            }
+            _ => {}
         }
     }
 
-    /// The details were noticed already, as a fault; who asks later why all is held needs them again.
-    fn fall_back(&mut self, reason: String, details: &str) {
-        self.fallback_reason = Some(format!("{reason}{details}"));
-        self.notices.push(Notice::Fallback { fallback: self.fallback(), reason });
+    /// The details were noticed already, as a fault; who asks later why all is held needs them again. Without an update,
+    /// the controller is not tried again.
+    fn fall_back(&mut self, reason: String, details: &str, update_name: Option<&str>) {
+        let mut fallen = Fallen::new(format!("{reason}{details}"), update_name.is_some());
+        let retry = update_name.map(|update_name| (update_name.to_owned(), fallen.put_off(update_name)));
+        self.fallen = Some(fallen);
+        self.notices.push(Notice::Fallback { fallback: self.fallback(), reason, retry });
         self.retired = true;
     }
 

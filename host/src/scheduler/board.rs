@@ -177,14 +177,36 @@ pub struct ControllerBoard {
     pub name: Option<String>,
     /// When this one was loaded.
     pub since: Option<SystemTime>,
-    /// Who took over, and why, where somebody did.
-    pub fallback: Option<(String, String)>,
+    /// Who took over, where somebody did.
+    pub fallback: Option<FallbackBoard>,
     /// The last faults, each with when it happened, the newest last.
     pub faults: VecDeque<(SystemTime, Fault)>,
     /// What its calls used since it was loaded.
     pub usage: Usage,
     /// The controllers that are asked beside it, by name.
     pub shadows: BTreeMap<String, ShadowBoard>,
+}
+
+/// A fallback that is in force.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FallbackBoard {
+    /// "default" or "hold".
+    pub fallback: String,
+    /// Why it took over.
+    pub reason: String,
+    /// True where a reload alone ends it.
+    pub needs_reload: bool,
+    /// When the controller is tried again; `None` where no update waits for that: it is tried for the next.
+    pub retry: Option<Retry>,
+}
+
+/// When a controller is tried again whose fallback is in force.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Retry {
+    /// For which update.
+    pub update_name: String,
+    /// When; in the past while it is tried.
+    pub at: SystemTime,
 }
 
 /// A controller that is asked beside the one that sets the pace.
@@ -196,6 +218,12 @@ pub struct ShadowBoard {
     pub faults: VecDeque<(SystemTime, Fault)>,
     /// What its calls used since it was loaded.
     pub usage: Usage,
+}
+
+impl Retry {
+    fn after(update_name: &str, at: SystemTime, wait: Duration) -> Self {
+        Self { update_name: update_name.to_owned(), at: at + wait }
+    }
 }
 
 impl ShadowBoard {
@@ -259,7 +287,11 @@ impl DatabaseBoard {
                     (in_hand.done, in_hand.eta) = (Some(*done), *eta);
                 }
             }
-            EventKind::Failure { retry_in: None, .. } | EventKind::Idle { .. } => self.in_hand = None,
+            EventKind::Failure { update_name, retry_in: None, .. } => {
+                self.in_hand = None;
+                self.forget_retry(update_name);
+            }
+            EventKind::Idle { .. } => self.in_hand = None,
             EventKind::UpdateFinished { update_name } => self.note_end(update_name, at, true),
             EventKind::UpdateMoved { update_name, gone: true } => self.note_end(update_name, at, false),
             EventKind::UpdateMoved { gone: false, .. } | EventKind::Noted { .. } => {}
@@ -277,9 +309,24 @@ impl DatabaseBoard {
                     .or_insert_with(|| ShadowBoard { report: ShadowReport::new(controller), ..ShadowBoard::default() });
                 shadow.see(notice, at);
             }
-            EventKind::Fallback { fallback, reason, .. } => {
-                self.controller.fallback = Some((fallback.clone(), reason.clone()));
+            EventKind::Fallback { fallback, reason, retry, .. } => {
+                let (fallback, reason) = (fallback.clone(), reason.clone());
+                let retry = retry.as_ref().map(|(update_name, wait)| Retry::after(update_name, at, *wait));
+                let needs_reload = retry.is_none();
+                self.controller.fallback = Some(FallbackBoard { fallback, reason, needs_reload, retry });
             }
+            EventKind::ControllerTried { update_name, .. } => {
+                if let Some(fallback) = &mut self.controller.fallback {
+                    fallback.retry = Some(Retry::after(update_name, at, Duration::ZERO));
+                }
+            }
+            EventKind::ControllerPutOff { update_name, reason, retry_in, .. } => {
+                if let Some(fallback) = &mut self.controller.fallback {
+                    fallback.reason.clone_from(reason);
+                    fallback.retry = Some(Retry::after(update_name, at, *retry_in));
+                }
+            }
+            EventKind::ControllerBack { .. } => self.controller.fallback = None,
             EventKind::Blocked { rows } => self.blocked.clone_from(rows),
             EventKind::Paused { reason } => self.pause = Some(reason.clone()),
             EventKind::Resumed => self.pause = None,
@@ -301,8 +348,16 @@ impl DatabaseBoard {
         self.totals.entry(update_name.to_owned()).or_default();
     }
 
+    /// An update that does not run any more is none that a controller could be tried for.
+    fn forget_retry(&mut self, update_name: &str) {
+        if let Some(fallback) = &mut self.controller.fallback {
+            fallback.retry = fallback.retry.take().filter(|retry| retry.update_name != update_name);
+        }
+    }
+
     fn note_end(&mut self, update_name: &str, at: SystemTime, finished: bool) {
         self.in_hand = None;
+        self.forget_retry(update_name);
         if self.ended.len() == ENDED {
             self.ended.pop_front();
         }

@@ -378,6 +378,9 @@ pub struct Activity {
     pub reason: Option<String>,
     /// The controller that sets the pace, and where it is a fallback, what it stands in for.
     pub controller: String,
+    /// While its fallback is in force, when the controller is tried again; in the past while it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub controller_retry: Option<NextTry>,
     /// The controller's last fault with its hint.
     pub fault: Option<String>,
     /// Synapse's average_items_per_ms of the update in hand.
@@ -416,6 +419,15 @@ impl Activity {
     pub fn in_one_go(&self) -> Option<(&str, i64)> {
         self.update_name.as_deref().zip(self.one_shot_since_ms)
     }
+}
+
+/// When a controller is tried again whose fallback is in force, as a host writes it down.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NextTry {
+    /// For which update.
+    pub update_name: String,
+    /// When, in milliseconds since the Unix epoch.
+    pub at_ms: i64,
 }
 
 /// A signal's reading, as a host writes it down.

@@ -173,6 +173,31 @@ pub enum EventKind {
         fallback: String,
         /// Why.
         reason: String,
+        /// For which update the controller is tried again, and after how long; `None` where it takes a reload.
+        retry: Option<(String, Duration)>,
+    },
+    /// The controller is tried again while its fallback is in force.
+    ControllerTried {
+        /// The controller.
+        controller: String,
+        /// The update that it is tried for.
+        update_name: String,
+    },
+    /// The controller failed again where it was tried: its fallback stays in force.
+    ControllerPutOff {
+        /// The controller.
+        controller: String,
+        /// The update that it was tried for.
+        update_name: String,
+        /// Why.
+        reason: String,
+        /// After how long it is tried again for this update.
+        retry_in: Duration,
+    },
+    /// The controller came back: its fallback is over.
+    ControllerBack {
+        /// The controller.
+        controller: String,
     },
     /// Something about a controller that is asked beside the one that sets the pace.
     Shadow {

@@ -125,8 +125,9 @@ impl Judge<'_> {
         let seen = &self.run.seen;
         let first = seen.faults.first();
         let first = first.map(|seen| self.moment(seen.at, &seen.update_name, told(&seen.fault)));
-        let fell_back = seen.fallback.as_ref().map(|(at, _)| format!(", the fallback took over at {}", time(*at)));
-        let measured = format!("{}{}", counted(seen.faults.len(), "fault"), fell_back.unwrap_or_default());
+        let mut measured = counted(seen.faults.len(), "fault");
+        measured.extend(seen.fallback.as_ref().map(|(at, _)| format!(", the fallback took over at {}", time(*at))));
+        measured.extend(seen.back.map(|at| format!(", the controller came back at {}", time(at))));
         verdict("no_fault", "no fault".to_owned(), measured, first)
     }
 

@@ -100,8 +100,10 @@ pub struct Seen {
     pub holds: Vec<SeenHold>,
     /// Faults, in order.
     pub faults: Vec<SeenFault>,
-    /// When the fallback took over, and why, where it did.
+    /// When the fallback took over for the first time, and why, where it did.
     pub fallback: Option<(Duration, String)>,
+    /// When the controller came back for the last time, where it did.
+    pub back: Option<Duration>,
     /// When each update was done, in order.
     pub finished: Vec<(Duration, String)>,
     /// Updates that were quarantined.
@@ -233,7 +235,10 @@ impl Observer for Watch {
                 let update_name = state.about.to_string();
                 state.seen.faults.push(SeenFault { at, update_name, fault: fault.clone() });
             }
-            EventKind::Fallback { reason, .. } => seen.fallback = Some((at, reason.clone())),
+            EventKind::Fallback { reason, .. } => {
+                seen.fallback.get_or_insert_with(|| (at, reason.clone()));
+            }
+            EventKind::ControllerBack { .. } => seen.back = Some(at),
             EventKind::UpdateFinished { update_name } => seen.finished.push((at, update_name.clone())),
             EventKind::Failure { update_name, retry_in: None, .. } => seen.quarantined.push(update_name.clone()),
             EventKind::Idle { .. } => {

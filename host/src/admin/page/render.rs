@@ -256,7 +256,7 @@ fn shadow(report: &ShadowReport) -> Markup {
                 span.small { ". Last, " (last.update_name) ", " (last.callback) ": " (last.shadow) " in place of " (last.live) }
             }
         }
-        @if let Some(reason) = &report.given_up { p.obstacle { "Shadow " (report.name) " is not asked any more: " (reason) } }
+        @if let Some(reason) = &report.given_up { p.obstacle { "Shadow " (report.name) " is not asked for now: " (reason) } }
         @if let Some(fault) = &report.last_fault { ul.faults { li { (fault) } } }
     }
 }

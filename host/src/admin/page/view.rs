@@ -8,7 +8,7 @@ use tokio::time::timeout;
 
 use crate::admin::state::{Site, State};
 use crate::controller::{ShadowReport, Usage};
-use crate::scheduler::board::{DatabaseBoard, InHand, LeaseState, Phase};
+use crate::scheduler::board::{DatabaseBoard, FallbackBoard, InHand, LeaseState, Phase, Retry};
 use crate::scheduler::choice::{Standing, assess};
 use crate::scheduler::database::{Queue, QueueRow};
 use crate::signal::SignalStatus;
@@ -312,14 +312,32 @@ fn controller(state: &State, site: &Site, board: &DatabaseBoard) -> ControllerVi
     });
     ControllerView {
         name: name.map_or_else(|| "the built-in policy".to_owned(), |controller| controller.name.clone()),
-        fallback: board.controller.fallback.as_ref().map(|(fallback, reason)| match fallback.as_str() {
-            "hold" => format!("{reason}; updates are held until it is mended and reloaded"),
-            _ => format!("{reason}; the built-in policy took over"),
-        }),
+        fallback: board.controller.fallback.as_ref().map(fallback),
         faults: faults.collect(),
         usage: board.controller.usage,
         shadows: board.controller.shadows.values().map(|shadow| shadow.report.clone()).collect(),
     }
+}
+
+/// Who took over from a controller, and when it is tried again.
+fn fallback(board: &FallbackBoard) -> String {
+    let FallbackBoard { fallback, reason, needs_reload, retry } = board;
+    let effect = match (fallback.as_str(), needs_reload) {
+        ("hold", true) => "updates are held until it is mended and reloaded",
+        ("hold", false) => "updates are held",
+        _ => "the built-in policy took over",
+    };
+    if *needs_reload {
+        return format!("{reason}; {effect}");
+    }
+    let when = match retry {
+        None => "for the next update".to_owned(),
+        Some(Retry { update_name, at }) => match at.duration_since(SystemTime::now()) {
+            Ok(left) if !left.is_zero() => format!("for {update_name} in {}", words(left)),
+            _ => format!("for {update_name} now"),
+        },
+    };
+    format!("{reason}; {effect}; the controller is tried again {when}")
 }
 
 /// A duration in words.

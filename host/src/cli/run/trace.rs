@@ -48,6 +48,7 @@ impl Observer for Trace {
             | EventKind::Failure { .. }
             | EventKind::ControllerFault { .. }
             | EventKind::Fallback { .. }
+            | EventKind::ControllerPutOff { .. }
             | EventKind::Shadow { .. }
             | EventKind::Blocked { .. } => tracing::warn!(target: "tidegate::run", database, "{words}"),
             _ => tracing::info!(target: "tidegate::run", database, "{words}"),
@@ -71,6 +72,6 @@ fn log_shadow(database: &str, shadow: &str, notice: &ShadowNotice) {
         ShadowNotice::Behind { calls } => {
             tracing::debug!(target: "tidegate::run", database, shadow, calls, "a shadow is behind and was not asked");
         }
-        ShadowNotice::Fault { .. } | ShadowNotice::GivenUp { .. } | ShadowNotice::Used(_) => {}
+        ShadowNotice::Fault { .. } | ShadowNotice::GivenUp { .. } | ShadowNotice::Back | ShadowNotice::Used(_) => {}
     }
 }

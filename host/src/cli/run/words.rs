@@ -50,12 +50,26 @@ pub(super) fn words(kind: &EventKind) -> Option<String> {
         EventKind::ControllerFault { controller, fault, .. } => {
             format!("controller {}: {}\n  hint: {}", inline(controller), inline(&fault.to_string()), fault.kind.hint())
         }
-        EventKind::Fallback { controller, fallback, reason } => {
+        EventKind::Fallback { controller, fallback, reason, retry } => {
             let effect = match fallback.as_str() {
                 "hold" => "updates are held until it is mended",
                 _ => "the built-in policy takes over",
             };
-            format!("controller {}: {}; {effect} (fallback \"{fallback}\")", inline(controller), inline(reason))
+            let retry = retry.as_ref().map(|(update_name, wait)| {
+                format!("; the controller is tried again for {} in {}", inline(update_name), duration(*wait))
+            });
+            let (controller, reason, retry) = (inline(controller), inline(reason), retry.unwrap_or_default());
+            format!("controller {controller}: {reason}; {effect} (fallback \"{fallback}\"){retry}")
+        }
+        EventKind::ControllerTried { controller, update_name } => {
+            format!("controller {}: tried again, for {}", inline(controller), inline(update_name))
+        }
+        EventKind::ControllerPutOff { controller, update_name, reason, retry_in } => {
+            let (controller, reason, update_name) = (inline(controller), inline(reason), inline(update_name));
+            format!("controller {controller}: {reason}; tried again for {update_name} in {}", duration(*retry_in))
+        }
+        EventKind::ControllerBack { controller } => {
+            format!("controller {}: it came back, and sets the pace again", inline(controller))
         }
         EventKind::Shadow { controller, notice } => return shadow(controller, notice),
         EventKind::ControllerLoaded { controller, reloaded: true } => {
@@ -85,9 +99,13 @@ fn shadow(controller: &str, notice: &ShadowNotice) -> Option<String> {
         ShadowNotice::Fault { fault, .. } => {
             Some(format!("shadow {controller}: {}\n  hint: {}", inline(&fault.to_string()), fault.kind.hint()))
         }
-        ShadowNotice::GivenUp { reason } => {
+        ShadowNotice::GivenUp { reason, retry_in: None } => {
             Some(format!("shadow {controller}: {}; it is not asked any more until a reload", inline(reason)))
         }
+        ShadowNotice::GivenUp { reason, retry_in: Some(retry_in) } => {
+            Some(format!("shadow {controller}: {}; it is asked again in {}", inline(reason), duration(*retry_in)))
+        }
+        ShadowNotice::Back => Some(format!("shadow {controller}: it came back")),
         ShadowNotice::Decided { .. } | ShadowNotice::Behind { .. } | ShadowNotice::Used(_) => None,
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tidegate::admin::api::view::{Shadow, ShadowDifference};
 use tidegate::scheduler::report::State;
 
-use super::report::{DatabaseReport, FaultReport, Report, SignalReport, UpdateReport};
+use super::report::{ActivityReport, DatabaseReport, FaultReport, Report, RetryReport, SignalReport, UpdateReport};
 use crate::cli::output;
 use crate::cli::signals::measure;
 
@@ -18,6 +18,7 @@ fn database(database: &DatabaseReport) -> String {
     let mut lines = vec![headline(database)];
     if let Some(activity) = &database.activity {
         lines.push(format!("  controller: {}", output::inline(&activity.controller)));
+        lines.extend(retry(activity));
         lines.extend(activity.fault.iter().map(|fault| format!("  its last fault: {}", output::inline(fault))));
         lines.extend(activity.shadows.iter().map(shadow));
     }
@@ -39,6 +40,16 @@ fn database(database: &DatabaseReport) -> String {
         lines.push(updates(&database.updates));
     }
     lines.join("\n")
+}
+
+/// While a controller's fallback is in force, when the controller is tried again.
+fn retry(activity: &ActivityReport) -> Option<String> {
+    let RetryReport { update, in_ms, .. } = activity.controller_retry.as_ref()?;
+    let when = match in_ms {
+        0 => "now".to_owned(),
+        left => format!("in {}", output::duration(Duration::from_millis(*left))),
+    };
+    Some(format!("  the controller is tried again for {} {when}", output::inline(update)))
 }
 
 /// What was measured, in a line; of a reading that is not fresh, how old it is.
@@ -74,7 +85,7 @@ fn shadow(shadow: &Shadow) -> String {
         detail("its last fault", fault);
     }
     if let Some(reason) = &shadow.given_up {
-        detail("not asked any more until a reload", reason);
+        detail("not asked for now", reason);
     }
     line
 }

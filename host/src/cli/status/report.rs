@@ -85,6 +85,8 @@ pub(super) struct ActivityReport {
     pub reason: Option<String>,
     /// The controller that sets the pace, and where it is a fallback, what it stands in for.
     pub controller: String,
+    /// While its fallback is in force, when the controller is tried again.
+    pub controller_retry: Option<RetryReport>,
     /// The controller's last fault, with its hint.
     pub fault: Option<String>,
     /// The estimate that batch sizes are made from.
@@ -93,6 +95,17 @@ pub(super) struct ActivityReport {
     pub shadows: Vec<Shadow>,
     /// When the host wrote this, in milliseconds since the Unix epoch.
     pub at_ms: i64,
+}
+
+/// When a controller is tried again.
+#[derive(Debug, Serialize)]
+pub(super) struct RetryReport {
+    /// For which update.
+    pub update: String,
+    /// When, in milliseconds since the Unix epoch.
+    pub at_ms: i64,
+    /// What of that is left; 0 while it is tried.
+    pub in_ms: u64,
 }
 
 /// What was last wrong with a controller.
@@ -128,11 +141,19 @@ impl From<Activity> for ActivityReport {
             state: activity.state,
             reason: activity.reason,
             controller: activity.controller,
+            controller_retry: activity.controller_retry.map(|next| RetryReport::new(next.update_name, next.at_ms)),
             fault: activity.fault,
             average_items_per_ms: activity.items_per_ms,
             shadows: activity.shadows.into_iter().map(Shadow::from).collect(),
             at_ms: activity.at_ms,
         }
+    }
+}
+
+impl RetryReport {
+    pub(super) fn new(update: String, at_ms: i64) -> Self {
+        let in_ms = u64::try_from(at_ms.saturating_sub(unix_ms(SystemTime::now()))).unwrap_or_default();
+        Self { update, at_ms, in_ms }
     }
 }
 

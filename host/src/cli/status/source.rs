@@ -13,7 +13,7 @@ use super::super::error::CliError;
 use super::super::remote::Remote;
 use super::super::wiring;
 use super::report::{
-    self, ActivityReport, DatabaseReport, PauseReport, Report, RunnerReport, SignalReport, UpdateReport,
+    self, ActivityReport, DatabaseReport, PauseReport, Report, RetryReport, RunnerReport, SignalReport, UpdateReport,
 };
 
 /// Where to look.
@@ -144,6 +144,8 @@ fn activity(database: &view::Database) -> Option<ActivityReport> {
     let state = in_hand.map(|in_hand| serde_json::to_value(in_hand.state).unwrap_or_default());
     let state = state.as_ref().and_then(|state| state.as_str()).unwrap_or("idle").replace('-', " ");
     let controller = &database.controller;
+    let retry = controller.retry_update.clone().zip(controller.retry_at_ms);
+    let retry = retry.map(|(update, at_ms)| RetryReport::new(update, at_ms));
     Some(ActivityReport {
         update: in_hand.map(|in_hand| in_hand.update.clone()),
         state: if database.paused { "paused".to_owned() } else { state },
@@ -151,7 +153,12 @@ fn activity(database: &view::Database) -> Option<ActivityReport> {
             true => database.pause_reason.clone(),
             false => in_hand.and_then(|in_hand| in_hand.reason.clone()),
         },
-        controller: controller.name.clone().unwrap_or_default(),
+        controller: match (&controller.name, &controller.fallback, &retry) {
+            // Of one that cannot be tried again the name says so already.
+            (Some(name), Some(fallback), Some(_)) => format!("{fallback} (fallback for {name})"),
+            (name, ..) => name.clone().unwrap_or_default(),
+        },
+        controller_retry: retry,
         fault: controller.last_fault.clone(),
         average_items_per_ms: in_hand.and_then(|in_hand| in_hand.average_items_per_ms),
         shadows: database.shadows.clone(),

@@ -151,6 +151,7 @@ impl Worker {
             self.current = Some(name.clone());
             self.estimated = None;
             (self.activity.done, self.activity.eta_ms) = (None, None);
+            self.set_state("running", None);
             let one_shot = plan.subject.one_shot;
             self.emit(EventKind::UpdateStarted { update_name: name.clone(), one_shot });
         }
@@ -247,12 +248,14 @@ impl Worker {
             self.activity_written = None;
         }
         let outcome = outcome(&result, batch_size, duration);
+        // Before its exit, which may bring its fallback or end it.
+        let controller = self.supervisor.describe();
         self.supervisor.exit(iteration, &outcome).await;
         let record = Record {
             update_name: plan.row.update_name.clone(),
             started_ms,
             one_shot: plan.subject.one_shot,
-            controller: self.supervisor.describe(),
+            controller,
             target_ms: (!plan.subject.one_shot).then_some(target.as_millis() as u64),
             batch_size,
             items: result.as_ref().map_or(0, |committed| committed.items),
@@ -493,25 +496,34 @@ impl Worker {
         lease: &mut dyn Lease,
     ) -> Result<Option<End>, Interruption> {
         self.report_controller();
-        if self.settings.until_done {
+        if self.settings.until_done && self.ready().all(|row| self.supervisor.is_hopeless(&row.update_name)) {
             let rows = self.queue.rows.iter().zip(self.standings());
             let why = |row: &QueueRow, standing: Standing| standing.explain(row).unwrap_or_else(|| reason.clone());
             let remaining = rows.map(|(row, standing)| (row.update_name.clone(), why(row, standing))).collect();
             return Ok(Some(End::Done { remaining }));
         }
-        if self.activity.state != "held" {
+        if self.activity.state != "held" || self.activity.reason.as_ref() != Some(&reason) {
             let (update_name, duration) = (plan.row.update_name.clone(), self.refresh_interval());
             let controller = self.supervisor.describe();
             self.emit(EventKind::Held { update_name, controller, duration, reason: reason.clone(), rest: false });
         }
         self.set_state("held", Some(reason));
-        self.rest_until_refresh(lease).await?;
+        if self.control.take_hurry(&self.workload.name) {
+            self.supervisor.hurry();
+        }
+        let next_try = self.supervisor.next_try().map(|next| next.due.saturating_duration_since(Instant::now()));
+        self.rest(self.refresh_interval().min(next_try.unwrap_or(Duration::MAX)), lease).await?;
+        self.refreshed = None;
         Ok(None)
     }
 
     async fn rest_after_fault(&mut self, row: &QueueRow, lease: &mut dyn Lease) -> Result<(), Interruption> {
         self.report_controller();
         self.report_usage();
+        if self.supervisor.has_fallen_back() {
+            // Who stands in for the controller has no need of a rest.
+            return Ok(());
+        }
         let wait = self.fault_backoff.after_failure();
         let reason = self.supervisor.last_fault().map(ToString::to_string);
         self.set_state("backing off", reason);

@@ -132,6 +132,7 @@ impl Worker {
             state: "idle".to_owned(),
             reason: None,
             controller: supervisor.describe(),
+            controller_retry: None,
             fault: None,
             items_per_ms: None,
             one_shot_since_ms: None,
@@ -384,7 +385,8 @@ impl Worker {
         assess(&self.queue.rows, &|name| self.workload.handlers.contains_key(name))
     }
 
-    /// The row to work on: the one in hand where it still can run, or else the first that can.
+    /// The row to work on: the one in hand where it still can run, or else the first that can. What the controller's
+    /// fallback holds gives way to what the controller is still to be tried for.
     fn choose(&mut self) -> Option<QueueRow> {
         let handlers = &self.workload.handlers;
         let standings =
@@ -395,10 +397,13 @@ impl Worker {
         };
         let now = Instant::now();
         let due = |row: &QueueRow| self.giving_way.get(&row.update_name);
+        let held = |row: &QueueRow| self.supervisor.holds(&row.update_name);
         // Whoever gave way comes back once its time has come; until then, or until nobody else can run, the others do.
-        let back = ready().find(|row| due(row).is_some_and(|due| *due <= now));
-        let in_hand = ready().find(|row| Some(&row.update_name) == self.current.as_ref() && due(row).is_none());
-        let chosen = back.or(in_hand).or_else(|| ready().find(|row| due(row).is_none()));
+        let back = ready().find(|row| due(row).is_some_and(|due| *due <= now) && !held(row));
+        let in_hand = || ready().find(|row| Some(&row.update_name) == self.current.as_ref() && due(row).is_none());
+        let free = in_hand().filter(|row| !held(row));
+        let free = free.or_else(|| ready().find(|row| due(row).is_none() && !held(row)));
+        let chosen = back.or(free).or_else(in_hand).or_else(|| ready().find(|row| due(row).is_none()));
         chosen.or_else(|| ready().min_by_key(|row| due(row))).cloned()
     }
 
@@ -410,10 +415,26 @@ impl Worker {
 
     /// True where another row could run.
     fn is_waited_for(&self, row: &QueueRow) -> bool {
+        let could = |other: &QueueRow| {
+            other.update_name != row.update_name
+                && !self.giving_way.contains_key(&other.update_name)
+                && !self.supervisor.holds(&other.update_name)
+        };
+        self.ready().any(could)
+    }
+
+    /// An update that cannot run, or is gone, is another one when it can run again.
+    fn forget_tries(&mut self) {
+        if self.supervisor.has_fallen_back() {
+            let ready: HashSet<String> = self.ready().map(|row| row.update_name.clone()).collect();
+            self.supervisor.retain_tries(|update_name| ready.contains(update_name));
+        }
+    }
+
+    /// The rows that can run.
+    fn ready(&self) -> impl Iterator<Item = &QueueRow> {
         let rows = self.queue.rows.iter().zip(self.standings());
-        let others =
-            rows.filter(|(other, standing)| *standing == Standing::Ready && other.update_name != row.update_name);
-        others.into_iter().any(|(other, _)| !self.giving_way.contains_key(&other.update_name))
+        rows.filter(|(_, standing)| *standing == Standing::Ready).map(|(row, _)| row)
     }
 
     /// Rests for `duration`, however long, looking at the queue meanwhile.
@@ -501,6 +522,7 @@ impl Worker {
     async fn refresh(&mut self) -> Result<(), SqlError> {
         self.queue = self.read_queue().await?;
         self.standings = None;
+        self.forget_tries();
         self.record_late().await;
         self.refreshed = Some(Instant::now());
         self.note_available();

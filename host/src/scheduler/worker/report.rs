@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use tokio::time::{Instant, timeout};
 
 use super::super::choice::Standing;
-use super::super::database::{Activity, unix_ms};
+use super::super::database::{Activity, NextTry, unix_ms};
 use super::super::event::EventKind;
 use super::{ESTIMATE_INTERVAL, ESTIMATE_LIMIT, Worker};
 use crate::controller::supervisor::Notice;
@@ -138,6 +138,7 @@ impl Worker {
             update_name: None,
             state: "stopped".to_owned(),
             reason: None,
+            controller_retry: None,
             items_per_ms: None,
             done: None,
             eta_ms: None,
@@ -152,16 +153,25 @@ impl Worker {
             let controller = self.supervisor.name().to_owned();
             self.emit(match notice {
                 Notice::Fault { fault, in_a_row } => EventKind::ControllerFault { controller, fault, in_a_row },
-                Notice::Fallback { fallback, reason } => {
+                Notice::Fallback { fallback, reason, retry } => {
                     let fallback = match fallback {
                         Fallback::Default => "default",
                         Fallback::Hold => "hold",
                     };
-                    EventKind::Fallback { controller, fallback: fallback.to_owned(), reason }
+                    EventKind::Fallback { controller, fallback: fallback.to_owned(), reason, retry }
                 }
+                Notice::Tried { update_name } => EventKind::ControllerTried { controller, update_name },
+                Notice::PutOff { update_name, reason, retry_in } => {
+                    EventKind::ControllerPutOff { controller, update_name, reason, retry_in }
+                }
+                Notice::Back => EventKind::ControllerBack { controller },
             });
         }
         self.activity.controller = self.supervisor.describe();
+        self.activity.controller_retry = self
+            .supervisor
+            .next_try()
+            .map(|next| NextTry { update_name: next.update_name.clone(), at_ms: unix_ms(next.at) });
         self.activity.shadows = self.shadows.iter().map(Shadow::report).collect();
         self.activity.fault =
             self.supervisor.last_fault().map(|fault| format!("{fault} (hint: {})", fault.kind.hint()));

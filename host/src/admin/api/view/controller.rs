@@ -76,6 +76,11 @@ pub struct ControllerOn {
     pub fallback: Option<String>,
     /// Why it did.
     pub fallback_reason: Option<String>,
+    /// For which update the controller is tried again; `null` where there is no fallback, where it takes a reload, or
+    /// where no update waits for it.
+    pub retry_update: Option<String>,
+    /// When it is, in the past while it is.
+    pub retry_at_ms: Option<i64>,
     /// The last faults, the newest first; at most 20.
     pub faults: Vec<ControllerFault>,
     /// What its calls used.
@@ -106,7 +111,7 @@ pub struct Shadow {
     /// Calls that it was not asked, because it was behind.
     #[schema(example = 0)]
     pub dropped: u64,
-    /// Why it is not asked any more, where it is not.
+    /// Why it is not asked for now, where it is not.
     pub given_up: Option<String>,
 }
 
@@ -249,12 +254,15 @@ fn not_live_because(fault: Option<&Fault>, databases: &[ControllerOn]) -> Option
 impl ControllerOn {
     fn of(name: &str, board: &DatabaseBoard) -> Self {
         let controller = &board.controller;
-        let (fallback, fallback_reason) = controller.fallback.clone().unzip();
+        let in_force = controller.fallback.as_ref();
+        let retry = in_force.and_then(|in_force| in_force.retry.as_ref());
         Self {
             database: name.to_owned(),
             since_ms: controller.since.map(unix_ms),
-            fallback,
-            fallback_reason,
+            fallback: in_force.map(|in_force| in_force.fallback.clone()),
+            fallback_reason: in_force.map(|in_force| in_force.reason.clone()),
+            retry_update: retry.map(|retry| retry.update_name.clone()),
+            retry_at_ms: retry.map(|retry| unix_ms(retry.at)),
             faults: controller.faults.iter().rev().map(|(at, fault)| ControllerFault::of(*at, fault)).collect(),
             used: Used::from(controller.usage),
             as_shadow: None,
@@ -268,6 +276,8 @@ impl ControllerOn {
             since_ms: board.controller.since.map(unix_ms),
             fallback: None,
             fallback_reason: None,
+            retry_update: None,
+            retry_at_ms: None,
             faults: shadow.faults.iter().rev().map(|(at, fault)| ControllerFault::of(*at, fault)).collect(),
             used: Used::from(shadow.usage),
             as_shadow: Some(Shadow { name: controller.to_owned(), ..shadow.report.into() }),

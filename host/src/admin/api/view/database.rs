@@ -110,6 +110,11 @@ pub struct DatabaseController {
     pub fallback: Option<String>,
     /// Why it did.
     pub fallback_reason: Option<String>,
+    /// For which update the controller is tried again; `null` where there is no fallback, where it takes a reload, or
+    /// where no update waits for it.
+    pub retry_update: Option<String>,
+    /// When it is, in the past while it is.
+    pub retry_at_ms: Option<i64>,
     /// The last fault, with its hint.
     pub last_fault: Option<String>,
     /// When that was.
@@ -205,12 +210,15 @@ impl UpdateInHand {
 impl DatabaseController {
     fn of(board: &DatabaseBoard) -> Self {
         let controller = &board.controller;
-        let (fallback, fallback_reason) = controller.fallback.clone().unzip();
+        let in_force = controller.fallback.as_ref();
+        let retry = in_force.and_then(|in_force| in_force.retry.as_ref());
         let last = controller.faults.back();
         Self {
             name: controller.name.clone(),
-            fallback,
-            fallback_reason,
+            fallback: in_force.map(|in_force| in_force.fallback.clone()),
+            fallback_reason: in_force.map(|in_force| in_force.reason.clone()),
+            retry_update: retry.map(|retry| retry.update_name.clone()),
+            retry_at_ms: retry.map(|retry| unix_ms(retry.at)),
             last_fault: last.map(|(_, fault)| format!("{fault} (hint: {})", fault.kind.hint())),
             last_fault_at_ms: last.map(|(at, _)| unix_ms(*at)),
         }

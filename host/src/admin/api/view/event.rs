@@ -189,6 +189,33 @@ pub enum EventData {
         fallback: String,
         /// Why.
         reason: String,
+        /// For which update the controller is tried again; `null` where it takes a reload.
+        retry_update: Option<String>,
+        /// After how long it is.
+        retry_in_ms: Option<u64>,
+    },
+    /// The controller is tried again while its fallback is in force.
+    ControllerTried {
+        /// The controller.
+        controller: String,
+        /// The update that it is tried for.
+        update: String,
+    },
+    /// The controller failed again where it was tried: its fallback stays in force.
+    ControllerPutOff {
+        /// The controller.
+        controller: String,
+        /// The update that it was tried for.
+        update: String,
+        /// Why.
+        reason: String,
+        /// After how long it is tried again for this update.
+        retry_in_ms: u64,
+    },
+    /// The controller came back: its fallback is over.
+    ControllerBack {
+        /// The controller.
+        controller: String,
     },
     /// A shadow was asked what the live controller was asked, and answered.
     ShadowDecided {
@@ -214,12 +241,19 @@ pub enum EventData {
         /// Faults in a row so far.
         in_a_row: u32,
     },
-    /// A shadow is not asked any more, until a reload.
+    /// A shadow is not asked for now.
     ShadowGivenUp {
         /// The shadow.
         controller: String,
         /// Why.
         reason: String,
+        /// After how long it is asked again about this update; `null` where it takes a reload.
+        retry_in_ms: Option<u64>,
+    },
+    /// A shadow is asked as before, for it answered without a fault.
+    ShadowBack {
+        /// The shadow.
+        controller: String,
     },
     /// A shadow was behind, and not asked what the live controller was.
     ShadowBehind {
@@ -325,7 +359,17 @@ fn data(event: &Event) -> EventData {
         EventKind::ControllerFault { controller, fault, in_a_row } => {
             EventData::ControllerFault { controller, fault: ControllerFault::of(event.at, &fault), in_a_row }
         }
-        EventKind::Fallback { controller, fallback, reason } => EventData::Fallback { controller, fallback, reason },
+        EventKind::Fallback { controller, fallback, reason, retry } => {
+            let (retry_update, retry_in) = retry.unzip();
+            EventData::Fallback { controller, fallback, reason, retry_update, retry_in_ms: retry_in.map(ms) }
+        }
+        EventKind::ControllerTried { controller, update_name: update } => {
+            EventData::ControllerTried { controller, update }
+        }
+        EventKind::ControllerPutOff { controller, update_name: update, reason, retry_in } => {
+            EventData::ControllerPutOff { controller, update, reason, retry_in_ms: ms(retry_in) }
+        }
+        EventKind::ControllerBack { controller } => EventData::ControllerBack { controller },
         EventKind::Shadow { controller, notice } => shadow(event, controller, notice),
         EventKind::Blocked { rows } => EventData::Blocked { rows: rows.iter().map(BlockedRow::of).collect() },
         EventKind::Paused { reason } => EventData::Paused { reason },
@@ -343,7 +387,10 @@ fn shadow(event: &Event, controller: String, notice: ShadowNotice) -> EventData 
         ShadowNotice::Fault { fault, in_a_row } => {
             EventData::ShadowFault { controller, fault: ControllerFault::of(event.at, &fault), in_a_row }
         }
-        ShadowNotice::GivenUp { reason } => EventData::ShadowGivenUp { controller, reason },
+        ShadowNotice::GivenUp { reason, retry_in } => {
+            EventData::ShadowGivenUp { controller, reason, retry_in_ms: retry_in.map(ms) }
+        }
+        ShadowNotice::Back => EventData::ShadowBack { controller },
         ShadowNotice::Behind { calls } => EventData::ShadowBehind { controller, calls },
         ShadowNotice::Used(usage) => EventData::ShadowUsed { controller, used: Used::from(usage) },
     }

@@ -147,7 +147,28 @@ fn whatever_goes_wrong_is_told() {
             EventKind::Fallback {
                 controller: controller(),
                 fallback: "default".to_owned(),
-                reason: "3 faults in a row".to_owned()
+                reason: "3 faults in a row".to_owned(),
+                retry: Some((name(), Duration::from_secs(5)))
+            }
+        ),
+        (6, EventKind::ControllerTried { controller: controller(), update_name: name() }),
+        (
+            6,
+            EventKind::ControllerPutOff {
+                controller: controller(),
+                update_name: name(),
+                reason: "4 faults in a row".to_owned(),
+                retry_in: Duration::from_secs(10)
+            }
+        ),
+        (6, EventKind::ControllerBack { controller: controller() }),
+        (
+            6,
+            EventKind::Fallback {
+                controller: controller(),
+                fallback: "hold".to_owned(),
+                reason: "it cannot be loaded".to_owned(),
+                retry: None
             }
         ),
         (6, EventKind::Blocked { rows: vec![("b".to_owned(), "waits for a".to_owned())] }),

@@ -4,11 +4,11 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use tidegate::config::Config;
-use tidegate::scheduler::database::{Activity, Failure, Holder, Pause, Queue, QueueRow};
+use tidegate::scheduler::database::{Activity, Failure, Holder, NextTry, Pause, Queue, QueueRow};
 use tidegate::scheduler::report::{Pace, Snapshot};
 use tidegate::update::sql::Estimate;
 
-use super::super::report::{self, DatabaseReport, Report, SignalReport};
+use super::super::report::{self, DatabaseReport, Report, RetryReport, SignalReport};
 
 fn configured() -> tidegate::config::Database {
     let text = "[[database]]\nurl = \"sqlite:app.db\"\n";
@@ -43,6 +43,7 @@ fn activity(state: &str, reason: Option<&str>) -> Activity {
         state: state.to_owned(),
         reason: reason.map(str::to_owned),
         controller: "office-hours".to_owned(),
+        controller_retry: None,
         fault: None,
         items_per_ms: Some(12.3),
         done: Some(0.43),
@@ -89,6 +90,21 @@ fn a_held_update_says_why_and_a_controller_its_last_fault() {
     let mut held = activity("held", Some("outside 22:00 to 06:00"));
     held.fault = Some("out of fuel in enter: 10000000 used".to_owned());
     insta::assert_snapshot!(rendered(full(held, None, Some(holder()))));
+}
+
+#[test]
+fn a_controller_that_is_tried_again_says_when() {
+    let next_try = NextTry { update_name: "fill\nbody".to_owned(), at_ms: 1_700_000_000_000 };
+    let held = Activity { controller_retry: Some(next_try), ..activity("held", Some("at fault")) };
+    let mut database = full(held, None, Some(holder()));
+    for (in_ms, expected) in [(0, "now"), (7_250, "in 7.2s"), (280_000, "in 5m")] {
+        database.activity.as_mut().unwrap().controller_retry.as_mut().unwrap().in_ms = in_ms;
+        let told = super::report(&Report::new(vec![database]));
+        let line = format!("  controller: office-hours\n  the controller is tried again for fill\\nbody {expected}\n");
+        assert!(told.contains(&line), "{told}");
+        database = full(activity("held", None), None, Some(holder()));
+        database.activity.as_mut().unwrap().controller_retry = Some(RetryReport::new("fill\nbody".to_owned(), 0));
+    }
 }
 
 #[test]
