@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::guests::built;
@@ -122,6 +122,76 @@ fn check_tells_what_is_there_what_is_granted_and_what_is_used_instead() {
     let output = tidegate(&folder, &["check", "guest.wasm"]);
     assert!(out(&output).contains("default-batch-size: absent, the configuration's `default_batch_size`"));
     assert!(out(&output).contains("tidegate:controller/signals@0.1.0: granted"), "{}", out(&output));
+}
+
+/// Traps where `lag` has a reading above 10 that is fresh, and reads no other signal.
+fn reader() -> Vec<u8> {
+    let mut guest = Guest::new();
+    let (database, signal) = (guest.text("master"), guest.text("lag"));
+    guest
+        .fields("(global $at (mut i32) (i32.const 0))")
+        .enter(format!(
+            "(global.set $at (call $signal {database} {signal}))
+             (if (global.get $at) (then
+               (if (i32.and (f64.gt (f64.load (global.get $at)) (f64.const 10))
+                            (i32.lt_u (i32.load offset=8 (global.get $at)) (i32.const 500)))
+                 (then unreachable))))
+             (call $run (i32.const 50))"
+        ))
+        .component()
+}
+
+#[test]
+fn check_takes_a_controller_that_reads_signals_through_an_iteration_with_readings_as_well() {
+    let folder = folder();
+    fs::write(folder.path().join("reader.wasm"), reader()).unwrap();
+    let check = |more: &[&str]| {
+        let output = tidegate(&folder, &[&["check", "reader.wasm", "--json"], more].concat());
+        let object: Value = serde_json::from_str(&out(&output)).unwrap();
+        (output.status.code(), object)
+    };
+    let (code, report) = check(&[]);
+    assert_eq!(
+        (code, &report["signals"]),
+        (Some(0), &json!([{ "name": "lag", "value": 1.0, "age_ms": 0, "read": true }]))
+    );
+    assert_eq!(report["calls"].as_array().unwrap().len(), report["calls_with_signals"].as_array().unwrap().len());
+    let (code, report) = check(&["--signal", "lag=11", "--signal", "typo=2@3"]);
+    assert_eq!((code, &report["problems"][0]["kind"]), (Some(2), &json!("trap")), "{report}");
+    let typo = json!({ "name": "typo", "value": 2.0, "age_ms": 3, "read": false });
+    assert_eq!(report["signals"], json!([{ "name": "lag", "value": 11.0, "age_ms": 0, "read": true }, typo]));
+    let (code, report) = check(&["--signal", "lag=11@500"]);
+    assert_eq!((code, &report["signals"][0]["age_ms"]), (Some(0), &json!(500)), "{report}");
+    for wrong in ["lag", "=1", "lag=", "lag=much", "lag=1@", "lag=1@-1", "lag=nan"] {
+        let output = tidegate(&folder, &["check", "reader.wasm", "--signal", wrong]);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{wrong}: {said}");
+        assert!(said.contains("write it as NAME=VALUE or NAME=VALUE@AGE"), "{wrong}: {said}");
+    }
+    let told = out(&tidegate(&folder, &["check", "reader.wasm", "--signal", "typo=2"]));
+    for words in [
+        "lag: no reading (give it one with --signal)",
+        "typo: 2, 0 ms old; it is never read",
+        "One iteration with readings",
+    ] {
+        assert!(told.contains(words), "{words}: {told}");
+    }
+}
+
+#[test]
+fn a_fault_of_both_iterations_is_one_problem() {
+    let folder = folder();
+    let mut guest = Guest::new();
+    let (database, signal) = (guest.text("master"), guest.text("lag"));
+    let guest = guest.enter(format!("(drop (call $signal {database} {signal})) unreachable"));
+    fs::write(folder.path().join("guest.wasm"), guest.component()).unwrap();
+    let output = tidegate(&folder, &["check", "guest.wasm", "--json"]);
+    let object: Value = serde_json::from_str(&out(&output)).unwrap();
+    assert_eq!(object["problems"].as_array().unwrap().len(), 1, "{object}");
+    // A controller that reads nothing has nothing to be tried with.
+    fs::write(folder.path().join("guest.wasm"), Guest::new().component()).unwrap();
+    let object: Value = serde_json::from_str(&out(&tidegate(&folder, &["check", "guest.wasm", "--json"]))).unwrap();
+    assert_eq!((&object["signals"], &object["calls_with_signals"]), (&json!([]), &json!([])));
 }
 
 #[test]

@@ -1,15 +1,55 @@
 //! One iteration without a database: what each callback answers, and what it costs.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::controller::{
     Admission, Batch, Call, CallObserver, Callback, Controller, Fault, Iteration, Outcome, Source, Subject,
 };
-use crate::sandbox::ComponentSource;
+use crate::sandbox::{ComponentSource, Reading, SignalReader};
 
 /// Waits that a dry run goes through before it takes the controller for one that holds.
 const MOST_WAITS: usize = 10;
+
+/// Names of signals that are kept, of those that a controller reads.
+const MOST_NAMES: usize = 100;
+
+/// The signals of a dry run, by name, whatever the database; and which were read.
+#[derive(Debug, Default)]
+pub struct DrySignals {
+    given: BTreeMap<String, Reading>,
+    /// Of every other signal.
+    others: Option<Reading>,
+    read: Mutex<BTreeSet<String>>,
+}
+
+impl DrySignals {
+    /// These readings; every other signal has `others`.
+    pub fn new(given: BTreeMap<String, Reading>, others: Option<Reading>) -> Self {
+        Self { given, others, read: Mutex::default() }
+    }
+
+    /// The names that were read until now, the first hundred of them, in order.
+    pub fn names(&self) -> BTreeSet<String> {
+        self.read.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What a signal is answered with.
+    pub fn reading(&self, signal: &str) -> Option<Reading> {
+        self.given.get(signal).copied().or(self.others)
+    }
+}
+
+impl SignalReader for DrySignals {
+    fn read(&self, _database_name: &str, signal: &str) -> Option<Reading> {
+        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        if read.len() < MOST_NAMES && !read.contains(signal) {
+            read.insert(signal.to_owned());
+        }
+        self.reading(signal)
+    }
+}
 
 /// One call of a dry run.
 #[derive(Debug, Clone)]

@@ -16,7 +16,7 @@ pub mod scenario;
 pub mod watch;
 
 pub use chart::{svg, terminal};
-pub use dry::{DryCall, dry_run};
+pub use dry::{DryCall, DrySignals, dry_run};
 pub use figures::{CallbackUse, Figures, callback_use, figures};
 pub use judge::{Moment, Verdict, judge};
 pub use model::Series;

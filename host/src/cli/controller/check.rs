@@ -1,9 +1,13 @@
 //! `tidegate controller check`.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
 use serde::Serialize;
 use tidegate::controller::{Callback, Fault, FaultKind, Subject};
-use tidegate::sandbox::{Artifact, Limits};
-use tidegate::simulate::{DryCall, dry_run};
+use tidegate::sandbox::{Artifact, Limits, Reading};
+use tidegate::simulate::{DryCall, DrySignals, dry_run};
 
 use super::super::error::CliError;
 use super::super::{Context, output};
@@ -12,10 +16,14 @@ use super::load::Component;
 /// The contract, for the lines that hints name.
 const CONTRACT: &str = include_str!("../../../../wit/controller.wit");
 
+/// What signals read as whose readings nobody gave: fresh, and of a size that is nothing special.
+const SOME_READING: Reading = Reading { value: 1.0, age: Duration::ZERO };
+
 /// Load a controller as a host would, and tell all that its author needs to know
 ///
 /// It is compiled and linked under the limits that hold where a configuration sets none, and taken through one iteration
-/// of an update, without a database. The exit code is 2 where something is wrong.
+/// of an update, without a database: first without a reading of any signal; then, where it reads signals, once more with
+/// readings, those of --signal, or else 1 for each. The exit code is 2 where something is wrong.
 #[derive(Debug, clap::Args)]
 pub(super) struct Check {
     #[command(flatten)]
@@ -25,8 +33,13 @@ pub(super) struct Check {
     #[arg(long, value_name = "NAME", default_value = "update")]
     update: String,
 
-    /// Print JSON: an object with `version` (1), `file`, `component` (null where it cannot be loaded), `calls` and
-    /// `problems`
+    /// What a signal reads as in the second iteration, and how old that is in milliseconds (0 where it is not said); may be
+    /// given several times. A signal that is not named has no reading then
+    #[arg(long = "signal", value_name = "NAME=VALUE[@AGE]", value_parser = signal)]
+    signals: Vec<(String, Reading)>,
+
+    /// Print JSON: an object with `version` (1), `file`, `component` (null where it cannot be loaded), `calls`, `signals`,
+    /// `calls_with_signals` and `problems`
     #[arg(long)]
     pub(super) json: bool,
 }
@@ -38,8 +51,12 @@ struct Report {
     version: u32,
     file: String,
     component: Option<About>,
-    /// The calls of a dry iteration, in order.
+    /// The calls of a dry iteration without readings, in order.
     calls: Vec<CallReport>,
+    /// The signals that it reads, or that were given a reading, each with what it has in the second iteration.
+    signals: Vec<SignalReport>,
+    /// The calls of that one; none where it reads no signal.
+    calls_with_signals: Vec<CallReport>,
     /// What is wrong; where there is anything, the command fails.
     problems: Vec<Problem>,
 }
@@ -80,6 +97,16 @@ struct CallReport {
 }
 
 #[derive(Serialize)]
+struct SignalReport {
+    name: String,
+    /// `None` where it has no reading.
+    value: Option<f64>,
+    age_ms: Option<u64>,
+    /// False where it was given a reading, and nothing read it.
+    read: bool,
+}
+
+#[derive(Serialize, PartialEq)]
 struct Problem {
     kind: FaultKind,
     callback: Callback,
@@ -112,14 +139,75 @@ impl Check {
             Ok(artifact) => artifact,
             Err(fault) => {
                 let problems = vec![problem(&fault)];
-                return Report { version: 1, file, component: None, calls: Vec::new(), problems };
+                return Report { problems, ..Report::of(file) };
             }
         };
         let subject = Subject { update_name: self.update.clone(), database_name: "master".to_owned(), one_shot: false };
-        let calls = dry_run(self.component.source(artifact.clone()), &subject).await;
-        let problems = calls.iter().filter_map(|call| call.answer.as_ref().err()).map(problem).collect();
-        let calls = calls.into_iter().map(CallReport::from).collect();
-        Report { version: 1, file, component: Some(About::of(&artifact)), calls, problems }
+        let run = async |signals: &Arc<DrySignals>| {
+            let source = self.component.source(artifact.clone()).with_signals(signals.clone());
+            dry_run(source, &subject).await
+        };
+        let none = Arc::new(DrySignals::default());
+        let without = run(&none).await;
+        let given: BTreeMap<String, Reading> = self.signals.iter().cloned().collect();
+        let others = given.is_empty().then_some(SOME_READING);
+        let some = Arc::new(DrySignals::new(given, others));
+        let with = if none.names().is_empty() && self.signals.is_empty() { Vec::new() } else { run(&some).await };
+        let mut problems: Vec<Problem> = Vec::new();
+        for fault in without.iter().chain(&with).filter_map(|call| call.answer.as_ref().err()) {
+            let problem = problem(fault);
+            if !problems.contains(&problem) {
+                problems.push(problem);
+            }
+        }
+        Report {
+            component: Some(About::of(&artifact)),
+            calls: without.into_iter().map(CallReport::from).collect(),
+            signals: self.signals(&none, &some),
+            calls_with_signals: with.into_iter().map(CallReport::from).collect(),
+            problems,
+            ..Report::of(file)
+        }
+    }
+
+    fn signals(&self, none: &DrySignals, some: &DrySignals) -> Vec<SignalReport> {
+        let read = &none.names() | &some.names();
+        let named = &read | &self.signals.iter().map(|(name, _)| name.clone()).collect();
+        let report = |name: String| {
+            let reading = some.reading(&name);
+            SignalReport {
+                value: reading.map(|reading| reading.value),
+                age_ms: reading.map(|reading| reading.age.as_millis().try_into().unwrap_or(u64::MAX)),
+                read: read.contains(&name),
+                name,
+            }
+        };
+        named.into_iter().map(report).collect()
+    }
+}
+
+/// A signal and its reading, from the command line.
+fn signal(text: &str) -> Result<(String, Reading), String> {
+    let usage = || "write it as NAME=VALUE or NAME=VALUE@AGE, a number, and its age in milliseconds".to_owned();
+    let (name, reading) = text.split_once('=').filter(|(name, _)| !name.is_empty()).ok_or_else(usage)?;
+    let (value, age) = reading.split_once('@').unwrap_or((reading, "0"));
+    let value = value.parse().ok().filter(|value: &f64| value.is_finite()).ok_or_else(usage)?;
+    let age = age.parse().map_err(|_| usage())?;
+    Ok((name.to_owned(), Reading { value, age: Duration::from_millis(age) }))
+}
+
+impl Report {
+    /// Of a file of which nothing is known yet.
+    fn of(file: String) -> Self {
+        Self {
+            version: 1,
+            file,
+            component: None,
+            calls: Vec::new(),
+            signals: Vec::new(),
+            calls_with_signals: Vec::new(),
+            problems: Vec::new(),
+        }
     }
 }
 
@@ -240,19 +328,43 @@ impl std::fmt::Display for Report {
         if about.imports.is_empty() {
             f.write_str("  none\n")?;
         }
-        if !self.calls.is_empty() {
-            let mut table = output::table(&["Callback", "Fuel", "Memory", "Answer"]);
-            for call in &self.calls {
-                let number = |number: Option<u64>| number.map(output::count).unwrap_or_default();
-                table.add_row([
-                    call.callback.to_string(),
-                    number(call.fuel),
-                    number(call.memory_bytes),
-                    output::inline(call.answer.as_deref().unwrap_or("failed")),
-                ]);
-            }
-            writeln!(f, "\nOne iteration\n{table}")?;
+        if !self.signals.is_empty() {
+            f.write_str("\nSignals\n")?;
         }
-        Ok(())
+        for signal in &self.signals {
+            writeln!(f, "  {}: {}", output::inline(&signal.name), signal.words())?;
+        }
+        match (self.calls.is_empty(), self.calls_with_signals.is_empty()) {
+            (true, _) => Ok(()),
+            (false, true) => writeln!(f, "\nOne iteration\n{}", table(&self.calls)),
+            (false, false) => {
+                writeln!(f, "\nOne iteration without readings\n{}", table(&self.calls))?;
+                writeln!(f, "\nOne iteration with readings\n{}", table(&self.calls_with_signals))
+            }
+        }
+    }
+}
+
+fn table(calls: &[CallReport]) -> impl std::fmt::Display {
+    let mut table = output::table(&["Callback", "Fuel", "Memory", "Answer"]);
+    for call in calls {
+        let number = |number: Option<u64>| number.map(output::count).unwrap_or_default();
+        table.add_row([
+            call.callback.to_string(),
+            number(call.fuel),
+            number(call.memory_bytes),
+            output::inline(call.answer.as_deref().unwrap_or("failed")),
+        ]);
+    }
+    table
+}
+
+impl SignalReport {
+    fn words(&self) -> String {
+        let reading = match (self.value, self.age_ms) {
+            (Some(value), Some(age_ms)) => format!("{value}, {} ms old", output::count(age_ms)),
+            _ => "no reading (give it one with --signal)".to_owned(),
+        };
+        if self.read { reading } else { format!("{reading}; it is never read") }
     }
 }
