@@ -36,6 +36,18 @@ async fn a_trap_in_any_callback_is_a_fault_that_names_it() {
 }
 
 #[tokio::test]
+async fn long_names_of_functions_are_cut_each_by_itself() {
+    let (outer, inner) = ("o".repeat(20_000), "i".repeat(120));
+    let guest = Guest::new()
+        .fields(&format!("(func ${inner} (result i32) unreachable) (func ${outer} (result i32) (call ${inner}))"));
+    let fault = first_fault(&guest.enter(format!("(call ${outer})")), limits()).await.unwrap_err();
+    let cut = format!("{}… [cut]", "o".repeat(111));
+    let expected =
+        format!("wasm `unreachable` instruction executed, in `{inner}` called from `{cut}` called from `enter`");
+    assert_eq!(fault.message, expected);
+}
+
+#[tokio::test]
 async fn an_endless_loop_in_any_callback_runs_out_of_fuel() {
     insta::assert_snapshot!(
         "endless_loop_in_each_callback",

@@ -15,6 +15,9 @@ pub(super) const MESSAGE_BYTES: usize = 4 << 10;
 /// Functions named in a trap's message, the innermost first.
 const FRAMES: usize = 4;
 
+/// Bytes of such a name. A compiler's may be long, and a file may name a function with a book.
+const NAME_BYTES: usize = 120;
+
 /// What wasmtime says, and gives no type to, when a store has too many handles.
 const HANDLES_TEXT: &str = "store handle limit exceeded";
 /// The same for one crossing of the boundary with too much data.
@@ -103,7 +106,7 @@ fn by_text(error: &Error, limits: &Limits) -> Option<(FaultKind, String)> {
 /// Adds the names of the guest's functions that were running, where its file tells them.
 fn with_frames(error: &Error, message: &str) -> String {
     let frames = error.downcast_ref::<WasmBacktrace>().map(WasmBacktrace::frames).unwrap_or_default();
-    let names: Vec<String> =
-        frames.iter().filter_map(|frame| frame.func_name()).take(FRAMES).map(|name| format!("`{name}`")).collect();
+    let names = frames.iter().filter_map(|frame| frame.func_name()).take(FRAMES);
+    let names: Vec<String> = names.map(|name| format!("`{}`", printable(name, NAME_BYTES))).collect();
     if names.is_empty() { message.to_owned() } else { format!("{message}, in {}", names.join(" called from ")) }
 }
