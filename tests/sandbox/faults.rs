@@ -7,7 +7,7 @@ use tidegate::controller::{Admission, FaultKind, Source};
 use tidegate::sandbox::{ComponentSource, Limits};
 
 use super::{completed, enter, first_fault, iterate, limits, load, load_within, shown, source, start, subject};
-use crate::support::components::{Guest, WASI, sleeper};
+use crate::support::components::{Guest, WASI, printer, sleeper};
 
 /// A guest that does something bad in one callback, for each callback.
 fn in_each_callback(bad: &str) -> [Guest; 6] {
@@ -45,6 +45,39 @@ async fn long_names_of_functions_are_cut_each_by_itself() {
     let expected =
         format!("wasm `unreachable` instruction executed, in `{inner}` called from `{cut}` called from `enter`");
     assert_eq!(fault.message, expected);
+}
+
+#[tokio::test]
+async fn what_a_guest_wrote_to_standard_error_before_it_trapped_stands_in_the_fault() {
+    let mut guest = printer();
+    let before = guest.text("of an earlier call\n");
+    let panic = guest.text("\nthread '<unnamed>' panicked at src/lib.rs:3:5:\nno \u{1b}[2Jhours\r\nnote: run with `RUST_BACKTRACE=1` environment variable to display a backtrace\nunended");
+    let out = guest.text("not this\n");
+    let guest = guest
+        .on_update(format!("(call $print_error {before}) (call $iteration)"))
+        .enter(format!("(call $print_error {panic}) (call $print {out}) unreachable"));
+    let fault = first_fault(&guest, limits()).await.unwrap_err();
+    let expected = "wasm `unreachable` instruction executed, in `enter`; it wrote: thread '<unnamed>' panicked at \
+                    src/lib.rs:3:5: no \\u{1b}[2Jhours unended";
+    assert_eq!((fault.kind, fault.message.as_str()), (FaultKind::Trap, expected));
+    // Where a limit was the end of it, the limit is what there is to tell.
+    let endless = guest.enter(format!("(call $print_error {panic}) (loop $l (br $l)) unreachable"));
+    let fault = first_fault(&endless, limits()).await.unwrap_err();
+    assert!(fault.kind == FaultKind::OutOfFuel && !fault.message.contains("panicked"), "{fault}");
+}
+
+#[tokio::test]
+async fn of_much_that_a_guest_wrote_the_last_lines_stand_in_the_fault() {
+    let mut guest = printer();
+    let (long, short) = (guest.text(&format!("{}\n", "x".repeat(4_000))), guest.text("short\n"));
+    let guest = guest.fields("(global $left (mut i32) (i32.const 50))").enter(format!(
+        "(loop $again (call $print_error {long})
+               (br_if $again (global.set $left (i32.sub (global.get $left) (i32.const 1))) (global.get $left)))
+             (call $print_error {short}) unreachable"
+    ));
+    let fault = first_fault(&guest, limits()).await.unwrap_err();
+    assert!(fault.message.len() <= 4_096 && fault.message.ends_with("… [cut] short"), "{fault}");
+    assert_eq!(fault.message.matches("[cut]").count(), 7, "{fault}");
 }
 
 #[tokio::test]

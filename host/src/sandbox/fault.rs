@@ -25,11 +25,16 @@ const DATA_TEXT: &str = "too much data is being copied between the host and the 
 /// The same for too many core instances, memories or tables.
 const INSTANCES_TEXT: &str = "resource limit exceeded";
 
-/// What went wrong in a call, or while an instance was started.
-pub(super) fn of_call(error: &Error, callback: Callback, limits: &Limits) -> Fault {
+/// What went wrong in a call, or while an instance was started. A guest that traps may have said why: `last_words` are what
+/// it wrote to standard error.
+pub(super) fn of_call(error: &Error, callback: Callback, limits: &Limits, last_words: &str) -> Fault {
     let (kind, message) = by_type(error, limits)
         .or_else(|| by_text(error, limits))
         .unwrap_or_else(|| (FaultKind::Trap, with_frames(error, &error.root_cause().to_string())));
+    let message = match kind {
+        FaultKind::Trap if !last_words.is_empty() => format!("{message}; it wrote: {last_words}"),
+        _ => message,
+    };
     Fault { kind, callback, message: printable(&message, MESSAGE_BYTES) }
 }
 

@@ -82,6 +82,7 @@ impl HostState {
     pub(super) fn begin_call(&mut self) {
         self.deadline = Instant::now().checked_add(self.limits.deadline);
         self.data_left = self.limits.data_bytes;
+        self.stderr.begin_call();
         let mut inputs = self.inputs.lock().unwrap_or_else(PoisonError::into_inner);
         // Until somebody took the seed, it is the start of an instance.
         *inputs = Inputs { random_seed: inputs.random_seed, ..Inputs::default() };
@@ -116,6 +117,11 @@ impl HostState {
         self.stdout.finish();
         self.stderr.finish();
         self.log.catch_up();
+    }
+
+    /// What the guest wrote to standard error in the call that ended: of a panic, its text.
+    pub(super) fn last_words(&self) -> String {
+        self.stderr.last_words()
     }
 
     /// Books data that crosses the boundary. wasmtime bounds each crossing, this bounds their sum.

@@ -46,15 +46,15 @@ impl Live {
         calls: Option<(Arc<dyn CallObserver>, String)>,
     ) -> Result<Live, Fault> {
         let (program, limits) = (artifact.program(), artifact.limits());
-        let failed = |error| fault::of_call(&error, Callback::Start, limits);
+        let failed = |error, last_words: &str| fault::of_call(&error, Callback::Start, limits, last_words);
         let wrong_types = |error| fault::incompatible_because("its exports do not have the contract's types", &error);
         let mut store = new_store(artifact, state);
         let metered = artifact.is_metered();
-        allow(&mut store, limits, metered).map_err(failed)?;
+        allow(&mut store, limits, metered).map_err(|error| failed(error, ""))?;
         let begun = Instant::now();
         let started = within(limits.deadline, program.pre.instance_pre().instantiate_async(&mut store)).await;
         store.data_mut().end_call();
-        let instance = started.map_err(failed);
+        let instance = started.map_err(|error| failed(error, &store.data().last_words()));
         if let Some((observer, database_name)) = &calls {
             let lost = instance.as_ref().err().map(|fault| fault.kind);
             observer.see(database_name, &measured(&store, limits, metered, Callback::Start, 0, begun, lost));
@@ -154,7 +154,7 @@ impl Live {
             return Err(fault::lost(first, callback));
         }
         allow(&mut self.store, &self.limits, self.metered)
-            .map_err(|error| fault::of_call(&error, callback, &self.limits))?;
+            .map_err(|error| fault::of_call(&error, callback, &self.limits, ""))?;
         let message = "the host gave the call up before it ended".to_owned();
         self.lost = Some(Fault { kind: FaultKind::Deadline, callback, message });
         self.begun = Instant::now();
@@ -165,7 +165,8 @@ impl Live {
     /// Closes a call: whatever went wrong in it costs the instance.
     fn end<T>(&mut self, callback: Callback, answer: Result<T>) -> Result<T, Fault> {
         self.store.data_mut().end_call();
-        let answer = answer.map_err(|error| fault::of_call(&error, callback, &self.limits));
+        let last_words = || self.store.data().last_words();
+        let answer = answer.map_err(|error| fault::of_call(&error, callback, &self.limits, &last_words()));
         self.lost = answer.as_ref().err().cloned();
         self.measure(callback);
         answer
