@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tidegate::controller::Source;
 use tidegate::sandbox::{ComponentSource, LogSource};
 
-use super::{Kept, iterate, load};
+use super::{Kept, enter, iterate, load, source};
 use crate::support::components::{Guest, printer};
 
 /// Runs one iteration of a guest and gives what it wrote, up to the end of its instance.
@@ -58,4 +58,26 @@ async fn ten_thousand_lines_in_one_call_are_few_lines_and_a_count() {
     assert_eq!(written.len() + dropped, 10_000);
     // A hundred for each second that it took, on however slow a machine.
     assert!(!told.is_empty() && written.len() <= 100 * (told.len() + 1), "{} {}", written.len(), told.len());
+}
+
+#[tokio::test]
+async fn what_a_call_dropped_is_told_when_it_is_over_and_not_when_the_instance_is() {
+    let mut guest = Guest::new();
+    let text = guest.text("again");
+    let guest = guest.enter(format!(
+        "(local $left i32) (local.set $left (i32.const 10000))
+         (loop $again
+           (call $log (i32.const 2) {text})
+           (br_if $again (local.tee $left (i32.sub (local.get $left) (i32.const 1)))))
+         (call $run (i32.const 1))"
+    ));
+    let kept = Arc::new(Kept::default());
+    let source = source(&guest).await.with_log(kept.clone());
+    let mut controller = source.start("master").await.unwrap();
+    let (iteration, answer) = enter(&mut *controller).await;
+    assert!(answer.is_ok());
+    let last = kept.lines().pop().unwrap();
+    assert_eq!(last.source, LogSource::Sandbox, "{}", last.text);
+    assert!(last.text.ends_with(" lines dropped, more than 100 in a second"), "{}", last.text);
+    drop(iteration);
 }

@@ -88,7 +88,10 @@ struct Gate {
     line_bytes: usize,
     window_start: Instant,
     lines_in_window: u32,
+    /// Lines that were dropped and are not told of yet.
     dropped: u64,
+    /// True where dropped lines were told of in this window.
+    told: bool,
 }
 
 impl Log {
@@ -102,6 +105,7 @@ impl Log {
             window_start: Instant::now(),
             lines_in_window: 0,
             dropped: 0,
+            told: false,
         })))
     }
 
@@ -109,9 +113,10 @@ impl Log {
         self.gate(|gate| gate.write(Instant::now(), level, source, text));
     }
 
-    /// Tells of dropped lines, where the second they fell into is over and no later line has told of them.
+    /// Tells of the lines that a call dropped, now that it is over: its next one may be hours away. Once a second at most;
+    /// what more is dropped in that second is told of later.
     pub(super) fn catch_up(&self) {
-        self.gate(|gate| gate.roll(Instant::now()));
+        self.gate(|gate| gate.catch_up(Instant::now()));
     }
 
     fn gate(&self, work: impl FnOnce(&mut Gate)) {
@@ -137,13 +142,24 @@ impl Gate {
         }
         self.window_start = now;
         self.lines_in_window = 0;
+        self.told = false;
         self.tell_of_dropped();
+    }
+
+    fn catch_up(&mut self, now: Instant) {
+        self.roll(now);
+        if !self.told {
+            self.tell_of_dropped();
+        }
     }
 
     fn tell_of_dropped(&mut self) {
         let dropped = std::mem::take(&mut self.dropped);
         if dropped > 0 {
-            self.send(Level::WARN, LogSource::Sandbox, format!("… {dropped} lines dropped"));
+            self.told = true;
+            let lines = if dropped == 1 { "line" } else { "lines" };
+            let text = format!("… {dropped} {lines} dropped, more than {} in a second", self.lines_per_second);
+            self.send(Level::WARN, LogSource::Sandbox, text);
         }
     }
 
@@ -194,7 +210,7 @@ mod tests {
                 gate.write(start + Duration::from_millis(ms), Level::INFO, LogSource::Log, text);
             }
         });
-        assert_eq!(*kept.0.lock().unwrap(), ["a", "b", "… 2 lines dropped", "e"]);
+        assert_eq!(*kept.0.lock().unwrap(), ["a", "b", "… 2 lines dropped, more than 2 in a second", "e"]);
     }
 
     #[test]
@@ -202,8 +218,26 @@ mod tests {
         let (kept, log) = log(0);
         log.write(Level::INFO, LogSource::Log, "a");
         drop(log);
-        assert_eq!(*kept.0.lock().unwrap(), ["… 1 lines dropped"]);
+        assert_eq!(*kept.0.lock().unwrap(), ["… 1 line dropped, more than 0 in a second"]);
     }
+
+    #[test]
+    fn the_end_of_a_call_tells_how_many_lines_it_dropped_once_a_second() {
+        let (kept, log) = log(1);
+        log.gate(|gate| {
+            let start = gate.window_start;
+            for ms in [0, 100, 200, 1_100] {
+                let now = start + Duration::from_millis(ms);
+                (0..3).for_each(|_| gate.write(now, Level::INFO, LogSource::Log, "a"));
+                gate.catch_up(now);
+            }
+        });
+        let (two, six) = ("… 2 lines dropped, more than 1 in a second", "… 6 lines dropped, more than 1 in a second");
+        assert_eq!(*kept.0.lock().unwrap(), ["a", two, six, "a"]);
+        drop(log);
+        assert_eq!(kept.0.lock().unwrap().last().unwrap(), two);
+    }
+
     #[test]
     fn a_line_reaches_tracing_with_its_level_and_who_wrote_it() {
         #[derive(Clone, Default)]
