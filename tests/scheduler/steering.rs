@@ -111,6 +111,29 @@ on_both! {
         assert_eq!(recorder.calls(), ["on-update a master false", "enter -> wait", "close"]);
     }
 
+    async fn a_row_withdrawn_and_queued_again_is_in_hand_again_when_it_runs(place: Place) {
+        make_items(place, 10).await;
+        let run = Run::on(place, &[row("a")]).await.define("a", touch()).for_ever();
+        let run = run.controller(Arc::new(Recorder::waiting(DAYS)));
+        let database = run.database.clone();
+        let mut running = run.start();
+        let gone = |kind: &EventKind| matches!(kind, EventKind::UpdateMoved { gone: true, .. }).then_some(());
+        for _ in 0..3 {
+            running.next("it is in hand", |kind| matches!(kind, EventKind::UpdateStarted { .. }).then_some(())).await;
+            held(&mut running).await;
+            let in_hand = running.board.database("master").unwrap().in_hand.map(|in_hand| in_hand.update_name);
+            assert_eq!(in_hand.as_deref(), Some("a"));
+            database.cancel(&["a".to_owned()]).await.unwrap();
+            running.next("it is gone", gone).await;
+            running.next("nothing is left", |kind| matches!(kind, EventKind::Idle { .. }).then_some(())).await;
+            let board = running.board.database("master").unwrap();
+            assert_eq!((board.in_hand, board.ended.back().map(|ended| ended.finished)), (None, Some(false)));
+            assert!(database.enqueue(&row("a")).await.unwrap());
+        }
+        running.stop().await;
+        assert_eq!(touched(place).await, ["0|10"]);
+    }
+
     async fn a_row_withdrawn_during_a_wait_is_left_alone(place: Place) {
         make_items(place, 10).await;
         let recorder = Recorder::waiting(DAYS);

@@ -335,9 +335,10 @@ impl Worker {
             Err(Trouble::Moved { gone }) => {
                 self.refreshed = None;
                 if gone {
-                    self.forget(&name);
+                    self.note_gone(&name);
+                } else {
+                    self.emit(EventKind::UpdateMoved { update_name: name, gone });
                 }
-                self.emit(EventKind::UpdateMoved { update_name: name, gone });
                 Ok(())
             }
             Err(Trouble::Withdrawn) => {
@@ -354,12 +355,17 @@ impl Worker {
         match self.workload.database.cancel(&[name.to_owned()]).await {
             Ok(_) => {
                 self.control.forget_withdrawal(&self.workload.name, name);
-                self.forget(name);
-                self.emit(EventKind::UpdateMoved { update_name: name.to_owned(), gone: true });
+                self.note_gone(name);
             }
             // Whoever asked takes the row out too; if not, the next attempt is interrupted as this one was.
             Err(error) => tracing::warn!(update = name, %error, "an update that was withdrawn stays queued for now"),
         }
+    }
+
+    /// An update's row is not in the queue any more: whoever queues one of its name again queues another.
+    pub(super) fn note_gone(&mut self, name: &str) {
+        self.forget(name);
+        self.emit(EventKind::UpdateMoved { update_name: name.to_owned(), gone: true });
     }
 
     /// Keeps nothing in mind of an update that is gone.

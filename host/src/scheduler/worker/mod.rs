@@ -523,6 +523,10 @@ impl Worker {
         self.queue = self.read_queue().await?;
         self.standings = None;
         self.forget_tries();
+        let is_queued = |name: &String| self.queue.rows.iter().any(|row| row.update_name == *name);
+        if let Some(gone) = self.current.take_if(|name| !is_queued(name)) {
+            self.note_gone(&gone);
+        }
         self.record_late().await;
         self.refreshed = Some(Instant::now());
         self.note_available();
