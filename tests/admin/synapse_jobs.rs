@@ -127,22 +127,50 @@ on_both! {
         };
         for (said, errcode, error) in [
             (json!({}), "M_MISSING_PARAM", "Missing params: ['room']"),
-            (json!({"room": 3}), "M_UNKNOWN", "'room' parameter must be a string"),
-            (json!({"room": "a", "limit": 1.5}), "M_UNKNOWN", "'limit' parameter must be an integer"),
-            (json!({"room": "a", "limit": true}), "M_UNKNOWN", "'limit' parameter must be an integer"),
-            (json!({"room": "a", "share": "1"}), "M_UNKNOWN", "'share' parameter must be a number"),
-            (json!({"room": "a", "force": null}), "M_UNKNOWN", "'force' parameter must be a boolean"),
+            (json!({"room": null}), "M_MISSING_PARAM", "Missing params: ['room']"),
+            (json!({"room": 3}), "M_UNKNOWN", "'room' must be a string"),
+            (json!({"room": "a", "limit": 1.5}), "M_UNKNOWN", "'limit' must be an integer"),
+            (json!({"room": "a", "limit": true}), "M_UNKNOWN", "'limit' must be an integer"),
+            (json!({"room": "a", "share": "1"}), "M_UNKNOWN", "'share' must be a number"),
+            (json!({"room": "a", "force": 0}), "M_UNKNOWN", "'force' must be a boolean"),
         ] {
             assert_eq!(rebuild(said).await, refused(errcode, error));
         }
         assert!(queue(place).await.is_empty());
-        assert_eq!(rebuild(json!({"room": "a", "limit": 7, "share": 2, "other": "ignored"})).await, Ok(()));
+        assert_eq!(rebuild(json!({"room": "a", "limit": 7, "share": 2, "force": null, "other": "ignored"})).await, Ok(()));
         assert_eq!(start(&api, json!({"job_name": "regenerate_directory"})).await, Ok(()));
         assert_eq!(queue(place).await, [
             "clear|{\"after\":3,\"label\":\"x\",\"limit\":7,\"room\":\"a\",\"share\":2}||0",
             "fill|{\"deep\":{\"list\":[1,null]},\"limit\":7,\"room\":\"a\",\"share\":2}|clear|0",
             "own|{}||0",
         ]);
+    }
+
+    async fn synapses_job_that_signs_events_anew_takes_its_parameters(place: Place) {
+        let api = paused(place, &noops(&["event_resign"])).await;
+        let resign = async |mut said: Value| {
+            said["job_name"] = json!("event_resign");
+            start(&api, said).await
+        };
+        for (said, error) in [
+            (json!({"old_key": 7}), "'old_key' must be a string"),
+            (json!({"old_key": "k", "before_ts": "1"}), "'before_ts' must be an integer"),
+            (json!({"before_ts": 1.5}), "'before_ts' must be an integer"),
+        ] {
+            assert_eq!(resign(said).await, refused("M_UNKNOWN", error));
+        }
+        assert!(queue(place).await.is_empty());
+        for (said, progress) in [
+            (json!({}), "{}"),
+            (json!({"old_key": null, "before_ts": null}), "{}"),
+            (json!({"before_ts": 1_700_000_000_000_i64}), "{\"before_ts\":1700000000000}"),
+            (json!({"old_key": "ed25519 a key", "before_ts": 0}), "{\"before_ts\":0,\"old_key\":\"ed25519 a key\"}"),
+        ] {
+            assert_eq!(resign(said).await, Ok(()));
+            assert_eq!(queue(place).await, [format!("event_resign|{progress}||0")]);
+            assert_eq!(resign(json!({})).await, refused("M_UNKNOWN", "Job event_resign is already in queue of background updates."));
+            place.run("delete from background_updates").await;
+        }
     }
 
     async fn a_reload_changes_the_jobs(place: Place) {

@@ -88,20 +88,21 @@ pub enum ParameterError {
 }
 
 impl Job {
-    /// What is to be queued, with what was said in it.
+    /// What is to be queued, with what was said in it. What is null was not said.
     ///
     /// # Errors
     /// A parameter that is missing or is something else than it should be.
     pub fn new_rows(&self, said: &Map<String, Value>) -> Result<Vec<NewRow>, ParameterError> {
+        let said = |name: &str| said.get(name).filter(|value| !value.is_null());
         let required = self.parameters.iter().filter(|parameter| parameter.required);
-        let missing = required.map(|parameter| &parameter.name).filter(|name| !said.contains_key(*name));
+        let missing = required.map(|parameter| &parameter.name).filter(|name| said(name).is_none());
         let missing: Vec<String> = missing.cloned().collect();
         if !missing.is_empty() {
             return Err(ParameterError::Missing(missing));
         }
         let mut parameters = Map::new();
         for parameter in &self.parameters {
-            match said.get(&parameter.name) {
+            match said(&parameter.name) {
                 Some(value) if parameter.kind.fits(value) => {
                     parameters.insert(parameter.name.clone(), value.clone());
                 }
@@ -131,7 +132,7 @@ impl JobRow {
 pub struct Jobs(Vec<Job>);
 
 impl Jobs {
-    /// Those of a configuration, and of Synapse's two those that it does not define itself.
+    /// Those of a configuration, and of Synapse's three those that it does not define itself.
     pub fn new(configured: Vec<Job>) -> Self {
         let own: Vec<Job> = predefined().filter(|job| configured.iter().all(|other| other.name != job.name)).collect();
         Self(configured.into_iter().chain(own).collect())
@@ -151,8 +152,10 @@ impl Default for Jobs {
 
 /// Synapse's jobs: <https://element-hq.github.io/synapse/latest/usage/administration/admin_api/background_updates.html>.
 fn predefined() -> impl Iterator<Item = Job> {
-    const JOBS: [(&str, &[&str]); 2] = [
-        ("populate_stats_process_rooms", &["populate_stats_process_rooms"]),
+    /// A job, its updates, each after the one before, and its parameters, all optional.
+    type Facts = (&'static str, &'static [&'static str], &'static [(&'static str, ParameterKind)]);
+    const JOBS: [Facts; 3] = [
+        ("populate_stats_process_rooms", &["populate_stats_process_rooms"], &[]),
         (
             "regenerate_directory",
             &[
@@ -161,9 +164,15 @@ fn predefined() -> impl Iterator<Item = Job> {
                 "populate_user_directory_process_users",
                 "populate_user_directory_cleanup",
             ],
+            &[],
+        ),
+        (
+            "event_resign",
+            &["event_resign"],
+            &[("old_key", ParameterKind::String), ("before_ts", ParameterKind::Integer)],
         ),
     ];
-    JOBS.into_iter().map(|(name, updates)| {
+    JOBS.into_iter().map(|(name, updates, parameters)| {
         let before = std::iter::once(None).chain(updates.iter().map(Some));
         let row = |(update, before): (&&str, Option<&&str>)| JobRow {
             update: (*update).to_owned(),
@@ -171,6 +180,9 @@ fn predefined() -> impl Iterator<Item = Job> {
             depends_on: before.map(|name| (*name).to_owned()),
         };
         let rows = updates.iter().zip(before).map(row).collect();
-        Job { name: name.to_owned(), database: None, rows, parameters: Vec::new() }
+        let parameter =
+            |(name, kind): &(&str, ParameterKind)| Parameter { name: (*name).to_owned(), kind: *kind, required: false };
+        let parameters = parameters.iter().map(parameter).collect();
+        Job { name: name.to_owned(), database: None, rows, parameters }
     })
 }

@@ -114,7 +114,7 @@ pub(super) async fn start_job(state: &State, body: &Map<String, Value>) -> Resul
         ParameterError::Missing(names) => Refusal::missing(&names),
         ParameterError::WrongType(parameter) => {
             let article = if parameter.kind.as_str() == "integer" { "an" } else { "a" };
-            Refusal::invalid(format!("'{}' parameter must be {article} {}", parameter.name, parameter.kind.as_str()))
+            Refusal::invalid(format!("'{}' must be {article} {}", parameter.name, parameter.kind.as_str()))
         }
     })?;
     let site = match &job.database {
