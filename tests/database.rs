@@ -2,6 +2,7 @@
 
 mod batch;
 mod dialect;
+mod files;
 mod lease;
 mod postgres_faults;
 mod postgres_only;

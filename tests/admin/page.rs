@@ -157,7 +157,7 @@ async fn of_a_long_queue_the_beginning_is_shown_and_what_is_in_trouble() {
     for name in &names {
         database.enqueue(&NewRow { depends_on: Some("blocker".to_owned()), ..row(name) }).await.unwrap();
     }
-    let failure = Failure { attempts: 5, error: "no such table".to_owned(), at_ms: 0, quarantined: true };
+    let failure = Failure { attempts: 5, error: "no such table".to_owned(), code: None, at_ms: 0, quarantined: true };
     database.record_failure("update 230", "{}", &failure).await.unwrap();
     let definitions = names.iter().map(|name| format!("[[update]]\nname = \"{name}\"\nkind = \"noop\"\n"));
     let api = Api::start(&place, "", &format!("{}{WITHOUT_TOKENS}", definitions.collect::<String>())).await;

@@ -286,3 +286,27 @@ async fn a_role_that_lacks_rights_is_told_which() {
     let read_only = without_notes(&site.tidegate(&["check"]).await);
     assert_told!(masks, "rights", format!("{lacking}\n{read_only}"));
 }
+
+/// A file whose pages are not what they should be, before a run and once that has put the update aside.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_malformed_file_is_told_whatever_became_of_its_update() {
+    let place = &Place::sqlite();
+    make_items(place, 20_000).await;
+    place.recommended().await;
+    let site = super::site(place);
+    assert_eq!(site.tidegate(&["enqueue", "touch_items"]).await.code, 0);
+    // What is in the log would be read in place of what is in the file.
+    place.run("pragma wal_checkpoint(truncate); pragma journal_mode = delete").await;
+    let mut bytes = std::fs::read(place.file()).unwrap();
+    let middle = bytes.len() / 8192 * 4096;
+    bytes[middle..middle + 4096].fill(0xff);
+    std::fs::write(place.file(), bytes).unwrap();
+    let told = site.tidegate(&["check"]).await;
+    assert!(told.code == 2 && told.err.contains("the file is malformed: "), "{}", told.all());
+    assert!(told.err.contains("restore a backup"), "{}", told.all());
+    let run = site.tidegate(&["run", "--until-done"]).await;
+    assert!(run.code == 3 && run.all().contains("quarantined"), "{}", run.all());
+    let told = site.tidegate(&["check"]).await;
+    assert!(told.code == 2 && told.err.contains("quarantined after"), "{}", told.all());
+    assert_eq!(told.err.matches("the file is malformed: ").count(), 1, "{}", told.all());
+}

@@ -23,7 +23,13 @@ const REFUSE_WRITING: &str = "
 const DAY: Duration = Duration::from_hours(24);
 
 fn failure(attempts: u32) -> Failure {
-    Failure { attempts, error: "no such column".to_owned(), at_ms: 1_700_000_000_000, quarantined: attempts > 4 }
+    Failure {
+        attempts,
+        error: "no such column".to_owned(),
+        code: Some("SQLITE_ERROR".to_owned()),
+        at_ms: 1_700_000_000_000,
+        quarantined: attempts > 4,
+    }
 }
 
 fn record(update_name: &str, started: SystemTime) -> Record {

@@ -5,6 +5,8 @@
 //! All causes are real ones: the full disks are small filesystems of their own, filled; what may only be read may only
 //! be read by the user whom the program runs as.
 
+mod dropped;
+mod files;
 mod index;
 mod postgres;
 mod sqlite;

@@ -185,6 +185,9 @@ impl<'a> From<&'a Diagnostic> for Finding<'a> {
 
 /// What to do about an error from a database, where its own words do not say so.
 pub(super) fn hint_on(error: &SqlError) -> Option<&'static str> {
+    if let Some(hint) = error.malformed_hint() {
+        return Some(hint);
+    }
     Some(match error.code.as_deref() {
         Some("28P01" | "28000") => "correct the user or the password in the database's `url`",
         Some("3D000") => "create that database, or correct its name in the `url`",

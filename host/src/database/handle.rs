@@ -1,12 +1,13 @@
 //! What both drivers have in common: the queue and tidegate's own tables, over whatever connection a driver has for
 //! them, and the one retry after a connection was lost.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use async_trait::async_trait;
 
-use crate::database::schema::Prepared;
+use crate::database::schema::{Migrated, Prepared};
 use crate::database::tables::Tables;
 #[cfg(feature = "test-switches")]
 use crate::scheduler::database::Lease;
@@ -71,6 +72,11 @@ pub(crate) trait Driver: Send + Sync + 'static {
 
     /// See [`Database::close`].
     async fn close(&self);
+
+    /// See [`Database::is_replaced`].
+    fn is_replaced(&self) -> bool {
+        false
+    }
 }
 
 /// A connection in hand: statements commit by themselves, unless a transaction is begun. Dropped within one, it rolls
@@ -90,25 +96,38 @@ pub(crate) struct Handle<D> {
     tables: Tables,
     /// When the history is to be pruned next; `None` as soon as possible.
     next_pruning: Mutex<Option<Instant>>,
+    /// True once all tables were there, until the connections are closed.
+    prepared: AtomicBool,
 }
 
 impl<D: Driver> Handle<D> {
     pub(crate) fn new(driver: D, tables: Tables) -> Self {
-        Self { driver, tables, next_pruning: Mutex::new(None) }
+        Self { driver, tables, next_pruning: Mutex::new(None), prepared: AtomicBool::new(false) }
     }
 
     /// One attempt at making the tables; false where another process is at it.
     async fn try_prepare(&self) -> Result<bool, SqlError> {
         let mut control = self.driver.control().await?;
         if self.tables.inspect(&mut *control).await? == Prepared::Yes {
+            self.prepared.store(true, Ordering::Relaxed);
             return Ok(true);
         }
         control.begin().await?;
-        if !self.tables.migrate(&mut *control).await? {
-            return Ok(false);
-        }
+        let Migrated::Made(made) = self.tables.migrate(&mut *control).await? else { return Ok(false) };
         control.commit().await?;
+        if self.prepared.swap(true, Ordering::Relaxed) && !made.is_empty() {
+            tracing::warn!(
+                tables = made.join(", "),
+                "tables were dropped while they were in use: they are made anew, and what stood in them is lost"
+            );
+        }
         Ok(true)
+    }
+
+    /// Whether tables are missing; false where that is not known.
+    async fn lacks_tables(&self) -> bool {
+        let inspected = async { self.tables.inspect(&mut *self.driver.control().await?).await };
+        matches!(inspected.await, Ok(Prepared::No))
     }
 
     /// One attempt at queueing all of these rows.
@@ -149,6 +168,19 @@ macro_rules! retried {
     ($work:expr) => {
         match $work {
             Err(error) if error.class == ErrorClass::Connection => $work,
+            result => result,
+        }
+    };
+}
+
+/// Does something again, once, where it failed because somebody dropped a table, which is made anew.
+macro_rules! with_tables {
+    ($self:ident, $work:expr) => {
+        match $work {
+            Err(error) if error.class == ErrorClass::Permanent && $self.lacks_tables().await => {
+                $self.prepare().await?;
+                $work
+            }
             result => result,
         }
     };
@@ -225,7 +257,7 @@ impl<D: Driver> Database for Handle<D> {
     }
 
     async fn queue(&self) -> Result<Queue, SqlError> {
-        let (queue, stale) = plainly!(self, sql => self.tables.queue(sql))?;
+        let (queue, stale) = with_tables!(self, plainly!(self, sql => self.tables.queue(sql)))?;
         if stale {
             plainly!(self, sql => self.tables.forget_stale(sql))?;
         }
@@ -257,15 +289,15 @@ impl<D: Driver> Database for Handle<D> {
     }
 
     async fn enqueue(&self, row: &NewRow) -> Result<bool, SqlError> {
-        in_transaction!(self, sql => self.tables.enqueue(sql, row))
+        with_tables!(self, in_transaction!(self, sql => self.tables.enqueue(sql, row)))
     }
 
     async fn enqueue_all(&self, rows: &[NewRow]) -> Result<Result<(), AlreadyQueued>, SqlError> {
-        retried!(self.try_enqueue_all(rows).await)
+        with_tables!(self, retried!(self.try_enqueue_all(rows).await))
     }
 
     async fn cancel(&self, update_names: &[String]) -> Result<Vec<String>, SqlError> {
-        in_transaction!(self, sql => self.tables.cancel(sql, update_names))
+        with_tables!(self, in_transaction!(self, sql => self.tables.cancel(sql, update_names)))
     }
 
     async fn withdraw(&self, update_names: &[String]) -> Result<(), SqlError> {
@@ -283,26 +315,29 @@ impl<D: Driver> Database for Handle<D> {
     }
 
     async fn record_failure(&self, update_name: &str, progress: &str, failure: &Failure) -> Result<(), SqlError> {
-        plainly!(self, sql => self.tables.record_failure(sql, update_name, progress, failure))
+        with_tables!(self, plainly!(self, sql => self.tables.record_failure(sql, update_name, progress, failure)))
     }
 
     async fn forget_failures(&self, update_name: &str) -> Result<bool, SqlError> {
-        plainly!(self, sql => self.tables.forget_failures(sql, update_name))
+        with_tables!(self, plainly!(self, sql => self.tables.forget_failures(sql, update_name)))
     }
 
     async fn set_pause(&self, pause: Option<&Pause>) -> Result<(), SqlError> {
-        plainly!(self, sql => self.tables.set_pause(sql, pause))
+        with_tables!(self, plainly!(self, sql => self.tables.set_pause(sql, pause)))
     }
 
     async fn set_activity(&self, activity: Option<&Activity>) -> Result<(), SqlError> {
-        plainly!(self, sql => self.tables.set_activity(sql, activity))
+        with_tables!(self, plainly!(self, sql => self.tables.set_activity(sql, activity)))
     }
 
     async fn add_history(&self, records: &[Arc<Record>]) -> Result<(), SqlError> {
-        in_transaction!(self, sql => async {
-            self.tables.add_history(sql, records).await?;
-            self.prune(sql).await
-        })
+        with_tables!(
+            self,
+            in_transaction!(self, sql => async {
+                self.tables.add_history(sql, records).await?;
+                self.prune(sql).await
+            })
+        )
     }
 
     async fn history(&self, update_name: Option<&str>, limit: u32) -> Result<Vec<Record>, SqlError> {
@@ -328,6 +363,12 @@ impl<D: Driver> Database for Handle<D> {
 
     async fn close(&self) {
         self.driver.close().await;
+        // What is found next may be another database.
+        self.prepared.store(false, Ordering::Relaxed);
+    }
+
+    fn is_replaced(&self) -> bool {
+        self.driver.is_replaced()
     }
 }
 

@@ -20,6 +20,8 @@ const PRUNED_AT_ONCE: usize = 10_000;
 /// Iterations inserted by one statement at most.
 const INSERTED_AT_ONCE: usize = 50;
 
+/// Reads nothing, and fails where one of those that follow is missing.
+const ALL_THERE: &str = "union all select 'there', h.update_name from ";
 /// The key of the pause in `tidegate_state`.
 const PAUSE: &str = "pause";
 /// The key of the running host's activity in `tidegate_state`.
@@ -33,34 +35,44 @@ const WITHDRAWN: &str = "withdrawn/";
 pub(crate) struct Tables {
     /// The queue table's name, as configured.
     pub(super) name: String,
-    /// The queue table's name, quoted.
+    /// The queue table's name, quoted, as it is found in spite of temporary tables of that name.
     pub(super) quoted: String,
+    /// What stands before the names of tidegate's own tables: on SQLite a temporary table of the same name, which a
+    /// script may make, would come first.
+    pub(super) schema: &'static str,
     /// What tidegate's own tables call it: the same for all names of one table.
     key: String,
 }
 
 impl Tables {
     pub(crate) fn new(queue_table: &str, system: System) -> Self {
-        let quoted = format!("\"{}\"", queue_table.replace('"', "\"\""));
-        Self { name: queue_table.to_owned(), quoted, key: key(queue_table, system) }
+        let schema = match system {
+            System::Sqlite => "main.",
+            System::Postgres => "",
+        };
+        let quoted = format!("{schema}\"{}\"", queue_table.replace('"', "\"\""));
+        Self { name: queue_table.to_owned(), quoted, schema, key: key(queue_table, system) }
     }
 
     /// The queue, and whether failures are stored that no longer belong to it.
     pub(crate) async fn queue(&self, sql: &mut dyn Sql) -> Result<(Queue, bool), SqlError> {
         let select = format!(
             "select {}, f.progress, f.failure \
-             from {} q left join tidegate_failures f on f.queue = {} and f.update_name = q.update_name",
+             from {} q left join {}tidegate_failures f on f.queue = {} and f.update_name = q.update_name",
             queue_columns(sql.dialect().system()),
             self.quoted,
+            self.schema,
             p(sql, 1)
         );
         let (rows, mut stale) = queue_rows(sql.query(&select, &[self.queue_value()]).await?)?;
         let mut queue = Queue { rows, ..Queue::default() };
         let select = format!(
-            "select key, value from tidegate_state where queue = {first} union all \
-             select 'gone', f.update_name from tidegate_failures f where f.queue = {first} \
-             and not exists (select 1 from {} q where q.update_name = f.update_name)",
+            "select key, value from {schema}tidegate_state where queue = {first} union all \
+             select 'gone', f.update_name from {schema}tidegate_failures f where f.queue = {first} \
+             and not exists (select 1 from {} q where q.update_name = f.update_name) \
+             {ALL_THERE}{schema}tidegate_version v cross join {schema}tidegate_history h where 1 = 0",
             self.quoted,
+            schema = self.schema,
             first = p(sql, 1)
         );
         for row in sql.query(&select, &[self.queue_value()]).await? {
@@ -92,8 +104,9 @@ impl Tables {
     /// Forgets the failures of rows that are gone, made progress or were queued anew.
     pub(crate) async fn forget_stale(&self, sql: &mut dyn Sql) -> Result<(), SqlError> {
         let delete = format!(
-            "delete from tidegate_failures where queue = {} and not exists (select 1 from {} q where \
-             q.update_name = tidegate_failures.update_name and cast(q.progress_json as text) = tidegate_failures.progress)",
+            "delete from {}tidegate_failures as f where queue = {} and not exists (select 1 from {} q where \
+             q.update_name = f.update_name and cast(q.progress_json as text) = f.progress)",
+            self.schema,
             p(sql, 1),
             self.quoted
         );
@@ -202,8 +215,9 @@ impl Tables {
         failure: &Failure,
     ) -> Result<(), SqlError> {
         let upsert = format!(
-            "insert into tidegate_failures (queue, update_name, progress, failure) values ({}, {}, {}, {}) \
+            "insert into {}tidegate_failures (queue, update_name, progress, failure) values ({}, {}, {}, {}) \
              on conflict (queue, update_name) do update set progress = excluded.progress, failure = excluded.failure",
+            self.schema,
             p(sql, 1),
             p(sql, 2),
             p(sql, 3),
@@ -215,8 +229,8 @@ impl Tables {
 
     /// See [`Database::forget_failures`](crate::scheduler::database::Database::forget_failures).
     pub(crate) async fn forget_failures(&self, sql: &mut dyn Sql, update_name: &str) -> Result<bool, SqlError> {
-        let delete =
-            format!("delete from tidegate_failures where queue = {} and update_name = {}", p(sql, 1), p(sql, 2));
+        let (schema, queue, name) = (self.schema, p(sql, 1), p(sql, 2));
+        let delete = format!("delete from {schema}tidegate_failures where queue = {queue} and update_name = {name}");
         Ok(sql.execute(&delete, &[self.queue_value(), update_name.into()]).await? > 0)
     }
 
@@ -242,12 +256,14 @@ impl Tables {
     ) -> Result<(), SqlError> {
         let (queue, key) = (self.queue_value(), Value::from(key));
         let Some(value) = value else {
-            let delete = format!("delete from tidegate_state where queue = {} and key = {}", p(sql, 1), p(sql, 2));
+            let (schema, first, second) = (self.schema, p(sql, 1), p(sql, 2));
+            let delete = format!("delete from {schema}tidegate_state where queue = {first} and key = {second}");
             return sql.execute(&delete, &[queue, key]).await.map(drop);
         };
         let upsert = format!(
-            "insert into tidegate_state (queue, key, value) values ({}, {}, {}) \
+            "insert into {}tidegate_state (queue, key, value) values ({}, {}, {}) \
              on conflict (queue, key) do update set value = excluded.value",
+            self.schema,
             p(sql, 1),
             p(sql, 2),
             p(sql, 3)
@@ -269,7 +285,8 @@ impl Tables {
                 values.push(to_json(&**record)?);
             }
             let insert = format!(
-                "insert into tidegate_history (queue, update_name, started_ms, record) values {}",
+                "insert into {}tidegate_history (queue, update_name, started_ms, record) values {}",
+                self.schema,
                 places.join(", ")
             );
             sql.execute(&insert, &values).await?;
@@ -280,10 +297,11 @@ impl Tables {
     /// Drops iterations that are older than the retention. True where some may be left.
     pub(crate) async fn prune_history(&self, sql: &mut dyn Sql, now: SystemTime) -> Result<bool, SqlError> {
         let delete = format!(
-            "delete from tidegate_history where id in (select id from tidegate_history where queue = {} \
+            "delete from {schema}tidegate_history where id in (select id from {schema}tidegate_history where queue = {} \
              and started_ms < {} order by started_ms limit {PRUNED_AT_ONCE})",
             p(sql, 1),
-            p(sql, 2)
+            p(sql, 2),
+            schema = self.schema,
         );
         let oldest = now.checked_sub(RETENTION).unwrap_or(SystemTime::UNIX_EPOCH);
         let deleted = sql.execute(&delete, &[self.queue_value(), unix_ms(oldest).into()]).await?;
@@ -307,7 +325,8 @@ impl Tables {
             only = format!("and update_name = {}", p(sql, 3));
         }
         let select = format!(
-            "select record from tidegate_history where queue = {} {only} order by id desc limit {}",
+            "select record from {}tidegate_history where queue = {} {only} order by id desc limit {}",
+            self.schema,
             p(sql, 1),
             p(sql, 2)
         );

@@ -112,6 +112,10 @@ impl Attempt<'_> {
     /// A failure that others are to blame for, with who was in the way last.
     fn explained(&self, trouble: Trouble) -> Trouble {
         match trouble {
+            // No failure of the update's: the right to work on it was for what is not there any more.
+            Trouble::Failed(error) if error.class() == ErrorClass::Replaced => {
+                Trouble::Interrupted(Interruption::LeaseLost(error.to_string()))
+            }
             Trouble::Failed(UpdateError::Sql(error))
                 if error.class == ErrorClass::Transient && !self.watch.last().is_empty() =>
             {
@@ -223,6 +227,7 @@ impl Attempt<'_> {
         let found = loop {
             match self.database.progress(&self.row.update_name).await {
                 Ok(found) => break found,
+                Err(error) if error.class == ErrorClass::Replaced => return Err(error.into()),
                 // Told once: nothing else is heard of the host for as long as this lasts.
                 Err(error) if !std::mem::replace(&mut told, true) => {
                     self.emit(EventKind::Unavailable { error: error.to_string(), retry_in: ASK_AGAIN });

@@ -173,7 +173,7 @@ mod tests {
     }
 
     fn quarantined(mut row: QueueRow) -> QueueRow {
-        row.failure = Some(Failure { attempts: 5, error: "no".to_owned(), at_ms: 0, quarantined: true });
+        row.failure = Some(Failure { attempts: 5, error: "no".to_owned(), code: None, at_ms: 0, quarantined: true });
         row
     }
 

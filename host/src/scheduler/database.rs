@@ -47,7 +47,8 @@ pub trait Database: Send + Sync {
     /// Whatever the database says.
     async fn obstacle(&self) -> Result<Option<String>, SqlError>;
 
-    /// The queue as it is now. Forgets, on the way, the failures of rows that are gone or were queued anew.
+    /// The queue as it is now. Forgets, on the way, the failures of rows that are gone or were queued anew. Here and
+    /// wherever tables of [`Database::prepare`] are written, those that somebody dropped since are made anew.
     ///
     /// # Errors
     /// Whatever the database says.
@@ -182,6 +183,13 @@ pub trait Database: Send + Sync {
 
     /// Closes its connections; what comes later opens them anew.
     async fn close(&self);
+
+    /// True where what was worked on is not what is found under the database's name any more: everything fails with class
+    /// [`Replaced`](crate::update::ErrorClass::Replaced) until [`Database::close`], and what is found from then on is
+    /// another database.
+    fn is_replaced(&self) -> bool {
+        false
+    }
 }
 
 /// Something that speaks against working on a database.
@@ -349,6 +357,9 @@ pub struct Failure {
     pub attempts: u32,
     /// The last error, transient or not.
     pub error: String,
+    /// The database's own code for it, where it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<String>,
     /// When, in milliseconds since the Unix epoch.
     pub at_ms: i64,
     /// True once the queue goes on without it.

@@ -1,6 +1,5 @@
 //! The history: iterations gathered as they end and written down, some at a time.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -9,6 +8,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use super::database::{Database, Record};
 use super::event::{Event, EventKind, Observer};
+use crate::update::ErrorClass;
 
 /// How often rows are written: what a killed host may lose of its history (never of its work).
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -23,8 +23,8 @@ const MOST_KEPT: usize = 100_000;
 pub(super) struct History {
     database_name: String,
     kept: Mutex<Vec<Arc<Record>>>,
-    /// True while it is known that the database does not take it.
-    told: AtomicBool,
+    /// Held while rows are being written; true once it was told that they cannot be, until they can.
+    writing: tokio::sync::Mutex<bool>,
 }
 
 impl Observer for History {
@@ -43,7 +43,11 @@ impl Observer for History {
 impl History {
     /// That of a database from now on.
     pub(super) fn of(database_name: &str) -> Arc<Self> {
-        Arc::new(Self { database_name: database_name.to_owned(), kept: Mutex::default(), told: AtomicBool::new(false) })
+        Arc::new(Self {
+            database_name: database_name.to_owned(),
+            kept: Mutex::default(),
+            writing: tokio::sync::Mutex::default(),
+        })
     }
 
     /// Writes it down until `done` resolves, then what is left.
@@ -60,26 +64,41 @@ impl History {
         self.flush(&*database).await;
     }
 
+    /// Forgets what is not written down yet: it is about a database that is not there any more.
+    pub(super) async fn forget(&self) {
+        let _writing = self.writing.lock().await;
+        self.kept().clear();
+    }
+
     async fn flush(&self, database: &dyn Database) {
-        let mut records = std::mem::take(&mut *self.kept());
+        let mut told = self.writing.lock().await;
+        let records = std::mem::take(&mut *self.kept());
         if records.is_empty() {
             return;
         }
-        let written = database.add_history(&records).await;
-        let told = self.told.swap(written.is_err(), Ordering::Relaxed);
-        if let Err(error) = written {
-            // Once: it is tried again each second.
-            if told {
-                tracing::debug!(database = self.database_name, %error, "the history still could not be written");
-            } else {
-                tracing::warn!(database = self.database_name, %error, "the history could not be written yet");
+        match database.add_history(&records).await {
+            Ok(()) => *told = false,
+            // Of what was done elsewhere nothing belongs to what is there now.
+            Err(error) if error.class == ErrorClass::Replaced => {}
+            Err(error) => {
+                // Once: it is tried again each second.
+                if std::mem::replace(&mut *told, true) {
+                    tracing::debug!(database = self.database_name, %error, "the history still could not be written");
+                } else {
+                    tracing::warn!(database = self.database_name, %error, "the history could not be written yet");
+                }
+                self.keep(records);
             }
-            // Before what has come since; the latest go where it is too much.
-            let mut kept = self.kept();
-            records.append(&mut kept);
-            records.truncate(MOST_KEPT);
-            *kept = records;
         }
+    }
+
+    /// Keeps rows that could not be written.
+    fn keep(&self, mut records: Vec<Arc<Record>>) {
+        // Before what has come since; the latest go where it is too much.
+        let mut kept = self.kept();
+        records.append(&mut kept);
+        records.truncate(MOST_KEPT);
+        *kept = records;
     }
 
     fn kept(&self) -> std::sync::MutexGuard<'_, Vec<Arc<Record>>> {

@@ -228,8 +228,8 @@ async fn work(workload: Workload, settings: Settings, events: Events, control: C
     let gathered = History::of(&name);
     events.observe(gathered.clone());
     let mut history = JoinSet::new();
-    history.spawn(gathered.write_down(database.clone(), when_done));
-    let end = Worker::new(workload, settings, events, control, outside).run().await;
+    history.spawn(Arc::clone(&gathered).write_down(database.clone(), when_done));
+    let end = Worker::new(workload, settings, events, control, outside, gathered).run().await;
     // The receiver is gone only if the writer is.
     let _ = done.send(());
     match timeout(PARTING_LIMIT, history.join_next()).await {

@@ -460,6 +460,15 @@ impl SqlError {
         self
     }
 
+    /// What to do about it where a SQLite file is damaged; `None` where it is something else.
+    pub fn malformed_hint(&self) -> Option<&'static str> {
+        let damaged = self.code.as_deref().is_some_and(|code| code.starts_with("SQLITE_CORRUPT"));
+        damaged.then_some(
+            "stop what writes to it, and restore a backup, or save what can be read (`sqlite3 FILE .recover`); \
+             `PRAGMA integrity_check` lists what is damaged",
+        )
+    }
+
     /// What to do about it where the user lacks a right to what was asked; `None` where it is something else.
     pub fn grant_hint(&self) -> Option<&'static str> {
         const INSUFFICIENT_PRIVILEGE: &str = "42501";
@@ -484,6 +493,9 @@ pub enum ErrorClass {
     Connection,
     /// This host interrupted the statement itself.
     Interrupted,
+    /// What is found under the database's name is not what was worked on any more: nothing more is done there, and what
+    /// was in hand must not be done to what is there now.
+    Replaced,
     /// Nothing helps but a change to the statement, the data or the rights.
     Permanent,
 }

@@ -103,17 +103,20 @@ impl Check {
     }
 
     async fn look(&self, scene: Scene<'_>, opened: &dyn Database, report: &mut Report) -> Result<(), SqlError> {
-        for remark in opened.survey().await? {
+        let remarks = opened.survey().await?;
+        let hindered = remarks.iter().any(|remark| remark.hinders);
+        for remark in remarks {
             let severity = if remark.hinders { Severity::Error } else { Severity::Warning };
             report.findings.push(scene.about_database(severity, remark.message, Some(remark.hint)));
         }
-        let Looked { findings, rows, finished } = match queue::look(scene, opened).await {
+        let Looked { findings, malformed, rows, finished } = match queue::look(scene, opened).await {
             Ok(looked) => looked,
             // What is missing was told above.
             Err(error) if error.grant_hint().is_some() => Looked::default(),
             Err(error) => return Err(error),
         };
         report.findings.extend(findings);
+        report.findings.extend(malformed.filter(|_| !hindered));
         // Last of all: on SQLite a session holds the one connection there is.
         let mut session = opened.inspect().await?;
         for update in scene.config.updates_of(&scene.database.name) {

@@ -13,6 +13,8 @@ use super::finding::{Finding, Scene, Severity};
 #[derive(Default)]
 pub(super) struct Looked {
     pub findings: Vec<Finding>,
+    /// That the file is damaged, as an update has found.
+    pub malformed: Option<Finding>,
     pub rows: Vec<QueueRow>,
     /// The definitions that are not queued, because their updates have finished.
     pub finished: HashSet<String>,
@@ -48,7 +50,8 @@ pub(super) async fn look(scene: Scene<'_>, opened: &dyn Database) -> Result<Look
             }
         }
     }
-    Ok(Looked { findings, rows, finished })
+    let malformed = rows.iter().find_map(|row| malformed(scene, row));
+    Ok(Looked { findings, malformed, rows, finished })
 }
 
 /// The last iteration of an update that the history knows.
@@ -93,6 +96,15 @@ fn standings(scene: Scene<'_>, rows: &[QueueRow]) -> Vec<Finding> {
         }
     }
     findings
+}
+
+/// A file that an update has found to be damaged: a look at the whole of it may have ended before it got there.
+fn malformed(scene: Scene<'_>, row: &QueueRow) -> Option<Finding> {
+    let failure = row.failure.as_ref()?;
+    let found = SqlError::permanent(&failure.error).with_code(failure.code.as_deref()?);
+    let hint = found.malformed_hint()?;
+    let message = format!("the file is malformed, as update \"{}\" has found: {}", row.update_name, failure.error);
+    Some(scene.about_database(Severity::Error, message, Some(hint.to_owned())))
 }
 
 /// Progress that a host could not go on from.

@@ -14,6 +14,7 @@ use tokio::sync::OwnedMutexGuard;
 
 use super::dialect::SqliteDialect;
 use super::error::{closed, sql_error};
+use super::file::{Farewell, Watch};
 use crate::database::handle::Control;
 use crate::scheduler::database::{Interrupt, Session};
 use crate::update::sql::{Dialect, ErrorClass, Row, Sql, SqlError, Value};
@@ -28,6 +29,7 @@ const STEPS_BETWEEN_LOOKS: i32 = 1_000;
 pub(super) struct Connection {
     thread: tokio_rusqlite::Connection,
     jobs: Arc<Jobs>,
+    watch: Watch,
 }
 
 /// The jobs given to the thread, numbered from 1, so that an interruption hits the job it was meant for or none.
@@ -44,12 +46,10 @@ struct Jobs {
 }
 
 impl Connection {
-    /// Opens the file at `path`, which has to be there.
-    pub(super) async fn open(path: &Path, busy_timeout: Duration) -> Result<Self, SqlError> {
-        must_exist(path).await?;
-        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let opened = tokio_rusqlite::Connection::open_with_flags(path, flags).await;
-        let connection = Self { thread: opened.map_err(sql_error)?, jobs: Arc::default() };
+    /// Opens the file at `path`, which has to be there, and to be the one that is worked on already, if any is.
+    pub(super) async fn open(path: &Path, watch: &Watch, busy_timeout: Duration) -> Result<Self, SqlError> {
+        let thread = open_thread(path, watch).await?;
+        let connection = Self { thread, jobs: Arc::default(), watch: watch.clone() };
         let jobs = Arc::clone(&connection.jobs);
         connection.run(None, move |sqlite| set_up(sqlite, jobs, busy_timeout).map_err(sql_error)).await?;
         Ok(connection)
@@ -57,6 +57,8 @@ impl Connection {
 
     /// Closes it, once the thread has done what it was given.
     pub(super) async fn close(self) {
+        let farewell = self.watch.farewell();
+        let _ = self.thread.call_raw(move |sqlite| leave_log(sqlite, farewell)).await;
         // An error would mean statements still alive, and none outlives its job.
         let _ = self.thread.close().await;
     }
@@ -90,6 +92,36 @@ impl Connection {
     }
 }
 
+/// Opens the file at `path` on a thread of its own. Where that is another than what was found there just before, or just
+/// afterwards, it is opened again: nobody knows which it is.
+pub(super) async fn open_thread(path: &Path, watch: &Watch) -> Result<tokio_rusqlite::Connection, SqlError> {
+    const ATTEMPTS: u32 = 3;
+    for _ in 0..ATTEMPTS {
+        must_exist(path).await?;
+        let before = watch.before_opening()?;
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let thread = tokio_rusqlite::Connection::open_with_flags(path, flags).await.map_err(sql_error)?;
+        if watch.opened(before)? {
+            return Ok(thread);
+        }
+        let _ = thread.close().await;
+    }
+    let message = format!("the database file \"{}\" was replaced while it was being opened", path.display());
+    Err(SqlError::new(ErrorClass::Connection, message))
+}
+
+/// Does what is to be done about a log before its connection is closed.
+fn leave_log(sqlite: &rusqlite::Connection, farewell: Farewell) {
+    let done = match farewell {
+        Farewell::None => Ok(()),
+        Farewell::Save => sqlite.query_row("PRAGMA wal_checkpoint(TRUNCATE)", (), |_| Ok(())),
+        Farewell::Spare => sqlite.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map(drop),
+    };
+    if let Err(error) = done {
+        tracing::warn!(%error, "what the lost write-ahead log held could not be saved");
+    }
+}
+
 fn set_up(sqlite: &rusqlite::Connection, jobs: Arc<Jobs>, busy_timeout: Duration) -> rusqlite::Result<()> {
     sqlite.busy_timeout(busy_timeout)?;
     sqlite.set_prepared_statement_cache_capacity(CACHED_STATEMENTS);
@@ -114,7 +146,7 @@ fn set_up(sqlite: &rusqlite::Connection, jobs: Arc<Jobs>, busy_timeout: Duration
 }
 
 /// Says what is missing better than SQLite's "unable to open database file".
-pub(super) async fn must_exist(path: &Path) -> Result<(), SqlError> {
+async fn must_exist(path: &Path) -> Result<(), SqlError> {
     let problem = match tokio::fs::metadata(path).await {
         Ok(file) if file.is_file() => return Ok(()),
         Ok(_) => "is not a file".to_owned(),
@@ -153,11 +185,12 @@ pub(super) struct Held {
 
 impl Held {
     /// Waits for the connection, and opens it where it is closed.
-    pub(super) async fn take(slot: &Slot, path: &Path, busy_timeout: Duration) -> Result<Self, SqlError> {
+    pub(super) async fn take(slot: &Slot, path: &Path, watch: &Watch, limit: Duration) -> Result<Self, SqlError> {
         let mut turn = Arc::clone(slot).lock_owned().await;
+        watch.known()?;
         let connection = match &*turn {
             Some(connection) => connection.clone(),
-            None => turn.insert(Connection::open(path, busy_timeout).await?).clone(),
+            None => turn.insert(Connection::open(path, watch, limit).await?).clone(),
         };
         Ok(Self {
             connection,
@@ -180,7 +213,12 @@ impl Held {
         }
         self.ended = false;
         let Some(began_after) = self.transaction else {
-            return self.connection.run(Some(&self.in_hand), job).await;
+            let watch = self.connection.watch.clone();
+            let checked = move |sqlite: &mut rusqlite::Connection| {
+                watch.check()?;
+                job(sqlite)
+            };
+            return self.connection.run(Some(&self.in_hand), checked).await;
         };
         let jobs = Arc::clone(&self.connection.jobs);
         let ended = move |sqlite: &rusqlite::Connection| {
@@ -206,7 +244,7 @@ impl Held {
         &mut self,
         first: impl FnOnce(&rusqlite::Connection) -> Result<T, SqlError> + Send + 'static,
     ) -> Result<T, SqlError> {
-        let jobs = Arc::clone(&self.connection.jobs);
+        let (jobs, watch) = (Arc::clone(&self.connection.jobs), self.connection.watch.clone());
         // Noted before it happens: whoever drops this future meanwhile rolls back.
         self.ended = false;
         self.transaction = Some(u64::MAX);
@@ -217,6 +255,7 @@ impl Held {
                     .prepare_cached("BEGIN IMMEDIATE")
                     .and_then(|mut begin| begin.raw_execute())
                     .map_err(sql_error)?;
+                watch.check_in_transaction()?;
                 let began_after = jobs.ended.load(Ordering::SeqCst);
                 Ok((began_after, first(sqlite)?))
             })
@@ -230,10 +269,13 @@ impl Held {
         &mut self,
         last: impl FnOnce(&rusqlite::Connection) -> Result<(), SqlError> + Send + 'static,
     ) -> Result<(), SqlError> {
+        let watch = self.connection.watch.clone();
         self.run(move |sqlite| {
             last(sqlite)?;
+            watch.check()?;
             sqlite.prepare_cached("COMMIT").and_then(|mut commit| commit.raw_execute()).map_err(sql_error)?;
-            Ok(())
+            // Moved just before, it was committed where nobody looks for it.
+            watch.check()
         })
         .await?;
         self.transaction = None;
@@ -272,7 +314,8 @@ impl Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        if self.foreign {
+        // One whose file was lost is closed in good order, with all that is known of it.
+        if self.foreign && !self.connection.watch.is_lost() {
             // Whoever comes next opens another.
             *self.turn = None;
         }

@@ -1,11 +1,16 @@
 //! What SQLite is asked before anything is done: names, plans, the journal mode.
 
+use std::pin::pin;
+use std::time::Duration;
+
+use tokio::time::sleep;
+
 use super::connection::Held;
 use super::dialect::catalogue;
 use crate::scheduler::database::Remark;
 use crate::update::plan::{Explanation, Read};
 use crate::update::scan::{self, Kind};
-use crate::update::sql::{Operation, Reaction, Row, Sql, SqlError, Surroundings, System, TableName, Value};
+use crate::update::sql::{ErrorClass, Operation, Reaction, Row, Sql, SqlError, Surroundings, System, TableName, Value};
 
 /// The name under which [`Dialect::describe`](crate::update::Dialect::describe) gives the index that a rowid table is.
 pub(super) const ROWID: &str = "rowid";
@@ -89,6 +94,10 @@ pub(super) async fn bearer(sql: &mut dyn Sql, table: &TableName, name: &str) -> 
 
 /// See [`Driver::survey`](crate::database::handle::Driver::survey).
 pub(super) async fn survey(held: &mut Held) -> Result<Vec<Remark>, SqlError> {
+    let malformed = malformed(held).await?;
+    if !malformed.is_empty() {
+        return Ok(malformed);
+    }
     let rows = held.query("PRAGMA journal_mode", &[]).await?;
     let mode = rows.first().map(|row| text(row, 0).to_owned()).unwrap_or_default();
     if mode == "wal" {
@@ -135,6 +144,39 @@ fn trigger(name: &str, table: &str, statement: &str) -> Option<Reaction> {
             && code.iter().any(|token| token.is("ignore")),
         each_row: true,
     })
+}
+
+/// How long the file is looked through for pages that are not what they should be: with a rollback journal nobody can
+/// write meanwhile.
+const LOOK: Duration = Duration::from_secs(1);
+/// What SQLite begins its report on pages with. What it reports besides is rows that break a constraint.
+const PAGES_REPORT: &str = "*** in database ";
+
+/// Says that the file is malformed, where that is found in the time there is.
+async fn malformed(held: &mut Held) -> Result<Vec<Remark>, SqlError> {
+    let interrupt = held.interrupter();
+    let mut looking = pin!(held.query("PRAGMA quick_check", &[]));
+    let looked = tokio::select! {
+        looked = &mut looking => looked,
+        () = sleep(LOOK) => {
+            interrupt.interrupt().await;
+            looking.await
+        }
+    };
+    let found = match looked {
+        // The line below is about the first such page.
+        Ok(rows) => rows.iter().map(|row| text(row, 0)).find(|found| found.starts_with(PAGES_REPORT)).map(|found| {
+            let said = found.lines().nth(1).unwrap_or(found).trim();
+            SqlError::permanent(said).with_code("SQLITE_CORRUPT")
+        }),
+        Err(error) if error.class == ErrorClass::Interrupted => None,
+        Err(error) => Some(error),
+    };
+    let Some(error) = found else { return Ok(Vec::new()) };
+    match error.malformed_hint() {
+        Some(hint) => Ok(vec![Remark::hindrance(format!("the file is malformed: {}", error.message), hint)]),
+        None => Err(error),
+    }
 }
 
 fn text(row: &Row, column: usize) -> &str {

@@ -4,7 +4,7 @@
 //! locked it, and a third would then lock a new one. It holds the last holder as JSON, and what is in that one's way
 //! where the database will not take a word of it.
 
-use std::fs::{File, Metadata, OpenOptions, TryLockError};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use tokio::task::spawn_blocking;
 use tokio::time::{Interval, MissedTickBehavior};
 
+use super::file::{Identity, Watch, identity};
 use crate::scheduler::database::{Holder, Lease, LeaseAttempt};
 use crate::update::sql::{ErrorClass, SqlError};
 
@@ -36,18 +37,25 @@ pub(super) struct Held {
 }
 
 /// Tries to lock the file of the database at `path`.
-pub(super) async fn try_lease(path: &Path, suffix: Option<&str>, holder: &Holder) -> Result<LeaseAttempt, SqlError> {
+pub(super) async fn try_lease(
+    path: &Path,
+    watch: &Watch,
+    suffix: Option<&str>,
+    holder: &Holder,
+) -> Result<LeaseAttempt, SqlError> {
     let lock_file = lock_file(path, suffix).await?;
     for attempt in 1..=ATTEMPTS {
         let (to_lock, holder_of_lock) = (lock_file.clone(), holder.clone());
         let written = holder_of_lock.clone();
         let locked = blocking(&lock_file, move || lock(&to_lock, &written)).await?;
         if let Some((file, identity)) = locked {
-            let database = tokio::fs::canonicalize(path).await.map_err(|error| failed(path, &error))?;
-            let found = tokio::fs::metadata(&database).await.map_err(|error| failed(path, &error))?;
-            let watched = vec![(lock_file, identity), (database, self::identity(&found))];
+            // Of the file that the lock is beside, and of no other.
+            if self::lock_file(path, suffix).await? != lock_file {
+                continue;
+            }
+            watch.check()?;
             let held = Held { holder: holder_of_lock, trouble: None };
-            return Ok(LeaseAttempt::Held(Box::new(FileLease::new(file, watched, held))));
+            return Ok(LeaseAttempt::Held(Box::new(FileLease::new(file, (lock_file, identity), watch.clone(), held))));
         }
         if attempt < ATTEMPTS {
             tokio::time::sleep(ATTEMPT_INTERVAL).await;
@@ -130,13 +138,6 @@ async fn lock_file(path: &Path, suffix: Option<&str>) -> Result<PathBuf, SqlErro
     Ok(PathBuf::from(name))
 }
 
-/// What tells a file from another that took its place.
-type Identity = (u64, u64);
-
-fn identity(metadata: &Metadata) -> Identity {
-    (metadata.dev(), metadata.ino())
-}
-
 /// Locks the file and writes the holder into it; `None` where another has it.
 fn lock(path: &Path, holder: &Holder) -> io::Result<Option<(File, Identity)>> {
     let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
@@ -145,8 +146,9 @@ fn lock(path: &Path, holder: &Holder) -> io::Result<Option<(File, Identity)>> {
         Err(TryLockError::WouldBlock) => return Ok(None),
         Err(TryLockError::Error(error)) => return Err(error),
     }
-    let locked = identity(&file.metadata()?);
-    if identity(&std::fs::metadata(path)?) != locked {
+    let found = file.metadata()?;
+    let locked = (found.dev(), found.ino());
+    if identity(path)? != locked {
         // Replaced between opening and locking: the next attempt meets the new one.
         return Ok(None);
     }
@@ -186,18 +188,20 @@ fn failed(path: &Path, error: &io::Error) -> SqlError {
 struct FileLease {
     /// Closed, it is unlocked.
     file: File,
-    /// The lock file and the database's: with another in the place of either, the lock says nothing of the database.
-    watched: Vec<(PathBuf, Identity)>,
+    /// The lock file: with another in its place, the lock says nothing of the database.
+    lock_file: (PathBuf, Identity),
+    /// The database's file, of which the same is true.
+    watch: Watch,
     check: Interval,
     /// What it says.
     held: Held,
 }
 
 impl FileLease {
-    fn new(file: File, watched: Vec<(PathBuf, Identity)>, held: Held) -> Self {
+    fn new(file: File, lock_file: (PathBuf, Identity), watch: Watch, held: Held) -> Self {
         let mut check = tokio::time::interval(CHECK_INTERVAL);
         check.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Self { file, watched, check, held }
+        Self { file, lock_file, watch, check, held }
     }
 
     /// Writes over what it says. On a disk that is full there is room for what takes the place of something else, as long
@@ -213,15 +217,25 @@ impl FileLease {
 impl Lease for FileLease {
     async fn lost(&mut self) -> String {
         loop {
-            self.check.tick().await;
-            for (path, known) in &self.watched {
-                let reason = match tokio::fs::metadata(path).await {
-                    Ok(found) if identity(&found) == *known => continue,
-                    Ok(_) => "was moved or replaced".to_owned(),
-                    Err(error) => format!("is gone: {error}"),
-                };
-                return format!("the file \"{}\" {reason}", path.display());
+            tokio::select! {
+                biased;
+                reason = self.watch.lost() => return reason,
+                _ = self.check.tick() => {}
             }
+            let (watch, path) = (self.watch.clone(), self.lock_file.0.clone());
+            let looked = spawn_blocking(move || {
+                // What is lost is told above.
+                let _ = watch.check();
+                identity(&path)
+            });
+            let reason = match looked.await {
+                Ok(Ok(found)) if found == self.lock_file.1 => continue,
+                _ if self.watch.is_lost() => continue,
+                Ok(Ok(_)) => "was moved or replaced".to_owned(),
+                Ok(Err(error)) => format!("is gone: {error}"),
+                Err(error) => format!("cannot be looked at: {error}"),
+            };
+            return format!("the file \"{}\" {reason}", self.lock_file.0.display());
         }
     }
 

@@ -6,6 +6,7 @@
 mod connection;
 mod dialect;
 mod error;
+mod file;
 mod inspect;
 mod lease;
 mod place;
@@ -19,6 +20,7 @@ use async_trait::async_trait;
 
 use self::connection::{Held, Slot};
 use self::dialect::SqliteDialect;
+use self::file::Watch;
 pub(crate) use self::sampler::{Own, Probe, Turns, WriteLock};
 use crate::database::handle::{self, Control};
 use crate::database::tables::{self, Tables};
@@ -35,6 +37,7 @@ pub(crate) struct Driver {
     queue: String,
     tables: Tables,
     slot: Slot,
+    watch: Watch,
     #[cfg(feature = "test-switches")]
     switches: crate::database::Switches,
 }
@@ -42,6 +45,7 @@ pub(crate) struct Driver {
 impl Driver {
     pub(crate) fn new(path: PathBuf, options: &Options, tables: Tables) -> Self {
         Self {
+            watch: Watch::new(&path),
             path,
             busy_timeout: options.sqlite.busy_timeout,
             queue: tables::key(&options.queue_table, System::Sqlite),
@@ -53,7 +57,7 @@ impl Driver {
     }
 
     async fn take(&self) -> Result<Held, SqlError> {
-        Held::take(&self.slot, &self.path, self.busy_timeout).await
+        Held::take(&self.slot, &self.path, &self.watch, self.busy_timeout).await
     }
 
     /// What tells the lock file of this queue table from the default one's.
@@ -91,7 +95,7 @@ impl handle::Driver for Driver {
         if self.switches.lease_always {
             return Ok(LeaseAttempt::Held(Box::new(crate::database::handle::NoLease)));
         }
-        lease::try_lease(&self.path, self.lock_suffix(), holder).await
+        lease::try_lease(&self.path, &self.watch, self.lock_suffix(), holder).await
     }
 
     async fn lease_holder(&self) -> Result<Option<Holder>, SqlError> {
@@ -165,10 +169,16 @@ impl handle::Driver for Driver {
     }
 
     async fn close(&self) {
-        let connection = self.slot.lock().await.take();
-        if let Some(connection) = connection {
+        // Nobody opens another before this one is closed.
+        let mut slot = self.slot.lock().await;
+        if let Some(connection) = slot.take() {
             connection.close().await;
         }
+        self.watch.forget();
+    }
+
+    fn is_replaced(&self) -> bool {
+        self.watch.is_lost()
     }
 }
 

@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use rusqlite::limits::Limit;
-use rusqlite::{Connection, OpenFlags, ffi};
+use rusqlite::{Connection, ffi};
 use tokio::sync::Mutex;
 
-use super::connection::{must_exist, query};
+use super::connection::{open_thread, query};
 use super::error::{closed, sql_error};
+use super::file::Watch;
 use crate::database::SamplerOptions;
 use crate::database::sampler::{ms, number};
 use crate::signal::{BuiltIn, Definition, Sample, Sampler};
@@ -26,6 +27,7 @@ const RESTS: [u64; 12] = [1, 2, 5, 10, 15, 20, 25, 25, 25, 50, 50, 100];
 /// A sampler's connection. Where a sample is given up, its thread does what it was given, and nothing begins beside it.
 struct Line {
     path: PathBuf,
+    watch: Watch,
     limit: Duration,
     writes: bool,
     thread: Option<tokio_rusqlite::Connection>,
@@ -33,7 +35,7 @@ struct Line {
 
 impl Line {
     fn new(path: PathBuf, limit: Duration, writes: bool) -> Self {
-        Self { path, limit, writes, thread: None }
+        Self { watch: Watch::new(&path), path, limit, writes, thread: None }
     }
 
     /// Does something on the connection, which is opened where it is not.
@@ -48,6 +50,13 @@ impl Line {
         &mut self,
         job: impl FnOnce(&Connection) -> Result<T, String> + Send + 'static,
     ) -> Result<T, String> {
+        if self.watch.check_in_transaction().is_err() {
+            // Another file is there, which is measured from now on.
+            if let Some(thread) = self.thread.take() {
+                let _ = thread.close().await;
+            }
+            self.watch.forget();
+        }
         let thread = match &self.thread {
             Some(thread) => thread,
             None => {
@@ -70,10 +79,8 @@ impl Line {
     }
 
     async fn open(&self) -> Result<tokio_rusqlite::Connection, String> {
-        must_exist(&self.path).await.map_err(|error| error.to_string())?;
-        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let words = |error| sql_error(error).to_string();
-        let thread = tokio_rusqlite::Connection::open_with_flags(&self.path, flags).await.map_err(words)?;
+        let thread = open_thread(&self.path, &self.watch).await.map_err(|error| error.to_string())?;
         let (limit, reads_only) = (self.limit, !self.writes);
         let set_up = thread.call_raw(move |sqlite| {
             sqlite.busy_timeout(limit)?;

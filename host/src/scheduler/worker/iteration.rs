@@ -415,13 +415,21 @@ impl Worker {
         error: &UpdateError,
         lease: &mut dyn Lease,
     ) -> Result<(), Interruption> {
+        if error.class() == ErrorClass::Replaced {
+            return Err(Interruption::LeaseLost(error.to_string()));
+        }
         let transient = error.class() != ErrorClass::Permanent;
         let before = row.failure.as_ref().map_or(0, |failure| failure.attempts);
         let attempts = if transient { before } else { before + 1 };
         // Progress that cannot be read does not become readable by trying, nor does a definition become the one before.
         let hopeless = matches!(error, UpdateError::Progress { .. } | UpdateError::Redefined { .. });
         let quarantined = !transient && (hopeless || attempts >= self.settings.max_attempts);
-        let failure = Failure { attempts, error: error.to_string(), at_ms: unix_ms(SystemTime::now()), quarantined };
+        let code = match error {
+            UpdateError::Sql(error) => error.code.clone(),
+            _ => None,
+        };
+        let at_ms = unix_ms(SystemTime::now());
+        let failure = Failure { attempts, error: error.to_string(), code, at_ms, quarantined };
         if let Err(error) = self.record(row, &failure).await {
             tracing::warn!(update = row.update_name, %error, "a failure could not be recorded yet");
         }

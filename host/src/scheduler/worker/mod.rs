@@ -4,6 +4,7 @@ mod iteration;
 mod report;
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
@@ -14,6 +15,7 @@ use super::attempt::{Interruption, Waits};
 use super::choice::{Standing, assess};
 use super::database::{Activity, Failure, Lease, LeaseAttempt, Queue, QueueRow};
 use super::event::{EventKind, Events};
+use super::history::History;
 use super::{Control, End, Replacement, Settings, Workload};
 use crate::controller::{Shadow, Supervisor};
 use crate::pace::{Backoff, Estimator, Shrink, Synapse};
@@ -114,6 +116,7 @@ pub(super) struct Worker {
     unrecorded: HashMap<String, (String, Failure)>,
     activity: Activity,
     activity_written: Option<Activity>,
+    history: Arc<History>,
 }
 
 impl Worker {
@@ -124,6 +127,7 @@ impl Worker {
         events: Events,
         control: Control,
         outside: Handle,
+        history: Arc<History>,
     ) -> Self {
         let supervisor = Supervisor::new(&workload.name, workload.policy.clone(), workload.supervision);
         let activity = Activity {
@@ -171,6 +175,7 @@ impl Worker {
             unrecorded: HashMap::new(),
             activity,
             activity_written: None,
+            history,
         }
     }
 
@@ -201,6 +206,7 @@ impl Worker {
                     self.vetted.clear();
                     self.refreshed = None;
                     self.activity_written = None;
+                    self.forget_if_replaced().await;
                     lease.release().await;
                     // Whatever cost the lease may have cost the connections too, and they need not know it yet.
                     let _ = timeout(PARTING_LIMIT, self.workload.database.close()).await;
@@ -257,7 +263,13 @@ impl Worker {
                 Err(error) if self.settings.until_done && !standing_by && !self.is_worth_waiting_for(&error) => {
                     return Err(End::Failed(error));
                 }
-                Err(error) => self.note_unavailable(&error),
+                Err(error) => {
+                    let wait = self.note_unavailable(&error);
+                    if self.forget_if_replaced().await {
+                        let _ = timeout(PARTING_LIMIT, self.workload.database.close()).await;
+                    }
+                    wait
+                }
             };
             tokio::select! {
                 biased;
@@ -271,7 +283,7 @@ impl Worker {
     fn is_worth_waiting_for(&self, error: &SqlError) -> bool {
         match error.class {
             ErrorClass::Transient | ErrorClass::Interrupted => true,
-            ErrorClass::Connection => self.answered,
+            ErrorClass::Connection | ErrorClass::Replaced => self.answered,
             ErrorClass::Permanent => false,
         }
     }
@@ -286,6 +298,22 @@ impl Worker {
         }
         self.note_available();
         Ok(attempt)
+    }
+
+    /// Forgets what is known of a database where another has taken its place: nothing of it is true of that one.
+    async fn forget_if_replaced(&mut self) -> bool {
+        if !self.workload.database.is_replaced() {
+            return false;
+        }
+        self.queue = Queue::default();
+        self.standings = None;
+        self.paces.clear();
+        self.unrecorded.clear();
+        self.idle_told = false;
+        if timeout(PARTING_LIMIT, self.history.forget()).await.is_err() {
+            tracing::debug!("the history is being written, to a database that does not answer");
+        }
+        true
     }
 
     async fn leave(&mut self, lease: Box<dyn Lease>) {
@@ -308,6 +336,9 @@ impl Worker {
             if self.is_refresh_due()
                 && let Err(error) = self.refresh_unless_told(lease).await?
             {
+                if error.class == ErrorClass::Replaced {
+                    return Err(Interruption::LeaseLost(error.to_string()));
+                }
                 if self.settings.until_done && error.class == ErrorClass::Permanent {
                     return Ok(End::Failed(error));
                 }
@@ -520,7 +551,7 @@ impl Worker {
 
     /// Reads the queue, and writes what this host does where that has changed.
     async fn refresh(&mut self) -> Result<(), SqlError> {
-        self.queue = self.read_queue().await?;
+        self.queue = self.workload.database.queue().await?;
         self.standings = None;
         self.forget_tries();
         let is_queued = |name: &String| self.queue.rows.iter().any(|row| row.update_name == *name);
@@ -537,18 +568,6 @@ impl Worker {
         self.report_controller();
         self.write_activity().await;
         Ok(())
-    }
-
-    /// The queue. Its table is made again where somebody dropped it under the host.
-    async fn read_queue(&mut self) -> Result<Queue, SqlError> {
-        match self.workload.database.queue().await {
-            Err(error) if error.class == ErrorClass::Permanent => {
-                tracing::debug!(%error, "the queue cannot be read; it is seen whether a table is missing");
-                self.workload.database.prepare().await?;
-                self.workload.database.queue().await
-            }
-            read => read,
-        }
     }
 
     fn is_paused(&self) -> bool {

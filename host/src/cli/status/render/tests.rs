@@ -26,7 +26,7 @@ fn row(name: &str, depends_on: &str) -> QueueRow {
 
 fn failed(mut row: QueueRow, attempts: u32, quarantined: bool) -> QueueRow {
     let error = "no such column: bodi".to_owned();
-    row.failure = Some(Failure { attempts, error, at_ms: 1_700_000_000_000, quarantined });
+    row.failure = Some(Failure { attempts, error, code: None, at_ms: 1_700_000_000_000, quarantined });
     row
 }
 
