@@ -99,7 +99,7 @@ guests: rust guest-tools ## Build the controllers
 	$(MAKE) --directory guests
 
 .PHONY: setup
-setup: rust postgres promtool browser venv guest-tools ## Install what the build and the tests need beside rustup, make and a C compiler
+setup: rust postgres pgbouncer promtool browser venv guest-tools ## Install what the build and the tests need beside rustup, make and a C compiler
 
 .PHONY: rust
 rust:
@@ -130,6 +130,13 @@ venv:
 postgres:
 	@if ! command -v initdb >/dev/null && ! ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1; then \
 		$(call debian,PostgreSQL 13 or newer,postgresql); \
+	fi
+
+# A pooler. It need not be in the search path: Debian puts it among the programs of daemons.
+.PHONY: pgbouncer
+pgbouncer:
+	@if ! PATH="$$PATH:/usr/sbin" command -v pgbouncer >/dev/null; then \
+		$(call debian,PgBouncer,pgbouncer); \
 	fi
 
 # Prometheus for its promtool, which checks the metrics.

@@ -4,6 +4,7 @@ mod batch;
 mod dialect;
 mod files;
 mod lease;
+mod poolers;
 mod postgres_faults;
 mod postgres_only;
 mod postgres_tls;

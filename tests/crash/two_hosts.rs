@@ -80,7 +80,7 @@ async fn two_at_once(place: &Place, skip_progress_comparison: bool, iterations: 
     place.prepared().await.enqueue(&row("touch")).await.unwrap();
     let meeting = Arc::new(Barrier::new(2));
     let host = || {
-        let switches = Switches { lease_always: true, skip_progress_comparison };
+        let switches = Switches { lease_always: true, skip_progress_comparison, ..Switches::default() };
         let mut run = Run::with(place.open_with(|options| options.switches = switches));
         run.settings.max_batch_size = 50;
         let in_step = InStep { meeting: meeting.clone(), left: Arc::new(AtomicUsize::new(iterations)) };

@@ -7,6 +7,7 @@ pub mod command;
 pub mod components;
 pub mod diary;
 pub mod disk;
+pub mod pgbouncer;
 pub mod place;
 pub mod postgres;
 pub mod recorder;

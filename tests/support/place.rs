@@ -48,6 +48,11 @@ impl Place {
         Self { url: database.url.clone(), backend: Backend::Postgres(database) }
     }
 
+    /// The same database by another way to its server.
+    pub fn by_way_of(&self, url: String) -> Self {
+        Self { url: url.clone(), backend: Backend::Postgres(TestDatabase::at(url)) }
+    }
+
     /// Another fresh one, on the same system.
     pub async fn another(&self) -> Self {
         match self.system() {

@@ -226,6 +226,11 @@ pub struct TestDatabase {
 }
 
 impl TestDatabase {
+    /// One that is there, and stays.
+    pub fn at(url: String) -> Self {
+        Self { url, removal: None }
+    }
+
     /// A connection that owes nothing to the drivers.
     pub async fn connect(&self) -> tokio_postgres::Client {
         connect(&self.url).await
@@ -279,7 +284,8 @@ pub fn unprivileged_user() -> Option<(u32, u32)> {
     Some(find("postgres").or_else(|| find("nobody")).expect("root needs a user `postgres` or `nobody`"))
 }
 
-fn free_port() -> u16 {
+/// A port on which nobody listens.
+pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port()
 }
 

@@ -183,6 +183,9 @@ impl<'a> From<&'a Diagnostic> for Finding<'a> {
     }
 }
 
+/// The code of a connection through a pooler that gives it no session of its own.
+pub(super) const SHARED_SESSION: &str = "TIDEGATE_SHARED_SESSION";
+
 /// What to do about an error from a database, where its own words do not say so.
 pub(super) fn hint_on(error: &SqlError) -> Option<&'static str> {
     if let Some(hint) = error.malformed_hint() {
@@ -194,6 +197,9 @@ pub(super) fn hint_on(error: &SqlError) -> Option<&'static str> {
         Some("42501") => {
             "grant the role what it lacks: a host reads and writes the queue table and tidegate's own, and makes them \
              where they are missing"
+        }
+        Some(SHARED_SESSION) => {
+            "name the PostgreSQL server itself in the `url`, or a pool in session mode (PgBouncer: pool_mode = session)"
         }
         Some("SQLITE_NOTADB") => "correct the path in the `url`: the file is something else",
         Some(code) if code.starts_with("SQLITE_READONLY") => "let this user write to the file and to its folder",

@@ -106,6 +106,8 @@ pub struct Switches {
     pub skip_progress_comparison: bool,
     /// `try_lease` always gives the lease.
     pub lease_always: bool,
+    /// A pooler's sessions are taken to be a connection's own.
+    pub trust_sessions: bool,
 }
 
 /// Why a URL cannot be used. No message carries a password.

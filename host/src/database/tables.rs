@@ -128,11 +128,12 @@ impl Tables {
         format!("update {} set progress_json = {progress} where update_name = {name}", self.quoted)
     }
 
-    /// PostgreSQL: locks an update's row and reads its progress, and leaves a mark that lasts as long as the
-    /// transaction. Parameter 1 is the update's name.
+    /// PostgreSQL: locks an update's row and reads its progress, leaves a mark that lasts as long as the transaction, and
+    /// says which process of the server does it. Parameter 1 is the update's name.
     pub(crate) fn lock_row(&self) -> String {
         format!(
-            "select progress_json, set_config('tidegate.batch', 'open', true) from {} where update_name = $1 for update",
+            "select progress_json, set_config('tidegate.batch', 'open', true), pg_backend_pid() \
+             from {} where update_name = $1 for update",
             self.quoted
         )
     }

@@ -12,7 +12,7 @@ use tidegate::scheduler::database::{Database, QueueRow};
 use tidegate::signal::NoSignals;
 use tidegate::update::{Budget, ErrorClass, Handler, Problem, Progress, Sql, SqlError, UpdateError};
 
-use super::error::{CliError, hint_on};
+use super::error::{CliError, SHARED_SESSION, hint_on};
 use super::{Context, output, wiring};
 use finding::{Finding, Scene, Severity, number, tally};
 use plan::Plan;
@@ -190,7 +190,9 @@ fn as_problem(error: UpdateError) -> Result<Vec<Problem>, SqlError> {
 fn cannot_be_checked(scene: Scene<'_>, error: &SqlError) -> Finding {
     let hint = hint_on(error).unwrap_or("see what the database's `url` names");
     let message = format!("it cannot be checked: {error}");
-    Finding { unknown: true, ..scene.about_database(Severity::Error, message, Some(hint.to_owned())) }
+    // Where a pooler is named, the configuration is known to be wrong.
+    let unknown = error.code.as_deref() != Some(SHARED_SESSION);
+    Finding { unknown, ..scene.about_database(Severity::Error, message, Some(hint.to_owned())) }
 }
 
 /// Loads every controller.

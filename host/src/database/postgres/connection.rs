@@ -1,6 +1,7 @@
 //! One connection: how it is made and set up, and its prepared statements.
 
 use std::collections::HashMap;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use tokio_postgres::{Client, Statement};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::error::{connect_error, is_outdated_statement, lost, sql_error};
+use super::pooler;
 use super::url::Target;
 use super::value::{self, Parameter};
 use crate::update::sql::{ErrorClass, Row, SqlError, Value};
@@ -40,34 +42,69 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    /// Connects, and executes `set_up`, which holds the session's settings.
+    /// Connects, sees to it that the session is its own, and executes `set_up`, which holds the session's settings.
     pub(super) async fn open(target: &Target, application_name: &str, set_up: &str) -> Result<Self, SqlError> {
-        let mut config = target.config.clone();
-        config.application_name(application_name);
-        let attempts = u32::try_from(config.get_hosts().len().max(1)).unwrap_or(1);
-        let limit = config.get_connect_timeout().map_or(SET_UP_TIME, |each| *each * attempts + SET_UP_TIME);
+        let attempts = u32::try_from(target.config.get_hosts().len().max(1)).unwrap_or(1);
+        let limit = target.config.get_connect_timeout().map_or(SET_UP_TIME, |each| *each * attempts + SET_UP_TIME);
         let open = async {
-            let (client, connection) =
-                config.connect(target.tls.clone()).await.map_err(|error| connect_error(&error, &target.server()))?;
-            let end = Arc::new(OnceLock::new());
-            let (alive, ended) = watch::channel(());
-            let reason = Arc::clone(&end);
-            let task = tokio::spawn(async move {
-                let reached = connection.await;
-                let error = reached.err().map_or_else(|| lost("the connection is closed"), |error| sql_error(&error));
-                let _ = reason.set(SqlError { class: ErrorClass::Connection, ..error });
-                drop(alive);
-            });
-            let tls = target.tls.clone();
-            let application_name = application_name.to_owned();
-            let statements = Mutex::default();
-            let mut connection =
-                Self { client, statements, tls, task, end, ended, application_name, backend: 0, serializable: false };
+            let mut connection = Self::marked(target, application_name).await?;
             connection.set_up(set_up).await?;
             Ok(connection)
         };
         let opened = tokio::time::timeout(limit, open).await;
         opened.map_err(|_| lost(format!("cannot connect to {} within {} s", target.server(), limit.as_secs())))?
+    }
+
+    /// Connects to a session that is this connection's own, and knows it by a mark, or by what a second one meets.
+    async fn marked(target: &Target, application_name: &str) -> Result<Self, SqlError> {
+        let (setting, value) = pooler::mark();
+        if !target.takes_no_options.load(Ordering::Relaxed) {
+            let known = target.config.get_options().map_or_else(String::new, |options| format!("{options} "));
+            let connected = Self::line(target, application_name, Some(format!("{known}-c {setting}={value}"))).await;
+            match connected {
+                Ok(connection) => {
+                    let row = pooler::row(&connection, &format!("select current_setting('{setting}', true)")).await?;
+                    if row == [Some(value)] {
+                        return Ok(connection);
+                    }
+                }
+                Err(error) if pooler::may_refuse_options(&error) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let connection = Self::line(target, application_name, None).await?;
+        target.takes_no_options.store(true, Ordering::Relaxed);
+        if !target.trusting {
+            pooler::refuse_shared(&connection, target, application_name).await?;
+        }
+        Ok(connection)
+    }
+
+    /// A bare connection, the session begun with these options, or those of the target.
+    pub(super) async fn line(
+        target: &Target,
+        application_name: &str,
+        options: Option<String>,
+    ) -> Result<Self, SqlError> {
+        let mut config = target.config.clone();
+        config.application_name(application_name);
+        if let Some(options) = options {
+            config.options(options);
+        }
+        let (client, connection) =
+            config.connect(target.tls.clone()).await.map_err(|error| connect_error(&error, &target.server()))?;
+        let end = Arc::new(OnceLock::new());
+        let (alive, ended) = watch::channel(());
+        let reason = Arc::clone(&end);
+        let task = tokio::spawn(async move {
+            let reached = connection.await;
+            let error = reached.err().map_or_else(|| lost("the connection is closed"), |error| sql_error(&error));
+            let _ = reason.set(SqlError { class: ErrorClass::Connection, ..error });
+            drop(alive);
+        });
+        let tls = target.tls.clone();
+        let (application_name, statements) = (application_name.to_owned(), Mutex::default());
+        Ok(Self { client, statements, tls, task, end, ended, application_name, backend: 0, serializable: false })
     }
 
     async fn set_up(&mut self, script: &str) -> Result<(), SqlError> {

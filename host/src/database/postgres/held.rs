@@ -128,16 +128,20 @@ impl Held {
         }
         let interrupted = code == Some(QUERY_CANCELED) && self.interruption.asked.load(Ordering::SeqCst);
         let error = if interrupted { SqlError { class: ErrorClass::Interrupted, ..error } } else { error };
-        if error.class == ErrorClass::Connection
-            && let Some(turn) = &mut self.turn
-        {
-            // Whoever comes next opens another.
-            **turn = None;
+        if error.class == ErrorClass::Connection {
+            self.give_up();
         }
         if matches!(self.stage, Stage::Transaction) && self.first_error.is_none() {
             self.first_error = Some(error.clone());
         }
         error
+    }
+
+    /// Closes the connection: whoever comes next opens another.
+    pub(super) fn give_up(&mut self) {
+        if let Some(turn) = &mut self.turn {
+            **turn = None;
+        }
     }
 
     /// The connection, for what comes between a holder's own statements.

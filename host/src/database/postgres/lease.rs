@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
 use super::connection::Connection;
-use super::name;
+use super::{name, pooler};
 use crate::scheduler::database::{Holder, Lease, LeaseAttempt};
 use crate::update::sql::{ErrorClass, SqlError, Value};
 
@@ -69,13 +69,50 @@ pub(super) async fn attempt(
     ours: i64,
 ) -> Result<LeaseAttempt, SqlError> {
     let key = Key::find(connection, queue_table).await?;
-    let rows = connection.query("select pg_try_advisory_lock($1)", &[key.0.into()], false).await?;
-    if rows.first().and_then(|row| row.first()).and_then(Value::as_integer) != Some(1) {
-        return Ok(LeaseAttempt::Taken(find_holder(connection, key).await?));
+    // In one statement, and so in one session: a lock is taken in that of the connection or in none, and never a second
+    // time in one that holds it for somebody else.
+    let take = format!(
+        "select case when pg_backend_pid() <> {} then 'strayed' when {} then 'held' \
+         when pg_try_advisory_lock({}) then 'taken' else 'refused' end",
+        connection.backend,
+        held(key),
+        key.0
+    );
+    match pooler::row(connection, &take).await?.first().and_then(Option::as_deref) {
+        Some("taken") => {}
+        Some("strayed") => return Err(pooler::strayed("the lease's connection is in another session than it was")),
+        Some("held") => {
+            return Err(pooler::strayed(
+                "the lease's session holds the lease already, for somebody else or from before (in session mode, let the \
+                 pooler reset sessions with DISCARD ALL)",
+            ));
+        }
+        _ => return Ok(LeaseAttempt::Taken(find_holder(connection, key).await?)),
     }
-    // An error drops the connection, and the lock with it.
-    evict(connection, key, ours).await?;
-    Ok(LeaseAttempt::Held(Box::new(SessionLease::new(Arc::clone(connection)))))
+    // From here on an error gives the lock back.
+    let lease = SessionLease::new(Arc::clone(connection), key);
+    match evict(connection, key, ours).await {
+        Ok(()) => Ok(LeaseAttempt::Held(Box::new(lease))),
+        Err(error) => {
+            Box::new(lease).release().await;
+            Err(error)
+        }
+    }
+}
+
+/// The lease's locks that sessions hold.
+fn locks(key: Key) -> String {
+    let (high, low) = (key.0 >> 32 & 0xffff_ffff, key.0 & 0xffff_ffff);
+    format!(
+        "select pid from pg_locks where locktype = 'advisory' and granted and objsubid = 1 \
+         and database = (select oid from pg_database where datname = current_database()) \
+         and classid = {high}::oid and objid = {low}::oid"
+    )
+}
+
+/// Whether the session that executes this holds the lock.
+fn held(key: Key) -> String {
+    format!("exists (select from ({}) l where l.pid = pg_backend_pid())", locks(key))
 }
 
 /// Who holds the lock.
@@ -84,11 +121,8 @@ pub(super) async fn holder(connection: &Connection, queue_table: &str) -> Result
 }
 
 async fn find_holder(connection: &Connection, key: Key) -> Result<Option<Holder>, SqlError> {
-    let select = "select a.application_name from pg_locks l join pg_stat_activity a on a.pid = l.pid \
-                  where l.locktype = 'advisory' and l.granted and l.objsubid = 1 \
-                  and l.database = (select oid from pg_database where datname = current_database()) \
-                  and l.classid = ($1::bigint >> 32 & 4294967295)::oid and l.objid = ($1::bigint & 4294967295)::oid";
-    let rows = connection.query(select, &[key.0.into()], false).await?;
+    let select = format!("select a.application_name from ({}) l join pg_stat_activity a on a.pid = l.pid", locks(key));
+    let rows = connection.query(&select, &[], false).await?;
     Ok(rows.first().and_then(|row| row.first()).and_then(Value::as_text).and_then(name::holder))
 }
 
@@ -126,38 +160,60 @@ async fn evict(connection: &Connection, key: Key, ours: i64) -> Result<(), SqlEr
 
 struct SessionLease {
     connection: Arc<Connection>,
+    key: Key,
     /// Set once, to the reason, when the lease is lost.
     lost: watch::Receiver<Option<String>>,
     watcher: JoinHandle<()>,
 }
 
 impl SessionLease {
-    fn new(connection: Arc<Connection>) -> Self {
+    fn new(connection: Arc<Connection>, key: Key) -> Self {
         let (report, lost) = watch::channel(None);
         let watched = Arc::clone(&connection);
         let watcher = tokio::spawn(async move {
             let reason = tokio::select! {
                 error = watched.ended() => error.message,
-                reason = ping(&watched) => reason,
+                reason = ping(&watched, key) => reason,
             };
             let _ = report.send(Some(reason));
         });
-        Self { connection, lost, watcher }
+        Self { connection, key, lost, watcher }
     }
 }
 
 /// Tries the connection at intervals; returns the reason when it fails.
-async fn ping(connection: &Connection) -> String {
+async fn ping(connection: &Connection, key: Key) -> String {
+    let select = format!("select pg_backend_pid() = {} and {}", connection.backend, held(key));
     let mut pings = interval(PING_INTERVAL);
     pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         pings.tick().await;
-        match timeout(PING_LIMIT, connection.script("select 1")).await {
-            Ok(Ok(())) => {}
+        match timeout(PING_LIMIT, pooler::row(connection, &select)).await {
+            Ok(Ok(row)) if is_true(&row) => {}
+            Ok(Ok(_)) => return "its session does not hold the lock any more".to_owned(),
             Ok(Err(error)) => return error.message,
             Err(_) => return format!("the server has not answered for {} s", PING_LIMIT.as_secs()),
         }
     }
+}
+
+/// Gives the lock back in the session that holds it: through a pooler that was not known to be one, that may take several
+/// attempts. False where the session was not met.
+async fn give_back(connection: &Connection, key: Key) -> bool {
+    const ATTEMPTS: u32 = 50;
+    let unlock = format!("select pg_backend_pid() = {} and pg_advisory_unlock({})", connection.backend, key.0);
+    for _ in 0..ATTEMPTS {
+        match pooler::row(connection, &unlock).await {
+            Ok(row) if is_true(&row) => return true,
+            Ok(_) => {}
+            Err(_) => return false,
+        }
+    }
+    false
+}
+
+fn is_true(row: &[Option<String>]) -> bool {
+    row.first().and_then(Option::as_deref) == Some("t")
 }
 
 #[async_trait]
@@ -172,7 +228,10 @@ impl Lease for SessionLease {
     async fn release(self: Box<Self>) {
         self.watcher.abort();
         // Closing the connection does it too, but nobody knows when the server notices.
-        let _ = timeout(RELEASE_LIMIT, self.connection.script("select pg_advisory_unlock_all()")).await;
+        let released = timeout(RELEASE_LIMIT, give_back(&self.connection, self.key)).await;
+        if !matches!(released, Ok(true)) {
+            tracing::debug!(process = self.connection.backend, "the lease ends with its session, where it has not yet");
+        }
     }
 }
 

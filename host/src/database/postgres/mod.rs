@@ -13,6 +13,7 @@ mod lag;
 mod lease;
 mod name;
 mod obstacles;
+mod pooler;
 mod sampler;
 mod surroundings;
 mod tls;
@@ -60,8 +61,12 @@ const WITHOUT_LIMITS: &str = "set statement_timeout = 0; set lock_timeout = 0";
 
 impl Driver {
     pub(crate) fn new(url: &str, options: &Options, tables: Tables) -> Result<Self, OpenError> {
+        #[cfg_attr(not(feature = "test-switches"), expect(unused_mut))]
+        let mut target = Target::parse(url, &options.postgres)?;
+        #[cfg(feature = "test-switches")]
+        (target.trusting = options.switches.trust_sessions);
         Ok(Self {
-            target: Target::parse(url, &options.postgres)?,
+            target,
             holder: options.holder.clone(),
             queue_table: options.queue_table.clone(),
             tables,
@@ -184,6 +189,7 @@ impl handle::Driver for Driver {
             _ => "begin",
         };
         let lock = self.tables.lock_row();
+        let own = held.connection().backend;
         let rows = loop {
             match held.begin_with(begin, &lock, &[update_name.into()]).await {
                 // Somebody committed a change to the row while we waited for it: it is read anew.
@@ -191,7 +197,12 @@ impl handle::Driver for Driver {
                 begun => break begun?,
             }
         };
-        let found = match rows.into_iter().next().and_then(|row| row.into_iter().next()) {
+        let row = rows.into_iter().next();
+        if row.as_ref().is_some_and(|row| row.get(2).and_then(Value::as_integer) != Some(own)) {
+            held.give_up();
+            return Err(pooler::strayed("the batch's transaction was begun in another session than its connection's"));
+        }
+        let found = match row.and_then(|row| row.into_iter().next()) {
             None => None,
             Some(Value::Text(text)) => Some(text),
             Some(_) => return Err(SqlError::permanent(format!("the progress of \"{update_name}\" is not a text"))),

@@ -2,6 +2,8 @@
 //! knows only a part.
 
 use std::str::FromStr as _;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use percent_encoding::percent_decode_str;
@@ -17,6 +19,10 @@ use crate::database::{OpenError, PostgresOptions};
 pub(super) struct Target {
     pub(super) config: Config,
     pub(super) tls: MakeRustlsConnect,
+    /// True once it was seen that options of a session do not reach the server: a pooler is between.
+    pub(super) takes_no_options: Arc<AtomicBool>,
+    /// True where no session is looked at: for tests alone.
+    pub(super) trusting: bool,
 }
 
 /// Silence after which the other end is asked whether it is there still, and how often and how many times.
@@ -58,7 +64,7 @@ impl Target {
         if config.get_keepalives_retries().is_none() {
             config.keepalives_retries(KEEPALIVE_RETRIES);
         }
-        Ok(Self { config, tls: tls::connector(&trust)? })
+        Ok(Self { config, tls: tls::connector(&trust)?, takes_no_options: Arc::default(), trusting: false })
     }
 }
 
