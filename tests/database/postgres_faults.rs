@@ -16,6 +16,8 @@ const KILL_BATCHES: &str = "select pg_terminate_backend(pid) from pg_stat_activi
                             where datname = current_database() and application_name like 'tidegate/%/batch.%'";
 const KILL_LEASES: &str = "select pg_terminate_backend(pid) from pg_stat_activity \
                            where datname = current_database() and application_name like 'tidegate/%/lease'";
+const LEASE_LOCKS: &str = "select 1 from pg_locks where locktype = 'advisory' \
+                           and database = (select oid from pg_database where datname = current_database())";
 const RUNNING: &str = "select count(*) from pg_stat_activity where datname = current_database() \
                        and state = 'active' and query like 'select pg_sleep%'";
 
@@ -155,6 +157,8 @@ async fn a_lease_whose_connection_is_killed_is_lost_and_taken_over() {
     let reason = tokio::time::timeout(Duration::from_secs(10), held.lost()).await.expect("noticed");
     assert!(reason.contains("terminating connection"), "{reason}");
 
+    // The server tells its client before it lets go of the session's locks.
+    until("the session is gone", async || place.rows(LEASE_LOCKS).await.is_empty()).await;
     let taken_over = lease(&*second, 2).await;
     assert_eq!(place.rows(RUNNING).await, ["0"], "the predecessor's statement still runs");
     let error = left_running.await.unwrap().unwrap_err();
