@@ -61,3 +61,26 @@ async fn a_file_that_is_not_there_is_told_and_found_once_it_is() {
         until("it fails no more", async || error(&sampling, name).is_none()).await;
     }
 }
+
+/// A connection goes on with the file that it opened, and what is measured is the one that is there.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_takes_anothers_place_is_measured() {
+    for mode in ["delete", "wal"] {
+        let (place, other) = (Place::sqlite(), Place::sqlite());
+        for place in [&place, &other] {
+            place.run(&format!("pragma journal_mode = {mode}; create table items (id integer)")).await;
+        }
+        let sampling = sampled(&place, |options| options.probe_writes = true);
+        reads(&sampling, "write-lock", |ms| ms < limit() / 2.0).await;
+        reads(&sampling, "probe-latency", |ms| ms < limit() / 2.0).await;
+        let writer = rusqlite::Connection::open(other.file()).unwrap();
+        writer.execute_batch("begin immediate").unwrap();
+        std::fs::rename(place.file(), place.file().with_extension("old")).unwrap();
+        for suffix in ["", "-wal", "-shm"] {
+            let name = |place: &Place| format!("{}{suffix}", place.file().display());
+            let _ = std::fs::rename(name(&other), name(&place));
+        }
+        reads(&sampling, "write-lock", |ms| ms >= limit()).await;
+        reads(&sampling, "probe-latency", |ms| ms >= limit()).await;
+    }
+}

@@ -255,7 +255,7 @@ impl Held {
                     .prepare_cached("BEGIN IMMEDIATE")
                     .and_then(|mut begin| begin.raw_execute())
                     .map_err(sql_error)?;
-                watch.check_in_transaction()?;
+                watch.check_begun()?;
                 let began_after = jobs.ended.load(Ordering::SeqCst);
                 Ok((began_after, first(sqlite)?))
             })
@@ -274,13 +274,18 @@ impl Held {
             last(sqlite)?;
             watch.check()?;
             sqlite.prepare_cached("COMMIT").and_then(|mut commit| commit.raw_execute()).map_err(sql_error)?;
-            // Moved just before, it was committed where nobody looks for it.
-            watch.check()
+            Ok(())
         })
         .await?;
         self.transaction = None;
         self.ended = true;
         Ok(())
+    }
+
+    /// Fails where the file is not in its place any more: what was committed just now is where nobody looks for it.
+    pub(super) async fn check_place(&self) -> Result<(), SqlError> {
+        let watch = self.connection.watch.clone();
+        self.connection.run(None, move |_| watch.check()).await
     }
 
     /// Turns foreign keys off for the transaction that follows, and says which rows refer to nothing now.

@@ -119,12 +119,34 @@ impl Watch {
         Ok(true)
     }
 
-    /// Fails where the file is not what its path leads to any more. Cheap: one look at a name, or two.
+    /// Fails where the file, or its log, is not what its name leads to any more.
     pub(super) fn check(&self) -> Result<(), SqlError> {
+        self.look(true)
+    }
+
+    /// The same of the file alone, and takes note of its log: once a transaction has begun that may write, the connection
+    /// has it open, where there is one. The log is looked at before the commit: each look at a name costs an iteration
+    /// some microseconds.
+    pub(super) fn check_begun(&self) -> Result<(), SqlError> {
+        self.note_log();
+        self.look(false)
+    }
+
+    /// Takes note of the log that the connection has open, once it has read something.
+    pub(super) fn note_log(&self) {
+        if let Some(open) = &mut self.state().open
+            && open.log.is_none()
+        {
+            open.log = identity(&open.log_path).ok();
+        }
+    }
+
+    fn look(&self, at_log: bool) -> Result<(), SqlError> {
         self.known()?;
         let mut state = self.state();
         let State { open: Some(open), orphan } = &mut *state else { return Ok(()) };
         let reason = match identity(&self.0.path) {
+            Ok(found) if found == open.identity && !at_log => None,
             Ok(found) if found == open.identity => open.log_lost(),
             Ok(_) => {
                 *orphan = open.header_of_log_left_behind();
@@ -157,16 +179,6 @@ impl Watch {
         let Some(reason) = reason else { return Ok(()) };
         self.0.lost.send_replace(Some(reason.clone()));
         Err(lost(&reason))
-    }
-
-    /// The same in a transaction that may write: by then a connection has opened its log, where it has one.
-    pub(super) fn check_in_transaction(&self) -> Result<(), SqlError> {
-        if let Some(open) = &mut self.state().open
-            && open.log.is_none()
-        {
-            open.log = identity(&open.log_path).ok();
-        }
-        self.check()
     }
 
     /// True once the file was lost.

@@ -237,7 +237,9 @@ impl Transaction for Batch {
             0 => Err(handle::row_vanished(&update_name)),
             _ => Ok(()),
         };
-        self.held.commit_with(write).await
+        self.held.commit_with(write).await?;
+        // Before anybody is told that the update has finished; after any other batch the next one sees it.
+        if progress.is_none() { self.held.check_place().await } else { Ok(()) }
     }
 
     async fn rollback(self: Box<Self>) -> Result<(), SqlError> {

@@ -50,7 +50,7 @@ impl Line {
         &mut self,
         job: impl FnOnce(&Connection) -> Result<T, String> + Send + 'static,
     ) -> Result<T, String> {
-        if self.watch.check_in_transaction().is_err() {
+        if self.watch.check().is_err() {
             // Another file is there, which is measured from now on.
             if let Some(thread) = self.thread.take() {
                 let _ = thread.close().await;
@@ -72,6 +72,8 @@ impl Line {
             job(sqlite)
         });
         let result = done.await;
+        // By now the log is open, where there is one.
+        self.watch.note_log();
         if result.is_err() {
             self.thread = None;
         }
