@@ -301,7 +301,7 @@ impl<D: Driver> Database for Handle<D> {
     }
 
     async fn withdraw(&self, update_names: &[String]) -> Result<(), SqlError> {
-        in_transaction!(self, sql => self.tables.withdraw(sql, update_names))
+        with_tables!(self, in_transaction!(self, sql => self.tables.withdraw(sql, update_names)))
     }
 
     async fn situation(&self, update_name: &str) -> Result<Situation, SqlError> {

@@ -188,7 +188,8 @@ impl Tables {
 
     /// Whether somebody asked for an update to be taken out of the queue.
     pub(crate) async fn is_withdrawn(&self, sql: &mut dyn Sql, update_name: &str) -> Result<bool, SqlError> {
-        let select = format!("select 1 from tidegate_state where queue = {} and key = {}", p(sql, 1), p(sql, 2));
+        let (schema, first, second) = (self.schema, p(sql, 1), p(sql, 2));
+        let select = format!("select 1 from {schema}tidegate_state where queue = {first} and key = {second}");
         let rows = sql.query(&select, &[self.queue_value(), Value::from(withdrawn(update_name))]).await?;
         Ok(!rows.is_empty())
     }
