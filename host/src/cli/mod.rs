@@ -24,6 +24,7 @@ mod token;
 mod wiring;
 
 use std::env;
+use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::{self, ExitCode};
 
@@ -172,7 +173,15 @@ pub(crate) fn main() -> ExitCode {
 
 fn execute(cli: Cli, json: bool) -> Result<(), CliError> {
     if let Command::Compile { stack_bytes, metered, cache } = &cli.command {
-        process::exit(tidegate::sandbox::compile_from_stdin(*stack_bytes, *metered, cache));
+        let code = tidegate::sandbox::compile_from_stdin(*stack_bytes, *metered, cache).map_or_else(
+            |(words, code)| {
+                // Whoever started this reads it; where nobody does any more, nobody has to.
+                let _ = writeln!(io::stderr(), "{words}");
+                code
+            },
+            |()| 0,
+        );
+        process::exit(code);
     }
     let context = Context { config: cli.config, bars: MultiProgress::new(), json };
     log::start(cli.log.as_deref(), cli.log_format, &context.bars)?;

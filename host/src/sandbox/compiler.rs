@@ -104,24 +104,19 @@ impl Compiler {
 /// The exit code of a compiler that refuses a component.
 const REFUSED: i32 = 7;
 
-/// What the process apart does: compiles the component on its standard input into a cache, and returns its exit code.
-pub fn compile_from_stdin(stack_bytes: usize, metered: bool, cache: &Path) -> i32 {
+/// What the process apart does: compiles the component on its standard input into a cache.
+///
+/// # Errors
+/// The words that it is to leave on its standard error, and the code that it is to exit with.
+pub fn compile_from_stdin(stack_bytes: usize, metered: bool, cache: &Path) -> Result<(), (String, i32)> {
     limit();
     let mut bytes = Vec::new();
-    if let Err(error) = io::stdin().lock().read_to_end(&mut bytes) {
-        eprintln!("the component cannot be read: {error}");
-        return 1;
-    }
+    let read = io::stdin().lock().read_to_end(&mut bytes);
+    read.map_err(|error| (format!("the component cannot be read: {error}"), 1))?;
     let limits = Limits { stack_bytes, ..Limits::default() };
     let compiled =
         engine::new(&limits, metered, Some(cache)).and_then(|engine| Component::from_binary(&engine, &bytes));
-    match compiled {
-        Ok(_) => 0,
-        Err(error) => {
-            eprintln!("{error:#}");
-            REFUSED
-        }
-    }
+    compiled.map(drop).map_err(|error| (format!("{error:#}"), REFUSED))
 }
 
 /// Takes on the limits. What is allocated beyond them ends the process.
