@@ -262,3 +262,20 @@ async fn a_policy_hides_no_rows_in_silence() {
     subject.database.close().await;
     subject.script(&format!("DROP OWNED BY {name}; DROP ROLE {name}")).await;
 }
+
+#[tokio::test]
+async fn a_trigger_that_writes_a_text_in_double_quotes_is_named() {
+    let subject = Subject::sqlite().await;
+    ten(&subject).await;
+    subject
+        .script(
+            "CREATE TABLE log (word text);
+             CREATE TRIGGER notes AFTER UPDATE ON t BEGIN INSERT INTO log VALUES (\"changed\"); END",
+        )
+        .await;
+    let problems = subject.problems(&backfill(&["id"], TOUCH)).await;
+    assert!(problems.contains("no such column: \"changed\""), "{problems}");
+    assert!(problems.contains("make trigger \"notes\" anew with \"changed\" in single quotes"), "{problems}");
+    let misspelt = subject.problems(&backfill(&["id"], "touched = \"chnged\"")).await;
+    assert!(!misspelt.contains("anew"), "{misspelt}");
+}

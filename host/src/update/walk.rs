@@ -860,9 +860,36 @@ pub(super) async fn explain_with(
     };
     match sql.query(&format!("{explain} {statement}"), parameters).await {
         Ok(_) => Ok(None),
-        Err(error) if error.class == ErrorClass::Permanent => Ok(Some(refused(field, &error, statement))),
+        Err(error) if error.class == ErrorClass::Permanent => {
+            let problem = refused(field, &error, statement);
+            Ok(Some(match old_reading(sql, &error, statement).await? {
+                Some(hint) => Problem { hint, ..problem },
+                None => problem,
+            }))
+        }
         Err(error) => Err(error.into()),
     }
+}
+
+/// What to do where a trigger or a view of the application's writes a text in double quotes. SQLite takes that for a text
+/// unless it is told otherwise, as it is on tidegate's connections, where a misspelt name must not become one.
+async fn old_reading(sql: &mut dyn Sql, error: &SqlError, statement: &str) -> Result<Option<String>, UpdateError> {
+    let quoted = error.message.strip_prefix("no such column: ").and_then(|rest| rest.split(" - should").next());
+    let Some(quoted) = quoted.filter(|word| word.starts_with('"') && !statement.contains(*word)) else {
+        return Ok(None);
+    };
+    let select =
+        "SELECT type, name FROM sqlite_schema WHERE type IN ('trigger', 'view') AND instr(sql, ?1) ORDER BY name";
+    let rows = sql.query(select, &[Value::from(quoted)]).await?;
+    let named = |row: &Row| Some(format!("{} \"{}\"", row.first()?.as_text()?, row.get(1)?.as_text()?));
+    let named: Vec<String> = rows.iter().filter_map(named).collect();
+    Ok((!named.is_empty()).then(|| {
+        format!(
+            "make {} anew with {quoted} in single quotes: a text in double quotes is a name for tidegate, and for SQLite as \
+             others build it",
+            named.join(", ")
+        )
+    }))
 }
 
 /// The problem of a statement that the database refuses.

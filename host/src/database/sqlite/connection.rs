@@ -122,12 +122,18 @@ fn leave_log(sqlite: &rusqlite::Connection, farewell: Farewell) {
     }
 }
 
+/// Takes a name in double quotes that nothing bears for an error, and not for a text: a misspelt column would choose other
+/// rows.
+pub(super) fn without_quoted_texts(sqlite: &rusqlite::Connection) -> rusqlite::Result<()> {
+    sqlite.set_db_config(DbConfig::SQLITE_DBCONFIG_DQS_DML, false)?;
+    sqlite.set_db_config(DbConfig::SQLITE_DBCONFIG_DQS_DDL, false)?;
+    Ok(())
+}
+
 fn set_up(sqlite: &rusqlite::Connection, jobs: Arc<Jobs>, busy_timeout: Duration) -> rusqlite::Result<()> {
     sqlite.busy_timeout(busy_timeout)?;
     sqlite.set_prepared_statement_cache_capacity(CACHED_STATEMENTS);
-    // A name in double quotes that nothing bears is an error, and no text: a misspelt column would choose other rows.
-    sqlite.set_db_config(DbConfig::SQLITE_DBCONFIG_DQS_DML, false)?;
-    sqlite.set_db_config(DbConfig::SQLITE_DBCONFIG_DQS_DDL, false)?;
+    without_quoted_texts(sqlite)?;
     // As Synapse does: an update must not leave behind what the application's foreign keys forbid.
     sqlite.pragma_update(None, "foreign_keys", true)?;
     let ended = Arc::clone(&jobs);

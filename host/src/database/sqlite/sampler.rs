@@ -10,7 +10,7 @@ use rusqlite::limits::Limit;
 use rusqlite::{Connection, ffi};
 use tokio::sync::Mutex;
 
-use super::connection::{open_thread, query};
+use super::connection::{open_thread, query, without_quoted_texts};
 use super::error::{closed, sql_error};
 use super::file::Watch;
 use crate::database::SamplerOptions;
@@ -87,6 +87,7 @@ impl Line {
         let set_up = thread.call_raw(move |sqlite| {
             sqlite.busy_timeout(limit)?;
             sqlite.set_limit(Limit::SQLITE_LIMIT_LENGTH, LONGEST_VALUE)?;
+            without_quoted_texts(sqlite)?;
             sqlite.pragma_update(None, "query_only", reads_only)
         });
         set_up.await.map_err(|_| closed().to_string())?.map_err(words)?;
