@@ -279,3 +279,13 @@ async fn a_trigger_that_writes_a_text_in_double_quotes_is_named() {
     let misspelt = subject.problems(&backfill(&["id"], "touched = \"chnged\"")).await;
     assert!(!misspelt.contains("anew"), "{misspelt}");
 }
+
+#[tokio::test]
+async fn a_script_may_deallocate_what_the_host_prepared() {
+    let subject = Subject::postgres().await;
+    ten(&subject).await;
+    for _ in 0..2 {
+        subject.drive(&script(&subject, "DEALLOCATE ALL; UPDATE t SET touched = touched + 1"), 1).await.unwrap();
+    }
+    assert_eq!(subject.value("SELECT count(*) FROM t WHERE touched = 2").await, "10");
+}

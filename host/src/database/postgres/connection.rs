@@ -219,6 +219,11 @@ impl Connection {
         Ok((statement, false))
     }
 
+    /// Forgets all prepared statements: somebody may have deallocated them.
+    pub(super) fn forget_all(&self) {
+        self.cache().clear();
+    }
+
     /// Forgets a prepared statement.
     pub(super) fn forget(&self, sql: &str) {
         self.cache().remove(sql);

@@ -333,6 +333,7 @@ impl Batch {
     /// Undoes in the transaction what statements of others did to the session, so that the progress is written where the
     /// host means to write it, and no later batch meets their settings.
     async fn tidy(&mut self) -> Result<(), SqlError> {
+        self.held.connection().forget_all();
         let open = "select current_setting('tidegate.batch', true)";
         let rows = self.held.query(open, &[]).await?;
         if rows.first().and_then(|row| row.first()).and_then(Value::as_text) != Some("open") {
