@@ -85,6 +85,30 @@ async fn a_row_that_a_trigger_skips_fails_its_batch() {
 }
 
 #[tokio::test]
+async fn a_row_that_a_rule_skips_fails_its_batch() {
+    for (handler, changed) in [
+        (Box::new(backfill("t", Reach::default())) as Box<dyn Handler>, "SELECT count(*) FROM t WHERE touched > 0"),
+        (Box::new(delete("t", "id > 0", Reach::default())), "SELECT 10 - count(*) FROM t"),
+    ] {
+        let subject = Subject::postgres().await;
+        tables(&subject).await;
+        subject.enqueue().await;
+        let mut driven = super::subject::Driven::default();
+        subject.batch(handler.as_ref(), 2, &mut driven).await.unwrap();
+        // By now `check` looks no more.
+        subject
+            .script(
+                "CREATE RULE keeps AS ON DELETE TO t WHERE OLD.id = 3 DO INSTEAD NOTHING;
+                 CREATE RULE stays AS ON UPDATE TO t WHERE OLD.id = 3 DO INSTEAD NOTHING",
+            )
+            .await;
+        let error = subject.batch(handler.as_ref(), 100, &mut driven).await.unwrap_err().to_string();
+        assert!(error.contains("rule of table \"t\" (one of \"keeps\", \"stays\") kept 1 of 8 rows"), "{error}");
+        assert_eq!(subject.value(changed).await, "2");
+    }
+}
+
+#[tokio::test]
 async fn rows_that_a_trigger_may_skip_are_counted() {
     for subject in Subject::each().await {
         tables(&subject).await;

@@ -108,6 +108,10 @@ pub struct Switches {
     pub lease_always: bool,
     /// A pooler's sessions are taken to be a connection's own.
     pub trust_sessions: bool,
+    /// PostgreSQL's policies hide rows without a word, as a session has it by default.
+    pub policies_hide: bool,
+    /// Each statement of a batch sees what is committed by then, whatever its handler asks for (PostgreSQL).
+    pub without_snapshot: bool,
 }
 
 /// Why a URL cannot be used. No message carries a password.

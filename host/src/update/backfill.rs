@@ -45,6 +45,13 @@ impl Backfill {
         Self { walk: self.walk.reaching(reach), ..self }
     }
 
+    /// The same without the walk's end, so that a test can show that it would notice. Never for production.
+    #[cfg(feature = "test-switches")]
+    #[doc(hidden)]
+    pub fn endless(self) -> Self {
+        Self { walk: self.walk.endless(), ..self }
+    }
+
     /// The problem of a key that changes under the walk: rows that move ahead are met again, perhaps for ever.
     fn moves_key(&self, system: System) -> Option<Problem> {
         let names = Names(system);

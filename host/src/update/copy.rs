@@ -104,6 +104,13 @@ impl Copy {
         Self { walk: self.walk.reaching(reach), ..self }
     }
 
+    /// The same without the walk's end, so that a test can show that it would notice. Never for production.
+    #[cfg(feature = "test-switches")]
+    #[doc(hidden)]
+    pub fn endless(self) -> Self {
+        Self { walk: self.walk.endless(), ..self }
+    }
+
     /// The INSERT of the rows that meet `clause`.
     fn statement(&self, dialect: &dyn Dialect, clause: &str) -> String {
         let CopyDefinition { into, columns, on_conflict, .. } = &self.definition;

@@ -16,7 +16,7 @@ pub struct Reach {
     pub on_skip: OnSkip,
 }
 
-/// What becomes of rows that a trigger keeps from being changed.
+/// What becomes of rows that a trigger or a rule keeps from being changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum OnSkip {
     /// The batch fails, and none of its rows is changed.
@@ -27,7 +27,7 @@ pub enum OnSkip {
 }
 
 /// Why rows were left as they are.
-pub(super) const SKIPPED: &str = "because a trigger kept them from being changed";
+pub(super) const SKIPPED: &str = "because a trigger or a rule kept them from being changed";
 
 impl Reach {
     /// Has PostgreSQL apply the policies to what follows, where the update is about the rows that they let through.
@@ -63,12 +63,8 @@ pub(super) async fn check(
     reach: Reach,
     field: &'static str,
 ) -> Result<Vec<Problem>, UpdateError> {
-    if matches!(kind, TableKind::View | TableKind::MaterializedView) {
-        return Ok(vec![Problem::error(
-            field,
-            format!("\"{name}\" is {}, and an update changes the rows of a table", kind.words()),
-            "name the table that the rows are in",
-        )]);
+    if let Some(problem) = no_rows_of_its_own(name, kind, field) {
+        return Ok(vec![problem]);
     }
     let Surroundings { reactions, row_security, .. } = sql.dialect().surroundings(sql, name).await?;
     let mut problems = Vec::new();
@@ -90,6 +86,17 @@ pub(super) async fn check(
         ));
     }
     Ok(problems)
+}
+
+/// The problem of what is no table, but shows the rows of others.
+pub(super) fn no_rows_of_its_own(name: &TableName, kind: TableKind, field: &'static str) -> Option<Problem> {
+    matches!(kind, TableKind::View | TableKind::MaterializedView).then(|| {
+        Problem::error(
+            field,
+            format!("\"{name}\" is {}, and an update changes the rows of a table", kind.words()),
+            "name the table that the rows are in",
+        )
+    })
 }
 
 fn about(reaction: &Reaction, operation: Operation, reach: Reach, field: &'static str) -> Option<Problem> {

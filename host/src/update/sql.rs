@@ -337,7 +337,8 @@ pub struct Table {
     pub indexes: Vec<Index>,
     /// What it is.
     pub kind: TableKind,
-    /// True where triggers run before rows are changed, and may keep them from being so.
+    /// True where triggers run before rows are changed, or rules put something else in the place of that: they may keep rows
+    /// from being changed.
     pub guarded: bool,
     /// Tables that inherit from it, its partitions among them (PostgreSQL).
     pub children: u64,

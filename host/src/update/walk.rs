@@ -34,6 +34,9 @@ pub(super) struct Walk {
     only: bool,
     /// What decides what becomes of the rows, by the definition's keys.
     definition: BTreeMap<String, String>,
+    /// True where a test takes the end out: the walk follows the rows that come in.
+    #[cfg(feature = "test-switches")]
+    endless: bool,
 }
 
 /// The rows of one batch, and where the walk stands after them.
@@ -51,7 +54,7 @@ pub(super) struct Batch {
     pub(super) next: Next,
     /// Rows left as they were in the batches before this one.
     left_out: u64,
-    /// True where triggers may keep rows from being changed.
+    /// True where triggers or rules may keep rows from being changed.
     guarded: bool,
     /// What an operator should know of it.
     pub(super) notes: Vec<String>,
@@ -105,7 +108,21 @@ struct Course {
 impl Walk {
     /// A walk along `key`, whose columns together order the table's rows.
     pub(super) fn new(table: TableName, key: Vec<String>) -> Self {
-        Self { table, key, reach: Reach::default(), only: false, definition: BTreeMap::new() }
+        Self {
+            table,
+            key,
+            reach: Reach::default(),
+            only: false,
+            definition: BTreeMap::new(),
+            #[cfg(feature = "test-switches")]
+            endless: false,
+        }
+    }
+
+    /// The same walk without its end.
+    #[cfg(feature = "test-switches")]
+    pub(super) fn endless(self) -> Self {
+        Self { endless: true, ..self }
     }
 
     /// The same walk, with what else decides what becomes of its rows: the definition's keys and their texts.
@@ -122,8 +139,8 @@ impl Walk {
 
     /// The same walk over the rows of the table itself, without those of tables that inherit from it.
     pub(super) fn over(&self, only: bool) -> Self {
-        let (table, key, definition) = (self.table.clone(), self.key.clone(), self.definition.clone());
-        Self { table, key, definition, only, reach: self.reach }
+        let definition = self.definition.clone();
+        Self { definition, only, reach: self.reach, ..Self::new(self.table.clone(), self.key.clone()) }
     }
 
     fn is_alone(&self) -> bool {
@@ -184,6 +201,8 @@ impl Walk {
             let next = Next::Finished;
             return Ok(Batch { key, after: None, upto: None, range, items: 0, next, left_out, guarded, notes });
         };
+        #[cfg(feature = "test-switches")]
+        let course = if self.endless { self.set_out(sql, &table, &key).await?.unwrap_or(course) } else { course };
         let found = self.bound(sql, &key, after.as_deref(), &course.end, budget).await?;
         if found.is_some() && found == after {
             return Err(UpdateError::NoProgress);
@@ -207,8 +226,8 @@ impl Walk {
         Ok(Batch { key, after, upto: (items > 0).then_some(upto), range, items, next, left_out, guarded, notes })
     }
 
-    /// Has `statement` change the batch's rows that meet `filter`, and makes sure that it did: a trigger can keep a row
-    /// from being changed without a word. Returns the number of rows that were left as they are.
+    /// Has `statement` change the batch's rows that meet `filter`, and makes sure that it did: a trigger or a rule can
+    /// keep a row from being changed without a word. Returns the number of rows that were left as they are.
     pub(super) async fn change(
         &self,
         sql: &mut dyn Sql,
@@ -222,13 +241,14 @@ impl Walk {
         let skipped = wanted.saturating_sub(changed);
         if skipped > 0 && self.reach.on_skip == OnSkip::Error {
             let around = sql.dialect().surroundings(sql, &self.table).await?;
-            let triggers = around.reactions.iter().filter(|reaction| reaction.may_skip);
-            let triggers: Vec<String> = triggers.map(|trigger| format!("\"{}\"", trigger.name)).collect();
+            let guards = around.reactions.iter().filter(|reaction| reaction.may_skip || reaction.instead);
+            let guards: Vec<String> = guards.map(|guard| format!("\"{}\"", guard.name)).collect();
             return Err(UpdateError::Failed(format!(
-                "a trigger of table \"{}\" (one of {}) kept {skipped} of {wanted} rows from being changed: leave such rows out \
-                 with \"where\", change the trigger, or say on_skip = \"ignore\" to have them counted and left as they are",
+                "a trigger or rule of table \"{}\" (one of {}) kept {skipped} of {wanted} rows from being changed: leave such \
+                 rows out with \"where\", change the trigger or rule, or say on_skip = \"ignore\" to have them counted and left \
+                 as they are",
                 self.table,
-                triggers.join(", ")
+                guards.join(", ")
             )));
         }
         Ok(skipped)
@@ -690,7 +710,7 @@ impl Walk {
         };
         let around = match operation {
             Some(operation) => reach::check(sql, &self.table, table.kind, operation, self.reach, "table").await?,
-            None => Vec::new(),
+            None => reach::no_rows_of_its_own(&self.table, table.kind, "table").into_iter().collect(),
         };
         if around.iter().any(Problem::is_error) {
             return Ok(around);

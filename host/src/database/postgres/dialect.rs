@@ -55,6 +55,8 @@ impl Dialect for PostgresDialect {
                           select from pg_trigger t join below b on b.oid = t.tgrelid where not t.tgisinternal \
                           and t.tgtype & 3 = 3 and t.tgenabled in ('O', 'A') \
                           and t.tgfoid <> 'pg_catalog.suppress_redundant_updates_trigger'::regproc) \
+                      or exists (select from pg_rewrite r where r.ev_class = c.oid and r.ev_type in ('2', '4') \
+                          and r.is_instead and r.ev_enabled in ('O', 'A')) \
                       from pg_class c left join pg_attribute a \
                       on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped \
                       where c.oid = to_regclass($1::text) and c.relkind in ('r', 'p', 'v', 'm', 'f') order by a.attnum";

@@ -56,6 +56,8 @@ pub(crate) struct Driver {
     switches: crate::database::Switches,
 }
 
+/// A policy that would hide rows is an error: an update must not leave out in silence what a definition speaks of.
+const ROW_SECURITY: &str = "set row_security = off;";
 /// What a one-shot is free of.
 const WITHOUT_LIMITS: &str = "set statement_timeout = 0; set lock_timeout = 0";
 
@@ -65,12 +67,18 @@ impl Driver {
         let mut target = Target::parse(url, &options.postgres)?;
         #[cfg(feature = "test-switches")]
         (target.trusting = options.switches.trust_sessions);
+        let settings = settings(&options.postgres);
+        #[cfg(feature = "test-switches")]
+        let settings = match options.switches.policies_hide {
+            true => settings.replace(ROW_SECURITY, ""),
+            false => settings,
+        };
         Ok(Self {
             target,
             holder: options.holder.clone(),
             queue_table: options.queue_table.clone(),
             tables,
-            settings: settings(&options.postgres).into(),
+            settings: settings.into(),
             batch: Slot::default(),
             control: Slot::default(),
             lease: Slot::default(),
@@ -113,14 +121,13 @@ impl Driver {
     }
 }
 
-/// The settings of every session. A policy that would hide rows is an error: an update must not leave out in silence what
-/// a definition speaks of. Texts have to say the same whatever a role or a database has been set to. That a
-/// server looks after its client while a statement runs is known to version 14 and later, on most systems.
+/// The settings of every session. Texts have to say the same whatever a role or a database has been set to. That a server
+/// looks after its client while a statement runs is known to version 14 and later, on most systems.
 fn settings(options: &PostgresOptions) -> String {
     format!(
         "set lock_timeout = {}; set statement_timeout = {}; set idle_in_transaction_session_timeout = {}; \
          set datestyle = 'ISO'; set intervalstyle = 'postgres'; set extra_float_digits = 3; set bytea_output = 'hex'; \
-         set standard_conforming_strings = on; set row_security = off; \
+         set standard_conforming_strings = on; {ROW_SECURITY} \
          do $$ begin perform set_config('client_connection_check_interval', '2000', false); \
          exception when others then null; end $$",
         options.lock_timeout.as_millis(),
@@ -182,6 +189,8 @@ impl handle::Driver for Driver {
     async fn begin(&self, update_name: &str, progress: &str, opening: Opening) -> Result<Begin, SqlError> {
         const SERIALIZATION_FAILURE: &str = "40001";
         let mut held = self.take(&self.batch, &self.holder, Role::Batch).await?;
+        #[cfg(feature = "test-switches")]
+        let opening = if self.switches.without_snapshot { Opening::EachStatement } else { opening };
         let begin = match opening {
             Opening::Snapshot | Opening::Rebuild if !held.connection().serializable => {
                 "begin isolation level repeatable read"

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::Value as Json;
 
 use crate::update::UpdateError;
-use crate::update::create_index::{CreateIndexDefinition, IndexParts};
+use crate::update::create_index::{CreateIndexDefinition, IndexParts, PLANNING};
 use crate::update::scan::{self, Kind, Token};
 use crate::update::sql::{Sql, SqlError, System, Value};
 
@@ -156,6 +156,13 @@ impl CreateIndexDefinition {
 /// # Errors
 /// What PostgreSQL says of a name that is not there.
 pub(super) async fn written(sql: &mut dyn Sql, wanted: &CreateIndexDefinition) -> Result<Vec<String>, UpdateError> {
+    PLANNING.enter_session(sql).await?;
+    let words = words(sql, wanted).await;
+    PLANNING.leave_session(sql).await?;
+    words
+}
+
+async fn words(sql: &mut dyn Sql, wanted: &CreateIndexDefinition) -> Result<Vec<String>, UpdateError> {
     let texts = wanted.texts(sql);
     let expressions: Vec<&str> = texts.iter().map(|text| part(text).expression).collect();
     planned(sql, wanted, &expressions, wanted.filter.as_deref()).await
@@ -163,6 +170,18 @@ pub(super) async fn written(sql: &mut dyn Sql, wanted: &CreateIndexDefinition) -
 
 /// True where an index is the one wanted.
 pub(super) async fn is_wanted(
+    sql: &mut dyn Sql,
+    wanted: &CreateIndexDefinition,
+    found: &Shape,
+    definition: &str,
+) -> Result<bool, UpdateError> {
+    PLANNING.enter_session(sql).await?;
+    let same = compare(sql, wanted, found, definition).await;
+    PLANNING.leave_session(sql).await?;
+    same
+}
+
+async fn compare(
     sql: &mut dyn Sql,
     wanted: &CreateIndexDefinition,
     found: &Shape,
@@ -181,7 +200,7 @@ pub(super) async fn is_wanted(
         return Ok(false);
     }
     let expressions: Vec<&str> = found.keys.iter().map(|key| key.expression.as_str()).collect();
-    if written(sql, wanted).await? != planned(sql, wanted, &expressions, found.condition.as_deref()).await? {
+    if words(sql, wanted).await? != planned(sql, wanted, &expressions, found.condition.as_deref()).await? {
         return Ok(false);
     }
     for (part, there) in parts.iter().zip(&there) {
