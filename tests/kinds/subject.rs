@@ -59,7 +59,12 @@ impl Subject {
 
     /// A database that a handle was opened for.
     pub fn with(place: Place, database: Arc<dyn Database>) -> Subject {
-        Subject { system: place.system(), database, place: Arc::new(place) }
+        Self::sharing(Arc::new(place), database)
+    }
+
+    /// The same for one that others use too.
+    pub fn sharing(place: Arc<Place>, database: Arc<dyn Database>) -> Subject {
+        Subject { system: place.system(), database, place }
     }
 
     /// Executes statements.

@@ -1,0 +1,812 @@
+//! The schemas of the matrix, as data: how a table is made, which keys its rows have, and what each kind of update is
+//! expected to do there.
+//!
+//! Every table has the same columns, so that one writer and one set of checks do for all: a key `{id}` of the schema's own
+//! type; `{tag}`, the number by which the test knows a row; `{n}`, which decides whether an update is about it; `{state}`,
+//! `{touched}`, `{edits}` and `{note}`. In SQL `{t}` is the table, `{u}` the one that is copied into, which is made the
+//! same way, `{written}` where the application writes, and `{c1}`, `{c2}`, `{p}`, `{f}` are tables and functions beside it.
+
+use tidegate::update::sql::System;
+use tidegate::update::{OnSkip, Reach};
+
+use super::update::{CONSTRAINT, Kind};
+
+/// The rows that are there when an update begins; their tags are the even numbers from 2 on.
+pub const ROWS: u32 = 160;
+
+/// What is expected of a kind of update.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expected {
+    /// It does what its definition says.
+    Right,
+    /// `check` refuses it with these words, and no row is changed.
+    Refused(&'static str),
+    /// A batch fails with these words: it stops before the rows that it cannot change.
+    Stops(&'static str),
+}
+
+use Expected::{Refused, Right, Stops};
+
+/// Whom the host connects as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    Superuser,
+    /// A role that owns nothing.
+    Other,
+    /// The role that owns the tables.
+    Owner,
+}
+
+/// A value of the row with a tag, as SQL.
+type Literal = fn(u32) -> String;
+
+pub struct Schema {
+    pub name: &'static str,
+    /// The key's columns.
+    pub key: &'static [&'static str],
+    /// The type of `{id}`.
+    pub sql_type: &'static str,
+    /// The key of the row with a tag, as SQL.
+    pub value: Literal,
+    /// What `{id}` is called, where it is no column of the table's.
+    pub id: Option<&'static str>,
+    /// True where rows are inserted with their key, and copied with it.
+    pub given: bool,
+    /// True where every name needs quotes.
+    pub quoted: bool,
+    /// What has to be there first.
+    pub before: &'static str,
+    pub table: &'static str,
+    /// How the target of a copy is made, where that is another way.
+    pub target: Option<&'static str>,
+    /// Executed once the rows are in, for the target of a copy too.
+    pub after: &'static str,
+    /// An additional column, and its value.
+    pub extra: Option<(&'static str, Literal)>,
+    /// The table that the row with a tag goes into.
+    pub home: fn(u32) -> &'static str,
+    pub written: &'static str,
+    /// What stands in FROM in statements of one's own.
+    pub source: &'static str,
+    /// Between the columns and the values of an INSERT.
+    pub overriding: &'static str,
+    /// The rows that the update is about.
+    pub meant: fn(Kind) -> &'static str,
+    pub reach: Reach,
+    pub role: Role,
+    /// True where new keys can lie beyond the last one.
+    pub late: bool,
+    /// A query whose rows are the same before and after: what the update is not about.
+    pub bystander: Option<&'static str>,
+    /// A query that gives no row where the schema's own rule holds.
+    pub sound: Option<&'static str>,
+    pub expected: fn(Kind) -> Expected,
+}
+
+const REACH: Reach = Reach { only: false, row_security: false, on_skip: OnSkip::Error };
+
+const PLAIN: Schema = Schema {
+    name: "plain",
+    key: &["id"],
+    sql_type: "integer",
+    value: number,
+    id: None,
+    given: true,
+    quoted: false,
+    before: "",
+    table: "CREATE TABLE {t} ({columns}, PRIMARY KEY ({id}){constraint})",
+    target: None,
+    after: "",
+    extra: None,
+    home: |_| "{t}",
+    written: "{t}",
+    source: "{t}",
+    overriding: "",
+    meant: |_| "1 = 1",
+    reach: REACH,
+    role: Role::Superuser,
+    late: true,
+    bystander: None,
+    sound: None,
+    expected: |_| Right,
+};
+
+fn number(tag: u32) -> String {
+    tag.to_string()
+}
+
+/// A row that triggers, rules and odd keys are about; the application leaves it alone.
+pub fn is_special(tag: u32) -> bool {
+    tag % 100 == 14
+}
+
+/// Numbers in an order of their own.
+fn scattered(tag: u32) -> u32 {
+    tag.wrapping_mul(2_654_435_761)
+}
+
+/// Texts that a careless program trips over.
+fn nasty(tag: u32) -> String {
+    let parts = ["o''clock", "ß", "Ω\u{301}", "a b", "%_\\", "\"", "line\nline", "日本", "$1", "?1", ":range", "--"];
+    let part = parts[tag as usize % parts.len()];
+    if tag == 14 { "''".to_owned() } else { format!("'{part}{tag}'") }
+}
+
+/// No walk can be made.
+fn no_walk(kind: Kind, words: &'static str) -> Expected {
+    if kind.walks() { Refused(words) } else { Right }
+}
+
+/// Where rows are to be changed by the host's own statements.
+const fn changes(kind: Kind) -> bool {
+    matches!(kind, Kind::Backfill | Kind::Delete | Kind::ValidateAndDelete)
+}
+
+/// Keys of this type.
+const fn keys(name: &'static str, sql_type: &'static str, value: Literal) -> Schema {
+    Schema { name, sql_type, value, ..PLAIN }
+}
+
+const QUOTED: Schema = Schema { name: "quoted-names", quoted: true, ..PLAIN };
+
+const COMPOSITE: Schema = Schema {
+    name: "composite-key",
+    key: &["id", "tag"],
+    value: |tag| (tag % 5).to_string(),
+    table: "CREATE TABLE {t} ({columns}, PRIMARY KEY ({id}, {tag}){constraint})",
+    ..PLAIN
+};
+
+const NOT_UNIQUE: Schema = Schema {
+    name: "not-unique-key",
+    value: |tag| (tag / 30).to_string(),
+    table: "CREATE TABLE {t} ({columns}, PRIMARY KEY ({tag}){constraint}); CREATE INDEX {c1} ON {t} ({id})",
+    ..PLAIN
+};
+
+const DESCENDING: Schema = Schema {
+    name: "descending-index",
+    table: "CREATE TABLE {t} ({columns}, PRIMARY KEY ({tag}){constraint}); CREATE UNIQUE INDEX {c1} ON {t} ({id} DESC)",
+    ..PLAIN
+};
+
+const TEXT: Schema = keys("text-key", "text", nasty);
+
+/// The rows that are special are left as they are.
+const SPARED: &str = "{tag} % 100 <> 14";
+
+/// What triggers that skip rows make of the kinds, where that is an error.
+fn skipped(kind: Kind) -> Expected {
+    match kind {
+        kind if changes(kind) => Stops("rows from being changed"),
+        Kind::Copy => Stops("did not take"),
+        _ => Right,
+    }
+}
+
+/// The same where it is none.
+fn skipped_and_ignored(kind: Kind) -> Expected {
+    match kind {
+        // It has no `on_skip`.
+        Kind::ValidateAndDelete => Stops("rows from being changed"),
+        Kind::Copy => Stops("did not take"),
+        _ => Right,
+    }
+}
+
+fn spared(kind: Kind) -> &'static str {
+    if kind.moves() { "1 = 1" } else { SPARED }
+}
+
+fn raised(kind: Kind) -> Expected {
+    if changes(kind) || kind.copies() { Stops("hands off") } else { Right }
+}
+
+const IGNORING: Reach = Reach { only: false, row_security: false, on_skip: OnSkip::Ignore };
+
+fn view(kind: Kind) -> Expected {
+    match kind {
+        Kind::CreateIndex => Refused("is no table, and cannot have an index"),
+        Kind::Validate => Refused("no constraint"),
+        Kind::Sql => Right,
+        _ => Refused("is a view, and an update changes the rows of a table"),
+    }
+}
+
+fn sqlite_view(kind: Kind) -> Expected {
+    match kind {
+        Kind::CreateIndex => Refused("views may not be indexed"),
+        Kind::Validate => Refused("there is no table"),
+        kind => view(kind),
+    }
+}
+
+const POSTGRES_VIEW: Schema = Schema {
+    name: "updatable-view",
+    table: "CREATE TABLE {p} ({columns}, PRIMARY KEY ({id})); CREATE VIEW {t} AS SELECT * FROM {p}",
+    home: |_| "{p}",
+    written: "{p}",
+    expected: view,
+    ..PLAIN
+};
+
+const SQLITE_VIEW: Schema = Schema {
+    table: "CREATE TABLE {p} ({columns}, PRIMARY KEY ({id}){constraint}); CREATE VIEW {t} AS SELECT * FROM {p};
+            CREATE TRIGGER {f} INSTEAD OF UPDATE ON {t} BEGIN UPDATE {p} SET {note} = NEW.{note} WHERE {id} = OLD.{id}; END",
+    expected: sqlite_view,
+    ..POSTGRES_VIEW
+};
+
+const INHERITANCE: &str = "CREATE TABLE {t} ({columns}, PRIMARY KEY ({id}));
+    CREATE TABLE {c1} (PRIMARY KEY ({id})) INHERITS ({t});
+    CREATE TABLE {c2} (more text, PRIMARY KEY ({id})) INHERITS ({c1})";
+
+/// Three rows have each key: one of the parent, one of the child, one of the grandchild.
+const PARENT: Schema = Schema {
+    name: "inheritance-parent",
+    value: |tag| (tag / 3).to_string(),
+    table: INHERITANCE,
+    target: Some("CREATE TABLE {t} ({columns}, UNIQUE ({tag}))"),
+    home: |tag| ["{t}", "{c1}", "{c2}"][tag as usize % 3],
+    ..PLAIN
+};
+
+const RANGES: &str = "CREATE TABLE {t} ({columns}, PRIMARY KEY ({id})) PARTITION BY RANGE ({id});
+    CREATE TABLE {c1} PARTITION OF {t} FOR VALUES FROM (50) TO (120);
+    CREATE TABLE {c2} PARTITION OF {t} FOR VALUES FROM (120) TO (300);";
+const LISTS: &str =
+    "CREATE TABLE {t} ({columns}, part integer NOT NULL, PRIMARY KEY ({id}, part)) PARTITION BY LIST (part);
+    CREATE TABLE {c1} PARTITION OF {t} FOR VALUES IN (0, 2); CREATE TABLE {c2} PARTITION OF {t} FOR VALUES IN (1);";
+
+fn partitioned(kind: Kind) -> Expected {
+    if kind == Kind::CreateIndex { Refused("is partitioned") } else { Right }
+}
+
+const PARTITIONED: Schema = Schema { expected: partitioned, ..PLAIN };
+
+const POLICY: &str =
+    "ALTER TABLE {t} ENABLE ROW LEVEL SECURITY; CREATE POLICY even ON {t} USING ({n} % 2 = 0) WITH CHECK (true);";
+
+fn bound(kind: Kind) -> Expected {
+    match kind {
+        Kind::CreateIndex | Kind::Validate | Kind::ValidateAndDelete => Refused("own"),
+        _ => Refused("row-level security"),
+    }
+}
+
+fn bound_owner(kind: Kind) -> Expected {
+    match kind {
+        Kind::CreateIndex | Kind::Validate => Right,
+        _ => Refused("row-level security"),
+    }
+}
+
+fn asked(kind: Kind) -> Expected {
+    match kind {
+        Kind::CreateIndex | Kind::Validate | Kind::ValidateAndDelete => Refused("own"),
+        // Nothing in a script's definition says that the visible rows are meant.
+        Kind::Sql => Refused("row-level security"),
+        _ => Right,
+    }
+}
+
+const POSTGRES_TRIGGER: &str =
+    "CREATE FUNCTION {f}() RETURNS trigger LANGUAGE plpgsql AS $$ DECLARE wrote record; BEGIN
+        IF TG_OP = 'DELETE' THEN wrote := OLD; ELSE wrote := NEW; END IF;
+        IF wrote.{tag} % 100 = 14 THEN
+            IF TG_OP <> 'UPDATE' THEN WHAT; ELSIF NEW.{touched} <> OLD.{touched} THEN WHAT; END IF;
+        END IF;
+        RETURN wrote;
+    END $$;
+    CREATE TRIGGER guards BEFORE INSERT OR UPDATE OR DELETE ON {t} FOR EACH ROW EXECUTE FUNCTION {f}();";
+
+fn on_postgres() -> Vec<Schema> {
+    let rls = |name, role, expected| Schema { name, role, expected, after: POLICY, ..PLAIN };
+    let leak = |text: String| -> &'static str { text.leak() };
+    let trigger = |what: &str| leak(POSTGRES_TRIGGER.replace("WHAT", what));
+    vec![
+        PLAIN,
+        QUOTED,
+        PARENT,
+        Schema {
+            name: "inheritance-only",
+            reach: Reach { only: true, ..REACH },
+            source: "ONLY {t}",
+            meant: |kind| match kind {
+                // A constraint of the parent holds for the children too.
+                Kind::ValidateAndDelete => "1 = 1",
+                _ => "tableoid = '{t}'::regclass",
+            },
+            ..PARENT
+        },
+        Schema {
+            name: "inheritance-child",
+            table:
+                "CREATE TABLE {p} ({columns}, PRIMARY KEY ({id})); CREATE TABLE {t} (PRIMARY KEY ({id})) INHERITS ({p});
+                    INSERT INTO {p} SELECT g, -g, 1, 'old', 0, 0, 'of the parent' FROM generate_series(1, 30) g",
+            bystander: Some("SELECT * FROM ONLY {p} ORDER BY 1"),
+            ..PLAIN
+        },
+        Schema {
+            name: "range",
+            table: leak(format!(
+                "{RANGES} CREATE TABLE {{f}} PARTITION OF {{t}} FOR VALUES FROM (MINVALUE) TO (50);
+                 CREATE TABLE {{p}} PARTITION OF {{t}} FOR VALUES FROM (300) TO (MAXVALUE)"
+            )),
+            ..PARTITIONED
+        },
+        Schema {
+            name: "range-default",
+            table: leak(format!("{RANGES} CREATE TABLE {{f}} PARTITION OF {{t}} DEFAULT")),
+            ..PARTITIONED
+        },
+        Schema {
+            name: "list",
+            table: leak(format!("{LISTS} CREATE TABLE {{f}} PARTITION OF {{t}} FOR VALUES IN (3, 4)")),
+            extra: Some(("part", |tag| (tag % 5).to_string())),
+            ..PARTITIONED
+        },
+        Schema {
+            name: "list-default",
+            table: leak(format!("{LISTS} CREATE TABLE {{f}} PARTITION OF {{t}} DEFAULT")),
+            extra: Some(("part", |tag| (tag % 5).to_string())),
+            ..PARTITIONED
+        },
+        Schema {
+            name: "hash",
+            table: "CREATE TABLE {t} ({columns}, PRIMARY KEY ({id})) PARTITION BY HASH ({id});
+                    CREATE TABLE {c1} PARTITION OF {t} FOR VALUES WITH (MODULUS 2, REMAINDER 0);
+                    CREATE TABLE {c2} PARTITION OF {t} FOR VALUES WITH (MODULUS 2, REMAINDER 1)",
+            ..PARTITIONED
+        },
+        Schema {
+            name: "partitions-of-partitions",
+            table: "CREATE TABLE {t} ({columns}, PRIMARY KEY ({id})) PARTITION BY RANGE ({id});
+                    CREATE TABLE {c1} PARTITION OF {t} FOR VALUES FROM (MINVALUE) TO (200) PARTITION BY HASH ({id});
+                    CREATE TABLE {c2} PARTITION OF {c1} FOR VALUES WITH (MODULUS 2, REMAINDER 0);
+                    CREATE TABLE {p} PARTITION OF {c1} FOR VALUES WITH (MODULUS 2, REMAINDER 1);
+                    CREATE TABLE {f} PARTITION OF {t} DEFAULT",
+            ..PARTITIONED
+        },
+        rls("rls-enabled", Role::Other, bound),
+        Schema {
+            after: leak(format!("{POLICY} ALTER TABLE {{t}} FORCE ROW LEVEL SECURITY")),
+            ..rls("rls-forced", Role::Owner, bound_owner)
+        },
+        rls("rls-bypassed", Role::Superuser, |_| Right),
+        rls("rls-owner-bypasses", Role::Owner, |_| Right),
+        Schema {
+            reach: Reach { row_security: true, ..REACH },
+            meant: |_| "{n} % 2 = 0",
+            ..rls("rls-asked-for", Role::Other, asked)
+        },
+        POSTGRES_VIEW,
+        Schema {
+            name: "generated-stored",
+            table: "CREATE TABLE {t} ({columns}, doubled integer GENERATED ALWAYS AS ({n} * 2) STORED, PRIMARY KEY ({id}))",
+            sound: Some("SELECT {tag} FROM {t} WHERE doubled <> {n} * 2"),
+            ..PLAIN
+        },
+        Schema {
+            name: "generated-key",
+            value: |tag| (3 * tag).to_string(),
+            given: false,
+            table: "CREATE TABLE {t} ({id} integer GENERATED ALWAYS AS (3 * {tag}) STORED, {others}, PRIMARY KEY ({id}))",
+            ..PLAIN
+        },
+        Schema {
+            name: "identity-always",
+            table: "CREATE TABLE {t} ({id} integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY, {others})",
+            overriding: " OVERRIDING SYSTEM VALUE",
+            ..PLAIN
+        },
+        Schema {
+            name: "trigger-touches",
+            table: "CREATE TABLE {t} ({columns}, stamp integer NOT NULL DEFAULT 0, PRIMARY KEY ({id}));
+                    CREATE TABLE {c1} (tag integer NOT NULL)",
+            after: "CREATE FUNCTION {f}() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                        IF TG_OP = 'UPDATE' THEN NEW.stamp := OLD.stamp + 1; RETURN NEW; END IF;
+                        INSERT INTO {c1} VALUES (OLD.{tag}); RETURN OLD;
+                    END $$;
+                    CREATE TRIGGER touches BEFORE UPDATE OR DELETE ON {t} FOR EACH ROW EXECUTE FUNCTION {f}()",
+            sound: Some(
+                "SELECT {tag} FROM {t} WHERE stamp < {touched} + {edits} UNION ALL SELECT tag FROM start \
+                 WHERE tag NOT IN (SELECT {tag} FROM {t}) AND tag NOT IN (SELECT tag FROM {c1})",
+            ),
+            ..PLAIN
+        },
+        Schema { name: "trigger-skips", after: trigger("RETURN NULL"), expected: skipped, meant: spared, ..PLAIN },
+        Schema {
+            name: "trigger-skips-ignored",
+            after: trigger("RETURN NULL"),
+            reach: IGNORING,
+            expected: skipped_and_ignored,
+            meant: spared,
+            ..PLAIN
+        },
+        Schema { name: "trigger-raises", after: trigger("RAISE EXCEPTION 'hands off'"), expected: raised, ..PLAIN },
+        Schema {
+            name: "rule-instead",
+            after: "CREATE RULE keeps AS ON DELETE TO {t} WHERE OLD.{tag} % 100 = 14 DO INSTEAD NOTHING;
+                    CREATE RULE stays AS ON UPDATE TO {t} WHERE OLD.{tag} % 100 = 14 AND NEW.{touched} <> OLD.{touched}
+                        DO INSTEAD NOTHING;
+                    CREATE RULE omits AS ON INSERT TO {t} WHERE NEW.{tag} % 100 = 14 DO INSTEAD NOTHING",
+            expected: |kind| match kind {
+                Kind::Backfill | Kind::Delete | Kind::ValidateAndDelete | Kind::Copy | Kind::CopyIgnore => {
+                    Refused("puts something else in the place of")
+                }
+                _ => Right,
+            },
+            ..PLAIN
+        },
+        Schema {
+            name: "rule-also",
+            table: "CREATE TABLE {t} ({columns}, PRIMARY KEY ({id})); CREATE TABLE {c1} (tag integer NOT NULL)",
+            after: "CREATE RULE audits AS ON DELETE TO {t} DO ALSO INSERT INTO {c1} VALUES (OLD.{tag});
+                    CREATE RULE notes AS ON UPDATE TO {t} DO ALSO INSERT INTO {c1} VALUES (OLD.{tag})",
+            expected: |kind| match kind {
+                Kind::CopyIgnore => Refused("ON CONFLICT"),
+                _ => Right,
+            },
+            ..PLAIN
+        },
+        COMPOSITE,
+        NOT_UNIQUE,
+        DESCENDING,
+        TEXT,
+        keys("bigint-extremes", "bigint", |tag| match tag {
+            14 => "-9223372036854775808".to_owned(),
+            114 => "9223372036854775807".to_owned(),
+            _ => (i64::from(tag) * 1_000_000_007).to_string(),
+        }),
+        Schema {
+            before: "CREATE DOMAIN code AS text CHECK (value <> '')",
+            ..keys("domain-key", "code", |tag| format!("'c{}'", scattered(tag)))
+        },
+        Schema {
+            before: "CREATE TYPE mood AS ENUM ('sad', 'Ok', 'happy', 'a''b', 'last')",
+            table: "CREATE TABLE {t} ({columns}, PRIMARY KEY ({tag})); CREATE INDEX {c1} ON {t} ({id})",
+            ..keys("enum-key", "mood", |tag| {
+                ["'happy'", "'sad'", "'a''b'", "'Ok'", "'last'"][tag as usize % 5].to_owned()
+            })
+        },
+        Schema {
+            before: "CREATE EXTENSION citext",
+            ..keys(
+                "citext-key",
+                "citext",
+                |tag| {
+                    if tag % 4 == 0 { format!("'Key{tag}'") } else { format!("'kEY{tag}'") }
+                },
+            )
+        },
+        keys("numeric-key", "numeric", |tag| match tag {
+            14 => "'NaN'".to_owned(),
+            114 => "'-Infinity'".to_owned(),
+            _ => format!("{tag} / 7.0"),
+        }),
+        keys("double-key", "double precision", |tag| match tag {
+            14 => "'NaN'".to_owned(),
+            114 => "'-Infinity'".to_owned(),
+            _ => format!("{tag}::double precision / 7"),
+        }),
+        keys("timestamptz-key", "timestamptz", |tag| match tag {
+            14 => "'infinity'".to_owned(),
+            114 => "'-infinity'".to_owned(),
+            _ => format!("'2024-03-31 00:00:00.000001+00'::timestamptz + {tag} * interval '97 s'"),
+        }),
+        keys("date-key", "date", |tag| match tag {
+            14 => "'infinity'".to_owned(),
+            114 => "'0044-03-15 BC'".to_owned(),
+            _ => format!("'2024-01-01'::date + {tag}"),
+        }),
+        keys("interval-key", "interval", |tag| format!("{tag} * interval '-1 month 2 days 3.5 s'")),
+        keys("bytea-key", "bytea", |tag| match tag {
+            14 => "''".to_owned(),
+            _ => format!("decode(md5('{tag}'), 'hex')"),
+        }),
+        keys("uuid-key", "uuid", |tag| format!("md5('{tag}')::uuid")),
+        keys("char-key", "character(12)", |tag| format!("'{}'", scattered(tag))),
+        keys("inet-key", "inet", |tag| format!("'10.0.{}.{}/24'::inet", tag / 200, tag % 200)),
+        keys("array-key", "integer[]", |tag| format!("ARRAY[{}, {tag}]", tag % 3)),
+        keys("jsonb-key", "jsonb", |tag| format!("jsonb_build_object('k', {tag}, 'q', 'it''s')")),
+        keys("range-key", "int4range", |tag| format!("int4range({tag}, {tag} + 5)")),
+        keys("bits-key", "bit varying", |tag| format!("{tag}::bit(16)::bit varying")),
+    ]
+}
+
+const SQLITE_TRIGGER: &str =
+    "CREATE TRIGGER {c1} BEFORE INSERT ON {t} WHEN NEW.{tag} % 100 = 14 BEGIN SELECT WHAT; END;
+    CREATE TRIGGER {c2} BEFORE UPDATE OF {touched} ON {t} WHEN NEW.{tag} % 100 = 14 BEGIN SELECT WHAT; END;
+    CREATE TRIGGER {f} BEFORE DELETE ON {t} WHEN OLD.{tag} % 100 = 14 BEGIN SELECT WHAT; END;";
+
+fn on_sqlite() -> Vec<Schema> {
+    let leak = |text: String| -> &'static str { text.leak() };
+    let trigger = |what: &str| leak(SQLITE_TRIGGER.replace("WHAT", what));
+    let generated = |name, how: &str| Schema {
+        name,
+        table: leak(format!(
+            "CREATE TABLE {{t}} ({{columns}}, doubled integer GENERATED ALWAYS AS ({{n}} * 2) {how}, PRIMARY KEY ({{id}}){{constraint}})"
+        )),
+        sound: Some("SELECT {tag} FROM {t} WHERE doubled <> {n} * 2"),
+        ..PLAIN
+    };
+    vec![
+        PLAIN,
+        QUOTED,
+        Schema {
+            name: "rowid",
+            id: Some("rowid"),
+            key: &["rowid"],
+            table: "CREATE TABLE {t} ({others}{constraint})",
+            target: Some("CREATE TABLE {t} ({others}, UNIQUE ({tag}))"),
+            ..PLAIN
+        },
+        Schema {
+            name: "strict",
+            table: "CREATE TABLE {t} ({columns}, PRIMARY KEY ({id}){constraint}) STRICT",
+            ..PLAIN
+        },
+        Schema {
+            name: "strict-any-key",
+            table: "CREATE TABLE {t} ({columns}, PRIMARY KEY ({id}){constraint}) STRICT",
+            late: false,
+            expected: |kind| if kind.walks() { Stops("") } else { Right },
+            ..keys("", "ANY", |tag| match tag % 4 {
+                0 => tag.to_string(),
+                1 => format!("x'{tag:06x}'"),
+                2 => format!("'{tag}'"),
+                _ => format!("{tag}.5"),
+            })
+        },
+        Schema {
+            name: "without-rowid",
+            table: "CREATE TABLE {t} ({columns}, PRIMARY KEY ({id}){constraint}) WITHOUT ROWID",
+            ..PLAIN
+        },
+        Schema {
+            table: "CREATE TABLE {t} ({columns}, PRIMARY KEY ({id}, {tag}){constraint}) STRICT, WITHOUT ROWID",
+            ..keys("strict-without-rowid", "text", nasty)
+        },
+        Schema {
+            name: "fts5",
+            id: Some("rowid"),
+            key: &["rowid"],
+            table: "CREATE VIRTUAL TABLE {t} USING fts5 ({tag} UNINDEXED, {n} UNINDEXED, {state}, {touched} UNINDEXED, \
+                    {edits} UNINDEXED, {note})",
+            expected: |kind| match kind {
+                Kind::CopyIgnore => Refused("UPSERT not implemented for virtual table"),
+                Kind::CreateIndex => Refused("virtual"),
+                Kind::Validate | Kind::ValidateAndDelete => Refused("has no constraint"),
+                _ => Right,
+            },
+            ..PLAIN
+        },
+        SQLITE_VIEW,
+        generated("generated-stored", "STORED"),
+        generated("generated-virtual", "VIRTUAL"),
+        Schema {
+            name: "generated-key",
+            value: |tag| (3 * tag).to_string(),
+            given: false,
+            table: "CREATE TABLE {t} ({id} integer NOT NULL GENERATED ALWAYS AS (3 * {tag}) STORED, {others}, \
+                    PRIMARY KEY ({tag}){constraint}); CREATE UNIQUE INDEX {c1} ON {t} ({id})",
+            ..PLAIN
+        },
+        Schema {
+            name: "autoincrement",
+            table: "CREATE TABLE {t} ({id} INTEGER PRIMARY KEY AUTOINCREMENT, {others}{constraint})",
+            ..PLAIN
+        },
+        Schema {
+            name: "trigger-touches",
+            table: "CREATE TABLE {t} ({columns}, stamp integer NOT NULL DEFAULT 0, PRIMARY KEY ({id}){constraint});
+                    CREATE TABLE {p} (tag integer NOT NULL)",
+            after: "CREATE TRIGGER {c1} AFTER UPDATE OF {touched}, {edits} ON {t}
+                        BEGIN UPDATE {t} SET stamp = stamp + 1 WHERE {id} = NEW.{id}; END;
+                    CREATE TRIGGER {c2} AFTER DELETE ON {t} BEGIN INSERT INTO {p} VALUES (OLD.{tag}); END",
+            sound: Some(
+                "SELECT {tag} FROM {t} WHERE stamp <> {touched} + {edits} UNION ALL SELECT tag FROM start \
+                 WHERE tag NOT IN (SELECT {tag} FROM {t}) AND tag NOT IN (SELECT tag FROM {p})",
+            ),
+            ..PLAIN
+        },
+        Schema { name: "trigger-skips", after: trigger("RAISE(IGNORE)"), expected: skipped, meant: spared, ..PLAIN },
+        Schema {
+            name: "trigger-skips-ignored",
+            after: trigger("RAISE(IGNORE)"),
+            reach: IGNORING,
+            expected: skipped_and_ignored,
+            meant: spared,
+            ..PLAIN
+        },
+        Schema { name: "trigger-raises", after: trigger("RAISE(ABORT, 'hands off')"), expected: raised, ..PLAIN },
+        COMPOSITE,
+        NOT_UNIQUE,
+        DESCENDING,
+        TEXT,
+        keys("blob-key", "blob", |tag| if tag == 14 { "x''".to_owned() } else { format!("x'{:08x}'", scattered(tag)) }),
+        keys("real-key", "real", |tag| format!("{tag} / 7.0")),
+        Schema {
+            expected: |kind| if kind.walks() { Stops("not of the type") } else { Right },
+            ..keys("real-infinity-key", "real", |tag| match tag {
+                14 => "9e999".to_owned(),
+                114 => "-9e999".to_owned(),
+                _ => format!("{tag} / 7.0"),
+            })
+        },
+        keys("numeric-key", "decimal(10, 3)", |tag| if tag % 6 == 0 { format!("{tag}.25") } else { tag.to_string() }),
+        keys("integer-extremes", "integer", |tag| match tag {
+            14 => "-9223372036854775808".to_owned(),
+            114 => "9223372036854775807".to_owned(),
+            _ => (i64::from(tag) * 1_000_000_007).to_string(),
+        }),
+        Schema {
+            expected: |kind| if kind.walks() { Stops("not of the type") } else { Right },
+            ..keys("text-key-with-a-blob", "text", |tag| {
+                if is_special(tag) { format!("x'{tag:06x}'") } else { format!("'{tag}'") }
+            })
+        },
+        Schema {
+            expected: |kind| no_walk(kind, "no index of table"),
+            table: "CREATE TABLE {t} ({columns}, PRIMARY KEY ({tag}){constraint}); \
+                    CREATE UNIQUE INDEX {c1} ON {t} ({id} COLLATE NOCASE)",
+            ..keys("index-of-another-collation", "text", |tag| format!("'k{tag}'"))
+        },
+        Schema {
+            late: false,
+            ..keys("nocase-key", "text COLLATE NOCASE", |tag| {
+                if tag % 4 == 0 { format!("'Key{tag}'") } else { format!("'kEY{tag}'") }
+            })
+        },
+        Schema {
+            expected: |kind| no_walk(kind, "may be NULL"),
+            table: "CREATE TABLE {t} ({id} integer, {others}{constraint}); CREATE UNIQUE INDEX {c1} ON {t} ({id})",
+            ..keys("key-that-may-be-null", "integer", number)
+        },
+    ]
+}
+
+/// The schemas of a database.
+pub fn of(system: System) -> &'static [Schema] {
+    match system {
+        System::Sqlite => on_sqlite().leak(),
+        System::Postgres => on_postgres().leak(),
+    }
+}
+
+/// A table of a schema: the one that updates are about, or the one that is copied into.
+#[derive(Clone, Copy)]
+pub struct Table {
+    pub schema: &'static Schema,
+    pub system: System,
+    target: bool,
+}
+
+impl Table {
+    pub fn of(schema: &'static Schema, system: System) -> Self {
+        Self { schema, system, target: false }
+    }
+
+    /// The table that is copied into.
+    pub fn target(&self) -> Self {
+        Self { target: true, ..*self }
+    }
+
+    /// Its name, without quotes.
+    pub fn name(&self) -> String {
+        let name = match (self.target, self.schema.quoted) {
+            (false, false) => "t",
+            (true, false) => "u",
+            (false, true) => "Größe \"of\" 'T'",
+            (true, true) => "ziel; --",
+        };
+        name.to_owned()
+    }
+
+    /// The name of a column, without quotes.
+    pub fn column(&self, column: &str) -> String {
+        let name = match (column, self.schema.quoted) {
+            ("id", _) if self.schema.id.is_some() => self.schema.id.unwrap_or_default(),
+            ("id", true) => "Schlüssel \"id\"",
+            ("tag", true) => "Tag:nr",
+            ("n", true) => "select",
+            ("state", true) => "état",
+            ("touched", true) => "tou ched",
+            ("edits", true) => "edits=1, n",
+            ("note", true) => "no'te $1",
+            (other, _) => other,
+        };
+        name.to_owned()
+    }
+
+    pub fn key_columns(&self) -> Vec<String> {
+        self.schema.key.iter().map(|name| self.column(name)).collect()
+    }
+
+    /// The columns that a copy copies.
+    pub fn copied_columns(&self) -> Vec<String> {
+        let id = (self.schema.given && self.schema.id.is_none()).then_some("id");
+        let all = id.into_iter().chain(["tag", "n", "state", "touched", "edits", "note"]);
+        all.chain(self.schema.extra.map(|(name, _)| name)).map(|name| self.column(name)).collect()
+    }
+
+    /// The key of the row with a tag, as SQL.
+    pub fn key(&self, tag: u32) -> String {
+        (self.schema.value)(tag)
+    }
+
+    /// SQL with the names put in.
+    pub fn fill(&self, sql: &str) -> String {
+        let quote = |name: &str| match self.schema.quoted {
+            true => format!("\"{}\"", name.replace('"', "\"\"")),
+            false => name.to_owned(),
+        };
+        let beside = |suffix: &str| quote(&format!("{}{suffix}", self.name()));
+        let others = "{tag} integer NOT NULL, {n} integer NOT NULL, {state} text NOT NULL, \
+                      {touched} integer NOT NULL DEFAULT 0, {edits} integer NOT NULL DEFAULT 0, {note} text";
+        let mut filled = sql
+            .replace("{written}", self.schema.written)
+            .replace("{source}", self.schema.source)
+            .replace("{first}", &format!("{{{}}}", self.schema.key[0].replace("rowid", "id")))
+            .replace("{columns}", &format!("{{id}} {} NOT NULL, {others}", self.schema.sql_type))
+            .replace("{others}", others);
+        for column in ["id", "tag", "n", "state", "touched", "edits", "note"] {
+            filled = filled.replace(&format!("{{{column}}}"), &quote(&self.column(column)));
+        }
+        for suffix in ["c1", "c2", "p", "f"] {
+            filled = filled.replace(&format!("{{{suffix}}}"), &beside(&format!("_{suffix}")));
+        }
+        filled.replace("{t}", &quote(&self.name())).replace("{u}", &quote(&self.target().name()))
+    }
+
+    /// The statements that make the table.
+    pub fn make(&self, kind: Kind) -> String {
+        let constraint = match (self.system, kind.validates()) {
+            (System::Sqlite, true) => format!(", CONSTRAINT {CONSTRAINT} CHECK ({{n}} >= 0)"),
+            _ => String::new(),
+        };
+        let table = self.schema.target.filter(|_| self.target).unwrap_or(self.schema.table);
+        self.fill(&table.replace("{constraint}", &constraint))
+    }
+
+    /// The INSERT of a row.
+    pub fn insert(&self, tag: u32, kind: Kind, state: &str, note: Option<&str>) -> String {
+        let place = tag / 2;
+        let broken = kind == Kind::ValidateAndDelete && state == "old" && place % 3 == 1;
+        let n = if broken { "-1".to_owned() } else { (place % 9).to_string() };
+        let note = note.map_or("NULL".to_owned(), |note| format!("'{note}'"));
+        let values = [tag.to_string(), n, format!("'{state}'"), "0".to_owned(), "0".to_owned(), note];
+        let mut columns = vec!["{tag}", "{n}", "{state}", "{touched}", "{edits}", "{note}"];
+        let mut values = values.to_vec();
+        if self.schema.given && !(self.target && self.schema.id.is_some()) {
+            columns.insert(0, "{id}");
+            values.insert(0, self.key(tag));
+        }
+        if let Some((name, value)) = self.schema.extra {
+            columns.push(name);
+            values.push(value(tag));
+        }
+        let home = if self.target && self.schema.target.is_some() { "{t}" } else { (self.schema.home)(tag) };
+        let overriding = self.schema.overriding;
+        let head = self.fill(&format!("INSERT INTO {home} ({}){overriding}", columns.join(", ")));
+        // Values are not looked into for names.
+        format!("{head} VALUES ({})", values.join(", "))
+    }
+
+    /// Statements that move notes into a table of their own, for the rows in a range.
+    pub fn moving(&self, range: &str) -> String {
+        let rows = format!("FROM {{source}} WHERE {range} AND {{note}} IS NOT NULL AND {{n}} % 3 <> 0");
+        // So that the application writes between the two.
+        let pause = match self.system {
+            System::Sqlite => String::new(),
+            System::Postgres => {
+                format!("SELECT others_write() FROM (SELECT 1 FROM {{source}} WHERE {range} LIMIT 1) AS one;")
+            }
+        };
+        self.fill(&format!(
+            "INSERT INTO moved (tag, note) SELECT {{tag}}, {{note}} {rows}; {pause} UPDATE {{source}} SET {{note}} = NULL \
+             WHERE {range} AND {{note}} IS NOT NULL AND {{n}} % 3 <> 0"
+        ))
+    }
+}
