@@ -1,12 +1,16 @@
 //! Whom a statement reaches: triggers that skip rows, rules, views, policies, tables that inherit.
 
-use tidegate::update::sql::System;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use tidegate::scheduler::database::Begin;
+use tidegate::update::sql::{Dialect, Row, Sql, SqlError, System, Value};
 use tidegate::update::{
     Backfill, BackfillDefinition, Budget, Copy, CopyColumn, CopyDefinition, CopySource, Delete, DeleteDefinition,
     Handler, OnConflict, OnSkip, Progress, Reach,
 };
 
-use super::subject::{Subject, names, table};
+use super::subject::{Subject, UPDATE, names, table};
 
 fn backfill(name: &str, reach: Reach) -> Backfill {
     let set = "touched = touched + 1".to_owned();
@@ -106,6 +110,70 @@ async fn a_row_that_a_rule_skips_fails_its_batch() {
         assert!(error.contains("rule of table \"t\" (one of \"keeps\", \"stays\") kept 1 of 8 rows"), "{error}");
         assert_eq!(subject.value(changed).await, "2");
     }
+}
+
+/// Rows of somebody else's, which come in as soon as a batch has locked its own.
+struct Between<'a> {
+    sql: &'a mut dyn Sql,
+    subject: &'a Subject,
+    rows: &'static str,
+}
+
+#[async_trait]
+impl Sql for Between<'_> {
+    fn dialect(&self) -> Arc<dyn Dialect> {
+        self.sql.dialect()
+    }
+
+    async fn execute(&mut self, sql: &str, parameters: &[Value]) -> Result<u64, SqlError> {
+        self.sql.execute(sql, parameters).await
+    }
+
+    async fn query(&mut self, sql: &str, parameters: &[Value]) -> Result<Vec<Row>, SqlError> {
+        let found = self.sql.query(sql, parameters).await;
+        if sql.contains("FOR UPDATE") {
+            self.subject.script(self.rows).await;
+        }
+        found
+    }
+
+    async fn script(&mut self, sql: &str) -> Result<(), SqlError> {
+        self.sql.script(sql).await
+    }
+}
+
+#[tokio::test]
+async fn a_row_that_comes_in_meanwhile_makes_up_for_none_that_a_trigger_skips() {
+    let subject = Subject::postgres().await;
+    tables(&subject).await;
+    subject.script("DELETE FROM t WHERE id IN (5, 6)").await;
+    skip(&subject, "t", "UPDATE").await;
+    subject.enqueue().await;
+    let Begin::Ready(mut transaction) = subject.database.begin(UPDATE, "{}").await.unwrap() else { panic!("it moved") };
+    let rows = "INSERT INTO t (id) VALUES (5), (6)";
+    let mut sql = Between { sql: transaction.as_sql(), subject: &subject, rows };
+    let handler = backfill("t", Reach::default());
+    let error = handler.run(&mut sql, &Progress::default(), Budget { items: 100 }).await.unwrap_err().to_string();
+    assert!(error.contains("2 of 8 rows"), "{error}");
+    transaction.rollback().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_copy_of_rows_with_one_key_misses_none_that_a_trigger_skips() {
+    let subject = Subject::postgres().await;
+    tables(&subject).await;
+    subject
+        .script(
+            "CREATE TABLE child (PRIMARY KEY (id)) INHERITS (t); INSERT INTO child SELECT g, 1 FROM generate_series(1, 10) g;
+             ALTER TABLE u DROP CONSTRAINT u_pkey;
+             CREATE FUNCTION skips() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                 IF NEW.id = 3 AND NEW.touched = 1 THEN RETURN NULL; END IF; RETURN NEW; END $$;
+             CREATE TRIGGER skips BEFORE INSERT ON u FOR EACH ROW EXECUTE FUNCTION skips()",
+        )
+        .await;
+    let error = subject.drive(&copy("t", "u"), 1).await.unwrap_err().to_string();
+    assert!(error.contains("did not take 1 of 2 rows"), "{error}");
+    assert_eq!(subject.value("SELECT count(*) FROM u").await, "4");
 }
 
 #[tokio::test]

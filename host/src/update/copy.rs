@@ -224,7 +224,7 @@ impl Handler for Copy {
             let statement = self.statement(&*sql.dialect(), &batch.clause(filter.as_deref()));
             let written = sql.execute(&statement, batch.parameters()).await?;
             // Where all rows of the batch were written, none has to be counted.
-            if written < batch.items {
+            if written < batch.items || batch.ties {
                 let asked = self.walk.matching(sql, &batch, filter.as_deref()).await?;
                 missing = asked.saturating_sub(written);
                 if missing > 0 && *on_conflict == OnConflict::Error {

@@ -56,6 +56,8 @@ pub(super) struct Batch {
     left_out: u64,
     /// True where triggers or rules may keep rows from being changed.
     guarded: bool,
+    /// True where rows of several tables can have the same key: there may be more than `items`.
+    pub(super) ties: bool,
     /// What an operator should know of it.
     pub(super) notes: Vec<String>,
 }
@@ -172,6 +174,7 @@ impl Walk {
         let (table, key) = self.ground(sql).await?;
         let dialect = sql.dialect();
         let guarded = table.guarded;
+        let ties = table.children > 0 && table.kind != TableKind::Partitioned && !self.is_alone();
         let position = self.position(progress)?;
         let left_out = position.as_ref().map_or(0, |position| position.left_out);
         let (position, notes) = match position {
@@ -199,7 +202,7 @@ impl Walk {
         let Some((after, walked, course)) = position else {
             let range = Range { condition: "1 = 0".to_owned(), parameters: Vec::new() };
             let next = Next::Finished;
-            return Ok(Batch { key, after: None, upto: None, range, items: 0, next, left_out, guarded, notes });
+            return Ok(Batch { key, after: None, upto: None, range, items: 0, next, left_out, guarded, ties, notes });
         };
         #[cfg(feature = "test-switches")]
         let course = if self.endless { self.set_out(sql, &table, &key).await?.unwrap_or(course) } else { course };
@@ -223,7 +226,7 @@ impl Walk {
                 Next::Continue(position.into_progress())
             }
         };
-        Ok(Batch { key, after, upto: (items > 0).then_some(upto), range, items, next, left_out, guarded, notes })
+        Ok(Batch { key, after, upto: (items > 0).then_some(upto), range, items, next, left_out, guarded, ties, notes })
     }
 
     /// Has `statement` change the batch's rows that meet `filter`, and makes sure that it did: a trigger or a rule can
@@ -235,9 +238,17 @@ impl Walk {
         filter: Option<&str>,
         statement: &str,
     ) -> Result<u64, UpdateError> {
-        let wanted = if batch.guarded { Some(self.hold(sql, batch, filter).await?) } else { None };
-        let changed = sql.execute(statement, batch.parameters()).await?;
-        let Some(wanted) = wanted else { return Ok(0) };
+        if !batch.guarded {
+            sql.execute(statement, batch.parameters()).await?;
+            return Ok(0);
+        }
+        let (wanted, changed) = match sql.dialect().system() {
+            System::Sqlite => {
+                let wanted = self.matching(sql, batch, filter).await?;
+                (wanted, sql.execute(statement, batch.parameters()).await?)
+            }
+            System::Postgres => self.change_held(sql, batch, filter, statement).await?,
+        };
         let skipped = wanted.saturating_sub(changed);
         if skipped > 0 && self.reach.on_skip == OnSkip::Error {
             let around = sql.dialect().surroundings(sql, &self.table).await?;
@@ -254,15 +265,27 @@ impl Walk {
         Ok(skipped)
     }
 
-    /// Counts the batch's rows that meet `filter`, and keeps others from changing them meanwhile.
-    async fn hold(&self, sql: &mut dyn Sql, batch: &Batch, filter: Option<&str>) -> Result<u64, UpdateError> {
-        let dialect = sql.dialect();
-        if dialect.system() == System::Sqlite {
-            return self.matching(sql, batch, filter).await;
-        }
-        let rows = format!("SELECT 1 FROM {}{} FOR UPDATE", self.source(&*dialect), batch.clause(filter));
-        let statement = format!("SELECT count(*) FROM ({rows}) AS held");
-        counted(&sql.query(&statement, batch.parameters()).await?)
+    /// Locks the batch's rows that meet `filter`, and has `statement` change these and no others: a row that comes in between
+    /// would make up, in the count, for one that is skipped. Returns how many were to be changed, and how many were.
+    async fn change_held(
+        &self,
+        sql: &mut dyn Sql,
+        batch: &Batch,
+        filter: Option<&str>,
+        statement: &str,
+    ) -> Result<(u64, u64), UpdateError> {
+        const PLACE: &str = "tableoid::text || ctid::text";
+        let rows =
+            format!("SELECT {PLACE} AS place FROM {}{} FOR UPDATE", self.source(&*sql.dialect()), batch.clause(filter));
+        let statement_of_places = format!("SELECT count(*), array_agg(place)::text FROM ({rows}) AS held");
+        let held = sql.query(&statement_of_places, batch.parameters()).await?;
+        let wanted = counted(&held)?;
+        let Some(places) = held.first().and_then(|row| row.get(1)).filter(|_| wanted > 0).cloned() else {
+            return Ok((0, 0));
+        };
+        let parameters: Vec<Value> = batch.parameters().iter().cloned().chain([places]).collect();
+        let statement = format!("{statement}\nAND {PLACE} = ANY (${}::text::text[])", parameters.len());
+        Ok((wanted, sql.execute(&statement, &parameters).await?))
     }
 
     /// What the walk is, where it begins now; `None` where the table has no rows.

@@ -151,6 +151,7 @@ impl Batch {
             next: Next::Finished,
             left_out: 0,
             guarded: false,
+            ties: false,
             notes: Vec::new(),
         }
     }
