@@ -62,6 +62,43 @@ async fn a_walk_ends_at_the_last_key_that_was_there_when_it_began() {
 }
 
 #[tokio::test]
+async fn a_set_that_moves_rows_along_the_walk_is_refused() {
+    for subject in Subject::each().await {
+        ten(&subject).await;
+        subject
+            .script("ALTER TABLE t ADD COLUMN room integer NOT NULL DEFAULT 1; CREATE INDEX by_room ON t (room)")
+            .await;
+        let sqlite = subject.system == tidegate::update::sql::System::Sqlite;
+        // What makes (room) unique is the primary key, which SQLite walks as the rowid.
+        let mut cases = vec![(&["room"][..], "id = id + 3, touched = touched + 1")];
+        if sqlite {
+            cases.extend([
+                (&["id"][..], "rowid = rowid + 100"),
+                (&["rowid"][..], "id = id + 100"),
+                (&["room"][..], "oid = oid + 100"),
+            ]);
+        }
+        for (key, set) in cases {
+            let problems = subject.problems(&backfill(key, set)).await;
+            assert!(problems.contains("a row that moves ahead is met again"), "{set} along {key:?}: {problems}");
+        }
+        let computed = "CREATE TABLE c (id integer primary key, \"the n\" integer not null, \
+                        place integer not null GENERATED ALWAYS AS (\"the n\" * 2) STORED, touched integer);
+                        CREATE UNIQUE INDEX by_place ON c (place)";
+        subject.script(computed).await;
+        let set = "\"the n\" = \"the n\" + 1".to_owned();
+        let definition = BackfillDefinition { table: table("c"), key: names(&["place"]), set, filter: None };
+        let problems = subject.problems(&Backfill::new(definition)).await;
+        assert!(
+            problems.contains("assigns column \"the n\", from which \"place\" of the key is computed"),
+            "{problems}"
+        );
+        assert_eq!(subject.problems(&backfill(&["room"], TOUCH)).await, "");
+        assert_eq!(subject.problems(&backfill(&["id"], "room = room + 1")).await, "");
+    }
+}
+
+#[tokio::test]
 async fn a_row_that_a_trigger_moves_ahead_is_met_once() {
     let subject = Subject::sqlite().await;
     ten(&subject).await;

@@ -6,7 +6,7 @@ use super::plan::Draft;
 use super::reach::{Reach, SKIPPED};
 use super::scan::{self, Token};
 use super::sql::{Dialect, Estimate, Operation, Right, Sql, System, TableName};
-use super::walk::{Batch, Names, Walk};
+use super::walk::{Batch, Moved, Walk};
 use super::{Budget, Handler, Mode, Plan, Problem, Progress, Step, UpdateError};
 
 /// What a backfill sets, and where.
@@ -53,15 +53,21 @@ impl Backfill {
     }
 
     /// The problem of a key that changes under the walk: rows that move ahead are met again, perhaps for ever.
-    fn moves_key(&self, system: System) -> Option<Problem> {
-        let names = Names(system);
-        let assigned = assigned(&self.definition.set, system);
-        let moved = self.definition.key.iter().find(|key| assigned.iter().any(|name| names.equal(name, key)))?;
-        Some(Problem::error(
+    async fn moves_key(&self, sql: &mut dyn Sql) -> Result<Option<Problem>, UpdateError> {
+        let assigned = assigned(&self.definition.set, sql.dialect().system());
+        let what = match self.walk.moved_by(sql, &assigned).await? {
+            None => return Ok(None),
+            Some(Moved::Key(column)) => format!("key column \"{column}\""),
+            Some(Moved::Unique(column)) => format!("column \"{column}\", which makes the key unique"),
+            Some(Moved::Source(column, of)) => {
+                format!("column \"{column}\", from which \"{of}\" of the key is computed")
+            }
+        };
+        Ok(Some(Problem::error(
             "set",
-            format!("\"set\" assigns key column \"{moved}\", and a row that moves ahead is met again"),
+            format!("\"set\" assigns {what}, and a row that moves ahead is met again"),
             "walk along another key, or use kind \"batch\", whose rows you choose yourself",
-        ))
+        )))
     }
 
     /// The UPDATE of the rows that meet `clause`.
@@ -99,8 +105,11 @@ impl Handler for Backfill {
     }
 
     async fn check(&self, sql: &mut dyn Sql) -> Result<Vec<Problem>, UpdateError> {
-        if let Some(problem) = self.moves_key(sql.dialect().system()) {
-            let mut problems = self.walk.check(sql, Some(Operation::Update)).await?;
+        let mut problems = self.walk.check(sql, Some(Operation::Update)).await?;
+        if problems.iter().any(Problem::is_error) {
+            return Ok(problems);
+        }
+        if let Some(problem) = self.moves_key(sql).await? {
             problems.push(problem);
             return Ok(problems);
         }

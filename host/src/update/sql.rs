@@ -344,6 +344,8 @@ pub struct Table {
     pub children: u64,
     /// True where SQLite numbers its rows: it can be walked along `rowid`.
     pub rowid: bool,
+    /// The column that is another name of the rowid: SQLite's INTEGER PRIMARY KEY.
+    pub numbered_by: Option<String>,
     /// True where SQLite's VACUUM may number its rows anew.
     pub renumbered: bool,
 }

@@ -10,11 +10,13 @@
 //! With the walk stands the definition that it began with: whatever decides what becomes of the rows. Another one is refused
 //! until somebody accepts it, which takes it out of the progress: the next batch writes down the one of then.
 
+mod moves;
 mod pin;
 pub(super) mod plan;
 
 use std::collections::BTreeMap;
 
+pub(super) use self::moves::Moved;
 pub use self::pin::accept_definition;
 use super::reach::{self, OnSkip, Reach};
 use super::sql::{

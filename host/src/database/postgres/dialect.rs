@@ -82,7 +82,16 @@ impl Dialect for PostgresDialect {
         for row in sql.query(INDEXES, &name).await? {
             add_index_column(&mut indexes, &row);
         }
-        Ok(Some(Table { columns, indexes, kind, guarded, children, rowid: false, renumbered: false }))
+        Ok(Some(Table {
+            columns,
+            indexes,
+            kind,
+            guarded,
+            children,
+            rowid: false,
+            numbered_by: None,
+            renumbered: false,
+        }))
     }
 
     async fn estimate(

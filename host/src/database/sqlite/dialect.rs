@@ -139,9 +139,11 @@ impl Dialect for SqliteDialect {
         let rowid = !without && kind != Some(TableKind::View);
         // A virtual table keeps its numbers in tables of its own.
         let plain = kind == Some(TableKind::Plain);
-        let renumbered = rowid && plain && !indexes.iter().any(|index| index.name == ROWID);
+        let number = indexes.first().filter(|_| rowid).filter(|index| index.name == ROWID);
+        let numbered_by = number.and_then(|index| index.columns.first().cloned().flatten());
+        let renumbered = rowid && plain && numbered_by.is_none();
         let kind = kind.unwrap_or_default();
-        Ok(Some(Table { columns, indexes, kind, guarded, children: 0, rowid, renumbered }))
+        Ok(Some(Table { columns, indexes, kind, guarded, children: 0, rowid, numbered_by, renumbered }))
     }
 
     async fn estimate(
