@@ -512,6 +512,39 @@ fn on_postgres() -> Vec<Schema> {
         keys("jsonb-key", "jsonb", |tag| format!("jsonb_build_object('k', {tag}, 'q', 'it''s')")),
         keys("range-key", "int4range", |tag| format!("int4range({tag}, {tag} + 5)")),
         keys("bits-key", "bit varying", |tag| format!("{tag}::bit(16)::bit varying")),
+        keys("text-key-of-another-collation", "text COLLATE \"C\"", nasty),
+        Schema {
+            before: "CREATE COLLATION loose (provider = icu, locale = 'und-u-ks-level2', deterministic = false)",
+            ..keys("text-key-where-case-is-nothing", "text COLLATE loose", |tag| {
+                if tag % 4 == 0 { format!("'Key{tag}'") } else { format!("'kEY{tag}'") }
+            })
+        },
+        keys("float4-key", "real", |tag| format!("{tag}::real / 7")),
+        keys("timestamp-key", "timestamp(3)", |tag| match tag {
+            14 => "'infinity'".to_owned(),
+            114 => "'4713-01-01 00:00:00 BC'".to_owned(),
+            _ => format!("'1999-12-31 23:59:59.999'::timestamp + {tag} * interval '61.001 s'"),
+        }),
+        keys("timetz-key", "time with time zone", |tag| format!("'00:00:00+05:30'::timetz + {tag} * interval '41 s'")),
+        keys("name-key", "name", |tag| format!("'n{}'", scattered(tag))),
+        keys("money-key", "money", |tag| format!("({tag} * 7.01)::numeric::money")),
+        Schema {
+            before: "CREATE TYPE place AS (room text, seat integer)",
+            ..keys("row-key", "place", |tag| format!("ROW({}, {tag})::place", nasty(tag % 7)))
+        },
+        keys("multirange-key", "int4multirange", |tag| format!("int4multirange(int4range({tag}, {tag} + 5), int4range(9000, 9001))")),
+        Schema {
+            // Its columns stand in another order than those of a partition that was a table before.
+            name: "attached-partition",
+            table: "CREATE TABLE {t} (gone text, {columns}, PRIMARY KEY ({id})) PARTITION BY RANGE ({id});
+                    ALTER TABLE {t} DROP COLUMN gone;
+                    CREATE TABLE {c1} ({note} text, {edits} integer NOT NULL DEFAULT 0, {tag} integer NOT NULL, lost text,
+                        {touched} integer NOT NULL DEFAULT 0, {state} text NOT NULL, {n} integer NOT NULL, {id} integer PRIMARY KEY);
+                    ALTER TABLE {c1} DROP COLUMN lost;
+                    ALTER TABLE {t} ATTACH PARTITION {c1} FOR VALUES FROM (50) TO (200);
+                    CREATE TABLE {c2} PARTITION OF {t} DEFAULT",
+            ..PARTITIONED
+        },
     ]
 }
 
