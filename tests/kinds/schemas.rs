@@ -110,6 +110,44 @@ async fn a_row_that_a_trigger_moves_ahead_is_met_once() {
 }
 
 #[tokio::test]
+async fn a_row_that_a_trigger_moves_to_where_the_walk_has_yet_to_come_fails_its_batch() {
+    const SQLITE: &str = "CREATE TRIGGER moves AFTER UPDATE OF touched ON t
+        BEGIN UPDATE t SET seq = seq + BY WHERE id = NEW.id; END";
+    const POSTGRES: &str = "CREATE FUNCTION moves() RETURNS trigger LANGUAGE plpgsql
+        AS $$ BEGIN NEW.seq := NEW.seq + BY; RETURN NEW; END $$;
+        CREATE TRIGGER moves BEFORE UPDATE ON t FOR EACH ROW EXECUTE FUNCTION moves()";
+    for subject in Subject::each().await {
+        for (by, moved) in
+            [("35", Some("moved 3 rows of the batch ahead along the key (seq)")), ("1000", None), ("-2000", None)]
+        {
+            ten(&subject).await;
+            subject.script("UPDATE t SET seq = 1000 + id * 10").await;
+            let trigger = match subject.system {
+                tidegate::update::sql::System::Sqlite => SQLITE,
+                tidegate::update::sql::System::Postgres => POSTGRES,
+            };
+            subject.script(&trigger.replace("BY", by).replace("+ -", "- ")).await;
+            match (subject.drive(&backfill(&["seq"], TOUCH), 3).await, moved) {
+                (Err(error), Some(words)) => {
+                    assert!(error.to_string().contains(words), "{error}");
+                    assert_eq!(subject.value("SELECT count(*) FROM t WHERE touched = 0").await, "10");
+                }
+                (driven, None) => {
+                    driven.unwrap();
+                    assert_eq!(subject.value("SELECT count(*) FROM t WHERE touched = 1").await, "10", "by {by}");
+                }
+                (driven, _) => panic!("by {by} on {}: {driven:?}", subject.system),
+            }
+            subject.database.cancel(&[UPDATE.to_owned()]).await.unwrap();
+            subject.script("DROP TABLE t").await;
+            if subject.system == tidegate::update::sql::System::Postgres {
+                subject.script("DROP FUNCTION moves").await;
+            }
+        }
+    }
+}
+
+#[tokio::test]
 async fn progress_of_another_key_is_refused_and_that_of_version_0_1_is_taken() {
     for subject in Subject::each().await {
         ten(&subject).await;

@@ -95,7 +95,7 @@ impl Handler for Backfill {
         if batch.items > 0 {
             let filter = self.definition.filter.as_deref();
             let statement = self.statement(&*sql.dialect(), &batch.clause(filter));
-            skipped = self.walk.change(sql, &batch, filter, &statement).await?;
+            skipped = self.walk.change_in_place(sql, &batch, filter, &statement).await?;
         }
         Ok(batch.step(skipped, SKIPPED))
     }

@@ -50,6 +50,8 @@ pub(super) struct Batch {
     /// The key of the last row; `None` where the batch has no rows.
     pub(super) upto: Option<Vec<String>>,
     range: Range,
+    /// The last key of the walk; `None` where it has none.
+    end: Option<Vec<String>>,
     /// Keys walked.
     pub(super) items: u64,
     /// Where the update stands once the rows are done.
@@ -204,7 +206,19 @@ impl Walk {
         let Some((after, walked, course)) = position else {
             let range = Range { condition: "1 = 0".to_owned(), parameters: Vec::new() };
             let next = Next::Finished;
-            return Ok(Batch { key, after: None, upto: None, range, items: 0, next, left_out, guarded, ties, notes });
+            return Ok(Batch {
+                key,
+                after: None,
+                upto: None,
+                range,
+                end: None,
+                items: 0,
+                next,
+                left_out,
+                guarded,
+                ties,
+                notes,
+            });
         };
         #[cfg(feature = "test-switches")]
         let course = if self.endless { self.set_out(sql, &table, &key).await?.unwrap_or(course) } else { course };
@@ -220,6 +234,7 @@ impl Walk {
         }
         let range = Range::new(&*sql.dialect(), &key, after.as_deref(), &upto);
         let items = if last { self.count(sql, &range).await? } else { budget.items };
+        let end = Some(course.end.clone());
         let next = match last {
             true => Next::Finished,
             false => {
@@ -228,7 +243,19 @@ impl Walk {
                 Next::Continue(position.into_progress())
             }
         };
-        Ok(Batch { key, after, upto: (items > 0).then_some(upto), range, items, next, left_out, guarded, ties, notes })
+        Ok(Batch {
+            key,
+            after,
+            upto: (items > 0).then_some(upto),
+            range,
+            end,
+            items,
+            next,
+            left_out,
+            guarded,
+            ties,
+            notes,
+        })
     }
 
     /// Has `statement` change the batch's rows that meet `filter`, and makes sure that it did: a trigger or a rule can
@@ -244,6 +271,17 @@ impl Walk {
             sql.execute(statement, batch.parameters()).await?;
             return Ok(0);
         }
+        Ok(self.change_guarded(sql, batch, filter, statement).await?.1)
+    }
+
+    /// The same where something may keep rows from being changed: how many were changed, and how many left as they are.
+    async fn change_guarded(
+        &self,
+        sql: &mut dyn Sql,
+        batch: &Batch,
+        filter: Option<&str>,
+        statement: &str,
+    ) -> Result<(u64, u64), UpdateError> {
         let (wanted, changed) = match sql.dialect().system() {
             System::Sqlite => {
                 let wanted = self.matching(sql, batch, filter).await?;
@@ -264,7 +302,7 @@ impl Walk {
                 guards.join(", ")
             )));
         }
-        Ok(skipped)
+        Ok((changed, skipped))
     }
 
     /// Locks the batch's rows that meet `filter`, and has `statement` change these and no others: a row that comes in between

@@ -198,6 +198,10 @@ fn spared(kind: Kind) -> &'static str {
     if kind.moves() { "1 = 1" } else { SPARED }
 }
 
+fn moved_ahead(kind: Kind) -> Expected {
+    if kind == Kind::Backfill { Stops("ahead along the key") } else { Right }
+}
+
 fn raised(kind: Kind) -> Expected {
     if changes(kind) || kind.copies() { Stops("hands off") } else { Right }
 }
@@ -425,6 +429,16 @@ fn on_postgres() -> Vec<Schema> {
             ..PLAIN
         },
         Schema { name: "trigger-raises", after: trigger("RAISE EXCEPTION 'hands off'"), expected: raised, ..PLAIN },
+        Schema {
+            name: "trigger-moves-key",
+            value: |tag| (10 * tag).to_string(),
+            after: "CREATE FUNCTION {f}() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                        IF NEW.{touched} <> OLD.{touched} THEN NEW.{id} := NEW.{id} + 355; END IF; RETURN NEW;
+                    END $$;
+                    CREATE TRIGGER moves BEFORE UPDATE ON {t} FOR EACH ROW EXECUTE FUNCTION {f}()",
+            expected: moved_ahead,
+            ..PLAIN
+        },
         Schema {
             name: "rule-instead",
             after: "CREATE RULE keeps AS ON DELETE TO {t} WHERE OLD.{tag} % 100 = 14 DO INSTEAD NOTHING;
@@ -654,6 +668,14 @@ fn on_sqlite() -> Vec<Schema> {
             ..PLAIN
         },
         Schema { name: "trigger-raises", after: trigger("RAISE(ABORT, 'hands off')"), expected: raised, ..PLAIN },
+        Schema {
+            name: "trigger-moves-key",
+            value: |tag| (10 * tag).to_string(),
+            after: "CREATE TRIGGER {c1} AFTER UPDATE OF {touched} ON {t}
+                    BEGIN UPDATE {t} SET {id} = {id} + 355 WHERE {id} = NEW.{id}; END",
+            expected: moved_ahead,
+            ..PLAIN
+        },
         COMPOSITE,
         NOT_UNIQUE,
         DESCENDING,

@@ -147,6 +147,7 @@ impl Batch {
             after: owned(after),
             upto: owned(upto),
             range,
+            end: None,
             items,
             next: Next::Finished,
             left_out: 0,
