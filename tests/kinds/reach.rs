@@ -269,6 +269,27 @@ async fn a_definition_may_ask_for_the_rows_that_policies_let_through() {
 }
 
 #[tokio::test]
+async fn the_right_to_lock_rows_that_a_trigger_may_skip_is_asked_for() {
+    let subject = Subject::postgres().await;
+    tables(&subject).await;
+    let role = format!("holds_{}", std::process::id());
+    subject
+        .script(&format!(
+            "DO $$ BEGIN CREATE ROLE {role} LOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$;
+             GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {role}; REVOKE UPDATE ON t FROM {role}"
+        ))
+        .await;
+    let handler = delete("t", "id > 5", Reach::default());
+    let bound = subject.as_role(&role).await;
+    assert_eq!(bound.problems(&handler).await, "", "without a trigger nothing is locked");
+    skip(&subject, "t", "DELETE").await;
+    let problems = bound.problems(&handler).await;
+    assert!(problems.contains(&format!("role \"{role}\" lacks UPDATE on table \"t\"")), "{problems}");
+    subject.script(&format!("GRANT UPDATE ON t TO {role}")).await;
+    assert_eq!(bound.problems(&handler).await, "");
+}
+
+#[tokio::test]
 async fn a_definition_may_ask_for_the_rows_of_the_table_alone() {
     let subject = Subject::postgres().await;
     tables(&subject).await;

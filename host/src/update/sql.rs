@@ -479,7 +479,7 @@ impl SqlError {
         let hint = match self.message.contains("row-level security") {
             true => {
                 "let the role bypass the policy (ALTER ROLE … BYPASSRLS), connect as a role that it does not bind, or say \
-                 row_security = true if only the rows that it lets through are meant"
+                 row_security = true, where the kind has that key, if only the rows that it lets through are meant"
             }
             false => "grant that to the role in the database's `url`",
         };

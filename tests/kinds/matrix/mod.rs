@@ -99,10 +99,10 @@ fn table(done: &[(Cell, Result<Outcome, String>)]) -> String {
         };
         lines.entry((system_name(cell.system), cell.schema.name)).or_default().insert(cell.kind.name(), word);
     }
-    let mut table = format!("{:<37}", "");
+    let mut table = format!("{:<42}", "");
     Kind::ALL.iter().for_each(|kind| write!(table, "{:<20}", kind.name()).unwrap());
     for ((system, schema), words) in lines {
-        write!(table, "\n{:<37}", format!("{system} {schema}")).unwrap();
+        write!(table, "\n{:<42}", format!("{system} {schema}")).unwrap();
         for kind in Kind::ALL {
             write!(table, "{:<20}", words.get(kind.name()).unwrap_or(&"")).unwrap();
         }

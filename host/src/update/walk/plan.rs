@@ -37,7 +37,7 @@ impl Walk {
     ) -> Result<Vec<Problem>, UpdateError> {
         let mut problems = self.check(sql, operation).await?;
         if !problems.iter().any(Problem::is_error) {
-            problems.extend(check_rights(sql, &self.table, rights).await?);
+            problems.extend(self.check_rights_to_hold(sql, rights).await?);
         }
         if problems.iter().any(Problem::is_error) {
             return Ok(problems);
@@ -57,6 +57,16 @@ impl Walk {
             problems.push(self.not_ordered());
         }
         Ok(problems)
+    }
+
+    /// The rights that an update lacks. Where a trigger may skip rows the batch locks them first, for which PostgreSQL wants
+    /// the right to change them, also where they are only deleted.
+    async fn check_rights_to_hold(&self, sql: &mut dyn Sql, rights: &[Right]) -> Result<Option<Problem>, UpdateError> {
+        let dialect = sql.dialect();
+        let guarded = dialect.describe(sql, &self.table).await?.is_some_and(|table| table.guarded);
+        let holds = guarded && rights.contains(&Right::Delete);
+        let rights = if holds { [rights, &[Right::Update]].concat() } else { rights.to_vec() };
+        check_rights(sql, &self.table, &rights).await
     }
 
     /// What a batch from `progress` on executes: the statement that finds its end, and those that `statements` makes.
