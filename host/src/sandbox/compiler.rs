@@ -20,8 +20,8 @@ use super::fault;
 use super::limits::Limits;
 use crate::controller::{Callback, Fault, FaultKind};
 
-/// How long a compilation may take.
-const TIME: Duration = Duration::from_secs(60);
+/// How long a compilation may take. A compiler that was built without optimisation takes several times as long.
+const TIME: Duration = Duration::from_secs(if cfg!(debug_assertions) { 300 } else { 60 });
 /// The memory that it may have, in bytes of address space: controllers in Python and JavaScript need a quarter of that.
 const MEMORY: u64 = 4 << 30;
 /// What is read of the words that it leaves behind.
