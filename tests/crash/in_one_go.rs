@@ -9,7 +9,7 @@ use super::{PATIENCE, progress};
 use crate::support::binary::Folder;
 use crate::support::on_both;
 use crate::support::place::{Place, row};
-use crate::support::postgres::connect;
+use crate::support::postgres::{Server, Settings, connect};
 use crate::support::run::{Run, make_items};
 use crate::support::until;
 
@@ -170,4 +170,26 @@ async fn an_update_that_others_keep_waiting_gives_way_and_comes_back() {
     host.says("a: finished", PATIENCE + Duration::from_secs(30)).await;
     assert_eq!(place.rows("select count(*) from items where touched = 1").await, ["300"]);
     assert_eq!(progress(place).await, None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_that_waits_for_a_standby_is_told() {
+    let server = Server::start(&Settings { fsync: true, ..Settings::default() });
+    let place = &Place::on(&server).await;
+    make_items(place, 300).await;
+    queued(place, &["touch"]).await;
+    let folder = super::touching(place, "sleep_duration_ms = 100\nmax_batch_size = 10", "touched = touched + 1");
+    let mut host = folder.start(&["run", "--until-done"]);
+    super::moved_on(place, Some("{}")).await;
+    place.run("alter system set synchronous_standby_names = 'nobody'").await;
+    place.run("select pg_reload_conf()").await;
+    host.says("waits for a synchronous standby that has not confirmed the commit", PATIENCE).await;
+    until("status tells it", async || {
+        folder.tidegate(&["status"]).await.0.contains("waits for a synchronous standby that has not confirmed")
+    })
+    .await;
+    place.run("alter system reset synchronous_standby_names").await;
+    place.run("select pg_reload_conf()").await;
+    assert_eq!(host.end(PATIENCE).await, 0, "{}", host.said());
+    super::each_touched_once(place, 300).await.unwrap();
 }

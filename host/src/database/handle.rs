@@ -16,7 +16,7 @@ use crate::scheduler::database::{
     Session, Situation,
 };
 use crate::update::Opening;
-use crate::update::sql::{Dialect, ErrorClass, Sql, SqlError};
+use crate::update::sql::{Dialect, ErrorClass, Sql, SqlError, System};
 
 /// How often the history is looked through for old iterations.
 const PRUNING_INTERVAL: Duration = Duration::from_hours(1);
@@ -327,7 +327,17 @@ impl<D: Driver> Database for Handle<D> {
     }
 
     async fn set_activity(&self, activity: Option<&Activity>) -> Result<(), SqlError> {
-        with_tables!(self, plainly!(self, sql => self.tables.set_activity(sql, activity)))
+        if self.dialect().system() == System::Sqlite {
+            return with_tables!(self, plainly!(self, sql => self.tables.set_activity(sql, activity)));
+        }
+        with_tables!(
+            self,
+            in_transaction!(self, sql => async {
+                // What is told of a commit that waits for a standby must not wait for that standby itself.
+                sql.execute("set local synchronous_commit = local", &[]).await?;
+                self.tables.set_activity(sql, activity).await
+            })
+        )
     }
 
     async fn add_history(&self, records: &[Arc<Record>]) -> Result<(), SqlError> {
