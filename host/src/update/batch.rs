@@ -3,6 +3,7 @@
 
 use async_trait::async_trait;
 
+use super::explain::can_be_explained;
 use super::placeholder::{self, Bounds};
 use super::plan::Draft;
 use super::sql::{Dialect, Estimate, Right, Sql, System, TableName};
@@ -63,7 +64,7 @@ impl Batch {
         let mut explained = true;
         let draft = |statement: &str| {
             // What comes after a statement of another kind may need what that one makes.
-            explained &= walk::can_be_explained(statement, self.system);
+            explained &= can_be_explained(statement, self.system);
             let rendered = placeholder::render(statement, dialect, &bounds);
             Draft { field: "sql", sql: rendered.sql, parameters: rendered.parameters, explained }
         };

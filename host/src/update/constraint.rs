@@ -96,7 +96,7 @@ pub(super) async fn require(sql: &mut dyn Sql, table: &TableName, name: &str) ->
 pub(super) fn problem(found: Found, table: &TableName, name: &str, system: System) -> Option<Problem> {
     let (message, hint) = match found {
         Found::Constraint(_) => return None,
-        Found::NoTable => return Some(super::walk::no_table("table", "schema", table)),
+        Found::NoTable => return Some(super::explain::no_table("table", "schema", table)),
         Found::Missing(others) => {
             let known = match (others.as_slice(), system) {
                 ([], System::Postgres) => "add it with ALTER TABLE … ADD CONSTRAINT … NOT VALID first".to_owned(),

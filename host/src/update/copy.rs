@@ -5,9 +5,11 @@ use async_trait::async_trait;
 use super::plan::Draft;
 use super::reach::{self, OnSkip, Reach};
 
+use super::explain::{no_column, no_table};
+use super::names::Names;
 use super::sql::{Dialect, Estimate, Operation, Right, Sql, System, TableName, Value};
 use super::walk::plan::check_rights;
-use super::walk::{self, Batch, Names, Walk};
+use super::walk::{Batch, Walk};
 use super::{Budget, Handler, Mode, Opening, Plan, Problem, Progress, Step, UpdateError};
 
 /// What a copy copies, and where to.
@@ -177,7 +179,7 @@ impl Copy {
         let dialect = sql.dialect();
         let names = Names(dialect.system());
         let Some(target) = dialect.describe(sql, into).await? else {
-            return Ok(vec![walk::no_table("into", "into_schema", into)]);
+            return Ok(vec![no_table("into", "into_schema", into)]);
         };
         if names.equal(&table.name, &into.name) && table.schema == into.schema {
             return Ok(vec![Problem::error(
@@ -194,11 +196,11 @@ impl Copy {
         let around = reach::check(sql, into, target.kind, Operation::Insert, reach, "into").await?;
         let unknown = columns.iter().filter(|column| names.column(&target, &column.target).is_none());
         let mut problems: Vec<Problem> =
-            unknown.map(|column| walk::no_column("columns", into, &target, &column.target)).collect();
+            unknown.map(|column| no_column("columns", into, &target, &column.target)).collect();
         if let Some(source) = dialect.describe(sql, table).await? {
             let same = columns.iter().filter(|column| column.source == CopySource::SameName);
             let unknown = same.filter(|column| names.column(&source, &column.target).is_none());
-            problems.extend(unknown.map(|column| walk::no_column("columns", table, &source, &column.target)));
+            problems.extend(unknown.map(|column| no_column("columns", table, &source, &column.target)));
         }
         problems.extend(around);
         Ok(problems)

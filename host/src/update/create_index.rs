@@ -6,11 +6,13 @@ mod sqlite;
 
 use async_trait::async_trait;
 
+use super::explain::{explain, no_column, no_table, one_line};
+use super::names::Names;
 use super::plan::Planned;
 use super::reach::{OnSkip, Reach};
 use super::sql::{Dialect, Right, Sql, System, Table, TableKind, TableName};
+use super::walk::filter_clause;
 use super::walk::plan::check_rights;
-use super::walk::{Names, explain, filter_clause, no_column, no_table, one_line};
 use super::{Budget, Handler, Mode, Plan, Problem, Progress, Step, UpdateError};
 
 /// An index to be built.

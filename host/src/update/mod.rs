@@ -9,6 +9,8 @@ mod constraint;
 mod copy;
 mod create_index;
 mod delete;
+mod explain;
+mod names;
 mod noop;
 mod placeholder;
 pub mod plan;

@@ -1,10 +1,11 @@
 //! The placeholders of a batch's statements: which there are, and the statements with them replaced by parameters.
 
 use super::Problem;
+use super::explain::one_line;
 use super::scan::{self, Kind, Token};
 use super::script::out_of_place;
 use super::sql::{Column, Dialect, System, Value};
-use super::walk::{compare_with, one_line};
+use super::walk::compare_with;
 
 /// What is bound in the statements of one batch.
 pub(super) struct Bounds<'a> {

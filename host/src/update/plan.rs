@@ -3,8 +3,8 @@
 
 mod hidden;
 
+use super::names::Names;
 use super::sql::{Dialect, ErrorClass, Estimate, Index, Operation, Sql, SqlError, System, Table, TableName, Value};
-use super::walk::Names;
 use super::{Problem, UpdateError};
 
 /// Rows of a table that a batch may read besides its own without anybody noticing: some milliseconds.

@@ -2,9 +2,9 @@
 
 use async_trait::async_trait;
 
+use super::explain::{can_be_explained, explain, one_line};
 use super::plan::{Draft, Planned};
 use super::sql::{ErrorClass, Sql, System};
-use super::walk::{self, one_line};
 use super::{Budget, Handler, Mode, Opening, Plan, Problem, Progress, Step, UpdateError, scan};
 
 /// A script to be executed.
@@ -84,9 +84,9 @@ impl Handler for Script {
         // What comes after a statement that makes or changes something may need what that one did.
         let mut as_it_is = true;
         for statement in statements {
-            let plain = walk::can_be_explained(statement, self.system);
+            let plain = can_be_explained(statement, self.system);
             let found = match as_it_is && (plain || explains(self.system, statement)) {
-                true => walk::explain(sql, "sql", statement).await?,
+                true => explain(sql, "sql", statement).await?,
                 false => syntax_error(sql, statement, self.system).await?,
             };
             if let Some(problem) = found {
@@ -103,7 +103,7 @@ impl Handler for Script {
         let mut explained = true;
         for statement in scan::statements(&self.definition.sql, self.system) {
             // What comes after a statement of another kind may need what that one makes.
-            explained &= walk::can_be_explained(statement, self.system);
+            explained &= can_be_explained(statement, self.system);
             let draft = Draft { field: "sql", sql: statement.trim().to_owned(), parameters: Vec::new(), explained };
             plan.statements.push(Planned::once(sql, draft).await?);
         }

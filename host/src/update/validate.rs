@@ -3,9 +3,9 @@
 use async_trait::async_trait;
 
 use super::constraint::{self, Validation};
+use super::explain::explain_with;
 use super::plan::Draft;
 use super::sql::{Right, Sql, TableName};
-use super::walk;
 use super::walk::plan::check_rights;
 use super::{Budget, Handler, Mode, Plan, Problem, Progress, Step, UpdateError};
 
@@ -81,7 +81,7 @@ impl Handler for ValidateConstraint {
         let constraint = constraint::require(sql, table, name).await?;
         let question = constraint::draft(&*sql.dialect(), table, name, &constraint).filter(|draft| draft.explained);
         let Some(Draft { field, sql: question, parameters, .. }) = question else { return Ok(Vec::new()) };
-        Ok(walk::explain_with(sql, field, &question, &parameters).await?.into_iter().collect())
+        Ok(explain_with(sql, field, &question, &parameters).await?.into_iter().collect())
     }
 
     async fn plan(&self, sql: &mut dyn Sql, progress: &Progress, _budget: Budget) -> Result<Option<Plan>, UpdateError> {

@@ -10,22 +10,27 @@
 //! With the walk stands the definition that it began with: whatever decides what becomes of the rows. Another one is refused
 //! until somebody accepts it, which takes it out of the progress: the next batch writes down the one of then.
 
+mod change;
+mod check;
 mod moves;
 mod pin;
 pub(super) mod plan;
+mod progress;
+mod range;
 
 use std::collections::BTreeMap;
 
+use serde_json::Value as Json;
+
 pub(super) use self::moves::Moved;
 pub use self::pin::accept_definition;
-use super::reach::{self, OnSkip, Reach};
-use super::sql::{
-    Column, Dialect, ErrorClass, Estimate, Index, Operation, Row, Sql, SqlError, System, Table, TableKind, TableName,
-    Value,
-};
-use super::{Budget, Next, Problem, Progress, Step, UpdateError, scan};
-use serde::{Deserialize, Serialize};
-use serde_json::Value as Json;
+use self::progress::{Course, Position};
+use self::range::{Range, comparison, quoted, texts};
+pub(super) use self::range::{compare_with, filter_clause};
+use super::names::Names;
+use super::reach::Reach;
+use super::sql::{Column, Dialect, Estimate, Row, Sql, System, Table, TableKind, TableName, Value};
+use super::{Budget, Next, Progress, Step, UpdateError};
 
 /// The table and the key that an update walks along.
 pub(super) struct Walk {
@@ -64,51 +69,6 @@ pub(super) struct Batch {
     pub(super) ties: bool,
     /// What an operator should know of it.
     pub(super) notes: Vec<String>,
-}
-
-/// A condition on the key, with the values bound in it.
-struct Range {
-    condition: String,
-    parameters: Vec<Value>,
-}
-
-/// How far a walk has come, as its progress says.
-#[derive(Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Position {
-    after: Vec<String>,
-    items: u64,
-    /// Rows that were to be written and could not be, by a conflict or a trigger, where that is no error.
-    #[serde(default, skip_serializing_if = "is_zero")]
-    left_out: u64,
-    /// `None` in progress of version 0.1.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    walk: Option<Course>,
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
-fn is_zero(number: &u64) -> bool {
-    *number == 0
-}
-
-/// What a walk is, fixed by its first batch.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Course {
-    table: String,
-    key: Vec<String>,
-    /// The types of all columns that order the walk: those of `key`, and those that make it unique. A stored key is text
-    /// that a cast turns into a key again: with another type it may mean another place.
-    types: Vec<String>,
-    /// The last key that was there when the walk began.
-    end: Vec<String>,
-    /// The definition that the walk began with, long texts as their digests. Empty where none was written down, or another
-    /// one was accepted.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    definition: BTreeMap<String, String>,
-    /// The types of the columns that the definition names.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    columns: BTreeMap<String, String>,
 }
 
 impl Walk {
@@ -258,76 +218,6 @@ impl Walk {
         })
     }
 
-    /// Has `statement` change the batch's rows that meet `filter`, and makes sure that it did: a trigger or a rule can
-    /// keep a row from being changed without a word. Returns the number of rows that were left as they are.
-    pub(super) async fn change(
-        &self,
-        sql: &mut dyn Sql,
-        batch: &Batch,
-        filter: Option<&str>,
-        statement: &str,
-    ) -> Result<u64, UpdateError> {
-        if !batch.guarded {
-            sql.execute(statement, batch.parameters()).await?;
-            return Ok(0);
-        }
-        Ok(self.change_guarded(sql, batch, filter, statement).await?.1)
-    }
-
-    /// The same where something may keep rows from being changed: how many were changed, and how many left as they are.
-    async fn change_guarded(
-        &self,
-        sql: &mut dyn Sql,
-        batch: &Batch,
-        filter: Option<&str>,
-        statement: &str,
-    ) -> Result<(u64, u64), UpdateError> {
-        let (wanted, changed) = match sql.dialect().system() {
-            System::Sqlite => {
-                let wanted = self.matching(sql, batch, filter).await?;
-                (wanted, sql.execute(statement, batch.parameters()).await?)
-            }
-            System::Postgres => self.change_held(sql, batch, filter, statement).await?,
-        };
-        let skipped = wanted.saturating_sub(changed);
-        if skipped > 0 && self.reach.on_skip == OnSkip::Error {
-            let around = sql.dialect().surroundings(sql, &self.table).await?;
-            let guards = around.reactions.iter().filter(|reaction| reaction.may_skip || reaction.instead);
-            let guards: Vec<String> = guards.map(|guard| format!("\"{}\"", guard.name)).collect();
-            return Err(UpdateError::Failed(format!(
-                "a trigger or rule of table \"{}\" (one of {}) kept {skipped} of {wanted} rows from being changed: leave such \
-                 rows out with \"where\", change the trigger or rule, or say on_skip = \"ignore\" to have them counted and left \
-                 as they are",
-                self.table,
-                guards.join(", ")
-            )));
-        }
-        Ok((changed, skipped))
-    }
-
-    /// Locks the batch's rows that meet `filter`, and has `statement` change these and no others: a row that comes in between
-    /// would make up, in the count, for one that is skipped. Returns how many were to be changed, and how many were.
-    async fn change_held(
-        &self,
-        sql: &mut dyn Sql,
-        batch: &Batch,
-        filter: Option<&str>,
-        statement: &str,
-    ) -> Result<(u64, u64), UpdateError> {
-        const PLACE: &str = "tableoid::text || ctid::text";
-        let rows =
-            format!("SELECT {PLACE} AS place FROM {}{} FOR UPDATE", self.source(&*sql.dialect()), batch.clause(filter));
-        let statement_of_places = format!("SELECT count(*), array_agg(place)::text FROM ({rows}) AS held");
-        let held = sql.query(&statement_of_places, batch.parameters()).await?;
-        let wanted = counted(&held)?;
-        let Some(places) = held.first().and_then(|row| row.get(1)).filter(|_| wanted > 0).cloned() else {
-            return Ok((0, 0));
-        };
-        let parameters: Vec<Value> = batch.parameters().iter().cloned().chain([places]).collect();
-        let statement = format!("{statement}\nAND {PLACE} = ANY (${}::text::text[])", parameters.len());
-        Ok((wanted, sql.execute(&statement, &parameters).await?))
-    }
-
     /// What the walk is, where it begins now; `None` where the table has no rows.
     async fn set_out(
         &self,
@@ -346,16 +236,6 @@ impl Walk {
         let (table, definition) = (self.table.to_string(), self.pinned());
         let columns = self.columns_named(sql.dialect().system(), described);
         Ok(Some(Course { table, key: self.key.clone(), types, end, definition, columns }))
-    }
-
-    /// The definition as it is written down.
-    fn pinned(&self) -> BTreeMap<String, String> {
-        pin::written(&self.definition, self.reach)
-    }
-
-    /// The types of the columns that the definition names.
-    fn columns_named(&self, system: System, table: &Table) -> BTreeMap<String, String> {
-        pin::columns(&self.definition, system, table)
     }
 
     /// The first key of the table, or with " DESC" the last.
@@ -395,44 +275,6 @@ impl Walk {
         Ok(Some(Estimate { done, rows: estimate.rows * whole }))
     }
 
-    fn position(&self, progress: &Progress) -> Result<Option<Position>, UpdateError> {
-        if progress.0.is_empty() {
-            return Ok(None);
-        }
-        let position: Position =
-            serde_json::from_value(Json::Object(progress.0.clone())).map_err(|error| progress.refuse(error))?;
-        if let Some(course) = &position.walk {
-            self.must_be(course).map_err(|problem| progress.refuse(problem))?;
-            if !course.definition.is_empty() {
-                pin::same(&course.definition, &self.pinned(), "")?;
-            }
-        }
-        let (found, wanted) = (position.after.len(), self.key.len());
-        let fits = match &position.walk {
-            Some(course) => [position.after.len(), course.types.len()].iter().all(|parts| *parts <= course.end.len()),
-            None => found == wanted,
-        };
-        if !fits || found < wanted {
-            return Err(progress.refuse(format!("\"after\" has {found} parts, and the key has {wanted}")));
-        }
-        Ok(Some(position))
-    }
-
-    /// Refuses the progress of a walk over another table or along another key: its place means nothing in this one.
-    fn must_be(&self, course: &Course) -> Result<(), String> {
-        if course.table == self.table.to_string() && course.key == self.key {
-            return Ok(());
-        }
-        Err(format!(
-            "it belongs to a walk over table \"{}\" along the key ({}), and the definition says table \"{}\" and key \
-             ({}): put the definition back, or cancel the update and queue it again to begin anew",
-            course.table,
-            course.key.join(", "),
-            self.table,
-            self.key.join(", ")
-        ))
-    }
-
     /// The columns that order the walk: the key's, and those that make it unique where it is not by itself.
     async fn key(&self, sql: &mut dyn Sql) -> Result<Vec<Column>, UpdateError> {
         Ok(self.ground(sql).await?.1)
@@ -450,7 +292,7 @@ impl Walk {
             self.key.iter().map(|name| self.key_column(&table, names, name)).collect::<Result<Vec<_>, _>>()?;
         match names.unique_by(&table, &key) {
             Some(more) => key.extend(more),
-            None => return Err(UpdateError::Failed(not_unique(&self.table, &self.key).message)),
+            None => return Err(UpdateError::Failed(check::not_unique(&self.table, &self.key).message)),
         }
         Ok((table, key))
     }
@@ -596,98 +438,6 @@ impl Batch {
     }
 }
 
-impl Position {
-    fn into_progress(self) -> Progress {
-        match serde_json::to_value(self) {
-            Ok(Json::Object(members)) => Progress(members),
-            // A struct of texts and numbers is an object: there is nothing to fail.
-            _ => Progress::default(),
-        }
-    }
-}
-
-impl Course {
-    /// Refuses a key whose columns are of other types than when the walk began.
-    fn must_have(&self, key: &[Column]) -> Result<(), UpdateError> {
-        let changed = key.iter().zip(&self.types).find(|(column, was)| column.sql_type != **was);
-        if let Some((column, was)) = changed {
-            return Err(UpdateError::Failed(format!(
-                "the type of key column \"{}\" changed from {was} to {} during the walk, and the place of the walk may mean \
-                 another row now: cancel the update and queue it again to begin anew",
-                column.name, column.sql_type
-            )));
-        }
-        if key.len() != self.types.len() {
-            return Err(UpdateError::Failed(format!(
-                "the indexes of table \"{}\" changed during the walk, and another column makes its key unique now: cancel the \
-                 update and queue it again to begin anew",
-                self.table
-            )));
-        }
-        Ok(())
-    }
-}
-
-impl Range {
-    /// The keys in (`after`, `upto`]. Its text depends on whether there is an `after` and on nothing else: from the second
-    /// batch on a statement is prepared once.
-    fn new(dialect: &dyn Dialect, key: &[Column], after: Option<&[String]>, upto: &[String]) -> Self {
-        let parts = after.map_or(0, |after| after.len().min(key.len()));
-        let lower = after.map(|_| comparison(dialect, &key[..parts], None, ">", 1));
-        let upper = comparison(dialect, key, None, "<=", parts + 1);
-        let both: Vec<String> = lower.into_iter().chain([upper]).collect();
-        Self { condition: both.join(" AND "), parameters: texts(after).chain(texts(Some(upto))).collect() }
-    }
-
-    fn clause(&self, filter: Option<&str>) -> String {
-        let parts: Vec<String> = [self.condition.clone()].into_iter().chain(filter.map(parenthesised)).collect();
-        format!("\nWHERE {}", parts.join("\nAND "))
-    }
-}
-
-/// The WHERE clause of a condition alone.
-pub(super) fn filter_clause(filter: &str) -> String {
-    format!("\nWHERE {}", parenthesised(filter))
-}
-
-/// A condition that somebody wrote, kept apart from what stands around it: a comment at its end cannot swallow the
-/// parenthesis.
-fn parenthesised(filter: &str) -> String {
-    format!("({filter}\n)")
-}
-
-/// Compares the key with the one bound from parameter `first` on: row by row where it has several columns.
-fn comparison(dialect: &dyn Dialect, key: &[Column], qualifier: Option<&str>, operator: &str, first: usize) -> String {
-    let numbers: Vec<usize> = (first..).take(key.len()).collect();
-    compare_with(dialect, key, qualifier, operator, &numbers)
-}
-
-/// As [`comparison`], with the number of each parameter.
-pub(super) fn compare_with(
-    dialect: &dyn Dialect,
-    key: &[Column],
-    qualifier: Option<&str>,
-    operator: &str,
-    numbers: &[usize],
-) -> String {
-    let columns = quoted(dialect, key, qualifier);
-    let values: Vec<String> =
-        key.iter().zip(numbers).map(|(column, number)| dialect.key_from_text(*number, column)).collect();
-    match (columns.as_slice(), values.as_slice()) {
-        ([column], [value]) => format!("{column} {operator} {value}"),
-        _ => format!("({}) {operator} ({})", columns.join(", "), values.join(", ")),
-    }
-}
-
-fn quoted(dialect: &dyn Dialect, key: &[Column], qualifier: Option<&str>) -> Vec<String> {
-    let qualifier = qualifier.map(|qualifier| format!("{qualifier}.")).unwrap_or_default();
-    key.iter().map(|column| format!("{qualifier}{}", dialect.quote(&column.name))).collect()
-}
-
-fn texts(key: Option<&[String]>) -> impl Iterator<Item = Value> {
-    key.unwrap_or_default().iter().map(|part| Value::from(part.as_str()))
-}
-
 fn key_of(row: Row) -> Result<Vec<String>, UpdateError> {
     row.into_iter()
         .map(|value| match value {
@@ -697,302 +447,7 @@ fn key_of(row: Row) -> Result<Vec<String>, UpdateError> {
         .collect()
 }
 
-/// The names by which SQLite calls the number of a row, where no column bears them.
-const ROWID_NAMES: [&str; 3] = ["rowid", "_rowid_", "oid"];
-
-/// How a system tells names apart: SQLite does not look at the case of ASCII letters.
-#[derive(Clone, Copy)]
-pub(super) struct Names(pub(super) System);
-
-impl Names {
-    pub(super) fn equal(self, one: &str, other: &str) -> bool {
-        match self.0 {
-            System::Sqlite => one.eq_ignore_ascii_case(other),
-            System::Postgres => one == other,
-        }
-    }
-
-    pub(super) fn column<'a>(self, table: &'a Table, name: &str) -> Option<&'a Column> {
-        table.columns.iter().find(|column| self.equal(&column.name, name))
-    }
-
-    /// A column that a walk can go along: one of the table's, or SQLite's rowid under one of its names.
-    fn key_column(self, table: &Table, name: &str) -> Option<Column> {
-        let rowid = || table.rowid && ROWID_NAMES.iter().any(|known| self.equal(known, name));
-        self.column(table, name).cloned().or_else(|| {
-            rowid().then(|| Column { name: name.to_owned(), sql_type: "INTEGER".to_owned(), not_null: true })
-        })
-    }
-
-    fn is_rowid(self, table: &Table, column: &Column) -> bool {
-        table.rowid && self.column(table, &column.name).is_none()
-    }
-
-    /// The columns that make a key unique, none where it is so by itself; `None` where nothing does that the table could be
-    /// walked along.
-    fn unique_by(self, table: &Table, key: &[Column]) -> Option<Vec<Column>> {
-        let among = |name: &String| key.iter().any(|column| self.equal(&column.name, name));
-        let sole = |index: &&Index| index.unique && index.valid && !index.partial;
-        let by_itself = |index: &Index| index.columns.iter().all(|name| name.as_ref().is_some_and(among));
-        if key.iter().any(|column| self.is_rowid(table, column)) || table.indexes.iter().filter(sole).any(by_itself) {
-            return Some(Vec::new());
-        }
-        if table.rowid {
-            return self.key_column(table, "rowid").map(|rowid| vec![rowid]);
-        }
-        table.indexes.iter().filter(sole).find_map(|index| {
-            let more = index.columns.iter().map(|name| self.column(table, name.as_ref()?).cloned());
-            let more: Vec<Column> = more.collect::<Option<_>>()?;
-            let more: Vec<Column> = more.into_iter().filter(|column| !among(&column.name)).collect();
-            more.iter().all(|column| column.not_null).then_some(more)
-        })
-    }
-
-    /// True where the index yields the rows in the key's order.
-    fn orders_by(self, index: &Index, key: &[String]) -> bool {
-        let leading = index.columns.get(..key.len()).unwrap_or_default();
-        let same = |(name, part): (&Option<String>, &String)| name.as_ref().is_some_and(|name| self.equal(name, part));
-        // All descending will do: such an index is read backwards.
-        let directions = index.directions.get(..key.len()).unwrap_or_default();
-        let in_order = directions.first().is_some_and(|first| first.is_some() && directions.iter().all(|d| d == first));
-        index.valid && !index.partial && in_order && leading.len() == key.len() && leading.iter().zip(key).all(same)
-    }
-}
-
-/// What is wrong with the table and the key of a walk.
-impl Walk {
-    /// Empty where the walk can be made, made without a sort, and its rows changed by `operation`.
-    pub(super) async fn check(
-        &self,
-        sql: &mut dyn Sql,
-        operation: Option<Operation>,
-    ) -> Result<Vec<Problem>, UpdateError> {
-        let dialect = sql.dialect();
-        let Some(table) = dialect.describe(sql, &self.table).await? else {
-            return Ok(vec![no_table("table", "schema", &self.table)]);
-        };
-        let around = match operation {
-            Some(operation) => reach::check(sql, &self.table, table.kind, operation, self.reach, "table").await?,
-            None => reach::no_rows_of_its_own(&self.table, table.kind, "table").into_iter().collect(),
-        };
-        if around.iter().any(Problem::is_error) {
-            return Ok(around);
-        }
-        let names = Names(dialect.system());
-        let mut problems: Vec<Problem> =
-            self.key.iter().filter_map(|name| self.check_key_column(&table, names, name)).collect();
-        if self.key.is_empty() {
-            problems.push(key_problem("the key has no columns", "name the columns of the table's primary key"));
-        } else if problems.is_empty() && !self.is_ordered(&table, names) {
-            problems.push(self.not_ordered());
-        }
-        if problems.is_empty() {
-            let key: Option<Vec<Column>> = self.key.iter().map(|name| names.key_column(&table, name)).collect();
-            let key = key.unwrap_or_default();
-            match names.unique_by(&table, &key) {
-                None => problems.push(not_unique(&self.table, &self.key)),
-                Some(more) => problems.extend(self.check_kind(&table, names, &[key, more].concat())),
-            }
-        }
-        problems.extend(around);
-        Ok(problems)
-    }
-
-    fn not_ordered(&self) -> Problem {
-        let columns = self.key.join(", ");
-        key_problem(
-            &format!("no index of table \"{}\" gives its rows in the order of the key ({columns})", self.table),
-            &format!(
-                "take the primary key's columns in its order, or make an index on ({columns}): a b-tree, not partial, of the \
-                 columns' own collation, all ascending or all descending"
-            ),
-        )
-    }
-
-    /// True where an index, or the table itself, gives the rows in the order of the key.
-    fn is_ordered(&self, table: &Table, names: Names) -> bool {
-        let rowid = || match self.key.as_slice() {
-            [only] => names.key_column(table, only).is_some_and(|column| names.is_rowid(table, &column)),
-            _ => false,
-        };
-        table.indexes.iter().any(|index| names.orders_by(index, &self.key)) || rowid()
-    }
-
-    /// What is to be known of a table that is more, or less, than a plain one.
-    fn check_kind(&self, table: &Table, names: Names, key: &[Column]) -> Vec<Problem> {
-        let name = &self.table;
-        let mut problems = Vec::new();
-        let rowid = key.iter().any(|column| names.is_rowid(table, column));
-        let ordered: Vec<String> = key.iter().map(|column| column.name.clone()).collect();
-        if !rowid && !table.indexes.iter().any(|index| names.orders_by(index, &ordered)) {
-            let (columns, ordered) = (self.key.join(", "), ordered.join(", "));
-            problems.push(Problem::warning(
-                "key",
-                format!("the key ({columns}) is not unique, and each batch sorts the rows that have the same key"),
-                format!(
-                    "take the primary key's columns, or make an index on ({ordered}) where many rows have the same key"
-                ),
-            ));
-        }
-        if table.children > 0 && table.kind != TableKind::Partitioned && !self.is_alone() {
-            problems.push(Problem::warning(
-                "table",
-                format!(
-                    "{} inherit from table \"{name}\", and the update reaches their rows too",
-                    tables(table.children)
-                ),
-                "say only = true if the rows of this table alone are meant",
-            ));
-        }
-        if rowid && table.renumbered {
-            problems.push(Problem::warning(
-                "key",
-                format!(
-                    "the walk goes by the rowids of table \"{name}\", and VACUUM may change them, because no column is the rowid"
-                ),
-                "do not run VACUUM between the update's first batch and its last: the walk would leave rows out",
-            ));
-        }
-        problems
-    }
-
-    fn check_key_column(&self, table: &Table, names: Names, name: &str) -> Option<Problem> {
-        let Some(column) = names.key_column(table, name) else {
-            return Some(no_column("key", &self.table, table, name));
-        };
-        if self.key.iter().filter(|other| names.equal(other, name)).count() > 1 {
-            return Some(key_problem(&format!("column \"{name}\" stands in the key twice"), "name it once"));
-        }
-        (!column.not_null).then(|| {
-            key_problem(
-                &format!("key column \"{name}\" may be NULL, and rows where it is would be left out"),
-                "walk along columns that are NOT NULL, such as the primary key's",
-            )
-        })
-    }
-}
-
-/// The problem of a key that several rows can have.
-fn not_unique(table: &TableName, key: &[String]) -> Problem {
-    let columns = key.join(", ");
-    key_problem(
-        &format!(
-            "the key ({columns}) of table \"{table}\" is not unique, and no unique index tells rows with the same key apart"
-        ),
-        "walk along the columns of a unique index, all NOT NULL, or make such an index",
-    )
-}
-
 /// A number of rows.
 fn rows(count: u64) -> String {
     if count == 1 { "1 row".to_owned() } else { format!("{count} rows") }
-}
-
-/// A number of tables.
-fn tables(count: u64) -> String {
-    if count == 1 { "1 table".to_owned() } else { format!("{count} tables") }
-}
-
-/// The problem of a table that is not there.
-pub(super) fn no_table(field: &'static str, schema_field: &str, table: &TableName) -> Problem {
-    Problem::error(
-        field,
-        format!("there is no table \"{table}\""),
-        format!(
-            "mend the name, or name its schema with the key \"{schema_field}\"; a table that another update makes is found \
-             once it is there"
-        ),
-    )
-}
-
-/// The problem of a column that is not there.
-pub(super) fn no_column(field: &'static str, name: &TableName, table: &Table, column: &str) -> Problem {
-    let known: Vec<&str> = table.columns.iter().map(|column| column.name.as_str()).collect();
-    Problem::error(
-        field,
-        format!("table \"{name}\" has no column \"{column}\""),
-        format!("its columns are {}", known.join(", ")),
-    )
-}
-
-fn key_problem(message: &str, hint: &str) -> Problem {
-    Problem::error("key", message, hint)
-}
-
-/// Has the database plan a statement without running it. What it refuses is a problem of `field`; that it cannot be
-/// asked is an error.
-pub(super) async fn explain(
-    sql: &mut dyn Sql,
-    field: &'static str,
-    statement: &str,
-) -> Result<Option<Problem>, UpdateError> {
-    explain_with(sql, field, statement, &[]).await
-}
-
-/// As [`explain`], for a statement with parameters.
-pub(super) async fn explain_with(
-    sql: &mut dyn Sql,
-    field: &'static str,
-    statement: &str,
-    parameters: &[Value],
-) -> Result<Option<Problem>, UpdateError> {
-    // SQLite's EXPLAIN alone lists its program, with operands that are no text.
-    let explain = match sql.dialect().system() {
-        System::Sqlite => "EXPLAIN QUERY PLAN",
-        System::Postgres => "EXPLAIN",
-    };
-    match sql.query(&format!("{explain} {statement}"), parameters).await {
-        Ok(_) => Ok(None),
-        Err(error) if error.class == ErrorClass::Permanent => {
-            let problem = refused(field, &error, statement);
-            Ok(Some(match old_reading(sql, &error, statement).await? {
-                Some(hint) => Problem { hint, ..problem },
-                None => problem,
-            }))
-        }
-        Err(error) => Err(error.into()),
-    }
-}
-
-/// What to do where a trigger or a view of the application's writes a text in double quotes. SQLite takes that for a text
-/// unless it is told otherwise, as it is on tidegate's connections, where a misspelt name must not become one.
-async fn old_reading(sql: &mut dyn Sql, error: &SqlError, statement: &str) -> Result<Option<String>, UpdateError> {
-    let quoted = error.message.strip_prefix("no such column: ").and_then(|rest| rest.split(" - should").next());
-    let Some(quoted) = quoted.filter(|word| word.starts_with('"') && !statement.contains(*word)) else {
-        return Ok(None);
-    };
-    let select =
-        "SELECT type, name FROM sqlite_schema WHERE type IN ('trigger', 'view') AND instr(sql, ?1) ORDER BY name";
-    let rows = sql.query(select, &[Value::from(quoted)]).await?;
-    let named = |row: &Row| Some(format!("{} \"{}\"", row.first()?.as_text()?, row.get(1)?.as_text()?));
-    let named: Vec<String> = rows.iter().filter_map(named).collect();
-    Ok((!named.is_empty()).then(|| {
-        format!(
-            "make {} anew with {quoted} in single quotes: a text in double quotes is a name for tidegate, and for SQLite as \
-             others build it",
-            named.join(", ")
-        )
-    }))
-}
-
-/// The problem of a statement that the database refuses.
-pub(super) fn refused(field: &'static str, error: &SqlError, statement: &str) -> Problem {
-    let remedy = error.grant_hint().unwrap_or("mend the SQL, or make what it needs");
-    let hint = format!("{remedy}; the statement: {}", one_line(statement));
-    Problem::error(field, one_line(&error.message), hint)
-}
-
-/// True for the statements that a database can be asked to plan without running them, and that make nothing that a
-/// later one may need.
-pub(super) fn can_be_explained(statement: &str, system: System) -> bool {
-    const WORDS: [&str; 8] = ["select", "insert", "update", "delete", "with", "values", "merge", "replace"];
-    let code = scan::code(statement, system);
-    // PostgreSQL's SELECT … INTO makes a table.
-    let makes = code.first().is_some_and(|first| first.is("select")) && code.iter().any(|token| token.is("into"));
-    !makes && code.first().is_some_and(|first| first.is_symbol("(") || WORDS.iter().any(|word| first.is(word)))
-}
-
-/// A text of several lines, for a message.
-pub(super) fn one_line(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }

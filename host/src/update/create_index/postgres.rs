@@ -4,8 +4,8 @@ mod shape;
 
 use self::shape::Shape;
 use super::{CreateIndexDefinition, not_replaceable};
+use crate::update::explain::{one_line, refused};
 use crate::update::sql::{Dialect, ErrorClass, Row, Sql, SqlError, Value};
-use crate::update::walk::{one_line, refused};
 use crate::update::{Problem, UpdateError};
 
 /// The bytes that PostgreSQL keeps of a name.

@@ -1,10 +1,10 @@
-//! Whether an update moves rows along its walk: by what it assigns (the key's columns, those that make it unique, or what
-//! either are generated from), or by a trigger.
+//! Whether an update moves rows along its walk by what it assigns: the key's columns, those that make it unique, or what
+//! either are generated from.
 
-use super::{Batch, Column, Names, ROWID_NAMES, Range, Walk};
-use crate::update::UpdateError;
-use crate::update::scan;
-use crate::update::sql::{Dialect, Sql, SqlError, System, Table, TableName, Value};
+use super::Walk;
+use crate::update::names::{Names, ROWID_NAMES};
+use crate::update::sql::{Column, Dialect, Sql, SqlError, System, Table, TableName, Value};
+use crate::update::{UpdateError, scan};
 
 /// A column that is assigned, and what it is to the walk.
 pub(in crate::update) enum Moved {
@@ -40,61 +40,6 @@ impl Walk {
             }
         }
         Ok(None)
-    }
-}
-
-/// A trigger may move rows, which no definition tells.
-impl Walk {
-    /// As [`Walk::change`], for a statement after which the rows are still there: where a trigger has moved one ahead, to
-    /// where the walk has yet to come, the batch fails, since the row would be changed again.
-    pub(in crate::update) async fn change_in_place(
-        &self,
-        sql: &mut dyn Sql,
-        batch: &Batch,
-        filter: Option<&str>,
-        statement: &str,
-    ) -> Result<u64, UpdateError> {
-        let dialect = sql.dialect();
-        let (true, Some(upto), Some(end)) = (batch.guarded, &batch.upto, &batch.end) else {
-            return self.change(sql, batch, filter, statement).await;
-        };
-        let ahead = Range::new(&*dialect, &batch.key, Some(upto), end);
-        let (skipped, moved) = match dialect.system() {
-            System::Postgres => {
-                // Rows that this transaction wrote.
-                const OWN: Option<&str> = Some("xmin = pg_current_xact_id()::xid");
-                let (changed, skipped) = self.change_guarded(sql, batch, filter, statement).await?;
-                // The rest of the walk is looked at only where rows have left the batch.
-                let left = self.count_where(sql, &batch.range, OWN).await? < changed;
-                (skipped, if left { self.count_where(sql, &ahead, OWN).await? } else { 0 })
-            }
-            System::Sqlite => {
-                sql.execute("SAVEPOINT tidegate_batch", &[]).await?;
-                let (_, skipped) = self.change_guarded(sql, batch, filter, statement).await?;
-                let mut moved = 0;
-                // Nobody else writes: where as many rows are in the range as before, none has left it.
-                if self.count(sql, &batch.range).await? < batch.items {
-                    let after = self.count(sql, &ahead).await?;
-                    sql.execute("ROLLBACK TO tidegate_batch", &[]).await?;
-                    moved = after.saturating_sub(self.count(sql, &ahead).await?);
-                    if moved == 0 {
-                        self.change_guarded(sql, batch, filter, statement).await?;
-                    }
-                }
-                sql.execute("RELEASE tidegate_batch", &[]).await?;
-                (skipped, moved)
-            }
-        };
-        if moved == 0 {
-            return Ok(skipped);
-        }
-        Err(UpdateError::Failed(format!(
-            "a trigger of table \"{}\" moved {} of the batch ahead along the key ({}), where the walk would change them again: \
-             walk along a key that no trigger changes, or disable the trigger for the time",
-            self.table,
-            super::rows(moved),
-            self.key.join(", ")
-        )))
     }
 }
 

@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use serde_json::Value as Json;
 use sha2::{Digest as _, Sha256};
 
+use crate::update::explain::one_line;
+use crate::update::names::Names;
 use crate::update::reach::{OnSkip, Reach};
 use crate::update::scan::{self, Kind};
 use crate::update::sql::{System, Table};
-use crate::update::walk::{Names, one_line};
 use crate::update::{Progress, UpdateError};
 
 /// The characters of a text that stand in the progress as they are; of a longer one its digest does, since the progress is

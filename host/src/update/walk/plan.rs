@@ -1,8 +1,10 @@
 //! A walk looked at before it is made: whether its statements prepare, and how the database would go about them.
 
-use super::{Batch, Column, Range, Walk, explain_with, texts};
+use super::range::{Range, texts};
+use super::{Batch, Walk};
+use crate::update::explain::explain_with;
 use crate::update::plan::{Draft, Plan, Planned};
-use crate::update::sql::{Dialect, Operation, Right, Sql, System, TableName, Value};
+use crate::update::sql::{Column, Dialect, Operation, Right, Sql, System, TableName, Value};
 use crate::update::{Budget, Next, Problem, Progress, UpdateError};
 
 impl Draft {

@@ -1,0 +1,131 @@
+//! The rows of a batch changed, where triggers and rules may do otherwise than the statement says.
+
+use super::range::Range;
+use super::{Batch, Walk, counted, rows};
+use crate::update::UpdateError;
+use crate::update::reach::OnSkip;
+use crate::update::sql::{Sql, System, Value};
+
+impl Walk {
+    /// Has `statement` change the batch's rows that meet `filter`, and makes sure that it did: a trigger or a rule can
+    /// keep a row from being changed without a word. Returns the number of rows that were left as they are.
+    pub(in crate::update) async fn change(
+        &self,
+        sql: &mut dyn Sql,
+        batch: &Batch,
+        filter: Option<&str>,
+        statement: &str,
+    ) -> Result<u64, UpdateError> {
+        if !batch.guarded {
+            sql.execute(statement, batch.parameters()).await?;
+            return Ok(0);
+        }
+        Ok(self.change_guarded(sql, batch, filter, statement).await?.1)
+    }
+
+    /// The same where something may keep rows from being changed: how many were changed, and how many left as they are.
+    async fn change_guarded(
+        &self,
+        sql: &mut dyn Sql,
+        batch: &Batch,
+        filter: Option<&str>,
+        statement: &str,
+    ) -> Result<(u64, u64), UpdateError> {
+        let (wanted, changed) = match sql.dialect().system() {
+            System::Sqlite => {
+                let wanted = self.matching(sql, batch, filter).await?;
+                (wanted, sql.execute(statement, batch.parameters()).await?)
+            }
+            System::Postgres => self.change_held(sql, batch, filter, statement).await?,
+        };
+        let skipped = wanted.saturating_sub(changed);
+        if skipped > 0 && self.reach.on_skip == OnSkip::Error {
+            let around = sql.dialect().surroundings(sql, &self.table).await?;
+            let guards = around.reactions.iter().filter(|reaction| reaction.may_skip || reaction.instead);
+            let guards: Vec<String> = guards.map(|guard| format!("\"{}\"", guard.name)).collect();
+            return Err(UpdateError::Failed(format!(
+                "a trigger or rule of table \"{}\" (one of {}) kept {skipped} of {wanted} rows from being changed: leave such \
+                 rows out with \"where\", change the trigger or rule, or say on_skip = \"ignore\" to have them counted and left \
+                 as they are",
+                self.table,
+                guards.join(", ")
+            )));
+        }
+        Ok((changed, skipped))
+    }
+
+    /// Locks the batch's rows that meet `filter`, and has `statement` change these and no others: a row that comes in between
+    /// would make up, in the count, for one that is skipped. Returns how many were to be changed, and how many were.
+    async fn change_held(
+        &self,
+        sql: &mut dyn Sql,
+        batch: &Batch,
+        filter: Option<&str>,
+        statement: &str,
+    ) -> Result<(u64, u64), UpdateError> {
+        const PLACE: &str = "tableoid::text || ctid::text";
+        let rows =
+            format!("SELECT {PLACE} AS place FROM {}{} FOR UPDATE", self.source(&*sql.dialect()), batch.clause(filter));
+        let statement_of_places = format!("SELECT count(*), array_agg(place)::text FROM ({rows}) AS held");
+        let held = sql.query(&statement_of_places, batch.parameters()).await?;
+        let wanted = counted(&held)?;
+        let Some(places) = held.first().and_then(|row| row.get(1)).filter(|_| wanted > 0).cloned() else {
+            return Ok((0, 0));
+        };
+        let parameters: Vec<Value> = batch.parameters().iter().cloned().chain([places]).collect();
+        let statement = format!("{statement}\nAND {PLACE} = ANY (${}::text::text[])", parameters.len());
+        Ok((wanted, sql.execute(&statement, &parameters).await?))
+    }
+
+    /// As [`Walk::change`], for a statement after which the rows are still there: where a trigger has moved one ahead, to
+    /// where the walk has yet to come, the batch fails, since the row would be changed again.
+    pub(in crate::update) async fn change_in_place(
+        &self,
+        sql: &mut dyn Sql,
+        batch: &Batch,
+        filter: Option<&str>,
+        statement: &str,
+    ) -> Result<u64, UpdateError> {
+        let dialect = sql.dialect();
+        let (true, Some(upto), Some(end)) = (batch.guarded, &batch.upto, &batch.end) else {
+            return self.change(sql, batch, filter, statement).await;
+        };
+        let ahead = Range::new(&*dialect, &batch.key, Some(upto), end);
+        let (skipped, moved) = match dialect.system() {
+            System::Postgres => {
+                // Rows that this transaction wrote.
+                const OWN: Option<&str> = Some("xmin = pg_current_xact_id()::xid");
+                let (changed, skipped) = self.change_guarded(sql, batch, filter, statement).await?;
+                // The rest of the walk is looked at only where rows have left the batch.
+                let left = self.count_where(sql, &batch.range, OWN).await? < changed;
+                (skipped, if left { self.count_where(sql, &ahead, OWN).await? } else { 0 })
+            }
+            System::Sqlite => {
+                sql.execute("SAVEPOINT tidegate_batch", &[]).await?;
+                let (_, skipped) = self.change_guarded(sql, batch, filter, statement).await?;
+                let mut moved = 0;
+                // Nobody else writes: where as many rows are in the range as before, none has left it.
+                if self.count(sql, &batch.range).await? < batch.items {
+                    let after = self.count(sql, &ahead).await?;
+                    sql.execute("ROLLBACK TO tidegate_batch", &[]).await?;
+                    moved = after.saturating_sub(self.count(sql, &ahead).await?);
+                    if moved == 0 {
+                        self.change_guarded(sql, batch, filter, statement).await?;
+                    }
+                }
+                sql.execute("RELEASE tidegate_batch", &[]).await?;
+                (skipped, moved)
+            }
+        };
+        if moved == 0 {
+            return Ok(skipped);
+        }
+        Err(UpdateError::Failed(format!(
+            "a trigger of table \"{}\" moved {} of the batch ahead along the key ({}), where the walk would change them again: \
+             walk along a key that no trigger changes, or disable the trigger for the time",
+            self.table,
+            rows(moved),
+            self.key.join(", ")
+        )))
+    }
+}

@@ -1,0 +1,139 @@
+//! What is wrong with the table and the key of a walk.
+
+use super::Walk;
+use crate::update::explain::{no_column, no_table};
+use crate::update::names::Names;
+use crate::update::sql::{Column, Operation, Sql, Table, TableKind, TableName};
+use crate::update::{Problem, UpdateError, reach};
+
+impl Walk {
+    /// Empty where the walk can be made, made without a sort, and its rows changed by `operation`.
+    pub(in crate::update) async fn check(
+        &self,
+        sql: &mut dyn Sql,
+        operation: Option<Operation>,
+    ) -> Result<Vec<Problem>, UpdateError> {
+        let dialect = sql.dialect();
+        let Some(table) = dialect.describe(sql, &self.table).await? else {
+            return Ok(vec![no_table("table", "schema", &self.table)]);
+        };
+        let around = match operation {
+            Some(operation) => reach::check(sql, &self.table, table.kind, operation, self.reach, "table").await?,
+            None => reach::no_rows_of_its_own(&self.table, table.kind, "table").into_iter().collect(),
+        };
+        if around.iter().any(Problem::is_error) {
+            return Ok(around);
+        }
+        let names = Names(dialect.system());
+        let mut problems: Vec<Problem> =
+            self.key.iter().filter_map(|name| self.check_key_column(&table, names, name)).collect();
+        if self.key.is_empty() {
+            problems.push(key_problem("the key has no columns", "name the columns of the table's primary key"));
+        } else if problems.is_empty() && !self.is_ordered(&table, names) {
+            problems.push(self.not_ordered());
+        }
+        if problems.is_empty() {
+            let key: Option<Vec<Column>> = self.key.iter().map(|name| names.key_column(&table, name)).collect();
+            let key = key.unwrap_or_default();
+            match names.unique_by(&table, &key) {
+                None => problems.push(not_unique(&self.table, &self.key)),
+                Some(more) => problems.extend(self.check_kind(&table, names, &[key, more].concat())),
+            }
+        }
+        problems.extend(around);
+        Ok(problems)
+    }
+
+    pub(super) fn not_ordered(&self) -> Problem {
+        let columns = self.key.join(", ");
+        key_problem(
+            &format!("no index of table \"{}\" gives its rows in the order of the key ({columns})", self.table),
+            &format!(
+                "take the primary key's columns in its order, or make an index on ({columns}): a b-tree, not partial, of the \
+                 columns' own collation, all ascending or all descending"
+            ),
+        )
+    }
+
+    /// True where an index, or the table itself, gives the rows in the order of the key.
+    fn is_ordered(&self, table: &Table, names: Names) -> bool {
+        let rowid = || match self.key.as_slice() {
+            [only] => names.key_column(table, only).is_some_and(|column| names.is_rowid(table, &column)),
+            _ => false,
+        };
+        table.indexes.iter().any(|index| names.orders_by(index, &self.key)) || rowid()
+    }
+
+    /// What is to be known of a table that is more, or less, than a plain one.
+    fn check_kind(&self, table: &Table, names: Names, key: &[Column]) -> Vec<Problem> {
+        let name = &self.table;
+        let mut problems = Vec::new();
+        let rowid = key.iter().any(|column| names.is_rowid(table, column));
+        let ordered: Vec<String> = key.iter().map(|column| column.name.clone()).collect();
+        if !rowid && !table.indexes.iter().any(|index| names.orders_by(index, &ordered)) {
+            let (columns, ordered) = (self.key.join(", "), ordered.join(", "));
+            problems.push(Problem::warning(
+                "key",
+                format!("the key ({columns}) is not unique, and each batch sorts the rows that have the same key"),
+                format!(
+                    "take the primary key's columns, or make an index on ({ordered}) where many rows have the same key"
+                ),
+            ));
+        }
+        if table.children > 0 && table.kind != TableKind::Partitioned && !self.is_alone() {
+            problems.push(Problem::warning(
+                "table",
+                format!(
+                    "{} inherit from table \"{name}\", and the update reaches their rows too",
+                    tables(table.children)
+                ),
+                "say only = true if the rows of this table alone are meant",
+            ));
+        }
+        if rowid && table.renumbered {
+            problems.push(Problem::warning(
+                "key",
+                format!(
+                    "the walk goes by the rowids of table \"{name}\", and VACUUM may change them, because no column is the rowid"
+                ),
+                "do not run VACUUM between the update's first batch and its last: the walk would leave rows out",
+            ));
+        }
+        problems
+    }
+
+    fn check_key_column(&self, table: &Table, names: Names, name: &str) -> Option<Problem> {
+        let Some(column) = names.key_column(table, name) else {
+            return Some(no_column("key", &self.table, table, name));
+        };
+        if self.key.iter().filter(|other| names.equal(other, name)).count() > 1 {
+            return Some(key_problem(&format!("column \"{name}\" stands in the key twice"), "name it once"));
+        }
+        (!column.not_null).then(|| {
+            key_problem(
+                &format!("key column \"{name}\" may be NULL, and rows where it is would be left out"),
+                "walk along columns that are NOT NULL, such as the primary key's",
+            )
+        })
+    }
+}
+
+/// The problem of a key that several rows can have.
+pub(super) fn not_unique(table: &TableName, key: &[String]) -> Problem {
+    let columns = key.join(", ");
+    key_problem(
+        &format!(
+            "the key ({columns}) of table \"{table}\" is not unique, and no unique index tells rows with the same key apart"
+        ),
+        "walk along the columns of a unique index, all NOT NULL, or make such an index",
+    )
+}
+
+/// A number of tables.
+fn tables(count: u64) -> String {
+    if count == 1 { "1 table".to_owned() } else { format!("{count} tables") }
+}
+
+fn key_problem(message: &str, hint: &str) -> Problem {
+    Problem::error("key", message, hint)
+}

@@ -1,0 +1,131 @@
+//! A walk's progress: how far it has come, and which walk it is.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value as Json;
+
+use super::{Walk, pin};
+use crate::update::sql::{Column, System, Table};
+use crate::update::{Progress, UpdateError};
+
+/// How far a walk has come, as its progress says.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Position {
+    pub(super) after: Vec<String>,
+    pub(super) items: u64,
+    /// Rows that were to be written and could not be, by a conflict or a trigger, where that is no error.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(super) left_out: u64,
+    /// `None` in progress of version 0.1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) walk: Option<Course>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+/// What a walk is, fixed by its first batch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Course {
+    pub(super) table: String,
+    pub(super) key: Vec<String>,
+    /// The types of all columns that order the walk: those of `key`, and those that make it unique. A stored key is text
+    /// that a cast turns into a key again: with another type it may mean another place.
+    pub(super) types: Vec<String>,
+    /// The last key that was there when the walk began.
+    pub(super) end: Vec<String>,
+    /// The definition that the walk began with, long texts as their digests. Empty where none was written down, or another
+    /// one was accepted.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) definition: BTreeMap<String, String>,
+    /// The types of the columns that the definition names.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) columns: BTreeMap<String, String>,
+}
+
+impl Position {
+    pub(super) fn into_progress(self) -> Progress {
+        match serde_json::to_value(self) {
+            Ok(Json::Object(members)) => Progress(members),
+            // A struct of texts and numbers is an object: there is nothing to fail.
+            _ => Progress::default(),
+        }
+    }
+}
+
+impl Course {
+    /// Refuses a key whose columns are of other types than when the walk began.
+    pub(super) fn must_have(&self, key: &[Column]) -> Result<(), UpdateError> {
+        let changed = key.iter().zip(&self.types).find(|(column, was)| column.sql_type != **was);
+        if let Some((column, was)) = changed {
+            return Err(UpdateError::Failed(format!(
+                "the type of key column \"{}\" changed from {was} to {} during the walk, and the place of the walk may mean \
+                 another row now: cancel the update and queue it again to begin anew",
+                column.name, column.sql_type
+            )));
+        }
+        if key.len() != self.types.len() {
+            return Err(UpdateError::Failed(format!(
+                "the indexes of table \"{}\" changed during the walk, and another column makes its key unique now: cancel the \
+                 update and queue it again to begin anew",
+                self.table
+            )));
+        }
+        Ok(())
+    }
+}
+
+impl Walk {
+    /// The definition as it is written down.
+    pub(super) fn pinned(&self) -> BTreeMap<String, String> {
+        pin::written(&self.definition, self.reach)
+    }
+
+    /// The types of the columns that the definition names.
+    pub(super) fn columns_named(&self, system: System, table: &Table) -> BTreeMap<String, String> {
+        pin::columns(&self.definition, system, table)
+    }
+
+    pub(super) fn position(&self, progress: &Progress) -> Result<Option<Position>, UpdateError> {
+        if progress.0.is_empty() {
+            return Ok(None);
+        }
+        let position: Position =
+            serde_json::from_value(Json::Object(progress.0.clone())).map_err(|error| progress.refuse(error))?;
+        if let Some(course) = &position.walk {
+            self.must_be(course).map_err(|problem| progress.refuse(problem))?;
+            if !course.definition.is_empty() {
+                pin::same(&course.definition, &self.pinned(), "")?;
+            }
+        }
+        let (found, wanted) = (position.after.len(), self.key.len());
+        let fits = match &position.walk {
+            Some(course) => [position.after.len(), course.types.len()].iter().all(|parts| *parts <= course.end.len()),
+            None => found == wanted,
+        };
+        if !fits || found < wanted {
+            return Err(progress.refuse(format!("\"after\" has {found} parts, and the key has {wanted}")));
+        }
+        Ok(Some(position))
+    }
+
+    /// Refuses the progress of a walk over another table or along another key: its place means nothing in this one.
+    fn must_be(&self, course: &Course) -> Result<(), String> {
+        if course.table == self.table.to_string() && course.key == self.key {
+            return Ok(());
+        }
+        Err(format!(
+            "it belongs to a walk over table \"{}\" along the key ({}), and the definition says table \"{}\" and key \
+             ({}): put the definition back, or cancel the update and queue it again to begin anew",
+            course.table,
+            course.key.join(", "),
+            self.table,
+            self.key.join(", ")
+        ))
+    }
+}
