@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use super::explain::{explain, no_column, no_table, one_line};
 use super::names::Names;
 use super::plan::Planned;
-use super::reach::{OnSkip, Reach};
+use super::reach::{OnSkip, Reach, within_reach};
 use super::sql::{Dialect, Right, Sql, System, Table, TableKind, TableName};
 use super::walk::filter_clause;
 use super::walk::plan::check_rights;
@@ -174,10 +174,7 @@ impl Handler for CreateIndex {
         problems.extend(check_rights(sql, &wanted.table, &[Right::Own, Right::Create]).await?);
         if let (true, Some(filter)) = (problems.is_empty(), &wanted.filter) {
             let reading = format!("SELECT 1 FROM {}{}", dialect.table(&wanted.table), filter_clause(filter));
-            PLANNING.enter_session(sql).await?;
-            let found = explain(sql, "where", &reading).await;
-            PLANNING.leave_session(sql).await?;
-            problems.extend(found?);
+            problems.extend(within_reach!(PLANNING, sql, explain(sql, "where", &reading))?);
         }
         if problems.is_empty() {
             problems.extend(self.check_statement(sql).await?);

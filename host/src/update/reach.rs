@@ -36,8 +36,11 @@ impl Reach {
         self.set(sql, "SET LOCAL row_security = on").await
     }
 
-    /// The same outside a transaction, until [`Reach::leave_session`].
+    /// The same outside a transaction, until [`Reach::leave_session`], or until the session is handed back.
     pub(super) async fn enter_session(self, sql: &mut dyn Sql) -> Result<(), SqlError> {
+        if self.asks_policies(sql) {
+            sql.expect_foreign();
+        }
         self.set(sql, "SET row_security = on").await
     }
 
@@ -47,12 +50,27 @@ impl Reach {
     }
 
     async fn set(self, sql: &mut dyn Sql, statement: &str) -> Result<(), SqlError> {
-        if self.row_security && sql.dialect().system() == System::Postgres {
+        if self.asks_policies(sql) {
             sql.execute(statement, &[]).await?;
         }
         Ok(())
     }
+
+    fn asks_policies(self, sql: &mut dyn Sql) -> bool {
+        self.row_security && sql.dialect().system() == System::Postgres
+    }
 }
+
+/// Awaits `$work`, outside a transaction and over `$sql`, with the policies applied as `$reach` says.
+macro_rules! within_reach {
+    ($reach:expr, $sql:expr, $work:expr) => {{
+        $reach.enter_session($sql).await?;
+        let done: Result<_, UpdateError> = $work.await;
+        $reach.leave_session($sql).await?;
+        done
+    }};
+}
+pub(super) use within_reach;
 
 /// What is to be known of a table before an update performs `operation` on it; `field` names it in the definition.
 pub(super) async fn check(

@@ -86,8 +86,8 @@ pub trait Sql: Send {
     /// Whatever the database says, classified.
     async fn script(&mut self, sql: &str) -> Result<(), SqlError>;
 
-    /// Says that statements follow which the host did not write, and which may leave settings, roles or temporary tables
-    /// behind: after this transaction the session is made what it was.
+    /// Says that statements follow which may leave settings, roles or temporary tables behind: after this transaction, or
+    /// when the session is handed back, the session is made what it was.
     fn expect_foreign(&mut self) {}
 }
 

@@ -28,7 +28,7 @@ use self::progress::{Course, Position};
 use self::range::{Range, comparison, quoted, texts};
 pub(super) use self::range::{compare_with, filter_clause};
 use super::names::Names;
-use super::reach::Reach;
+use super::reach::{Reach, within_reach};
 use super::sql::{Column, Dialect, Estimate, Row, Sql, System, Table, TableKind, TableName, Value};
 use super::{Budget, Next, Progress, Step, UpdateError};
 
@@ -255,24 +255,19 @@ impl Walk {
         sql: &mut dyn Sql,
         progress: &Progress,
     ) -> Result<Option<Estimate>, UpdateError> {
-        self.reach.enter_session(sql).await?;
-        let estimate = self.estimate_reached(sql, progress).await;
-        self.reach.leave_session(sql).await?;
-        estimate
-    }
-
-    async fn estimate_reached(&self, sql: &mut dyn Sql, progress: &Progress) -> Result<Option<Estimate>, UpdateError> {
-        let position = self.position(progress)?;
-        let key = self.key(sql).await?;
-        let dialect = sql.dialect();
-        let after = position.as_ref().map(|position| position.after.as_slice());
-        let estimate = dialect.estimate(sql, &self.table, &key, after).await?;
-        let end = position.as_ref().and_then(|position| position.walk.as_ref()).map(|course| course.end.as_slice());
-        let (Some(estimate), Some(end)) = (estimate, end) else { return Ok(estimate) };
-        // Rows beyond the end are not part of the walk.
-        let whole = dialect.estimate(sql, &self.table, &key, Some(end)).await?.map_or(1.0, |whole| whole.done);
-        let done = if whole > 0.0 { (estimate.done / whole).min(1.0) } else { estimate.done };
-        Ok(Some(Estimate { done, rows: estimate.rows * whole }))
+        within_reach!(self.reach, sql, async {
+            let position = self.position(progress)?;
+            let key = self.key(sql).await?;
+            let dialect = sql.dialect();
+            let after = position.as_ref().map(|position| position.after.as_slice());
+            let estimate = dialect.estimate(sql, &self.table, &key, after).await?;
+            let end = position.as_ref().and_then(|position| position.walk.as_ref()).map(|course| course.end.as_slice());
+            let (Some(estimate), Some(end)) = (estimate, end) else { return Ok(estimate) };
+            // Rows beyond the end are not part of the walk.
+            let whole = dialect.estimate(sql, &self.table, &key, Some(end)).await?.map_or(1.0, |whole| whole.done);
+            let done = if whole > 0.0 { (estimate.done / whole).min(1.0) } else { estimate.done };
+            Ok(Some(Estimate { done, rows: estimate.rows * whole }))
+        })
     }
 
     /// The columns that order the walk: the key's, and those that make it unique where it is not by itself.

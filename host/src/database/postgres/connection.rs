@@ -35,6 +35,8 @@ pub(super) struct Connection {
     /// Closed when the connection has ended.
     ended: watch::Receiver<()>,
     application_name: String,
+    /// The session's settings.
+    settings: String,
     /// The process that serves it.
     pub(super) backend: i64,
     /// True where transactions are serializable unless they say otherwise: the database's or the role's own wish.
@@ -104,11 +106,13 @@ impl Connection {
         });
         let tls = target.tls.clone();
         let (application_name, statements) = (application_name.to_owned(), Mutex::default());
-        Ok(Self { client, statements, tls, task, end, ended, application_name, backend: 0, serializable: false })
+        let (settings, backend, serializable) = (String::new(), 0, false);
+        Ok(Self { client, statements, tls, task, end, ended, application_name, settings, backend, serializable })
     }
 
     async fn set_up(&mut self, script: &str) -> Result<(), SqlError> {
         self.script(script).await?;
+        script.clone_into(&mut self.settings);
         let select = "select pg_backend_pid(), current_setting('default_transaction_isolation')";
         let found = self.query(select, &[], false).await?;
         let found = found.first().map_or(&[][..], |row| row);
@@ -128,6 +132,11 @@ impl Connection {
         self.query("select set_config('application_name', $1, false)", &[value], false).await?;
         self.application_name = name;
         Ok(())
+    }
+
+    /// Makes the session's settings what the host made them, whatever has become of them since.
+    pub(super) fn settings_anew(&self) -> String {
+        format!("reset all; {}; set application_name = '{}'", self.settings, self.application_name)
     }
 
     /// True where it can be used no longer.

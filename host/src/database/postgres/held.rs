@@ -29,8 +29,8 @@ enum Stage {
     Clean,
     /// A transaction is open, or may be.
     Transaction,
-    /// The session's settings were changed; this script sets them back.
-    Changed(Arc<str>),
+    /// The session's settings were changed, or may be.
+    Changed,
 }
 
 /// A connection in hand: nobody else's until this is dropped.
@@ -101,9 +101,9 @@ impl Held {
         Ok(())
     }
 
-    /// Changes the session's settings until it is handed back; `restore` sets them back.
-    pub(super) async fn change_settings(&mut self, change: &str, restore: Arc<str>) -> Result<(), SqlError> {
-        self.stage = Stage::Changed(restore);
+    /// Changes the session's settings until it is handed back.
+    pub(super) async fn change_settings(&mut self, change: &str) -> Result<(), SqlError> {
+        self.stage = Stage::Changed;
         let connection = Arc::clone(&self.connection);
         self.request(async { connection.script(change).await }).await
     }
@@ -161,10 +161,10 @@ impl Held {
 impl Drop for Held {
     fn drop(&mut self) {
         let running = self.interruption.running.load(Ordering::SeqCst);
-        let script: Arc<str> = match &self.stage {
+        let script = match &self.stage {
             Stage::Clean if !running => return,
-            Stage::Clean | Stage::Transaction => "rollback".into(),
-            Stage::Changed(restore) => Arc::clone(restore),
+            Stage::Clean | Stage::Transaction => "rollback".to_owned(),
+            Stage::Changed => format!("rollback; {}", self.connection.settings_anew()),
         };
         let Some(mut turn) = self.turn.take() else { return };
         if turn.is_none() {
@@ -265,6 +265,13 @@ impl Sql for Held {
     async fn script(&mut self, sql: &str) -> Result<(), SqlError> {
         let connection = Arc::clone(&self.connection);
         self.request(async { connection.script(sql).await }).await
+    }
+
+    fn expect_foreign(&mut self) {
+        // A batch sees to it itself, in its transaction.
+        if matches!(self.stage, Stage::Clean) {
+            self.stage = Stage::Changed;
+        }
     }
 }
 

@@ -220,15 +220,12 @@ impl handle::Driver for Driver {
             held.end("rollback").await?;
             return Ok(Begin::Moved(found));
         }
-        let application_name = held.connection().application_name().to_owned();
+        let settings_anew = held.connection().settings_anew();
         Ok(Begin::Ready(Box::new(Batch {
             held,
             foreign: false,
             update_name: update_name.to_owned(),
-            tidied: format!(
-                "reset session authorization; reset role; reset all; discard temp; {}; set application_name = '{}'",
-                self.settings, application_name
-            ),
+            tidied: format!("reset session authorization; reset role; discard temp; {settings_anew}"),
             write: self.tables.write_locked_row(),
             delete: self.tables.delete_locked_row(),
         })))
@@ -236,12 +233,7 @@ impl handle::Driver for Driver {
 
     async fn session(&self) -> Result<Box<dyn Session>, SqlError> {
         let mut held = self.take(&self.batch, &self.holder, Role::Batch).await?;
-        let restore = format!(
-            "rollback; reset all; {}; set application_name = '{}'",
-            self.settings,
-            held.connection().application_name()
-        );
-        held.change_settings(WITHOUT_LIMITS, restore.into()).await?;
+        held.change_settings(WITHOUT_LIMITS).await?;
         Ok(Box::new(held))
     }
 

@@ -4,6 +4,7 @@ use super::range::{Range, texts};
 use super::{Batch, Walk};
 use crate::update::explain::explain_with;
 use crate::update::plan::{Draft, Plan, Planned};
+use crate::update::reach::within_reach;
 use crate::update::sql::{Column, Dialect, Operation, Right, Sql, System, TableName, Value};
 use crate::update::{Budget, Next, Problem, Progress, UpdateError};
 
@@ -24,41 +25,30 @@ impl Walk {
         rights: &[Right],
         statements: impl FnOnce(&dyn Dialect, &Batch) -> Vec<Draft> + Send,
     ) -> Result<Vec<Problem>, UpdateError> {
-        self.reach.enter_session(sql).await?;
-        let problems = self.check_reached(sql, operation, rights, statements).await;
-        self.reach.leave_session(sql).await?;
-        problems
-    }
-
-    async fn check_reached(
-        &self,
-        sql: &mut dyn Sql,
-        operation: Option<Operation>,
-        rights: &[Right],
-        statements: impl FnOnce(&dyn Dialect, &Batch) -> Vec<Draft> + Send,
-    ) -> Result<Vec<Problem>, UpdateError> {
-        let mut problems = self.check(sql, operation).await?;
-        if !problems.iter().any(Problem::is_error) {
-            problems.extend(self.check_rights_to_hold(sql, rights).await?);
-        }
-        if problems.iter().any(Problem::is_error) {
-            return Ok(problems);
-        }
-        let dialect = sql.dialect();
-        let key = self.key(sql).await?;
-        let batch = Batch::between(&*dialect, &key, None, None, 0);
-        let mut drafts = vec![self.bounding(&*dialect, &key, None, None, 0)];
-        drafts.extend(statements(&*dialect, &batch));
-        for draft in drafts.iter().filter(|draft| draft.explained) {
-            if let Some(problem) = explain_with(sql, draft.field, &draft.sql, &draft.parameters).await? {
-                problems.push(problem);
+        within_reach!(self.reach, sql, async {
+            let mut problems = self.check(sql, operation).await?;
+            if !problems.iter().any(Problem::is_error) {
+                problems.extend(self.check_rights_to_hold(sql, rights).await?);
+            }
+            if problems.iter().any(Problem::is_error) {
                 return Ok(problems);
             }
-        }
-        if dialect.system() == System::Sqlite && sorts_all(sql, &drafts).await? {
-            problems.push(self.not_ordered());
-        }
-        Ok(problems)
+            let dialect = sql.dialect();
+            let key = self.key(sql).await?;
+            let batch = Batch::between(&*dialect, &key, None, None, 0);
+            let mut drafts = vec![self.bounding(&*dialect, &key, None, None, 0)];
+            drafts.extend(statements(&*dialect, &batch));
+            for draft in drafts.iter().filter(|draft| draft.explained) {
+                if let Some(problem) = explain_with(sql, draft.field, &draft.sql, &draft.parameters).await? {
+                    problems.push(problem);
+                    return Ok(problems);
+                }
+            }
+            if dialect.system() == System::Sqlite && sorts_all(sql, &drafts).await? {
+                problems.push(self.not_ordered());
+            }
+            Ok(problems)
+        })
     }
 
     /// The rights that an update lacks. Where a trigger may skip rows the batch locks them first, for which PostgreSQL wants
@@ -79,48 +69,37 @@ impl Walk {
         budget: Budget,
         statements: impl FnOnce(&dyn Dialect, &Batch) -> Vec<Draft> + Send,
     ) -> Result<Plan, UpdateError> {
-        self.reach.enter_session(sql).await?;
-        let plan = self.plan_reached(sql, progress, budget, statements).await;
-        self.reach.leave_session(sql).await?;
-        plan
-    }
-
-    async fn plan_reached(
-        &self,
-        sql: &mut dyn Sql,
-        progress: &Progress,
-        budget: Budget,
-        statements: impl FnOnce(&dyn Dialect, &Batch) -> Vec<Draft> + Send,
-    ) -> Result<Plan, UpdateError> {
-        let estimate = self.estimate(sql, progress).await?;
-        let dialect = sql.dialect();
-        let key = self.key(sql).await?;
-        let position = self.position(progress)?;
-        let end = match position.as_ref().and_then(|position| position.walk.as_ref()) {
-            Some(course) => Some(course.end.clone()),
-            None => self.outermost(sql, &key, " DESC").await?,
-        };
-        let after = match position {
-            Some(position) => Some(position.after),
-            // From the second batch on the statements have both ends: a typical batch goes on from somewhere.
-            None => self.outermost(sql, &key, "").await?,
-        };
-        let upto = match &end {
-            Some(end) => self.bound(sql, &key, after.as_deref(), end, budget).await?.or_else(|| Some(end.clone())),
-            None => None,
-        };
-        let batch = Batch::between(&*dialect, &key, after.as_deref(), upto.as_deref(), budget.items);
-        let mut drafts = vec![self.bounding(&*dialect, &key, after.as_deref(), end.as_deref(), budget.items)];
-        drafts.extend(statements(&*dialect, &batch));
-        let mut plan = Plan { estimate, ..Plan::default() };
-        for draft in drafts {
-            match upto {
-                Some(_) => plan.add(sql, draft, &self.table, &self.key).await?,
-                // There is no row: what the database says of NULL would mislead.
-                None => plan.statements.push(Planned::unexplained(draft.sql)),
+        within_reach!(self.reach, sql, async {
+            let estimate = self.estimate(sql, progress).await?;
+            let dialect = sql.dialect();
+            let key = self.key(sql).await?;
+            let position = self.position(progress)?;
+            let end = match position.as_ref().and_then(|position| position.walk.as_ref()) {
+                Some(course) => Some(course.end.clone()),
+                None => self.outermost(sql, &key, " DESC").await?,
+            };
+            let after = match position {
+                Some(position) => Some(position.after),
+                // From the second batch on the statements have both ends: a typical batch goes on from somewhere.
+                None => self.outermost(sql, &key, "").await?,
+            };
+            let upto = match &end {
+                Some(end) => self.bound(sql, &key, after.as_deref(), end, budget).await?.or_else(|| Some(end.clone())),
+                None => None,
+            };
+            let batch = Batch::between(&*dialect, &key, after.as_deref(), upto.as_deref(), budget.items);
+            let mut drafts = vec![self.bounding(&*dialect, &key, after.as_deref(), end.as_deref(), budget.items)];
+            drafts.extend(statements(&*dialect, &batch));
+            let mut plan = Plan { estimate, ..Plan::default() };
+            for draft in drafts {
+                match upto {
+                    Some(_) => plan.add(sql, draft, &self.table, &self.key).await?,
+                    // There is no row: what the database says of NULL would mislead.
+                    None => plan.statements.push(Planned::unexplained(draft.sql)),
+                }
             }
-        }
-        Ok(plan)
+            Ok(plan)
+        })
     }
 
     /// The statement that finds the end of a batch.

@@ -10,6 +10,7 @@ use serde_json::Value as Json;
 
 use crate::update::UpdateError;
 use crate::update::create_index::{CreateIndexDefinition, IndexParts, PLANNING};
+use crate::update::reach::within_reach;
 use crate::update::scan::{self, Kind, Token};
 use crate::update::sql::{Sql, SqlError, System, Value};
 
@@ -156,10 +157,7 @@ impl CreateIndexDefinition {
 /// # Errors
 /// What PostgreSQL says of a name that is not there.
 pub(super) async fn written(sql: &mut dyn Sql, wanted: &CreateIndexDefinition) -> Result<Vec<String>, UpdateError> {
-    PLANNING.enter_session(sql).await?;
-    let words = words(sql, wanted).await;
-    PLANNING.leave_session(sql).await?;
-    words
+    within_reach!(PLANNING, sql, words(sql, wanted))
 }
 
 async fn words(sql: &mut dyn Sql, wanted: &CreateIndexDefinition) -> Result<Vec<String>, UpdateError> {
@@ -175,10 +173,7 @@ pub(super) async fn is_wanted(
     found: &Shape,
     definition: &str,
 ) -> Result<bool, UpdateError> {
-    PLANNING.enter_session(sql).await?;
-    let same = compare(sql, wanted, found, definition).await;
-    PLANNING.leave_session(sql).await?;
-    same
+    within_reach!(PLANNING, sql, compare(sql, wanted, found, definition))
 }
 
 async fn compare(
