@@ -16,7 +16,7 @@ use crate::scheduler::database::{
     Session, Situation,
 };
 use crate::update::Opening;
-use crate::update::sql::{Dialect, ErrorClass, Sql, SqlError, System};
+use crate::update::sql::{Dialect, ErrorClass, Sql, SqlError};
 
 /// How often the history is looked through for old iterations.
 const PRUNING_INTERVAL: Duration = Duration::from_hours(1);
@@ -86,6 +86,11 @@ pub(crate) trait Control: Sql {
     /// Begins a transaction; on SQLite one that may write.
     async fn begin(&mut self) -> Result<(), SqlError>;
 
+    /// The same, and the commit waits for no other server.
+    async fn begin_here(&mut self) -> Result<(), SqlError> {
+        self.begin().await
+    }
+
     /// Commits it.
     async fn commit(&mut self) -> Result<(), SqlError>;
 }
@@ -146,6 +151,14 @@ impl<D: Driver> Handle<D> {
         }
         control.commit().await?;
         Ok(Ok(()))
+    }
+
+    /// One attempt at storing what this host does. What is told of a commit that waits for a standby does not wait for it.
+    async fn try_set_activity(&self, activity: Option<&Activity>) -> Result<(), SqlError> {
+        let mut control = self.driver.control().await?;
+        control.begin_here().await?;
+        self.tables.set_activity(&mut *control, activity).await?;
+        control.commit().await
     }
 
     /// Prunes the history where it is time to.
@@ -327,17 +340,7 @@ impl<D: Driver> Database for Handle<D> {
     }
 
     async fn set_activity(&self, activity: Option<&Activity>) -> Result<(), SqlError> {
-        if self.dialect().system() == System::Sqlite {
-            return with_tables!(self, plainly!(self, sql => self.tables.set_activity(sql, activity)));
-        }
-        with_tables!(
-            self,
-            in_transaction!(self, sql => async {
-                // What is told of a commit that waits for a standby must not wait for that standby itself.
-                sql.execute("set local synchronous_commit = local", &[]).await?;
-                self.tables.set_activity(sql, activity).await
-            })
-        )
+        with_tables!(self, retried!(self.try_set_activity(activity).await))
     }
 
     async fn add_history(&self, records: &[Arc<Record>]) -> Result<(), SqlError> {

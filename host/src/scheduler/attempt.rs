@@ -117,9 +117,9 @@ impl Attempt<'_> {
                 Trouble::Interrupted(Interruption::LeaseLost(error.to_string()))
             }
             Trouble::Failed(UpdateError::Sql(error))
-                if error.class == ErrorClass::Transient && !self.watch.last().is_empty() =>
+                if error.class == ErrorClass::Transient && !self.watch.last.is_empty() =>
             {
-                let message = format!("{}; in the way: {}", error.message, self.watch.last().join(", "));
+                let message = format!("{}; in the way: {}", error.message, self.watch.last.join(", "));
                 Trouble::Failed(SqlError { message, ..error }.into())
             }
             trouble => trouble,

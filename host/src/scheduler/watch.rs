@@ -15,33 +15,24 @@ const LIMIT: Duration = Duration::from_secs(5);
 
 /// The looks at one attempt.
 pub(super) struct Watch<'a> {
-    database_name: &'a str,
-    database: &'a dyn Database,
-    events: &'a Events,
-    control: &'a Control,
-    update_name: &'a str,
-    /// What this host does, as it is written down; changed where somebody is in the way.
-    activity: &'a mut Activity,
-    due: Instant,
-    /// Who was in the way when it was last looked.
-    in_the_way: Vec<String>,
+    pub(super) database_name: &'a str,
+    pub(super) database: &'a dyn Database,
+    pub(super) events: &'a Events,
+    pub(super) control: &'a Control,
+    pub(super) update_name: &'a str,
+    /// What this host does; who is in the way stands in it.
+    pub(super) activity: &'a mut Activity,
+    /// The same as it was last written down.
+    pub(super) written: &'a mut Option<Activity>,
+    pub(super) due: Instant,
     /// Who was in the way last, if anybody was.
-    last: Vec<String>,
+    pub(super) last: Vec<String>,
 }
 
-impl<'a> Watch<'a> {
-    /// Over an attempt that begins now.
-    pub(super) fn new(
-        database_name: &'a str,
-        database: &'a dyn Database,
-        events: &'a Events,
-        control: &'a Control,
-        update_name: &'a str,
-        activity: &'a mut Activity,
-    ) -> Self {
-        let due = Instant::now() + INTERVAL;
-        let (in_the_way, last) = (Vec::new(), Vec::new());
-        Self { database_name, database, events, control, update_name, activity, due, in_the_way, last }
+impl Watch<'_> {
+    /// When the first look is due at an attempt that begins now.
+    pub(super) fn first_look() -> Instant {
+        Instant::now() + INTERVAL
     }
 
     /// Resolves when somebody wants the update to be taken out of the queue. Tells, until then, who keeps it waiting.
@@ -61,32 +52,26 @@ impl<'a> Watch<'a> {
         }
     }
 
-    /// Who kept the attempt waiting last.
-    pub(super) fn last(&self) -> &[String] {
-        &self.last
-    }
-
     /// Nobody is in the way of what has ended.
     pub(super) fn end(&mut self) {
-        if !std::mem::take(&mut self.in_the_way).is_empty() {
+        if !std::mem::take(&mut self.activity.in_the_way).is_empty() {
             self.emit(Vec::new());
         }
-        self.activity.in_the_way.clear();
     }
 
     async fn tell(&mut self, in_the_way: Vec<String>) {
-        if in_the_way == self.in_the_way {
+        if in_the_way == self.activity.in_the_way {
             return;
         }
         if !in_the_way.is_empty() {
             self.last.clone_from(&in_the_way);
         }
-        self.in_the_way.clone_from(&in_the_way);
         self.activity.in_the_way.clone_from(&in_the_way);
-        self.activity.at_ms = unix_ms(SystemTime::now());
         self.emit(in_the_way);
-        match timeout(LIMIT, self.database.set_activity(Some(&*self.activity))).await {
-            Ok(Ok(())) => {}
+        let (signals, at_ms) = (self.control.measured(self.database_name), unix_ms(SystemTime::now()));
+        let now = Activity { at_ms, signals, ..self.activity.clone() };
+        match timeout(LIMIT, self.database.set_activity(Some(&now))).await {
+            Ok(Ok(())) => *self.written = Some(now),
             Ok(Err(error)) => tracing::debug!(%error, "who is in the way could not be written down"),
             Err(_) => tracing::debug!("who is in the way could not be written down in time"),
         }

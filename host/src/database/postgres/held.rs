@@ -283,6 +283,11 @@ impl Control for Held {
         self.script("begin isolation level read committed").await
     }
 
+    async fn begin_here(&mut self) -> Result<(), SqlError> {
+        self.stage = Stage::Transaction;
+        self.script("begin isolation level read committed; set local synchronous_commit = local").await
+    }
+
     async fn commit(&mut self) -> Result<(), SqlError> {
         self.end("commit").await
     }

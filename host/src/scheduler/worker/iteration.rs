@@ -218,15 +218,17 @@ impl Worker {
         }
         self.announce(&plan, batch_size, target).await;
         let started_ms = unix_ms(SystemTime::now());
-        let told_at = self.activity.at_ms;
-        let watch = Watch::new(
-            &self.workload.name,
-            &*self.workload.database,
-            &self.events,
-            &self.control,
-            &plan.row.update_name,
-            &mut self.activity,
-        );
+        let watch = Watch {
+            database_name: &self.workload.name,
+            database: &*self.workload.database,
+            events: &self.events,
+            control: &self.control,
+            update_name: &plan.row.update_name,
+            activity: &mut self.activity,
+            written: &mut self.activity_written,
+            due: Watch::first_look(),
+            last: Vec::new(),
+        };
         let attempt = Attempt {
             watch,
             database_name: &self.workload.name,
@@ -243,10 +245,7 @@ impl Worker {
             batch_size,
         };
         let (result, duration) = attempt.run().await;
-        // What was written down meanwhile is not so any more.
-        if self.activity.one_shot_since_ms.take().is_some() || self.activity.at_ms != told_at {
-            self.activity_written = None;
-        }
+        self.activity.one_shot_since_ms = None;
         let outcome = outcome(&result, batch_size, duration);
         // Before its exit, which may bring its fallback or end it.
         let controller = self.supervisor.describe();
