@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use futures_util::future::join_all;
 use tidegate::controller::ShadowReport;
 use tidegate::scheduler::database::{
-    Activity, AlreadyQueued, Failure, Measured, NewRow, NextTry, Pause, Record, unix_ms,
+    Activity, AlreadyQueued, ControllerRetry, Failure, Measured, NewRow, Pause, Record, unix_ms,
 };
 use tidegate::update::ErrorClass;
 use tidegate::update::sql::System;
@@ -247,7 +247,7 @@ crate::support::on_both! {
             state: "running".to_owned(),
             reason: None,
             controller: "built in".to_owned(),
-            controller_retry: Some(NextTry { update_name: "a".to_owned(), at_ms: 99 }),
+            controller_retry: Some(ControllerRetry { update_name: "a".to_owned(), at_ms: 99 }),
             fault: None,
             items_per_ms: Some(0.25),
             done: Some(0.25),

@@ -229,49 +229,6 @@ impl Supervisor {
         matches!(self.policy, Policy::BuiltIn) || self.stands_in
     }
 
-    /// True while the fallback is in force.
-    pub fn has_fallen_back(&self) -> bool {
-        self.fallen.is_some()
-    }
-
-    /// True while the controller is tried again.
-    pub fn is_on_trial(&self) -> bool {
-        self.trial.is_some()
-    }
-
-    /// True where the fallback would hold this update now.
-    pub fn holds(&self, update_name: &str) -> bool {
-        let held = self.fallen.as_ref().filter(|_| self.fallback() == Fallback::Hold);
-        held.is_some_and(|fallen| !fallen.is_due(update_name))
-    }
-
-    /// True where the controller is not tried again for this update, whatever happens, or was so often since the fallback
-    /// took over that one who wants to end need not wait for it.
-    pub fn is_hopeless(&self, update_name: &str) -> bool {
-        self.fallen.as_ref().is_some_and(|fallen| fallen.is_hopeless(update_name))
-    }
-
-    /// When, and for which update, the controller is tried again next, or since when it is; `None` where nothing waits for
-    /// that.
-    pub fn next_try(&self) -> Option<&NextTry> {
-        self.trial.as_ref().or_else(|| self.fallen.as_ref()?.next_try())
-    }
-
-    /// Has the controller tried again at once.
-    pub fn hurry(&mut self) {
-        if let Some(fallen) = &mut self.fallen {
-            fallen.hurry();
-        }
-    }
-
-    /// Forgets when the controller is to be tried for updates that cannot run now: should they run again, it is tried at
-    /// once.
-    pub fn retain_tries(&mut self, can_run: impl Fn(&str) -> bool) {
-        if let Some(fallen) = &mut self.fallen {
-            fallen.retain(can_run);
-        }
-    }
-
     /// The last fault.
     pub fn last_fault(&self) -> Option<&Fault> {
         self.last_fault.as_ref()

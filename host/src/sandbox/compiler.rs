@@ -22,12 +22,12 @@ use crate::controller::{Callback, Fault, FaultKind};
 
 /// How long a compilation may take. A compiler that was built without optimisation takes several times as long.
 const TIME: Duration = Duration::from_secs(if cfg!(debug_assertions) { 300 } else { 60 });
-/// The memory that it may have, in bytes of address space: controllers in Python and JavaScript need a quarter of that.
+/// The memory that it may have, in bytes of address space. The guest in Python, of 18 MB, has the compiler take 430 MB.
 const MEMORY: u64 = 4 << 30;
 /// What is read of the words that it leaves behind.
 const MOST_WORDS: u64 = 16 << 10;
 
-/// A program that compiles: this one, called in another way.
+/// A program that compiles in a process apart.
 #[derive(Debug, Clone)]
 pub struct Compiler {
     program: PathBuf,
@@ -42,7 +42,7 @@ impl Compiler {
         Self { program: program.into(), arguments: arguments.into_iter().collect(), time: TIME }
     }
 
-    /// The same with another time that a compilation may take; 60 s where nothing is said.
+    /// The same with another time that a compilation may take; 60 s where nothing is said, 300 s in a debug build.
     pub fn within(self, time: Duration) -> Self {
         Self { time, ..self }
     }
@@ -91,9 +91,7 @@ impl Compiler {
             status => Err(failed(self.ended(status))),
         }
     }
-}
 
-impl Compiler {
     /// How a process ended that its limits ended.
     fn ended(&self, status: ExitStatus) -> String {
         let (memory, time) = (MEMORY >> 20, self.time.as_secs());

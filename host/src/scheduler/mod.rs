@@ -2,6 +2,7 @@
 //!
 //! It knows databases, controllers and updates by their traits alone.
 
+mod activity;
 mod attempt;
 pub mod board;
 pub mod choice;

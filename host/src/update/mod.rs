@@ -18,6 +18,7 @@ mod reach;
 pub(crate) mod scan;
 mod script;
 pub mod sql;
+mod surroundings;
 mod validate;
 mod validate_and_delete;
 mod walk;

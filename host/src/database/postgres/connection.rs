@@ -59,7 +59,7 @@ impl Connection {
 
     /// Connects to a session that is this connection's own, and knows it by a mark, or by what a second one meets.
     async fn marked(target: &Target, application_name: &str) -> Result<Self, SqlError> {
-        let (setting, value) = pooler::mark();
+        let (setting, value) = (pooler::MARK, pooler::mark()?);
         if !target.takes_no_options.load(Ordering::Relaxed) {
             let known = target.config.get_options().map_or_else(String::new, |options| format!("{options} "));
             let connected = Self::line(target, application_name, Some(format!("{known}-c {setting}={value}"))).await;

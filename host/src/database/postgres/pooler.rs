@@ -8,7 +8,6 @@
 //! Where one is refused or dropped on the way, two connections ask which process of the server answers them. Nothing is
 //! set before that is known, so that nothing is left behind.
 
-use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::time::Duration;
 
 use tokio::time::timeout;
@@ -28,10 +27,15 @@ const TURNS: [usize; 12] = [0, 0, 1, 0, 1, 1, 0, 1, 0, 0, 1, 0];
 /// The code of the error of a connection that shares sessions.
 pub(super) const SHARED: &str = "TIDEGATE_SHARED_SESSION";
 
-/// The setting that a session is begun with, and a value that no other has.
-pub(super) fn mark() -> (&'static str, String) {
-    // Hashers are seeded at random.
-    ("tidegate.session", format!("{:016x}", RandomState::new().build_hasher().finish()))
+/// The setting that a session is begun with.
+pub(super) const MARK: &str = "tidegate.session";
+
+/// A value of [`MARK`] that no other session has.
+pub(super) fn mark() -> Result<String, SqlError> {
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes)
+        .map_err(|error| SqlError::new(ErrorClass::Connection, format!("the system gives no random bytes: {error}")))?;
+    Ok(format!("{:016x}", u64::from_ne_bytes(bytes)))
 }
 
 /// Whether what refused a connection may have done so for the options of its session: anything but a server that knows the

@@ -1,7 +1,10 @@
 //! The loop of one database: become its runner, then choose, ask, run, report, until told to stop.
 
+mod failure;
 mod iteration;
 mod report;
+mod rest;
+mod turn;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -12,8 +15,8 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::attempt::{Interruption, Waits};
-use super::choice::{Standing, assess};
-use super::database::{Activity, Failure, Lease, LeaseAttempt, Queue, QueueRow};
+use super::choice::Standing;
+use super::database::{Activity, Failure, Lease, LeaseAttempt, Queue};
 use super::event::{EventKind, Events};
 use super::history::History;
 use super::{Control, End, Replacement, Settings, Workload};
@@ -309,6 +312,7 @@ impl Worker {
         self.standings = None;
         self.paces.clear();
         self.unrecorded.clear();
+        self.giving_way.clear();
         self.idle_told = false;
         if timeout(PARTING_LIMIT, self.history.forget()).await.is_err() {
             tracing::debug!("the history is being written, to a database that does not answer");
@@ -403,171 +407,6 @@ impl Worker {
         }
         self.rest_until_refresh(lease).await?;
         Ok(None)
-    }
-
-    /// The rows that remain and why, where none can run.
-    fn nothing_can_run(&self) -> Option<Vec<(String, String)>> {
-        let standings = self.standings();
-        let rows = self.queue.rows.iter().zip(&standings);
-        rows.map(|(row, standing)| Some((row.update_name.clone(), standing.explain(row)?))).collect()
-    }
-
-    fn standings(&self) -> Vec<Standing> {
-        assess(&self.queue.rows, &|name| self.workload.handlers.contains_key(name))
-    }
-
-    /// The row to work on: the one in hand where it still can run, or else the first that can. What the controller's
-    /// fallback holds gives way to what the controller is still to be tried for.
-    fn choose(&mut self) -> Option<QueueRow> {
-        let handlers = &self.workload.handlers;
-        let standings =
-            self.standings.get_or_insert_with(|| assess(&self.queue.rows, &|name| handlers.contains_key(name)));
-        let ready = || {
-            let rows = self.queue.rows.iter().zip(&*standings);
-            rows.filter(|(_, standing)| **standing == Standing::Ready).map(|(row, _)| row)
-        };
-        let now = Instant::now();
-        let due = |row: &QueueRow| self.giving_way.get(&row.update_name);
-        let held = |row: &QueueRow| self.supervisor.holds(&row.update_name);
-        // Whoever gave way comes back once its time has come; until then, or until nobody else can run, the others do.
-        let back = ready().find(|row| due(row).is_some_and(|due| *due <= now) && !held(row));
-        let in_hand = || ready().find(|row| Some(&row.update_name) == self.current.as_ref() && due(row).is_none());
-        let free = in_hand().filter(|row| !held(row));
-        let free = free.or_else(|| ready().find(|row| due(row).is_none() && !held(row)));
-        let chosen = back.or(free).or_else(in_hand).or_else(|| ready().find(|row| due(row).is_none()));
-        chosen.or_else(|| ready().min_by_key(|row| due(row))).cloned()
-    }
-
-    /// How long a row has to wait that gave way, where nobody else can run.
-    fn must_wait(&self, row: &QueueRow) -> Option<Duration> {
-        let left = self.giving_way.get(&row.update_name)?.saturating_duration_since(Instant::now());
-        (!left.is_zero()).then_some(left)
-    }
-
-    /// True where another row could run.
-    fn is_waited_for(&self, row: &QueueRow) -> bool {
-        let could = |other: &QueueRow| {
-            other.update_name != row.update_name
-                && !self.giving_way.contains_key(&other.update_name)
-                && !self.supervisor.holds(&other.update_name)
-        };
-        self.ready().any(could)
-    }
-
-    /// An update that cannot run, or is gone, is another one when it can run again.
-    fn forget_tries(&mut self) {
-        if self.supervisor.has_fallen_back() {
-            let ready: HashSet<String> = self.ready().map(|row| row.update_name.clone()).collect();
-            self.supervisor.retain_tries(|update_name| ready.contains(update_name));
-        }
-    }
-
-    /// The rows that can run.
-    fn ready(&self) -> impl Iterator<Item = &QueueRow> {
-        let rows = self.queue.rows.iter().zip(self.standings());
-        rows.filter(|(_, standing)| *standing == Standing::Ready).map(|(row, _)| row)
-    }
-
-    /// Rests for `duration`, however long, looking at the queue meanwhile.
-    async fn rest_on(
-        &mut self,
-        row: &QueueRow,
-        duration: Duration,
-        lease: &mut dyn Lease,
-    ) -> Result<Rest, Interruption> {
-        let until = Instant::now() + duration;
-        loop {
-            let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() || self.control.take_hurry(&self.workload.name) {
-                return Ok(Rest::Over);
-            }
-            if self.control.has_replacement(&self.workload.name) {
-                return Ok(Rest::Overtaken);
-            }
-            let due = self.refreshed.map_or(Duration::ZERO, |at| self.refresh_interval().saturating_sub(at.elapsed()));
-            if due.is_zero() {
-                match self.refresh_unless_told(lease).await? {
-                    Ok(()) if self.paused || !self.is_as_planned(row) => return Ok(Rest::Overtaken),
-                    Ok(()) => {}
-                    // A database that does not answer is no reason to end the rest; it is asked again before a batch.
-                    Err(error) => {
-                        tracing::debug!(%error, "the queue could not be read");
-                        self.refreshed = Some(Instant::now());
-                    }
-                }
-                continue;
-            }
-            self.rest(left.min(due), lease).await?;
-        }
-    }
-
-    /// True where the row is still queued with the progress it had.
-    fn is_as_planned(&self, row: &QueueRow) -> bool {
-        let queued = self.queue.rows.iter().find(|queued| queued.update_name == row.update_name);
-        queued.is_some_and(|queued| queued.progress == row.progress)
-    }
-
-    async fn rest_until_refresh(&mut self, lease: &mut dyn Lease) -> Result<(), Interruption> {
-        let interval = self.refresh_interval();
-        self.rest(interval, lease).await?;
-        self.refreshed = None;
-        Ok(())
-    }
-
-    /// Rests for `duration` at most; a wake-up ends it early, and has the queue read anew.
-    async fn rest(&mut self, duration: Duration, lease: &mut dyn Lease) -> Result<(), Interruption> {
-        tokio::select! {
-            // Of what is due at one moment always the same first, so that a simulation comes out the same each time.
-            biased;
-            () = self.control.stopped() => return Err(Interruption::Stopping),
-            reason = lease.lost() => return Err(Interruption::LeaseLost(reason)),
-            // The sender lives as long as `self.control`, so that an error cannot be.
-            _ = self.wakes.changed() => self.refreshed = None,
-            () = sleep(duration) => {}
-        }
-        Ok(())
-    }
-
-    fn refresh_interval(&self) -> Duration {
-        self.settings.poll_interval.min(LONGEST_REFRESH)
-    }
-
-    fn is_refresh_due(&self) -> bool {
-        self.refreshed.is_none_or(|at| at.elapsed() >= self.refresh_interval())
-    }
-
-    /// As [`Worker::refresh`], but given up where the host must leave off: a database may take long to answer.
-    async fn refresh_unless_told(&mut self, lease: &mut dyn Lease) -> Result<Result<(), SqlError>, Interruption> {
-        let control = self.control.clone();
-        let refreshed = tokio::select! {
-            biased;
-            refreshed = self.refresh() => refreshed,
-            () = control.stopped() => return Err(Interruption::Stopping),
-            reason = lease.lost() => return Err(Interruption::LeaseLost(reason)),
-        };
-        lease.note(self.trouble()).await;
-        Ok(refreshed)
-    }
-
-    /// Reads the queue, and writes what this host does where that has changed.
-    async fn refresh(&mut self) -> Result<(), SqlError> {
-        self.queue = self.workload.database.queue().await?;
-        self.standings = None;
-        self.forget_tries();
-        let is_queued = |name: &String| self.queue.rows.iter().any(|row| row.update_name == *name);
-        if let Some(gone) = self.current.take_if(|name| !is_queued(name)) {
-            self.note_gone(&gone);
-        }
-        self.record_late().await;
-        self.refreshed = Some(Instant::now());
-        self.note_available();
-        self.note_pause();
-        self.note_blocked();
-        self.estimate().await;
-        // A shadow may have answered after the last iteration.
-        self.report_controller();
-        self.write_activity().await;
-        Ok(())
     }
 
     fn is_paused(&self) -> bool {

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use tokio::time::{Instant, timeout};
 
 use super::super::choice::Standing;
-use super::super::database::{Activity, NextTry, unix_ms};
+use super::super::database::{Activity, ControllerRetry, unix_ms};
 use super::super::event::EventKind;
 use super::{ESTIMATE_INTERVAL, ESTIMATE_LIMIT, Worker};
 use crate::controller::supervisor::Notice;
@@ -171,7 +171,7 @@ impl Worker {
         self.activity.controller_retry = self
             .supervisor
             .next_try()
-            .map(|next| NextTry { update_name: next.update_name.clone(), at_ms: unix_ms(next.at) });
+            .map(|next| ControllerRetry { update_name: next.update_name.clone(), at_ms: unix_ms(next.at) });
         self.activity.shadows = self.shadows.iter().map(Shadow::report).collect();
         self.activity.fault =
             self.supervisor.last_fault().map(|fault| format!("{fault} (hint: {})", fault.kind.hint()));

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use tidegate::config::Config;
-use tidegate::scheduler::database::{Activity, Failure, Holder, NextTry, Pause, Queue, QueueRow};
+use tidegate::scheduler::database::{Activity, ControllerRetry, Failure, Holder, Pause, Queue, QueueRow};
 use tidegate::scheduler::report::{Pace, Snapshot};
 use tidegate::update::sql::Estimate;
 
@@ -94,7 +94,7 @@ fn a_held_update_says_why_and_a_controller_its_last_fault() {
 
 #[test]
 fn a_controller_that_is_tried_again_says_when() {
-    let next_try = NextTry { update_name: "fill\nbody".to_owned(), at_ms: 1_700_000_000_000 };
+    let next_try = ControllerRetry { update_name: "fill\nbody".to_owned(), at_ms: 1_700_000_000_000 };
     let held = Activity { controller_retry: Some(next_try), ..activity("held", Some("at fault")) };
     let mut database = full(held, None, Some(holder()));
     for (in_ms, expected) in [(0, "now"), (7_250, "in 7.2s"), (280_000, "in 5m")] {
