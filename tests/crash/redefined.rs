@@ -1,6 +1,7 @@
 //! A definition that changes while its walk is under way.
 
 use super::{PATIENCE, moved_on, progress, queue_touch, touching};
+use crate::support::binary::Folder;
 use crate::support::on_both;
 use crate::support::place::Place;
 
@@ -8,6 +9,17 @@ const SETTINGS: &str = "sleep_duration_ms = 50\nmax_batch_size = 100";
 const BEFORE: &str = "touched = touched + 1";
 const AFTER: &str = "touched = touched + 10";
 const CHANGED: &str = "set was \"touched = touched + 1\" and is \"touched = touched + 10\"";
+
+/// A folder whose host has left off after some of a thousand rows.
+async fn left_off(place: &Place) -> Folder {
+    queue_touch(place, 1_000).await;
+    let folder = touching(place, SETTINGS, BEFORE);
+    let mut host = folder.start(&["run"]);
+    moved_on(place, Some("{}")).await;
+    host.signal("TERM");
+    assert_eq!(host.end(PATIENCE).await, 0, "{}", host.said());
+    folder
+}
 
 on_both! {
     async fn another_definition_waits_until_somebody_accepts_it(place: Place) {
@@ -46,12 +58,7 @@ on_both! {
     }
 
     async fn the_definition_before_goes_on_once_it_is_back(place: Place) {
-        queue_touch(place, 1_000).await;
-        let folder = touching(place, SETTINGS, BEFORE);
-        let mut host = folder.start(&["run"]);
-        moved_on(place, Some("{}")).await;
-        host.signal("TERM");
-        assert_eq!(host.end(PATIENCE).await, 0, "{}", host.said());
+        let folder = left_off(place).await;
         folder.reconfigure(BEFORE, AFTER);
         assert_eq!(folder.tidegate(&["run", "--until-done"]).await.1, 3);
         folder.reconfigure(AFTER, BEFORE);
@@ -61,12 +68,7 @@ on_both! {
     }
 
     async fn a_column_of_another_type_waits_until_somebody_accepts_it(place: Place) {
-        queue_touch(place, 1_000).await;
-        let folder = touching(place, SETTINGS, BEFORE);
-        let mut host = folder.start(&["run"]);
-        moved_on(place, Some("{}")).await;
-        host.signal("TERM");
-        assert_eq!(host.end(PATIENCE).await, 0, "{}", host.said());
+        let folder = left_off(place).await;
         let change = "pragma writable_schema = on; update sqlite_schema set sql = replace(sql, 'touched int ', \
                       'touched bigint ') where name = 'items'";
         place.run(place.either(change, "alter table items alter touched type bigint")).await;

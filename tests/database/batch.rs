@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 
 use tidegate::scheduler::database::{Begin, Database};
 use tidegate::update::ErrorClass;
-use tidegate::update::sql::Value;
+use tidegate::update::sql::{System, Value};
 
 use crate::support::place::{Place, begin, row};
+use crate::support::until;
 
 /// A prepared database with the update `a` queued and an empty table `items (n)`.
 async fn ready(place: &Place) -> Arc<dyn Database> {
@@ -30,6 +31,8 @@ fn slow(place: &Place) -> &str {
         "select pg_sleep(20)",
     )
 }
+
+const SLEEPS: &str = "select 1 from pg_stat_activity where datname = current_database() and wait_event = 'PgSleep'";
 
 crate::support::on_both! {
     async fn rows_and_progress_commit_together(place: Place) {
@@ -146,15 +149,18 @@ crate::support::on_both! {
         let mut batch = begin(&*database, "a", "{}").await;
         batch.execute(INSERT, &[]).await.unwrap();
         let interrupter = batch.interrupter();
-        let task = tokio::spawn(async move {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            interrupter.interrupt().await;
-        });
         let since = Instant::now();
-        let error = batch.query(slow(place), &[]).await.unwrap_err();
+        let interrupt = async {
+            // On SQLite a statement that is given to the thread can be interrupted; PostgreSQL has to have begun it.
+            if place.system() == System::Postgres {
+                until("the statement runs", async || !place.rows(SLEEPS).await.is_empty()).await;
+            }
+            interrupter.interrupt().await;
+        };
+        let (slept, ()) = tokio::join!(batch.query(slow(place), &[]), interrupt);
+        let error = slept.unwrap_err();
         assert_eq!(error.class, ErrorClass::Interrupted, "{error}");
         assert!(since.elapsed() < Duration::from_secs(8), "it took {:?}", since.elapsed());
-        task.await.unwrap();
         batch.rollback().await.unwrap();
         assert!(items(place).await.is_empty());
     }

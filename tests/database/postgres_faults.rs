@@ -170,6 +170,7 @@ async fn a_lease_whose_connection_is_killed_is_lost_and_taken_over() {
 #[tokio::test(flavor = "multi_thread")]
 async fn no_item_is_lost_or_done_twice_while_connections_die() {
     const BATCHES: i64 = 60;
+    const DONE: &str = "select count(*) from done";
     let (place, _) = ready().await;
     place.run("update background_updates set progress_json = '0'; create table done (n int not null)").await;
     let place = Arc::new(place);
@@ -181,7 +182,11 @@ async fn no_item_is_lost_or_done_twice_while_connections_die() {
             let mut killed = 0;
             while working.load(Ordering::SeqCst) {
                 killed += place.rows(KILL_BATCHES).await.len();
-                tokio::time::sleep(Duration::from_millis(7)).await;
+                let done = place.rows(DONE).await;
+                until("another batch is done", async || {
+                    !working.load(Ordering::SeqCst) || place.rows(DONE).await != done
+                })
+                .await;
             }
             killed
         }

@@ -24,8 +24,14 @@ async fn encrypted(url: &str) -> Result<bool, SqlError> {
     let database = open(url, Options::new(holder(1))).unwrap();
     let mut session = database.session().await?;
     let interrupter = session.interrupter();
+    let other = open(url, Options::new(holder(2))).unwrap();
+    let mut watching = other.session().await?;
     let interrupt = async {
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        let mut asleep = Vec::new();
+        while asleep.is_empty() {
+            let sleeps = "select 1 from pg_stat_activity where datname = current_database() and wait_event = 'PgSleep'";
+            asleep = watching.query(sleeps, &[]).await.unwrap();
+        }
         interrupter.interrupt().await;
     };
     let (slept, ()) = tokio::join!(session.query("select pg_sleep(20)", &[]), interrupt);

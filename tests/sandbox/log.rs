@@ -40,18 +40,22 @@ async fn a_line_cannot_forge_another_one() {
     assert_eq!(kept.texts(), [r"all is well\n2026-01-01 ERROR the disk is gone\r\u{1b}[2K\u{2028}"]);
 }
 
-#[tokio::test]
-async fn ten_thousand_lines_in_one_call_are_few_lines_and_a_count() {
+/// A guest that writes ten thousand lines in one call.
+fn of_ten_thousand_lines() -> Guest {
     let mut guest = Guest::new();
     let text = guest.text("again");
-    let guest = guest.enter(format!(
+    guest.enter(format!(
         "(local $left i32) (local.set $left (i32.const 10000))
          (loop $again
            (call $log (i32.const 2) {text})
-           (local.set $left (i32.sub (local.get $left) (i32.const 1)))
-           (br_if $again (local.get $left)))
+           (br_if $again (local.tee $left (i32.sub (local.get $left) (i32.const 1)))))
          (call $run (i32.const 1))"
-    ));
+    ))
+}
+
+#[tokio::test]
+async fn ten_thousand_lines_in_one_call_are_few_lines_and_a_count() {
+    let guest = of_ten_thousand_lines();
     let lines = written_by(&guest).await.lines();
     let (told, written): (Vec<_>, Vec<_>) = lines.iter().partition(|line| line.source == LogSource::Sandbox);
     let dropped: usize = told.iter().map(|line| line.text.split(' ').nth(1).unwrap().parse::<usize>().unwrap()).sum();
@@ -62,15 +66,7 @@ async fn ten_thousand_lines_in_one_call_are_few_lines_and_a_count() {
 
 #[tokio::test]
 async fn what_a_call_dropped_is_told_when_it_is_over_and_not_when_the_instance_is() {
-    let mut guest = Guest::new();
-    let text = guest.text("again");
-    let guest = guest.enter(format!(
-        "(local $left i32) (local.set $left (i32.const 10000))
-         (loop $again
-           (call $log (i32.const 2) {text})
-           (br_if $again (local.tee $left (i32.sub (local.get $left) (i32.const 1)))))
-         (call $run (i32.const 1))"
-    ));
+    let guest = of_ten_thousand_lines();
     let kept = Arc::new(Kept::default());
     let source = source(&guest).await.with_log(kept.clone());
     let mut controller = source.start("master").await.unwrap();
