@@ -18,7 +18,7 @@ const MODULES: &[(&str, &[&str], &[&str])] = &[
         &["rusqlite", "tokio_rusqlite", "tokio_postgres", "tokio_postgres_rustls", "rustls", "rustls_native_certs"],
     ),
     // How a program makes a host of its own: it names a database by its URL, so that it knows who opens it.
-    ("embed", &["controller", "database", "scheduler", "update"], &[]),
+    ("embed", &["controller", "database", "pace", "scheduler", "update"], &[]),
     (
         "admin",
         &["controller", "pace", "scheduler", "signal", "update"],
@@ -29,7 +29,7 @@ const MODULES: &[(&str, &[&str], &[&str])] = &[
     // Calls written down, and asked again of a component.
     ("trace", &["controller", "sandbox", "signal"], &[]),
     // Plain data of those whose settings a person writes: limits, definitions, policies, tokens.
-    ("config", &["admin", "controller", "sandbox", "signal", "simulate", "update"], &["toml"]),
+    ("config", &["admin", "controller", "pace", "sandbox", "signal", "simulate", "update"], &["toml"]),
     // What `cli/controller` does, for tests that are written in Rust.
     ("testing", &["config", "controller", "sandbox", "signal", "simulate"], &[]),
     (

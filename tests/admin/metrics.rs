@@ -46,7 +46,7 @@ on_both! {
         let controller = format!(
             "[[controller]]\nname = \"steady\"\npath = \"{component}\"\n[controller.settings]\nsleep_duration_ms = 20\n"
         );
-        let api = Api::start(place, "", &format!("{updates}{controller}{}", with_tokens())).await;
+        let api = Api::start(place, "max_batch_size = 300\n", &format!("{updates}{controller}{}", with_tokens())).await;
         let finished = "tidegate_iterations_total{database=\"master\",outcome=\"finished\",update=\"touch\"}";
         until("the update is done", async || {
             samples(&api.get("/metrics", VIEWER).await.text).get(finished) == Some(&1.0)

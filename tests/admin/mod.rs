@@ -39,7 +39,7 @@ set = \"touched = null\"
 ";
 
 /// Batches without rests, and one failure for a quarantine.
-const FAST: &str = "sleep_enabled = false\npoll_interval_ms = 50\nmax_attempts = 1\ndefault_batch_size = 10\n";
+const FAST: &str = "sleep_enabled = false\npoll_interval_ms = 50\nmax_attempts = 1\nmax_batch_size = 10\n";
 
 /// A rest before each batch that nobody waits out.
 const SLOW: &str = "sleep_duration_ms = 3600000\npoll_interval_ms = 50\nmax_attempts = 1\ndefault_batch_size = 10\n";

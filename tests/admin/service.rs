@@ -90,8 +90,8 @@ on_both! {
         make_items(place, 50).await;
         place.prepared().await.enqueue(&row("touch")).await.unwrap();
         let controller = format!("[[controller]]\nname = \"steady\"\npath = \"{COMPONENT}\"\n");
-        let settings = "[controller.settings]\nsleep_enabled = false\ndefault_batch_size = 30\n";
-        let folder = Folder::new(place, "", "", &format!("{TOUCH}{controller}{settings}{}", with_tokens()));
+        let settings = "[controller.settings]\nsleep_enabled = false\n";
+        let folder = Folder::new(place, "max_batch_size = 30\n", "", &format!("{TOUCH}{controller}{settings}{}", with_tokens()));
         let filter = "warn,tidegate=info,tidegate::run=debug";
         let mut host = folder.start(&["--log-format", "json", "--log", filter, "run", "--until-done"]);
         assert_eq!(host.end(PATIENCE).await, 0, "{}", host.said());

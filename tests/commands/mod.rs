@@ -20,7 +20,7 @@ fn configuration(url: &str) -> String {
         )
     };
     format!(
-        "[background_updates]\nsleep_enabled = false\nmax_attempts = 1\npoll_interval_ms = 50\n
+        "[background_updates]\nsleep_enabled = false\nmax_attempts = 1\nmax_batch_size = 100\npoll_interval_ms = 50\n
 [[database]]\nurl = \"{url}\"\n\n{}\n{}\n{}",
         backfill("touch_items", "touched = touched + 1"),
         backfill("other", "touched = touched"),

@@ -3,6 +3,7 @@
 use crate::controllers::{ITEMS, assert_done, site_with_batches};
 use crate::guests::built;
 use crate::support::command::Told;
+use crate::support::components::Guest;
 use crate::support::place::Place;
 
 /// Runs the controller that misbehaves as `settings` say, in a file with these lines under `[[controller]]` and
@@ -92,5 +93,34 @@ async fn a_target_is_cut_to_the_configured_one() {
         assert_done(&place, "target").await;
         let fault = format!("value out of range in enter: target duration 3000 ms, cut to {most} ms");
         assert_eq!(told.err.contains(&fault), is_cut, "{}", told.all());
+    }
+}
+
+#[tokio::test]
+async fn the_least_that_a_controller_asks_for_is_bounded() {
+    let greedy = Guest::new().enter("(call $run (i32.const 0))").min_batch_size("(i32.const 400)").component();
+    // Each item takes a millisecond at least, and 50 ms are over after 50 of them.
+    let dear = "touched + (WITH RECURSIVE c(i) AS (SELECT items.id UNION ALL SELECT i + 1 FROM c WHERE i < items.id + 30000) \
+                SELECT count(*) > 0 FROM c)";
+    for (settings, set, least, most, is_cut) in [
+        ("max_min_batch_size = 1000", "touched + 1", 400, 400, false),
+        ("max_min_batch_size = 300", "touched + 1", 300, 300, true),
+        ("batch_cut_off_ms = 60000\nmax_min_batch_size = 120", dear, 120, 120, true),
+        ("batch_cut_off_ms = 50", dear, 1, 80, false),
+    ] {
+        let place = Place::sqlite();
+        let site = site_with_batches(&place, &greedy, "", ITEMS).await.sharing_what_is_compiled();
+        let configuration = std::fs::read_to_string(site.path().join("tidegate.toml")).unwrap();
+        let header = "[background_updates]\n";
+        let configuration = configuration.replace(header, &format!("{header}{settings}\n"));
+        site.write("tidegate.toml", configuration.replace("touched + 1", set));
+        let told = site.tidegate(&["run", "--until-done"]).await;
+        assert_done(&place, settings).await;
+        let fault = "value out of range in min-batch-size: batch size 400, counted as";
+        assert_eq!(told.err.contains(fault), is_cut, "{}", told.all());
+        let rows = place.rows("select json_extract(record, '$.items') from tidegate_history order by id").await;
+        let items: Vec<u64> = rows.iter().map(|items| items.parse().unwrap()).collect();
+        let (_, later) = items[..items.len() - 1].split_first().unwrap();
+        assert!(!later.is_empty() && later.iter().all(|items| (least..=most).contains(items)), "{settings}: {items:?}");
     }
 }

@@ -23,8 +23,9 @@ const KEYS: &[(&str, &[(&str, &str)])] = &[
             ("max_attempts", "configured/pace.rs an_update_fails_as_often_as_configured"),
             ("shutdown_grace_ms", "crash/signals.rs a_batch_that_outlasts_the_grace_of_a_signal_is_rolled_back"),
             ("shutdown_grace_ms", "crash/signals.rs a_batch_in_hand_is_completed_within_the_grace_of_a_signal"),
-            // There is one, so that any other is refused.
-            ("estimator", "config.rs each_mistake_is_told_with_its_place_and_what_to_do"),
+            ("max_min_batch_size", "configured/controller.rs the_least_that_a_controller_asks_for_is_bounded"),
+            ("batch_cut_off_ms", "configured/controller.rs the_least_that_a_controller_asks_for_is_bounded"),
+            ("estimator", "configured/pace.rs batches_are_as_large_as_configured"),
         ],
     ),
     (

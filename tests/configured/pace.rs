@@ -47,7 +47,8 @@ on_both! {
             ("default_batch_size = 10\nmin_batch_size = 95\nmax_batch_size = 95", [10, 95, 95]),
             ("default_batch_size = 70\nmin_batch_size = 90\nmax_batch_size = 50", [50, 50, 50]),
         ] {
-            let records = records(&place.another().await, &format!("sleep_enabled = false\n{sizes}")).await;
+            let settings = format!("sleep_enabled = false\nestimator = \"synapse\"\n{sizes}");
+            let records = records(&place.another().await, &settings).await;
             let asked: Vec<_> = records.iter().take(3).map(|record| record["batch_size"].as_u64().unwrap()).collect();
             assert_eq!(asked, expected, "{sizes}");
         }
@@ -59,6 +60,8 @@ on_both! {
             let records = records(&place.another().await, &settings).await;
             records.iter().skip(1).map(|record| record["batch_size"].as_u64().unwrap()).collect::<Vec<_>>()
         };
+        let slices = records(&place.another().await, "sleep_enabled = false\nmax_batch_size = 50").await;
+        assert!(slices.iter().all(|record| record["batch_size"].as_u64().unwrap() <= 50), "{slices:?}");
         let (small, large) = (later(10).await, later(150).await);
         assert!(small.iter().all(|size| *size >= 10) && small.iter().any(|size| *size < 150), "{small:?}");
         assert!(!large.is_empty() && large.iter().all(|size| *size >= 150), "{large:?}");

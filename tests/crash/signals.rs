@@ -33,7 +33,7 @@ async fn nobody_works(folder: &Folder) {
 on_both! {
     async fn a_batch_in_hand_is_completed_within_the_grace_of_a_signal(place: Place) {
         queue_touch(place, 300).await;
-        let settings = "sleep_enabled = false\nmax_batch_size = 100\nshutdown_grace_ms = 60000";
+        let settings = "sleep_enabled = false\nmax_batch_size = 100\nbatch_cut_off_ms = 60000\nshutdown_grace_ms = 60000";
         let folder = touching(place, settings, touch_dragged(place).await);
         drag(place, 20_000_000).await;
         let mut host = folder.start(&["run"]);

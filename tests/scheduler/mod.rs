@@ -3,4 +3,5 @@
 mod failure;
 mod order;
 mod reload;
+mod slices;
 mod steering;

@@ -1,5 +1,6 @@
 //! Which update runs when, and what remains.
 
+use tidegate::pace::Estimator;
 use tidegate::scheduler::End;
 use tidegate::scheduler::database::NewRow;
 use tidegate::scheduler::event::EventKind;
@@ -120,7 +121,8 @@ on_both! {
 
     async fn the_history_tells_each_iteration(place: Place) {
         make_items(place, 1_000).await;
-        let run = Run::on(place, &[row("a")]).await.define("a", touch()).controller(recorder());
+        let mut run = Run::on(place, &[row("a")]).await.define("a", touch()).controller(recorder());
+        run.settings.max_batch_size = 100;
         let story = run.until_done().await;
         let history = story.history().await;
         let iterations: Vec<_> = story.iterations().into_iter().cloned().collect();
@@ -132,12 +134,12 @@ on_both! {
         assert_eq!(last.outcome, "finished");
     }
 
-    async fn the_first_batch_is_the_configured_one_and_no_batch_passes_the_maximum(place: Place) {
+    async fn by_synapses_formula_the_first_batch_is_the_configured_one_and_no_batch_passes_the_maximum(place: Place) {
         make_items(place, 2_000).await;
         let mut run = Run::on(place, &[row("a")]).await.define("a", touch());
         run.supervision.default_batch_size = 7;
         run.supervision.min_batch_size = 1_000_000;
-        run.settings.max_batch_size = 400;
+        (run.settings.max_batch_size, run.settings.estimator) = (400, Estimator::Synapse);
         let sizes: Vec<u64> = run.until_done().await.iterations().iter().map(|record| record.batch_size).collect();
         assert_eq!(sizes, [7, 400, 400, 400, 400, 400]);
         assert_eq!(touched(place).await, ["1|2000"]);

@@ -29,7 +29,8 @@ on_both! {
     async fn a_reload_lets_the_iteration_in_hand_end_with_the_controller_that_entered_it(place: Place) {
         make_items(place, 2_000).await;
         let (first, second) = (Recorder::running(), Recorder::running());
-        let run = Run::on(place, &[row("touch")]).await.define("touch", touch()).controller(Arc::new(first.clone()));
+        let mut run = Run::on(place, &[row("touch")]).await.define("touch", touch()).controller(Arc::new(first.clone()));
+        run.settings.max_batch_size = 400;
         let mut replacement = run.replacement();
         replacement.policy = Policy::Controller(Arc::new(second.clone()));
         let mut running = run.start();

@@ -125,12 +125,16 @@ impl Place {
                 connection.execute_batch("begin exclusive").unwrap();
                 Box::new(connection)
             }
-            Backend::Postgres(database) => {
-                let client = database.connect().await;
-                client.batch_execute("begin; lock table items in access exclusive mode").await.unwrap();
-                Box::new(client)
-            }
+            Backend::Postgres(_) => self.hold("lock table items in access exclusive mode").await,
         }
+    }
+
+    /// Executes a script in a transaction that stays open until what comes back is dropped (PostgreSQL).
+    pub async fn hold(&self, sql: &str) -> Box<dyn Send> {
+        let Backend::Postgres(database) = &self.backend else { panic!("only PostgreSQL locks rows") };
+        let client = database.connect().await;
+        client.batch_execute(&format!("begin; {sql}")).await.unwrap();
+        Box::new(client)
     }
 
     /// The rows of a query, each as its columns' texts with a "|" between them, over a connection that no driver knows.

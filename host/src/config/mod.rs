@@ -26,8 +26,8 @@ use toml::de::DeTable;
 pub use admin::{Admin, DEFAULT_ADDRESS};
 pub use diagnostic::{Diagnostic, Position};
 pub use model::{
-    BackgroundUpdates, Config, Controller, Database, Databases, Estimator, Job, OwnSignal, Places, Settings,
-    SignalSettings, SignalSource, Target, Update, UpdateKind,
+    BackgroundUpdates, Config, Controller, Database, Databases, Job, OwnSignal, Places, Settings, SignalSettings,
+    SignalSource, Target, Update, UpdateKind,
 };
 pub use scenario::{STANDARD, load_scenario, parse_scenario, standard};
 pub use secret::{Environment, Secret};

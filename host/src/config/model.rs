@@ -10,6 +10,7 @@ use super::diagnostic::{Diagnostic, Position};
 use super::secret::Secret;
 use crate::admin;
 use crate::controller::Fallback;
+use crate::pace::Estimator;
 use crate::sandbox::Limits;
 use crate::signal::{Address, Part, Schedule};
 use crate::update::sql::{System, TableName};
@@ -100,6 +101,10 @@ pub struct BackgroundUpdates {
     pub min_batch_size: u32,
     /// `default_batch_size`: items of an update's first batch; unless the controller says otherwise.
     pub default_batch_size: u32,
+    /// `max_min_batch_size`: the least that a controller may ask for is cut to it.
+    pub max_min_batch_size: u32,
+    /// `batch_cut_off_ms`: how long a batch may go on beyond its target for the least number of items.
+    pub cut_off: Duration,
     /// `max_batch_size`: items of any batch, at most, whoever says otherwise.
     pub max_batch_size: u32,
     /// `max_target_duration_ms`: target durations above are cut to it.
@@ -110,15 +115,8 @@ pub struct BackgroundUpdates {
     pub max_attempts: u32,
     /// `shutdown_grace_ms`: for the running batch when the host is told to stop.
     pub shutdown_grace: Duration,
-    /// `estimator`: how the rate is estimated.
+    /// `estimator`: how batches are sized.
     pub estimator: Estimator,
-}
-
-/// How the rate of an update is estimated.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Estimator {
-    /// Synapse's formula.
-    Synapse,
 }
 
 /// A database to work on.

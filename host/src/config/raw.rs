@@ -27,6 +27,8 @@ pub(super) struct BackgroundUpdates {
     pub min_batch_size: Whole<100, 1, LARGEST_BATCH>,
     pub default_batch_size: Whole<100, 1, LARGEST_BATCH>,
     pub max_batch_size: Whole<1_000_000, 1, LARGEST_BATCH>,
+    pub max_min_batch_size: Whole<1_000, 1, LARGEST_BATCH>,
+    pub batch_cut_off_ms: Whole<1_000, 1, DAY>,
     pub max_target_duration_ms: Whole<60_000, 1, DAY>,
     // No longer: a running host is to notice within a second what a command tells it, and it looks at both at once.
     pub poll_interval_ms: Whole<1_000, 10, 1_000>,

@@ -7,9 +7,10 @@ use std::time::Duration;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::model::{BackgroundUpdates, Config, Databases, Estimator, Places};
+use super::model::{BackgroundUpdates, Config, Databases, Places};
 use super::section::{Reader, Section, suggest};
 use super::{admin, controller, database, job, raw, signal, update};
+use crate::pace::Estimator;
 
 /// The sections of the file.
 const SECTIONS: [&str; 8] =
@@ -55,9 +56,8 @@ fn background_updates<'a>(reader: &mut Reader<'a>, value: Option<Spanned<DeValue
     let table =
         value.and_then(|value| reader.table(TITLE, value)).unwrap_or_else(|| Spanned::new(0..0, DeTable::new()));
     let Section { values: raw, places, .. } = reader.section::<raw::BackgroundUpdates>(TITLE, table);
-    if let Some(estimator) = &raw.estimator {
-        one_of(reader, "estimator", estimator, &["synapse"]);
-    }
+    let estimator = estimator(reader, raw.estimator.as_ref());
+    let min_batch_size = narrow(raw.min_batch_size.0);
     let (target, longest) = (raw.background_update_duration_ms.0, raw.max_target_duration_ms.0);
     if target > longest {
         let message = format!(
@@ -70,14 +70,26 @@ fn background_updates<'a>(reader: &mut Reader<'a>, value: Option<Spanned<DeValue
         target_duration: Duration::from_millis(target),
         sleep_enabled: raw.sleep_enabled.unwrap_or(true),
         sleep_duration: Duration::from_millis(raw.sleep_duration_ms.0),
-        min_batch_size: narrow(raw.min_batch_size.0),
+        min_batch_size,
+        // What the operator asks for themselves is no controller's word.
+        max_min_batch_size: narrow(raw.max_min_batch_size.0).max(min_batch_size),
+        cut_off: Duration::from_millis(raw.batch_cut_off_ms.0),
         default_batch_size: narrow(raw.default_batch_size.0),
         max_batch_size: narrow(raw.max_batch_size.0),
         max_target_duration: Duration::from_millis(longest),
         poll_interval: Duration::from_millis(raw.poll_interval_ms.0),
         max_attempts: narrow(raw.max_attempts.0),
         shutdown_grace: Duration::from_millis(raw.shutdown_grace_ms.0),
-        estimator: Estimator::Synapse,
+        estimator,
+    }
+}
+
+/// How batches are to be sized.
+pub(super) fn estimator(reader: &mut Reader<'_>, word: Option<&Spanned<String>>) -> Estimator {
+    const SYNAPSE: &str = "synapse";
+    match word.and_then(|word| one_of(reader, "estimator", word, &["slices", SYNAPSE])) {
+        Some(SYNAPSE) => Estimator::Synapse,
+        _ => Estimator::Slices,
     }
 }
 

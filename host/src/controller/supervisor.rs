@@ -55,6 +55,8 @@ pub struct SupervisorSettings {
     pub default_batch_size: u32,
     /// The least number of items of later batches, where the controller does not say.
     pub min_batch_size: u32,
+    /// The most that a controller may ask for as the least; more is cut to it.
+    pub max_min_batch_size: u32,
 }
 
 impl Default for SupervisorSettings {
@@ -66,6 +68,7 @@ impl Default for SupervisorSettings {
             max_target: Duration::from_millis(60_000),
             default_batch_size: 100,
             min_batch_size: 100,
+            max_min_batch_size: 1_000,
         }
     }
 }
@@ -304,7 +307,7 @@ impl Supervisor {
         let began = Instant::now();
         let answer = live.default_batch_size(&subject.update_name, &subject.database_name).await;
         self.tell(Question::DefaultBatchSize, began, answer.as_ref().map(|size| Answer::BatchSize(*size)));
-        self.batch_size(answer, Callback::DefaultBatchSize, self.settings.default_batch_size)
+        self.batch_size(answer, Callback::DefaultBatchSize, self.settings.default_batch_size, NUMBERS_END - 1)
     }
 
     /// The least number of items of a later batch; `None` after a fault that leaves no batch to run.
@@ -313,7 +316,13 @@ impl Supervisor {
         let began = Instant::now();
         let answer = live.min_batch_size(&subject.update_name, &subject.database_name).await;
         self.tell(Question::MinBatchSize, began, answer.as_ref().map(|size| Answer::BatchSize(*size)));
-        self.batch_size(answer, Callback::MinBatchSize, self.settings.min_batch_size)
+        let most = self.settings.max_min_batch_size.min(NUMBERS_END - 1);
+        self.batch_size(answer, Callback::MinBatchSize, self.settings.min_batch_size, most)
+    }
+
+    /// The most that anybody may ask for as the least number of items.
+    pub fn max_min_batch_size(&self) -> u32 {
+        self.settings.max_min_batch_size
     }
 
     /// Exits an iteration whose enter answered run, and closes it.
@@ -499,11 +508,17 @@ impl Supervisor {
         most
     }
 
-    fn batch_size(&mut self, answer: Result<Option<u32>, Fault>, callback: Callback, configured: u32) -> Option<u32> {
+    fn batch_size(
+        &mut self,
+        answer: Result<Option<u32>, Fault>,
+        callback: Callback,
+        configured: u32,
+        most: u32,
+    ) -> Option<u32> {
         let nearest = match answer {
             Ok(None) => return Some(configured),
             Ok(Some(0)) => 1,
-            Ok(Some(size)) if size >= NUMBERS_END => NUMBERS_END - 1,
+            Ok(Some(size)) if size > most => most,
             Ok(Some(size)) => return Some(size),
             Err(fault) => {
                 self.fault(fault);

@@ -50,6 +50,11 @@ pub(crate) trait Driver: Send + Sync + 'static {
     /// See [`Database::begin_as`]; without the retry.
     async fn begin(&self, update_name: &str, progress: &str, opening: Opening) -> Result<Begin, SqlError>;
 
+    /// See [`Database::room_for_others`].
+    fn room_for_others(&self) -> Duration {
+        Duration::ZERO
+    }
+
     /// See [`Database::session`]; without the retry.
     async fn session(&self) -> Result<Box<dyn Session>, SqlError>;
 
@@ -287,6 +292,10 @@ impl<D: Driver> Database for Handle<D> {
 
     async fn begin_as(&self, update_name: &str, progress: &str, opening: Opening) -> Result<Begin, SqlError> {
         retried!(self.driver.begin(update_name, progress, opening).await)
+    }
+
+    fn room_for_others(&self) -> Duration {
+        self.driver.room_for_others()
     }
 
     async fn session(&self) -> Result<Box<dyn Session>, SqlError> {

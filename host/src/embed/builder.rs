@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::error::{BuildError, TooSmall, at_least_one};
 use super::spec::DatabaseSpec;
+use crate::pace::Estimator;
 use crate::scheduler::database::Holder;
 use crate::scheduler::{Host, Settings};
 
@@ -48,6 +49,19 @@ impl HostBuilder {
     /// Sets the most items of a batch, whatever a controller says. Default: 1,000,000; at least 1.
     pub fn max_batch_size(mut self, items: u64) -> Self {
         self.settings.max_batch_size = items;
+        self
+    }
+
+    /// Sets how the batches of an update are sized. Default: [`Estimator::Slices`].
+    pub fn estimator(mut self, estimator: Estimator) -> Self {
+        self.settings.estimator = estimator;
+        self
+    }
+
+    /// Sets how long a batch may go on beyond its target for the least number of items that its controller asks for. One
+    /// item is always done. Default: 1 s.
+    pub fn cut_off(mut self, limit: Duration) -> Self {
+        self.settings.cut_off = limit;
         self
     }
 

@@ -46,6 +46,11 @@ impl Shrink {
         self.halvings = self.halvings.saturating_sub(1);
     }
 
+    /// True where nothing is halved.
+    pub fn is_none(self) -> bool {
+        self.halvings == 0
+    }
+
     fn apply(self, items: u64) -> u64 {
         items >> self.halvings
     }

@@ -2,17 +2,7 @@
 
 use std::time::Duration;
 
-/// Learns from committed batches how many items a millisecond takes.
-pub trait Estimator: Send {
-    /// Takes note of a committed batch.
-    fn record(&mut self, items: u64, duration: Duration);
-
-    /// Items that fit into `target`; `None` until an item was counted.
-    fn items_within(&self, target: Duration) -> Option<u64>;
-
-    /// Synapse's `average_items_per_ms`, whatever the estimator: `None` until an item was counted.
-    fn average_items_per_ms(&self) -> Option<f64>;
-}
+use super::milliseconds;
 
 /// Synapse's estimator (`BackgroundUpdatePerformance` in synapse/storage/background_updates.py): exponential moving
 /// averages of items and of milliseconds, both from 0, and their ratio. Where the averaged time is 0 the ratio is 0.
@@ -26,32 +16,28 @@ pub struct Synapse {
 impl Synapse {
     /// The weight of the newest batch in both averages: Synapse's 0.1.
     const WEIGHT: f64 = 0.1;
-}
 
-impl Estimator for Synapse {
-    fn record(&mut self, items: u64, duration: Duration) {
+    /// Takes note of a committed batch.
+    pub fn record(&mut self, items: u64, duration: Duration) {
         self.total_items = self.total_items.saturating_add(items);
         self.average_items += Self::WEIGHT * (items as f64 - self.average_items);
         self.average_ms += Self::WEIGHT * (milliseconds(duration) - self.average_ms);
     }
 
-    fn items_within(&self, target: Duration) -> Option<u64> {
+    /// Items that fit into `target`; `None` until an item was counted.
+    pub fn items_within(&self, target: Duration) -> Option<u64> {
         // A float's cast saturates, so that a rate beyond measure is merely a large batch.
         self.average_items_per_ms().map(|rate| (milliseconds(target) * rate) as u64)
     }
 
-    fn average_items_per_ms(&self) -> Option<f64> {
+    /// Synapse's `average_items_per_ms`: `None` until an item was counted.
+    pub fn average_items_per_ms(&self) -> Option<f64> {
         match self.total_items {
             0 => None,
             _ if self.average_ms == 0.0 => Some(0.0),
             _ => Some(self.average_items / self.average_ms),
         }
     }
-}
-
-/// A duration in milliseconds, with fractions.
-fn milliseconds(duration: Duration) -> f64 {
-    duration.as_secs_f64() * 1e3
 }
 
 #[cfg(test)]

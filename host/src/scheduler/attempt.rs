@@ -5,18 +5,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::control::Control;
 use super::database::{Begin, Database, Interrupt, Lease, QueueRow, Transaction};
 use super::event::{EventKind, Events};
 use super::wakeful::Wakeful;
 use super::watch::Watch;
+use crate::pace::{Slice, Slices};
 use crate::update::sql::Sql;
 use crate::update::{Budget, ErrorClass, Handler, Mode, Next, Progress, SqlError, Step, UpdateError};
 
 /// How long an interrupted statement may take to notice.
 const INTERRUPT_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long a slice that is to be cut off may go on until it is known whether others keep it waiting.
+const BLOCKED_PATIENCE: Duration = Duration::from_millis(100);
 
 /// How long to wait before asking again what became of a commit.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
@@ -35,7 +39,38 @@ pub(super) struct Attempt<'a> {
     pub(super) row: &'a QueueRow,
     pub(super) mode: Mode,
     pub(super) progress: Progress,
-    pub(super) batch_size: u64,
+    /// How much is to be done, and in which parts.
+    pub(super) slices: Slices,
+    pub(super) started: Instant,
+    /// What the batch took besides its slices.
+    pub(super) own: Duration,
+}
+
+/// What came of an attempt.
+pub(super) struct Attempted {
+    pub(super) result: Result<Committed, Trouble>,
+    /// From the opening of its first transaction to the end of its commit.
+    pub(super) duration: Duration,
+    /// What its slices have shown.
+    pub(super) slices: Slices,
+    /// What it took besides them.
+    pub(super) own: Duration,
+}
+
+/// How far a transaction was filled.
+enum Filled {
+    /// As far as the batch is to go.
+    Full(Step),
+    /// A slice was cut off, and nothing of the transaction is left.
+    Lost,
+}
+
+/// What a piece of work ended with.
+enum Ended<T> {
+    /// It went through.
+    Done(T),
+    /// It was cut off; true where others kept it waiting.
+    CutOff { blocked: bool },
 }
 
 /// What an attempt waits for, one batch after the other.
@@ -97,16 +132,20 @@ impl From<SqlError> for Trouble {
 }
 
 impl Attempt<'_> {
-    /// Runs the batch, and takes the time from the opening of its transaction to the end of its commit.
-    pub(super) async fn run(mut self) -> (Result<Committed, Trouble>, Duration) {
-        let started = Instant::now();
+    /// Runs the batch, and takes the time.
+    pub(super) async fn run(mut self) -> Attempted {
         let result = match self.mode {
             Mode::Batched | Mode::OneShot => self.inside().await,
             Mode::OneShotOutside => self.outside().await,
         };
-        let elapsed = started.elapsed();
+        let duration = self.started.elapsed();
         self.watch.end();
-        (result.map_err(|trouble| self.explained(trouble)), elapsed)
+        Attempted {
+            result: result.map_err(|trouble| self.explained(trouble)),
+            duration,
+            own: self.own,
+            slices: self.slices,
+        }
     }
 
     /// A failure that others are to blame for, with who was in the way last.
@@ -128,19 +167,62 @@ impl Attempt<'_> {
 
     /// The work and its progress in one transaction.
     async fn inside(&mut self) -> Result<Committed, Trouble> {
-        let mut transaction = self.begin().await?;
-        let interrupt = transaction.interrupter();
-        let (handler, start, items) = (self.handler, self.progress.clone(), self.batch_size);
-        let work = slices(handler, transaction.as_sql(), start, items);
-        match self.guarded(interrupt, work).await {
-            Ok(step) => self.commit(transaction, step).await,
-            Err(trouble) => {
-                if !matches!(timeout(INTERRUPT_PATIENCE, transaction.rollback()).await, Ok(Ok(()))) {
-                    tracing::debug!("the rollback was not answered; the server rolls back by itself");
+        loop {
+            let opening = Instant::now();
+            let mut transaction = self.begin().await?;
+            self.own = opening.elapsed();
+            match self.fill(&mut *transaction).await {
+                Ok(Filled::Full(step)) => return self.commit(transaction, step).await,
+                Ok(Filled::Lost) => {
+                    roll_back(transaction).await;
+                    if self.control.is_stopping() {
+                        return Err(Trouble::Interrupted(Interruption::Stopping));
+                    }
                 }
-                Err(trouble)
+                Err(trouble) => {
+                    roll_back(transaction).await;
+                    return Err(trouble);
+                }
             }
         }
+    }
+
+    /// Runs slice after slice, until the batch is over. One that takes too long is cut off and undone; what was done before
+    /// it stays.
+    async fn fill(&mut self, transaction: &mut dyn Transaction) -> Result<Filled, Trouble> {
+        let interrupt = transaction.interrupter();
+        let handler = self.handler;
+        let mut done = Step::new(0, Next::Continue(self.progress.clone()));
+        while let Next::Continue(from) = &done.next {
+            let Some(slice) = self.slices.next(self.started.elapsed()) else { break };
+            if !self.slices.is_empty() {
+                if self.control.is_stopping() {
+                    break;
+                }
+                if handler.mode(from)? != self.mode {
+                    // What comes next is no batch: it has an iteration of its own.
+                    break;
+                }
+                self.answered(transaction.mark()).await??;
+            }
+            let began = Instant::now();
+            let work = run_slice(handler, transaction.as_sql(), from, slice);
+            match self.guarded(interrupt.clone(), work, slice.limit).await? {
+                Ended::Done(step) => {
+                    self.slices.done(slice, step.items, began.elapsed(), self.started.elapsed());
+                    done = followed_by(done, step);
+                }
+                Ended::CutOff { blocked } => {
+                    let kept = self.answered(transaction.undo()).await??;
+                    tracing::debug!(update = self.row.update_name, slice.items, blocked, "a slice was cut off");
+                    self.slices.cut(slice, !kept, blocked);
+                    if !kept {
+                        return Ok(Filled::Lost);
+                    }
+                }
+            }
+        }
+        Ok(Filled::Full(done))
     }
 
     /// The work in statements of its own, then its progress.
@@ -150,11 +232,13 @@ impl Attempt<'_> {
         let mut session = self.database.session().await?;
         let interrupt = session.interrupter();
         let (handler, start) = (self.handler, self.progress.clone());
-        let done = self.guarded(interrupt, unwound(handler.run_outside(session.as_sql(), &start))).await;
+        let done = self.guarded(interrupt, unwound(handler.run_outside(session.as_sql(), &start)), None).await;
         if let Err(Trouble::Withdrawn) = done {
             self.abandon(session.as_sql()).await;
         }
-        let step = done?;
+        let Ended::Done(step) = done? else {
+            return Err(UpdateError::Failed("it was cut off, though nothing limits it".to_owned()).into());
+        };
         drop(session);
         let step = moved_on(&self.progress, step)?;
         let transaction = self.begin().await?;
@@ -182,23 +266,57 @@ impl Attempt<'_> {
         }
     }
 
-    /// Awaits `work`, and interrupts it where the host must leave off.
+    /// Awaits the database's answer, unless the host must leave off.
+    async fn answered<T>(&mut self, answer: impl Future<Output = T>) -> Result<T, Trouble> {
+        answered(answer, self.control, self.shutdown_grace, self.lease, &mut self.watch).await
+    }
+
+    /// Awaits `work`, and interrupts it where the host must leave off, or where it goes on beyond `limit`, counted from the
+    /// beginning of the batch.
     async fn guarded<T>(
         &mut self,
         interrupt: Arc<dyn Interrupt>,
         work: impl Future<Output = Result<T, UpdateError>>,
-    ) -> Result<T, Trouble> {
+        limit: Option<Duration>,
+    ) -> Result<Ended<T>, Trouble> {
         let mut work = std::pin::pin!(work);
-        let trouble = tokio::select! {
-            biased;
-            result = &mut work => return result.map_err(Trouble::Failed),
-            interruption = must_leave_off(self.control, self.shutdown_grace, self.lease) => Trouble::Interrupted(interruption),
-            () = self.watch.withdrawn() => Trouble::Withdrawn,
+        let mut limit = limit.and_then(|limit| self.started.checked_add(limit));
+        let blocked = loop {
+            let trouble = tokio::select! {
+                biased;
+                result = &mut work => return result.map(Ended::Done).map_err(Trouble::Failed),
+                interruption = must_leave_off(self.control, self.shutdown_grace, self.lease) => Trouble::Interrupted(interruption),
+                () = self.watch.withdrawn() => Trouble::Withdrawn,
+                () = sleep_until(limit.unwrap_or(self.started)), if limit.is_some() => {
+                    let blocked = is_kept_waiting(self.database, &self.row.update_name).await;
+                    if blocked && self.slices.is_empty() {
+                        // There is nothing to save, and a smaller slice would wait as well: the lock's limit counts.
+                        limit = None;
+                        continue;
+                    }
+                    break blocked;
+                }
+            };
+            interrupt.interrupt().await;
+            // Whatever it answers is rolled back; it is only waited for so that nothing is cut off in its middle.
+            let _ = timeout(INTERRUPT_PATIENCE, work).await;
+            return Err(trouble);
         };
         interrupt.interrupt().await;
-        // Whatever it answers is rolled back; it is only waited for so that nothing is cut off in its middle.
-        let _ = timeout(INTERRUPT_PATIENCE, work).await;
-        Err(trouble)
+        match timeout(INTERRUPT_PATIENCE, work).await {
+            // It was done before it noticed.
+            Ok(Ok(done)) => Ok(Ended::Done(done)),
+            Ok(Err(error)) if matches!(error.class(), ErrorClass::Connection | ErrorClass::Replaced) => {
+                Err(error.into())
+            }
+            // Whatever a handler makes of it: if it is more than the interruption, it comes again.
+            Ok(Err(_)) => Ok(Ended::CutOff { blocked }),
+            Err(_) => {
+                let seconds = INTERRUPT_PATIENCE.as_secs();
+                let message = format!("a statement that was cut off did not end within {seconds} s");
+                Err(SqlError::new(ErrorClass::Connection, message).into())
+            }
+        }
     }
 
     async fn commit(&mut self, transaction: Box<dyn Transaction>, step: Step) -> Result<Committed, Trouble> {
@@ -207,8 +325,11 @@ impl Attempt<'_> {
             Next::Finished => None,
         };
         // Given up, it is not known whether it happened: the next batch compares before it begins.
+        let closing = Instant::now();
         let committed = self.waits.commit.until(transaction.commit(progress.as_deref()));
-        match answered(committed, self.control, self.shutdown_grace, self.lease, &mut self.watch).await? {
+        let committed = answered(committed, self.control, self.shutdown_grace, self.lease, &mut self.watch).await?;
+        self.own += closing.elapsed();
+        match committed {
             Ok(()) => Ok(Committed { items: step.items, notes: step.notes, progress }),
             Err(error) if error.class == ErrorClass::Connection => {
                 if self.was_committed(progress.as_deref()).await? {
@@ -276,11 +397,39 @@ async fn answered<T>(
     }
 }
 
-/// Runs a batch of `items`, slice after slice. For now a batch is one slice: a smaller one belongs here, with a look
-/// at the clock between two.
-async fn slices(handler: &dyn Handler, sql: &mut dyn Sql, start: Progress, items: u64) -> Result<Step, UpdateError> {
-    let step = unwound(handler.run(sql, &start, Budget { items })).await?;
-    moved_on(&start, step)
+/// True where others hold locks that the statement in hand of an update waits for.
+async fn is_kept_waiting(database: &dyn Database, update_name: &str) -> bool {
+    let situation = timeout(BLOCKED_PATIENCE, database.situation(update_name)).await;
+    matches!(situation, Ok(Ok(situation)) if !situation.in_the_way.is_empty())
+}
+
+/// Rolls a transaction back, without waiting for long.
+async fn roll_back(transaction: Box<dyn Transaction>) {
+    if !matches!(timeout(INTERRUPT_PATIENCE, transaction.rollback()).await, Ok(Ok(()))) {
+        tracing::debug!("the rollback was not answered; the server rolls back by itself");
+    }
+}
+
+/// Runs one slice.
+async fn run_slice(
+    handler: &dyn Handler,
+    sql: &mut dyn Sql,
+    from: &Progress,
+    slice: Slice,
+) -> Result<Step, UpdateError> {
+    let step = unwound(handler.run(sql, from, Budget { items: slice.items })).await?;
+    moved_on(from, step)
+}
+
+/// What two slices did, one after the other.
+fn followed_by(before: Step, after: Step) -> Step {
+    let mut notes = before.notes;
+    for note in after.notes {
+        if !notes.contains(&note) {
+            notes.push(note);
+        }
+    }
+    Step { items: before.items.saturating_add(after.items), next: after.next, notes }
 }
 
 /// Turns a handler's panic into its failure: one bad handler must not end the host.

@@ -2,7 +2,7 @@
 //! holds them all to the same promises.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -75,6 +75,12 @@ pub trait Database: Send + Sync {
     async fn begin_as(&self, update_name: &str, progress: &str, opening: Opening) -> Result<Begin, SqlError> {
         let _ = opening;
         self.begin(update_name, progress).await
+    }
+
+    /// How long the database is to be left alone before the next batch, so that others who wait for it have their turn:
+    /// where it keeps no queue of them itself.
+    fn room_for_others(&self) -> Duration {
+        Duration::ZERO
     }
 
     /// A session for statements that no transaction can hold, without a statement timeout. While it is in use none
@@ -272,6 +278,19 @@ pub trait Transaction: Sql {
     /// Whatever the database says. With class [`Connection`](crate::update::ErrorClass::Connection) it is not known
     /// whether the commit happened; with any other it did not.
     async fn commit(self: Box<Self>, progress: Option<&str>) -> Result<(), SqlError>;
+
+    /// Marks where the transaction stands, for [`Transaction::undo`]. An earlier mark is forgotten.
+    ///
+    /// # Errors
+    /// Whatever the database says.
+    async fn mark(&mut self) -> Result<(), SqlError>;
+
+    /// Undoes what came after the mark, a statement that was interrupted among it. False where nothing of the transaction is
+    /// left: it is to be rolled back.
+    ///
+    /// # Errors
+    /// Whatever the database says.
+    async fn undo(&mut self) -> Result<bool, SqlError>;
 
     /// Rolls everything back.
     ///

@@ -36,6 +36,7 @@ use history::History;
 use worker::{PARTING_LIMIT, Worker};
 
 use crate::controller::{Policy, ShadowPolicy, SupervisorSettings, Witness};
+use crate::pace::Estimator;
 use crate::update::{Handler, SqlError};
 
 /// The handlers of a database's updates, by update name.
@@ -68,6 +69,10 @@ pub struct Settings {
     pub poll_interval: Duration,
     /// The most items of a batch, whatever a controller says. 1 or more.
     pub max_batch_size: u64,
+    /// How the batches of an update are sized.
+    pub estimator: Estimator,
+    /// How long a batch may go on beyond its target for the least number of items. One item is always done.
+    pub cut_off: Duration,
     /// Failures in a row after which an update is quarantined. 1 or more.
     pub max_attempts: u32,
     /// How long a running batch may go on once the host was asked to stop.
@@ -83,6 +88,8 @@ impl Settings {
             holder,
             poll_interval: Duration::from_millis(1_000),
             max_batch_size: 1_000_000,
+            estimator: Estimator::default(),
+            cut_off: Duration::from_millis(1_000),
             max_attempts: 5,
             shutdown_grace: Duration::from_millis(10_000),
             until_done: false,

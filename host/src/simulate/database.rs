@@ -1,5 +1,6 @@
 //! The database that is only modelled: a queue in memory, behind the trait that the drivers implement.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
@@ -18,11 +19,13 @@ use crate::update::sql::{Column, Dialect, Estimate, Lacking, Right, Row, Sql, Sy
 pub(super) struct Memory {
     world: Arc<World>,
     state: Arc<Mutex<Queue>>,
+    /// What the batches of each update cost by themselves, in milliseconds.
+    openings: Arc<HashMap<String, f64>>,
 }
 
 impl Memory {
-    pub(super) fn new(world: Arc<World>) -> Self {
-        Self { world, state: Arc::default() }
+    pub(super) fn new(world: Arc<World>, openings: HashMap<String, f64>) -> Self {
+        Self { world, state: Arc::default(), openings: Arc::new(openings) }
     }
 
     fn state(&self) -> MutexGuard<'_, Queue> {
@@ -102,11 +105,12 @@ impl Database for Memory {
         if found.as_deref() != Some(progress) {
             return Ok(Begin::Moved(found));
         }
-        Ok(Begin::Ready(Box::new(Open { memory: self.clone(), update_name: update_name.to_owned() })))
+        self.world.work(self.openings.get(update_name).copied().unwrap_or_default()).await;
+        Ok(Begin::Ready(Box::new(Open { memory: self.clone(), update_name: update_name.to_owned(), marked: false })))
     }
 
     async fn session(&self) -> Result<Box<dyn Session>, SqlError> {
-        Ok(Box::new(Open { memory: self.clone(), update_name: String::new() }))
+        Ok(Box::new(Open { memory: self.clone(), update_name: String::new(), marked: false }))
     }
 
     async fn inspect(&self) -> Result<Box<dyn Session>, SqlError> {
@@ -191,6 +195,7 @@ impl Lease for Leased {
 struct Open {
     memory: Memory,
     update_name: String,
+    marked: bool,
 }
 
 #[async_trait]
@@ -207,6 +212,16 @@ impl Transaction for Open {
             None => rows.retain(|row| row.update_name != self.update_name),
         }
         Ok(())
+    }
+
+    async fn mark(&mut self) -> Result<(), SqlError> {
+        self.marked = true;
+        Ok(())
+    }
+
+    async fn undo(&mut self) -> Result<bool, SqlError> {
+        // Work is done by handlers, who keep nothing in mind: what they did is what is written in the end.
+        Ok(self.marked)
     }
 
     async fn rollback(self: Box<Self>) -> Result<(), SqlError> {

@@ -50,11 +50,11 @@ impl Modelled {
     }
 
     async fn batch(&self, done: u64, batches: u64, wanted: u64) -> Result<(u64, bool), UpdateError> {
-        let Update { items, cost_ms, batch_ms, noise, steps, empty_every, .. } = &self.update;
+        let Update { items, cost_ms, noise, steps, empty_every, .. } = &self.update;
         let is_empty = *empty_every > 0 && (batches + 1).is_multiple_of(*empty_every);
         let part = if is_empty { 0 } else { wanted.min(items.saturating_sub(done)) };
         let factor = step_at(steps, self.world.clocks.now(), 1.0);
-        let cost = batch_ms + part as f64 * cost_ms * factor;
+        let cost = part as f64 * cost_ms * factor;
         let failure = self.failure();
         // A batch that fails fails half way.
         let cost = if failure.is_some() { cost / 2.0 } else { cost };

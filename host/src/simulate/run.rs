@@ -1,6 +1,6 @@
 //! A run: the scheduler, as it is, on virtual time.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -176,15 +176,26 @@ impl<'a> Stage<'a> {
             }
         };
         let (handlers, agenda) = work(scenario, &world);
-        Self { scenario, memory: Memory::new(world.clone()), world, watch, surroundings, policy, handlers, agenda }
+        Self {
+            scenario,
+            memory: Memory::new(world.clone(), openings(scenario)),
+            world,
+            watch,
+            surroundings,
+            policy,
+            handlers,
+            agenda,
+        }
     }
 
     fn settings(&self) -> Settings {
         // Nobody sees who it is.
         let holder = Holder { host: "simulation".to_owned(), pid: 0 };
         Settings {
-            max_batch_size: self.scenario.max_batch_size,
-            max_attempts: self.scenario.max_attempts,
+            max_batch_size: self.scenario.host.max_batch_size,
+            max_attempts: self.scenario.host.max_attempts,
+            estimator: self.scenario.host.estimator,
+            cut_off: self.scenario.host.cut_off,
             ..Settings::new(holder)
         }
     }
@@ -198,7 +209,7 @@ impl<'a> Stage<'a> {
             database,
             handlers: self.handlers.clone(),
             policy: self.policy.clone(),
-            supervision: self.scenario.supervision,
+            supervision: self.scenario.host.supervision,
             shadows: Vec::new(),
             witnesses: Vec::new(),
         };
@@ -261,7 +272,7 @@ impl<'a> Stage<'a> {
         Replacement {
             handlers: self.handlers.clone(),
             policy: self.policy.clone(),
-            supervision: self.scenario.supervision,
+            supervision: self.scenario.host.supervision,
             shadows: Vec::new(),
             settings: self.settings(),
         }
@@ -291,6 +302,14 @@ fn work(scenario: &Scenario, world: &Arc<World>) -> (Handlers, VecDeque<(Duratio
     // Stable: of what happens at one moment the updates come first, in their order.
     agenda.sort_by_key(|(at, _)| *at);
     (handlers, agenda.into())
+}
+
+/// What the batches of each update cost by themselves, in milliseconds.
+fn openings(scenario: &Scenario) -> HashMap<String, f64> {
+    let of = |update: &Update| {
+        (0..update.count).map(|number| (name_of(update, number), update.batch_ms)).collect::<Vec<_>>()
+    };
+    scenario.updates.iter().flat_map(of).collect()
 }
 
 /// The name of one of several updates of a kind.

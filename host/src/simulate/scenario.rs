@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use crate::controller::SupervisorSettings;
+use crate::pace::Estimator;
 use crate::sandbox::Limits;
 use crate::update::ErrorClass;
 
@@ -24,12 +25,8 @@ pub struct Scenario {
     pub settings: Vec<(String, String)>,
     /// What the controller may use.
     pub limits: Limits,
-    /// What bounds its answers.
-    pub supervision: SupervisorSettings,
-    /// The most items of a batch.
-    pub max_batch_size: u64,
-    /// Failures in a row after which an update is quarantined.
-    pub max_attempts: u32,
+    /// The host that it sets the pace of.
+    pub host: HostSettings,
     /// Jumps of the wall clock.
     pub clock: Vec<ClockJump>,
     /// What there is to do.
@@ -44,6 +41,21 @@ pub struct Scenario {
     pub actions: Vec<Action>,
     /// What is expected of the controller.
     pub expect: Expectations,
+}
+
+/// The settings of the host.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct HostSettings {
+    /// What bounds a controller's answers.
+    pub supervision: SupervisorSettings,
+    /// The most items of a batch.
+    pub max_batch_size: u64,
+    /// How batches are sized.
+    pub estimator: Estimator,
+    /// How long a batch may go on beyond its target for the least number of items.
+    pub cut_off: Duration,
+    /// Failures in a row after which an update is quarantined.
+    pub max_attempts: u32,
 }
 
 /// A time from one moment on, and before another.

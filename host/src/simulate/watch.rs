@@ -218,7 +218,7 @@ impl Observer for Watch {
             }),
             EventKind::IterationEnded { record, .. } => {
                 if let Some(batch) = seen.batches.last_mut().filter(|batch| batch.outcome.is_empty()) {
-                    batch.items = record.items;
+                    (batch.batch_size, batch.items) = (record.batch_size, record.items);
                     batch.duration = Some(Duration::from_secs_f64(record.duration_ms / 1e3));
                     batch.outcome.clone_from(&record.outcome);
                     batch.error.clone_from(&record.error);

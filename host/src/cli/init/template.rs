@@ -24,10 +24,15 @@ const HEAD: &str = r##"# What tidegate does, and how fast. Lines with "#" and no
 #background_update_duration_ms = 100
 #sleep_enabled = true
 #sleep_duration_ms = 1000
-# Items of an update's first batch, of a later one at least, and of any at most.
+# Items of an update's first slice, of a later batch at least, and of any batch at most.
 #default_batch_size = 100
 #min_batch_size = 100
 #max_batch_size = 1000000
+# How long a batch may go on beyond its target for the least, and the most that a controller may ask for as the least.
+#batch_cut_off_ms = 1000
+#max_min_batch_size = 1000
+# "slices" follows what items cost within a batch; "synapse" sizes batches by Synapse's formula.
+#estimator = "slices"
 # The longest target duration that a controller may ask for.
 #max_target_duration_ms = 60000
 # How often the queue is looked at.

@@ -152,6 +152,8 @@ fn host(
     let mut builder = Host::builder()
         .poll_interval(background.poll_interval)
         .max_batch_size(background.max_batch_size.into())
+        .estimator(background.estimator)
+        .cut_off(background.cut_off)
         .max_attempts(background.max_attempts)
         .shutdown_grace(background.shutdown_grace)
         .end_when_done(until_done);

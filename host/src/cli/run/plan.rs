@@ -87,6 +87,8 @@ fn settings(background: &BackgroundUpdates, until_done: bool) -> Settings {
     Settings {
         poll_interval: background.poll_interval,
         max_batch_size: background.max_batch_size.into(),
+        estimator: background.estimator,
+        cut_off: background.cut_off,
         max_attempts: background.max_attempts,
         shutdown_grace: background.shutdown_grace,
         until_done,
@@ -111,6 +113,7 @@ fn supervision(background: &BackgroundUpdates, controller: Option<&config::Contr
         max_target: background.max_target_duration,
         default_batch_size: background.default_batch_size,
         min_batch_size: background.min_batch_size,
+        max_min_batch_size: background.max_min_batch_size,
     }
 }
 

@@ -15,11 +15,11 @@ use toml::de::{DeTable, DeValue};
 
 use super::controller::resolve_limits;
 use super::diagnostic::{Diagnostic, Source};
-use super::resolve::{narrow, required, text};
+use super::resolve::{estimator, narrow, required, text};
 use super::section::{Reader, Section, Table};
 use crate::controller::{BuiltIn, SupervisorSettings};
 use crate::simulate::Scenario;
-use crate::simulate::scenario::Span;
+use crate::simulate::scenario::{HostSettings, Span};
 
 pub use standard::{STANDARD, standard};
 
@@ -92,7 +92,7 @@ fn scenario<'a>(reader: &mut Reader<'a>, mut document: Table<'a>) -> Option<Scen
     let title = "[settings]";
     let settings = settings.and_then(|value| reader.table(title, value));
     let settings = settings.map(|table| reader.texts(title, table)).unwrap_or_default();
-    let (supervision, max_batch_size, max_attempts) = host_settings(reader, host);
+    let host = host_settings(reader, host);
     let name = text(reader, "name", raw.name.as_ref());
     let of_file = || reader.source.path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     let name = name.unwrap_or_else(of_file);
@@ -110,9 +110,7 @@ fn scenario<'a>(reader: &mut Reader<'a>, mut document: Table<'a>) -> Option<Scen
         longest: Duration::from_millis(raw.longest_ms.0),
         settings: settings.into_iter().collect(),
         limits: resolve_limits(&limits.unwrap_or_default()),
-        supervision,
-        max_batch_size,
-        max_attempts,
+        host,
         clock: world::clock(reader, clock),
         updates,
         load: world::load(reader, load),
@@ -123,18 +121,26 @@ fn scenario<'a>(reader: &mut Reader<'a>, mut document: Table<'a>) -> Option<Scen
     })
 }
 
-fn host_settings<'a>(reader: &mut Reader<'a>, value: Taken<'a>) -> (SupervisorSettings, u64, u32) {
+fn host_settings<'a>(reader: &mut Reader<'a>, value: Taken<'a>) -> HostSettings {
     let Section { values: raw, .. } = section::<raw::Host>(reader, "[host]", value);
     let sleep = raw.sleep_enabled.unwrap_or(true).then_some(Duration::from_millis(raw.sleep_duration_ms.0));
+    let min_batch_size = narrow(raw.min_batch_size.0);
     let supervision = SupervisorSettings {
         builtin: BuiltIn { sleep, target: Duration::from_millis(raw.background_update_duration_ms.0) },
         max_faults: narrow(raw.max_faults.0),
         max_target: Duration::from_millis(raw.max_target_duration_ms.0),
         default_batch_size: narrow(raw.default_batch_size.0),
-        min_batch_size: narrow(raw.min_batch_size.0),
+        min_batch_size,
+        max_min_batch_size: narrow(raw.max_min_batch_size.0).max(min_batch_size),
         ..SupervisorSettings::default()
     };
-    (supervision, raw.max_batch_size.0, narrow(raw.max_attempts.0))
+    HostSettings {
+        supervision,
+        max_batch_size: raw.max_batch_size.0,
+        max_attempts: narrow(raw.max_attempts.0),
+        estimator: estimator(reader, raw.estimator.as_ref()),
+        cut_off: Duration::from_millis(raw.batch_cut_off_ms.0),
+    }
 }
 
 /// Reads a section that there is at most one of, and that may be left out.

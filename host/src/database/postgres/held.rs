@@ -101,6 +101,15 @@ impl Held {
         Ok(())
     }
 
+    /// Undoes what came after a savepoint, an interruption among it, within the transaction.
+    async fn undo_to(&mut self, savepoint: &str) -> Result<(), SqlError> {
+        let connection = Arc::clone(&self.connection);
+        self.request(async { connection.script(&format!("rollback to {savepoint}")).await }).await?;
+        self.first_error = None;
+        self.interruption.asked.store(false, Ordering::SeqCst);
+        Ok(())
+    }
+
     /// Changes the session's settings until it is handed back.
     pub(super) async fn change_settings(&mut self, change: &str) -> Result<(), SqlError> {
         self.stage = Stage::Changed;
@@ -304,6 +313,9 @@ impl Session for Held {
     }
 }
 
+/// The savepoint before the slice in hand.
+const MARK: &str = "tidegate_slice";
+
 /// The open transaction of a batch.
 pub(super) struct Batch {
     pub(super) held: Held,
@@ -311,6 +323,8 @@ pub(super) struct Batch {
     pub(super) foreign: bool,
     /// Makes the session what the host made it, whatever statements of others did to it.
     pub(super) tidied: String,
+    /// True where there is a savepoint of the host's own.
+    pub(super) marked: bool,
     pub(super) update_name: String,
     /// Writes the progress: parameter 1 is the update's name, parameter 2 the progress.
     pub(super) write: String,
@@ -376,6 +390,20 @@ impl Transaction for Batch {
             Some(DIVISION_BY_ZERO) => row_vanished(&self.update_name),
             _ => error,
         })
+    }
+
+    async fn mark(&mut self) -> Result<(), SqlError> {
+        let mark = if self.marked { format!("release {MARK}; savepoint {MARK}") } else { format!("savepoint {MARK}") };
+        self.held.script(&mark).await?;
+        self.marked = true;
+        Ok(())
+    }
+
+    async fn undo(&mut self) -> Result<bool, SqlError> {
+        if self.marked {
+            self.held.undo_to(MARK).await?;
+        }
+        Ok(self.marked)
     }
 
     async fn rollback(mut self: Box<Self>) -> Result<(), SqlError> {

@@ -224,6 +224,7 @@ impl handle::Driver for Driver {
         Ok(Begin::Ready(Box::new(Batch {
             held,
             foreign: false,
+            marked: false,
             update_name: update_name.to_owned(),
             tidied: format!("reset session authorization; reset role; discard temp; {settings_anew}"),
             write: self.tables.write_locked_row(),

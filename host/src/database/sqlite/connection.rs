@@ -301,6 +301,11 @@ impl Held {
         self.query(DANGLING, &[]).await
     }
 
+    /// True where the transaction was ended before its time.
+    pub(super) fn is_broken(&self) -> bool {
+        self.broken.is_some()
+    }
+
     /// See [`Sql::expect_foreign`]: the connection is closed once it is handed back.
     pub(super) fn expect_foreign(&mut self) {
         self.foreign = true;

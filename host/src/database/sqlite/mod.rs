@@ -10,6 +10,7 @@ mod file;
 mod inspect;
 mod lease;
 mod place;
+mod room;
 mod sampler;
 
 use std::path::PathBuf;
@@ -21,6 +22,7 @@ use async_trait::async_trait;
 use self::connection::{Held, Slot};
 use self::dialect::SqliteDialect;
 use self::file::Watch;
+use self::room::{Room, Turn};
 pub(crate) use self::sampler::{Own, Probe, Turns, WriteLock};
 use crate::database::handle::{self, Control};
 use crate::database::tables::{self, Tables};
@@ -38,6 +40,7 @@ pub(crate) struct Driver {
     tables: Tables,
     slot: Slot,
     watch: Watch,
+    room: Arc<Room>,
     #[cfg(feature = "test-switches")]
     switches: crate::database::Switches,
 }
@@ -51,6 +54,7 @@ impl Driver {
             queue: tables::key(&options.queue_table, System::Sqlite),
             tables,
             slot: Slot::default(),
+            room: Arc::default(),
             #[cfg(feature = "test-switches")]
             switches: options.switches,
         }
@@ -137,7 +141,13 @@ impl handle::Driver for Driver {
         };
         let select = self.tables.select_progress("?1");
         let name = Value::from(update_name);
-        let rows = held.begin_with(move |sqlite| connection::query(sqlite, &select, &[name])).await?;
+        let (rows, version) = held
+            .begin_with(move |sqlite| {
+                let version = connection::query(sqlite, "PRAGMA data_version", &[])?;
+                Ok((connection::query(sqlite, &select, &[name])?, version))
+            })
+            .await?;
+        let turn = self.room.begun(version.first().and_then(|row| row.first()).and_then(Value::as_integer));
         let found = rows.into_iter().next().and_then(|row| row.into_iter().next());
         let found = match found {
             None => None,
@@ -152,8 +162,14 @@ impl handle::Driver for Driver {
             held,
             tables: self.tables.clone(),
             update_name: update_name.to_owned(),
+            marked: false,
+            _turn: turn,
             dangling,
         })))
+    }
+
+    fn room_for_others(&self) -> Duration {
+        self.room.room()
     }
 
     async fn session(&self) -> Result<Box<dyn Session>, SqlError> {
@@ -187,6 +203,10 @@ struct Batch {
     held: Held,
     tables: Tables,
     update_name: String,
+    /// True where there is a savepoint of the host's own.
+    marked: bool,
+    /// Counts how long it holds the lock.
+    _turn: Turn,
     /// Where foreign keys are off: the rows that referred to nothing before, by table and parent.
     dangling: Option<Vec<Row>>,
 }
@@ -240,6 +260,23 @@ impl Transaction for Batch {
         self.held.commit_with(write).await?;
         // Before anybody is told that the update has finished; after any other batch the next one sees it.
         if progress.is_none() { self.held.check_place().await } else { Ok(()) }
+    }
+
+    async fn mark(&mut self) -> Result<(), SqlError> {
+        let mark =
+            if self.marked { "RELEASE tidegate_slice; SAVEPOINT tidegate_slice" } else { "SAVEPOINT tidegate_slice" };
+        self.held.script(mark).await?;
+        self.marked = true;
+        Ok(())
+    }
+
+    async fn undo(&mut self) -> Result<bool, SqlError> {
+        // SQLite rolls the whole transaction back where it interrupts a statement that writes.
+        if !self.marked || self.held.is_broken() {
+            return Ok(false);
+        }
+        self.held.script("ROLLBACK TO tidegate_slice").await?;
+        Ok(true)
     }
 
     async fn rollback(self: Box<Self>) -> Result<(), SqlError> {

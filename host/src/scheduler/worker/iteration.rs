@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep, timeout};
 
 use super::super::End;
-use super::super::attempt::{Attempt, Committed, Interruption, Trouble};
+use super::super::attempt::{Attempt, Attempted, Committed, Interruption, Trouble};
 use super::super::choice::Standing;
 use super::super::database::{Lease, QueueRow, Record, unix_ms};
 use super::super::event::EventKind;
@@ -14,7 +14,7 @@ use super::super::watch::Watch;
 use super::{Pace, Rest, Worker};
 use crate::controller::supervisor::{Enter, Start};
 use crate::controller::{Batch, Iteration, Outcome, Subject};
-use crate::pace::BatchSize;
+use crate::pace::{BatchSize, Bounds, Estimator, Slices};
 use crate::update::{Handler, Mode, Problem, Progress, UpdateError};
 
 /// What an update that rests is said to do.
@@ -26,6 +26,12 @@ const SHORTEST_WAIT: Duration = Duration::from_millis(10);
 /// What a controller has waited in one iteration so far is a rest between two batches below this, and a hold from then
 /// on.
 const LONGEST_REST: Duration = Duration::from_secs(2);
+
+/// Batches of an update that a host looks up in the history before it runs the first of its own.
+const REMEMBERED: u32 = 10;
+
+/// How long that may take.
+const REMEMBERING_LIMIT: Duration = Duration::from_millis(500);
 
 /// What an iteration asks of the database, fixed before its controller is asked.
 struct Plan {
@@ -153,7 +159,7 @@ impl Worker {
             self.emit(EventKind::UpdateStarted { update_name: name.clone(), one_shot });
         }
         self.activity.update_name = Some(name.clone());
-        self.activity.items_per_ms = self.pace(name).estimator.average_items_per_ms();
+        self.activity.items_per_ms = self.pace(name).synapse.average_items_per_ms();
     }
 
     pub(super) fn pace(&mut self, update_name: &str) -> &mut Pace {
@@ -204,7 +210,11 @@ impl Worker {
         waited: Waited,
         lease: &mut dyn Lease,
     ) -> Result<(), Interruption> {
-        let Some(batch_size) = self.batch_size(&plan, target).await else {
+        let room = self.workload.database.room_for_others();
+        if !room.is_zero() {
+            sleep(room).await;
+        }
+        let Some(slices) = self.slices(&plan, target).await else {
             self.exit_without_batch(iteration).await;
             return self.rest_after_fault(&plan.row, lease).await;
         };
@@ -213,7 +223,7 @@ impl Worker {
             self.refreshed = None;
             return Ok(());
         }
-        self.announce(&plan, batch_size, target).await;
+        self.announce(&plan, slices.expected(), target).await;
         let started_ms = unix_ms(SystemTime::now());
         let watch = Watch {
             database_name: &self.workload.name,
@@ -239,9 +249,16 @@ impl Worker {
             row: &plan.row,
             mode: plan.mode,
             progress: plan.progress.clone(),
-            batch_size,
+            slices,
+            started: Instant::now(),
+            own: Duration::ZERO,
         };
-        let (result, duration) = attempt.run().await;
+        let Attempted { result, duration, slices, own } = attempt.run().await;
+        if result.is_ok() && !plan.subject.one_shot {
+            slices.settle(&mut self.pace(&plan.row.update_name).cost, own);
+        }
+        // What nothing came of was to be as large as was expected.
+        let batch_size = if slices.is_empty() { slices.expected() } else { slices.asked() };
         self.activity.one_shot_since_ms = None;
         let outcome = outcome(&result, batch_size, duration);
         // Before its exit, which may bring its fallback or end it.
@@ -267,15 +284,51 @@ impl Worker {
         self.settle(plan, result, record, duration, lease).await
     }
 
-    /// The number of items to ask for; `None` where asking the controller was a fault that leaves no batch to run.
-    async fn batch_size(&mut self, plan: &Plan, target: Duration) -> Option<u64> {
-        let fitting = self.pace(&plan.row.update_name).estimator.items_within(target);
+    /// What is to be done in how many slices; `None` where asking the controller was a fault that leaves no batch to run.
+    async fn slices(&mut self, plan: &Plan, target: Duration) -> Option<Slices> {
+        self.remember(plan).await;
+        let name = &plan.row.update_name;
+        let estimator = self.settings.estimator;
+        let pace = self.pace(name);
+        let (cost, shrink) = (pace.cost, pace.shrink);
+        let fitting = match estimator {
+            Estimator::Slices => cost.items_within(target),
+            Estimator::Synapse => pace.synapse.items_within(target),
+        };
         let size = match fitting {
             None => BatchSize::First(self.supervisor.default_batch_size(&plan.subject).await?),
             Some(fitting) => BatchSize::Later { fitting, min: self.supervisor.min_batch_size(&plan.subject).await? },
         };
-        let shrink = self.pace(&plan.row.update_name).shrink;
-        Some(size.items(self.settings.max_batch_size, shrink))
+        let (items, max) = (size.items(self.settings.max_batch_size, shrink), self.settings.max_batch_size);
+        // As in Synapse the first batch has its items whatever they cost, within the bounds of the least.
+        let least = match size {
+            BatchSize::First(first) => first.min(self.supervisor.max_min_batch_size()),
+            BatchSize::Later { min, .. } => min,
+        };
+        let (min, max) = if shrink.is_none() { (least.into(), max) } else { (1, items) };
+        let bounds = Bounds { target, first: items, min, cut_off: self.settings.cut_off, max };
+        Some(match (plan.subject.one_shot, estimator) {
+            (true, _) => Slices::whole(Bounds { cut_off: Duration::MAX, ..bounds }, cost, items),
+            (false, Estimator::Synapse) => Slices::whole(bounds, cost, items),
+            (false, Estimator::Slices) => Slices::new(bounds, cost),
+        })
+    }
+
+    /// Goes by what batches of this update have cost until now, where another host, or this one before it was started
+    /// again, has written that down.
+    async fn remember(&mut self, plan: &Plan) {
+        let name = &plan.row.update_name;
+        if std::mem::replace(&mut self.pace(name).remembered, true) || plan.progress == Progress::default() {
+            return;
+        }
+        let history = self.workload.database.history(Some(name), REMEMBERED);
+        let Ok(Ok(records)) = timeout(REMEMBERING_LIMIT, history).await else { return };
+        let pace = self.pace(name);
+        for record in records.iter().rev().filter(|record| !record.one_shot && record.error.is_none()) {
+            let duration = Duration::try_from_secs_f64(record.duration_ms / 1e3).unwrap_or_default();
+            pace.cost.remember(record.items, duration);
+            pace.synapse.record(record.items, duration);
+        }
     }
 
     async fn exit_without_batch(&mut self, iteration: Box<dyn Iteration>) {
@@ -312,14 +365,14 @@ impl Worker {
             let pace = self.pace(&name);
             // What a one-shot takes says nothing of the batches that the same update may run.
             if !record.one_shot {
-                pace.estimator.record(committed.items, duration);
+                pace.synapse.record(committed.items, duration);
             }
             pace.items = pace.items.saturating_add(committed.items);
             for note in &committed.notes {
                 self.emit(EventKind::Noted { update_name: name.clone(), note: note.clone() });
             }
         }
-        let items_per_ms = self.pace(&name).estimator.average_items_per_ms();
+        let items_per_ms = self.pace(&name).synapse.average_items_per_ms();
         self.emit(EventKind::IterationEnded { record: Arc::new(record), items_per_ms });
         match result {
             Ok(committed) => {

@@ -21,7 +21,7 @@ use super::event::{EventKind, Events};
 use super::history::History;
 use super::{Control, End, Replacement, Settings, Workload};
 use crate::controller::{Shadow, Supervisor};
-use crate::pace::{Backoff, Estimator, Shrink, Synapse};
+use crate::pace::{Backoff, Cost, Shrink, Synapse};
 use crate::update::{ErrorClass, SqlError};
 
 /// A standby tries for the lease at least this often: a takeover is to be a matter of seconds.
@@ -57,7 +57,12 @@ enum Rest {
 
 /// What is known of the pace of one update, for as long as this host runs.
 struct Pace {
-    estimator: Box<dyn Estimator>,
+    /// Synapse's averages: what its API tells, and what batches are sized by where that is asked for.
+    synapse: Synapse,
+    /// What its batches cost.
+    cost: Cost,
+    /// True once it was looked up what earlier batches cost.
+    remembered: bool,
     shrink: Shrink,
     backoff: Backoff,
     /// When this host took the update in hand.
@@ -71,7 +76,9 @@ struct Pace {
 impl Default for Pace {
     fn default() -> Self {
         Self {
-            estimator: Box::new(Synapse::default()),
+            synapse: Synapse::default(),
+            cost: Cost::default(),
+            remembered: false,
             shrink: Shrink::default(),
             backoff: Backoff::new(FIRST_BACKOFF, LONGEST_BACKOFF),
             since: Instant::now(),
