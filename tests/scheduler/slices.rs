@@ -110,7 +110,7 @@ on_both! {
             let sizes = Arc::new(Sizes(Mutex::default()));
             let mut run = Run::on(place, &[begun]).await.define("a", sizes.clone());
             run.supervision.builtin.target = Duration::from_millis(100);
-            let record = Record {
+            let record = Arc::new(Record {
                 update_name: "a".to_owned(),
                 started_ms: unix_ms(SystemTime::now()),
                 one_shot: false,
@@ -125,8 +125,8 @@ on_both! {
                 error: None,
                 notes: Vec::new(),
                 fuel: None,
-            };
-            run.database.add_history(&vec![Arc::new(record); known]).await.unwrap();
+            });
+            run.database.add_history(&vec![record; known]).await.unwrap();
             run.until_done().await;
             let sizes = sizes.0.lock().unwrap().clone();
             // What it took to open the transaction is no time for items.

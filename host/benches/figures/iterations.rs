@@ -96,7 +96,7 @@ async fn hosted(
     let (idle, seen) = Idle::new(WARM_UP, time);
     let spec = change(database.spec(awake(TARGET)).update("bench", idle));
     // Nobody listens to the events: a listener's work would be counted as the host's.
-    done(&host(spec).build()?.run(std::future::pending()).await)?;
+    done(&host(spec).max_batch_size(1).build()?.run(std::future::pending()).await)?;
     let each = seen.lock().unwrap_or_else(PoisonError::into_inner).each;
     Ok(each.ok_or("the update ended before its time")?)
 }

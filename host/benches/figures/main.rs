@@ -7,6 +7,7 @@ mod backfill;
 mod bare;
 mod calls;
 mod iterations;
+mod mixed;
 mod place;
 #[allow(
     dead_code,
@@ -77,6 +78,8 @@ enum What {
     Backfill,
     /// Iterations until the pace fits again after the cost of an item has changed.
     Steps,
+    /// Cheap rows before dear ones: the longest batch, and an application's slowest write.
+    Mixed,
     /// The calls of an iteration into a controller.
     Calls,
     /// The start of the program, and its memory.
@@ -146,6 +149,10 @@ async fn measure_each(arguments: &Arguments, places: &[Place], report: &mut Repo
         if wanted(What::Steps) {
             step(&format!("steps of cost on {}", place.name()), began);
             steps::measure(report, place).await?;
+        }
+        if wanted(What::Mixed) {
+            step(&format!("cheap rows before dear ones on {}", place.name()), began);
+            mixed::measure(report, place).await?;
         }
         if wanted(What::Processes) {
             step(&format!("processes on {}", place.name()), began);
