@@ -95,7 +95,7 @@ pub struct BackgroundUpdates {
     pub target_duration: Duration,
     /// `sleep_enabled`: whether the built-in policy sleeps between batches.
     pub sleep_enabled: bool,
-    /// `sleep_duration_ms`: for how long it does.
+    /// `sleep_duration_ms`: for how long it does after a whole batch; see [`BuiltIn`](crate::controller::BuiltIn).
     pub sleep_duration: Duration,
     /// `min_batch_size`: items of any batch but the first, at least; unless the controller says otherwise.
     pub min_batch_size: u32,

@@ -20,7 +20,8 @@ const HEAD: &str = r##"# What tidegate does, and how fast. Lines with "#" and no
 # file's folder. `tidegate check` says whether everything fits.
 
 [background_updates]
-# How long a batch is to take, and how long the built-in policy sleeps between two. A controller has its own mind.
+# How long a batch is to take, and how long the built-in policy sleeps between two: after an update's last batch, where
+# that was a short one, for its part of that, and not at all after one that did nothing. A controller has its own mind.
 #background_update_duration_ms = 100
 #sleep_enabled = true
 #sleep_duration_ms = 1000
