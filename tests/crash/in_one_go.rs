@@ -153,13 +153,19 @@ async fn an_update_that_others_keep_waiting_gives_way_and_comes_back() {
         )
     };
     let updates = update("a", "items") + &update("b", "more");
-    let folder = Folder::new(place, "sleep_enabled = false", "lock_timeout_ms = 1000", &updates);
+    let slowly = "sleep_duration_ms = 200\nmax_batch_size = 10";
+    let folder = Folder::new(place, slowly, "lock_timeout_ms = 1000", &updates);
     let others = connect(&place.url).await;
     others
         .batch_execute("set application_name = 'forgotten'; begin; update items set touched = touched where id = 5")
         .await
         .unwrap();
     let mut host = folder.start(&["run"]);
+    until("status tells who gives way, and why", async || {
+        let (said, _) = folder.tidegate(&["status"]).await;
+        said.contains("gives way to others, and is tried again ") && said.contains("; in the way: process ")
+    })
+    .await;
     host.says("b: finished", PATIENCE).await;
     assert!(host.said().contains("; in the way: process "), "{}", host.said());
     assert_eq!(place.rows("select count(*) from more where touched = 1").await, ["300"]);

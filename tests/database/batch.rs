@@ -96,7 +96,7 @@ crate::support::on_both! {
         for planned in ["{}", "{\"n\": 2}"] {
             match database.begin("a", planned).await.unwrap() {
                 Begin::Moved(found) => assert_eq!(found.as_deref(), Some("{\"n\":2}")),
-                Begin::Ready(_) => panic!("began from {planned}"),
+                Begin::Ready(_) | Begin::Failed(_) => panic!("began from {planned}"),
             }
         }
         assert!(matches!(database.begin("unknown", "{}").await.unwrap(), Begin::Moved(None)));

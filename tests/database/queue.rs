@@ -240,6 +240,7 @@ crate::support::on_both! {
     async fn the_activity_is_there_for_others_to_read(place: Place) {
         let database = place.prepared().await;
         let activity = Activity {
+            put_off: Vec::new(),
             one_shot_since_ms: Some(12_345),
             in_the_way: vec!["process 7".to_owned()],
             holder: holder(4),

@@ -145,6 +145,25 @@ impl Place {
         }
     }
 
+    /// The same database as a role of its own sees it, which may work on what is there; with the role's name.
+    pub async fn as_own_role(&self) -> (Self, String) {
+        self.prepared().await.close().await;
+        let role = self.rows("select 'worker_of_' || current_database()").await.remove(0);
+        self.run(&format!(
+            "create role {role} login; grant all on all tables in schema public to {role}; \
+             grant all on all sequences in schema public to {role}"
+        ))
+        .await;
+        (self.by_way_of(self.url.replace("postgres@", &format!("{role}@"))), role)
+    }
+
+    /// How many rows of a table were read by looks through all of it, where the database counts that.
+    pub async fn looked_through(&self, table: &str) -> Option<u64> {
+        let Backend::Postgres(_) = self.backend else { return None };
+        let read = self.rows(&format!("select seq_tup_read from pg_stat_user_tables where relname = '{table}'")).await;
+        Some(read[0].parse().unwrap())
+    }
+
     /// Everything that the catalogue knows of the queue table.
     pub async fn queue_table(&self) -> Vec<String> {
         self.rows(self.either(
@@ -209,5 +228,6 @@ pub async fn begin(database: &dyn Database, update_name: &str, progress: &str) -
     match database.begin(update_name, progress).await.unwrap() {
         Begin::Ready(transaction) => transaction,
         Begin::Moved(found) => panic!("{update_name} moved on to {found:?}"),
+        Begin::Failed(error) => panic!("{update_name} cannot be begun: {error}"),
     }
 }

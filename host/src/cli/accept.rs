@@ -122,6 +122,7 @@ async fn write(
     let written = async {
         match opened.begin(name, &row.progress).await? {
             Begin::Moved(_) => Ok(false),
+            Begin::Failed(error) => Err(error),
             Begin::Ready(transaction) => {
                 transaction.commit(Some(&accepted.to_json())).await?;
                 opened.forget_failures(name).await?;

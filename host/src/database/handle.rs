@@ -402,6 +402,11 @@ pub(crate) fn row_vanished(update_name: &str) -> SqlError {
     ))
 }
 
+/// A row whose progress is stored in another type than the queue's.
+pub(crate) fn progress_is_no_text(update_name: &str) -> SqlError {
+    SqlError::permanent(format!("the progress of \"{update_name}\" is not a text"))
+}
+
 /// A lease that excludes nobody.
 #[cfg(feature = "test-switches")]
 pub(crate) struct NoLease;

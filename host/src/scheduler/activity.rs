@@ -41,6 +41,9 @@ pub struct Activity {
     pub shadows: Vec<ShadowReport>,
     /// When this was written, in milliseconds since the Unix epoch.
     pub at_ms: i64,
+    /// Updates that this host has begun and that are not tried before a time, while others are; the first of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub put_off: Vec<Waiting>,
     /// The signals as they stood then.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub signals: Vec<Measured>,
@@ -51,6 +54,17 @@ impl Activity {
     pub fn in_one_go(&self) -> Option<(&str, i64)> {
         self.update_name.as_deref().zip(self.one_shot_since_ms)
     }
+}
+
+/// An update that is not tried before a time, as a host writes it down.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Waiting {
+    /// The update.
+    pub update_name: String,
+    /// Before when, in milliseconds since the Unix epoch.
+    pub until_ms: i64,
+    /// Why: what went wrong.
+    pub reason: String,
 }
 
 /// When a controller is tried again whose fallback is in force, as a host writes it down.

@@ -44,6 +44,8 @@ pub(super) struct Attempt<'a> {
     pub(super) started: Instant,
     /// What the batch took besides its slices.
     pub(super) own: Duration,
+    /// [`Phase::Connect`] until it comes further.
+    pub(super) phase: Phase,
 }
 
 /// What came of an attempt.
@@ -55,6 +57,8 @@ pub(super) struct Attempted {
     pub(super) slices: Slices,
     /// What it took besides them.
     pub(super) own: Duration,
+    /// How far it came.
+    pub(super) phase: Phase,
 }
 
 /// How far a transaction was filled.
@@ -85,6 +89,21 @@ impl Waits {
     pub(super) fn new() -> Self {
         Self { begin: Wakeful::new(), commit: Wakeful::new() }
     }
+}
+
+/// How far a batch came before it failed: what is to be made of an error depends on that, too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Its update was looked at: what stands in the row, and whether the definition fits the database.
+    Plan,
+    /// A transaction was to be begun. The database's trouble, whatever it says, and never the update's.
+    Connect,
+    /// The update's row was to be locked, and the transaction to be opened as its handler needs it.
+    Lock,
+    /// The handler was at work.
+    Handler,
+    /// What it did was to be committed.
+    Commit,
 }
 
 /// A batch that is committed.
@@ -145,6 +164,7 @@ impl Attempt<'_> {
             duration,
             own: self.own,
             slices: self.slices,
+            phase: self.phase,
         }
     }
 
@@ -229,7 +249,9 @@ impl Attempt<'_> {
     async fn outside(&mut self) -> Result<Committed, Trouble> {
         // A row that is withdrawn by now must not be worked on.
         self.begin().await?.rollback().await?;
+        self.phase = Phase::Connect;
         let mut session = self.database.session().await?;
+        self.phase = Phase::Handler;
         let interrupt = session.interrupter();
         let (handler, start) = (self.handler, self.progress.clone());
         let done = self.guarded(interrupt, unwound(handler.run_outside(session.as_sql(), &start)), None).await;
@@ -258,11 +280,22 @@ impl Attempt<'_> {
     }
 
     async fn begin(&mut self) -> Result<Box<dyn Transaction>, Trouble> {
+        self.phase = Phase::Connect;
         let (database, row) = (self.database, self.row);
         let begun = self.waits.begin.until(database.begin_as(&row.update_name, &row.progress, self.handler.opening()));
         match answered(begun, self.control, self.shutdown_grace, self.lease, &mut self.watch).await?? {
-            Begin::Ready(transaction) => Ok(transaction),
-            Begin::Moved(progress) => Err(Trouble::Moved { gone: progress.is_none() }),
+            Begin::Ready(transaction) => {
+                self.phase = Phase::Handler;
+                Ok(transaction)
+            }
+            Begin::Moved(progress) => {
+                self.phase = Phase::Lock;
+                Err(Trouble::Moved { gone: progress.is_none() })
+            }
+            Begin::Failed(error) => {
+                self.phase = Phase::Lock;
+                Err(error.into())
+            }
         }
     }
 
@@ -320,6 +353,7 @@ impl Attempt<'_> {
     }
 
     async fn commit(&mut self, transaction: Box<dyn Transaction>, step: Step) -> Result<Committed, Trouble> {
+        self.phase = Phase::Commit;
         let progress = match step.next {
             Next::Continue(progress) => Some(progress.to_json()),
             Next::Finished => None,

@@ -65,6 +65,8 @@ pub struct DatabaseBoard {
     pub unavailable: Option<String>,
     /// The update in hand.
     pub in_hand: Option<InHand>,
+    /// Updates that failed and that are tried again, by name: where another is in hand, they give way to it until then.
+    pub put_off: BTreeMap<String, PutOff>,
     /// Set while updates are paused; the reason, where one was given.
     pub pause: Option<Option<String>>,
     /// Rows that cannot run, each with the reason.
@@ -125,6 +127,15 @@ pub struct InHand {
     pub done: Option<f64>,
     /// How long it will take from when that was estimated.
     pub eta: Option<Duration>,
+}
+
+/// An update that is tried again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PutOff {
+    /// When, at the earliest.
+    pub until: SystemTime,
+    /// What went wrong.
+    pub error: String,
 }
 
 /// What happens with an update in hand.
@@ -253,11 +264,15 @@ impl DatabaseBoard {
             EventKind::StandingBy { holder } => {
                 (self.lease, self.unavailable) = (LeaseState::StandingBy(holder.clone()), None);
             }
-            EventKind::LeaseLost { .. } | EventKind::Stopped => (self.lease, self.in_hand) = (LeaseState::None, None),
+            EventKind::LeaseLost { .. } | EventKind::Stopped => {
+                (self.lease, self.in_hand) = (LeaseState::None, None);
+                self.put_off.clear();
+            }
             EventKind::Unavailable { error, .. } => self.unavailable = Some(error.clone()),
             EventKind::Available => self.unavailable = None,
             EventKind::UpdateStarted { update_name, one_shot } => self.take_in_hand(update_name, *one_shot, at),
-            EventKind::BatchStarted { batch_size, target, one_shot, .. } => {
+            EventKind::BatchStarted { update_name, batch_size, target, one_shot } => {
+                self.put_off.remove(update_name);
                 self.enter(Phase::Running { batch_size: *batch_size, target: *target }, at);
                 if let Some(in_hand) = &mut self.in_hand {
                     in_hand.one_shot = *one_shot;
@@ -272,9 +287,9 @@ impl DatabaseBoard {
             EventKind::Held { duration, reason, rest: false, .. } => {
                 self.enter(Phase::Held { duration: *duration, reason: reason.clone() }, at);
             }
-            EventKind::TransientFailure { error, retry_in, .. }
-            | EventKind::Failure { error, retry_in: Some(retry_in), .. } => {
-                self.enter(Phase::BackingOff { duration: *retry_in, error: error.clone() }, at);
+            EventKind::TransientFailure { update_name, error, retry_in }
+            | EventKind::Failure { update_name, error, retry_in: Some(retry_in), .. } => {
+                self.put_off(update_name, *retry_in, error, at);
             }
             EventKind::IterationEnded { record, items_per_ms } => self.note_iteration(record, *items_per_ms, at),
             EventKind::InTheWay { who, .. } => {
@@ -287,10 +302,7 @@ impl DatabaseBoard {
                     (in_hand.done, in_hand.eta) = (Some(*done), *eta);
                 }
             }
-            EventKind::Failure { update_name, retry_in: None, .. } => {
-                self.in_hand = None;
-                self.forget_retry(update_name);
-            }
+            EventKind::Failure { update_name, retry_in: None, .. } => self.forget(update_name),
             EventKind::Idle { .. } => self.in_hand = None,
             EventKind::UpdateFinished { update_name } => self.note_end(update_name, at, true),
             EventKind::UpdateMoved { update_name, gone: true } => self.note_end(update_name, at, false),
@@ -355,9 +367,22 @@ impl DatabaseBoard {
         }
     }
 
-    fn note_end(&mut self, update_name: &str, at: SystemTime, finished: bool) {
-        self.in_hand = None;
+    fn put_off(&mut self, update_name: &str, wait: Duration, error: &str, at: SystemTime) {
+        if self.in_hand.as_ref().is_some_and(|in_hand| in_hand.update_name == update_name) {
+            self.enter(Phase::BackingOff { duration: wait, error: error.to_owned() }, at);
+        }
+        self.put_off.insert(update_name.to_owned(), PutOff { until: at + wait, error: error.to_owned() });
+    }
+
+    /// Nothing is done for an update any more.
+    fn forget(&mut self, update_name: &str) {
+        self.in_hand = self.in_hand.take().filter(|in_hand| in_hand.update_name != update_name);
+        self.put_off.remove(update_name);
         self.forget_retry(update_name);
+    }
+
+    fn note_end(&mut self, update_name: &str, at: SystemTime, finished: bool) {
+        self.forget(update_name);
         if self.ended.len() == ENDED {
             self.ended.pop_front();
         }

@@ -1,6 +1,7 @@
-//! Which update is next: a pure function of the queue and of what is defined.
+//! Which update is next: how the rows of the queue stand, a pure function of the queue and of what is defined, and what
+//! changes in that while they are worked through.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::database::{Failure, QueueRow};
 
@@ -68,6 +69,101 @@ pub fn assess(rows: &[QueueRow], defined: &dyn Fn(&str) -> bool) -> Vec<Standing
             }
         })
         .collect()
+}
+
+/// The rows of a queue as they were last read, and how each stands, kept up with what becomes of them since: what ends
+/// costs no look at all the others.
+#[derive(Debug, Default)]
+pub(super) struct Roster {
+    /// In the queue's order; `None` where a row is gone.
+    rows: Vec<Option<(QueueRow, Standing)>>,
+    /// Where each row is that can be worked on.
+    places: HashMap<String, usize>,
+    /// Who waits for whom.
+    waiting: HashMap<String, Vec<usize>>,
+    /// The rows that are ready.
+    ready: BTreeSet<usize>,
+}
+
+impl Roster {
+    pub(super) fn new(rows: Vec<QueueRow>, defined: &dyn Fn(&str) -> bool) -> Self {
+        let mut roster = Self::default();
+        let standings = assess(&rows, defined);
+        for (place, (row, standing)) in rows.into_iter().zip(standings).enumerate() {
+            match &standing {
+                Standing::Ready => drop(roster.ready.insert(place)),
+                Standing::DependsOn(other) => roster.waiting.entry(other.clone()).or_default().push(place),
+                _ => {}
+            }
+            // What is told of a row that cannot be read is not its name, and may be another's.
+            if row.problem.is_none() {
+                roster.places.insert(row.update_name.clone(), place);
+            }
+            roster.rows.push(Some((row, standing)));
+        }
+        roster
+    }
+
+    /// All rows and how they stand, in the queue's order.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&QueueRow, &Standing)> {
+        self.rows.iter().flatten().map(|(row, standing)| (row, standing))
+    }
+
+    /// The rows that are ready, in the queue's order.
+    pub(super) fn ready(&self) -> impl Iterator<Item = &QueueRow> {
+        self.ready.iter().filter_map(|place| self.at(*place))
+    }
+
+    /// A row that can be worked on, by its name.
+    pub(super) fn get(&self, update_name: &str) -> Option<&QueueRow> {
+        self.at(*self.places.get(update_name)?)
+    }
+
+    /// The place of a row that is ready: who comes before whom.
+    pub(super) fn place_of_ready(&self, update_name: &str) -> Option<usize> {
+        self.places.get(update_name).copied().filter(|place| self.ready.contains(place))
+    }
+
+    /// The row at a place.
+    pub(super) fn at(&self, place: usize) -> Option<&QueueRow> {
+        self.rows.get(place)?.as_ref().map(|(row, _)| row)
+    }
+
+    /// Takes note that a row is gone: who waited for it is ready.
+    pub(super) fn remove(&mut self, update_name: &str) {
+        let Some(place) = self.places.remove(update_name) else { return };
+        self.ready.remove(&place);
+        if let Some(row) = self.rows.get_mut(place) {
+            *row = None;
+        }
+        for waiting in self.waiting.remove(update_name).unwrap_or_default() {
+            if let Some(Some((_, standing @ Standing::DependsOn(_)))) = self.rows.get_mut(waiting) {
+                *standing = Standing::Ready;
+                self.ready.insert(waiting);
+            }
+        }
+    }
+
+    /// Takes note of a batch that was committed.
+    pub(super) fn move_on(&mut self, update_name: &str, progress: String) {
+        self.change(update_name, |row| (row.progress, row.failure) = (progress, None));
+    }
+
+    /// Takes note of a failure.
+    pub(super) fn fail(&mut self, update_name: &str, failure: Failure) {
+        let quarantined = failure.quarantined;
+        let Some(place) = self.change(update_name, |row| row.failure = Some(failure)) else { return };
+        if quarantined && let Some(Some((_, standing))) = self.rows.get_mut(place) {
+            *standing = Standing::Quarantined;
+            self.ready.remove(&place);
+        }
+    }
+
+    fn change(&mut self, update_name: &str, change: impl FnOnce(&mut QueueRow)) -> Option<usize> {
+        let place = *self.places.get(update_name)?;
+        change(&mut self.rows.get_mut(place)?.as_mut()?.0);
+        Some(place)
+    }
 }
 
 /// What a row depends on; an empty text counts as nothing.
@@ -236,7 +332,44 @@ mod tests {
         assert_eq!(assess(&rows, &|_| true)[7], Standing::Cycle(told));
     }
 
+    #[test]
+    fn a_roster_says_what_a_look_at_the_queue_would() {
+        let rows = vec![row("a", ""), row("b", "a"), row("c", "b"), row("d", "unheard of"), row("e", "a")];
+        let ready = |roster: &Roster| roster.ready().map(|row| row.update_name.clone()).collect::<Vec<_>>();
+        let mut roster = Roster::new(rows, &|name| name != "e");
+        assert_eq!(ready(&roster), ["a", "d"]);
+        roster.move_on("a", "{\"n\":1}".to_owned());
+        assert_eq!(roster.get("a").map(|row| row.progress.as_str()), Some("{\"n\":1}"));
+        roster.remove("a");
+        assert_eq!(ready(&roster), ["b", "d"], "and not what nobody has defined");
+        roster.fail("b", Failure { attempts: 5, error: "no".to_owned(), code: None, at_ms: 0, quarantined: true });
+        assert_eq!(ready(&roster), ["d"]);
+        let told: Vec<_> = roster.iter().filter_map(|(row, standing)| standing.explain(row)).collect();
+        assert_eq!(told, ["quarantined after 5 attempts: no", "waits for b", "no definition"]);
+    }
+
     proptest! {
+        /// Whatever ends, in whatever order, leaves what reading the rest of the queue would find.
+        #[test]
+        fn a_roster_is_kept_up(links in prop::collection::vec(prop::option::of(0_usize..12), 12), ends in prop::collection::vec(0_usize..12, 12)) {
+            let link = |link: &Option<usize>| link.map_or(String::new(), |to| to.to_string());
+            let rows: Vec<QueueRow> = links.iter().enumerate().map(|(n, to)| row(&format!("{n}"), &link(to))).collect();
+            let mut roster = Roster::new(rows.clone(), &|_| true);
+            let mut left = rows;
+            for end in ends {
+                let name = end.to_string();
+                // What is part of a circle does not run, and so does not end.
+                if roster.place_of_ready(&name).is_none() {
+                    continue;
+                }
+                roster.remove(&name);
+                left.retain(|row| row.update_name != name);
+                let standings = assess(&left, &|_| true);
+                let found: Vec<_> = roster.iter().collect();
+                prop_assert_eq!(found, left.iter().zip(&standings).collect::<Vec<_>>());
+            }
+        }
+
         /// Run whatever is first until nothing is: what remains is a circle or waits for one.
         #[test]
         fn a_queue_runs_dry_but_for_circles(links in prop::collection::vec(prop::option::of(0_usize..12), 12)) {

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-pub use super::activity::{Activity, ControllerRetry, Measured};
+pub use super::activity::{Activity, ControllerRetry, Measured, Waiting};
 use crate::update::Opening;
 use crate::update::sql::{Dialect, Sql, SqlError};
 
@@ -267,6 +267,9 @@ pub enum Begin {
     Ready(Box<dyn Transaction>),
     /// Somebody moved on: the row's progress is another now, or the row is gone (`None`). Nothing is open.
     Moved(Option<String>),
+    /// It cannot, where batches of other updates may: somebody else has its row locked for longer than one waits, or what
+    /// its handler asked for failed. Nothing is open. What keeps every batch from beginning is an error.
+    Failed(SqlError),
 }
 
 /// The open transaction of a batch. Dropped, it is rolled back.

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 
 use super::Handlers;
-use super::board::{InHand, Phase};
+use super::board::{DatabaseBoard, InHand, Phase};
 use super::choice::Standing;
 use super::database::{Activity, Database, Holder, Queue, QueueRow, Record, unix_ms};
 use crate::pace::eta;
@@ -29,7 +29,7 @@ pub enum State {
     Running,
     /// In hand, and its controller lets it wait.
     Held,
-    /// In hand, and tried again after a while.
+    /// Tried again after a while: in hand, or giving way to others meanwhile.
     BackingOff,
     /// Its database is paused.
     Paused,
@@ -120,7 +120,7 @@ pub async fn look(database: &dyn Database, handlers: &Handlers) -> Result<Option
     Ok(Some(Snapshot { queue, runner, paces }))
 }
 
-/// What the host that works on a database does with the update in hand: the state of its row, and why.
+/// What the host that works on a database does with an update that it has begun: the state of its row, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Doing {
     /// The update.
@@ -155,7 +155,17 @@ fn lasting(ms: i64) -> String {
 
 impl Doing {
     /// As a host wrote it down for others.
-    pub fn told(activity: &Activity) -> Option<Self> {
+    /// The first is of the update in hand, where there is one; the others of those that give way to it.
+    pub fn told(activity: &Activity) -> Vec<Self> {
+        let gives_way = activity.update_name.is_some();
+        let others = activity.put_off.iter().map(|waiting| {
+            let left = waiting.until_ms.saturating_sub(unix_ms(SystemTime::now()));
+            Self::put_off(&waiting.update_name, &waiting.reason, left, gives_way)
+        });
+        Self::told_in_hand(activity).into_iter().chain(others).collect()
+    }
+
+    fn told_in_hand(activity: &Activity) -> Option<Self> {
         let state = match activity.state.as_str() {
             "held" => State::Held,
             "backing off" => State::BackingOff,
@@ -168,8 +178,37 @@ impl Doing {
         Some(Self { update_name: activity.update_name.clone()?, state, reason, in_one_go, stuck })
     }
 
-    /// As this host's own events told it.
-    pub fn seen(in_hand: &InHand) -> Self {
+    /// As this host's own events told it; in the same order.
+    pub fn seen(board: &DatabaseBoard) -> Vec<Self> {
+        let in_hand = board.in_hand.as_ref();
+        let others =
+            board.put_off.iter().filter(|(name, _)| in_hand.is_none_or(|in_hand| in_hand.update_name != **name));
+        let others = others.map(|(name, put_off)| {
+            let left = put_off.until.duration_since(SystemTime::now()).unwrap_or_default();
+            let left = i64::try_from(left.as_millis()).unwrap_or(i64::MAX);
+            Self::put_off(name, &put_off.error, left, in_hand.is_some())
+        });
+        in_hand.map(Self::seen_in_hand).into_iter().chain(others).collect()
+    }
+
+    /// An update that is tried again, and gives way to another until then, where one is in hand.
+    fn put_off(update_name: &str, error: &str, left_ms: i64, gives_way: bool) -> Self {
+        let what = if gives_way { "gives way to others, and is tried again" } else { "tried again" };
+        let when = match left_ms {
+            ..1_000 => "at once".to_owned(),
+            _ => format!("in {}", lasting(left_ms)),
+        };
+        Self {
+            update_name: update_name.to_owned(),
+            state: State::BackingOff,
+            reason: Some(format!("{what} {when}: {error}")),
+            in_one_go: false,
+            stuck: false,
+        }
+    }
+
+    /// Of the update in hand.
+    pub fn seen_in_hand(in_hand: &InHand) -> Self {
         let (state, reason) = match &in_hand.phase {
             Phase::Between => (State::Running, in_hand.rest.as_ref().map(|(_, reason)| reason.clone())),
             Phase::Running { .. } => {
@@ -187,7 +226,7 @@ impl Doing {
 }
 
 /// The state of a row, and what holds it.
-pub fn state(row: &QueueRow, standing: Standing, doing: Option<&Doing>, paused: bool) -> (State, Option<String>) {
+pub fn state(row: &QueueRow, standing: Standing, doing: &[Doing], paused: bool) -> (State, Option<String>) {
     match standing {
         Standing::DependsOn(other) => return (State::Waits, Some(format!("waits for {other}"))),
         Standing::Cycle(names) => {
@@ -203,7 +242,7 @@ pub fn state(row: &QueueRow, standing: Standing, doing: Option<&Doing>, paused: 
             }
         }
     }
-    let doing = doing.filter(|doing| doing.update_name == row.update_name);
+    let doing = doing.iter().find(|doing| doing.update_name == row.update_name);
     match doing {
         // It is not interrupted by a pause.
         Some(Doing { in_one_go: true, reason, .. }) => (State::Running, reason.clone()),

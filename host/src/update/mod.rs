@@ -318,4 +318,9 @@ impl UpdateError {
             _ => ErrorClass::Permanent,
         }
     }
+
+    /// See [`SqlError::is_of_size`].
+    pub fn is_of_size(&self) -> bool {
+        matches!(self, UpdateError::Sql(error) if error.is_of_size())
+    }
 }

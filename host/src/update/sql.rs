@@ -388,6 +388,16 @@ impl SqlError {
         self
     }
 
+    /// True where the same for fewer rows may succeed: it took too long, met the locks of others, or wanted more memory or
+    /// room than there is. Without a code it is whoever made it that says so, by the class.
+    pub fn is_of_size(&self) -> bool {
+        /// Cancelled by a timeout, lock not available, deadlock, serialization failure, and the resources that run out.
+        const POSTGRES: &[&str] = &["57014", "55P03", "40P01", "40001", "53100", "53200", "53400"];
+        const SQLITE: &[&str] = &["SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_NOMEM", "SQLITE_FULL"];
+        let is_known = |code: &str| POSTGRES.contains(&code) || SQLITE.iter().any(|known| code.starts_with(known));
+        self.class == ErrorClass::Transient && self.code.as_deref().is_none_or(is_known)
+    }
+
     /// What to do about it where a SQLite file is damaged; `None` where it is something else.
     pub fn malformed_hint(&self) -> Option<&'static str> {
         let damaged = self.code.as_deref().is_some_and(|code| code.starts_with("SQLITE_CORRUPT"));

@@ -268,12 +268,11 @@ pub(super) async fn retry(
     }
     site.database.prepare().await.map_err(|error| refused(&site, &error))?;
     let forgotten = site.database.forget_failures(&update).await.map_err(|error| refused(&site, &error))?;
-    let in_hand = state.board().database(&site.name).and_then(|board| board.in_hand);
-    match in_hand {
-        Some(in_hand) if in_hand.update_name == update && matches!(in_hand.phase, Phase::BackingOff { .. }) => {
-            state.control().hurry(&site.name);
-        }
-        _ => state.control().wake(),
+    let board = state.board().database(&site.name).unwrap_or_default();
+    if board.put_off.contains_key(&update) {
+        state.control().hurry(&site.name);
+    } else {
+        state.control().wake();
     }
     Ok(one(&site, update, if forgotten { Did::Retried } else { Did::NotFailed }))
 }
@@ -301,7 +300,13 @@ pub(super) async fn run_now(
     if view.paused {
         return Err(nothing("updates are paused", "resume them first"));
     }
-    let DatabaseBoard { lease, in_hand, .. } = board;
+    let DatabaseBoard { lease, in_hand, put_off, .. } = board;
+    if in_hand.is_none()
+        && let Some(update) = put_off.into_keys().next()
+    {
+        state.control().hurry(&site.name);
+        return Ok(one(&site, update, Did::RunNow));
+    }
     let Some(in_hand) = in_hand else {
         return Err(match lease {
             LeaseState::Runner => nothing("nothing in the queue can run", "the queue tells why"),

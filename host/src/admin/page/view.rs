@@ -11,6 +11,7 @@ use crate::controller::{ShadowReport, Usage};
 use crate::scheduler::board::{DatabaseBoard, FallbackBoard, InHand, LeaseState, Phase, Retry};
 use crate::scheduler::choice::{Standing, assess};
 use crate::scheduler::database::{Queue, QueueRow};
+use crate::scheduler::report::Doing;
 use crate::signal::SignalStatus;
 use crate::update::Progress;
 
@@ -269,6 +270,8 @@ fn rows(state: &State, site: &Site, queue: &Queue, board: &DatabaseBoard, paused
     let handlers = live.handlers.get(&site.name);
     let standings = assess(&queue.rows, &|name| handlers.is_some_and(|handlers| handlers.contains_key(name)));
     let in_hand = |name: &str| board.in_hand.as_ref().filter(|in_hand| in_hand.update_name == name);
+    let doing = Doing::seen(board);
+    let given_way = |name: &str| Some(doing.iter().find(|doing| doing.update_name == name)?.reason.clone());
     let row = |(row, standing): (&QueueRow, &Standing)| {
         let explained = standing.explain(row);
         let (state, reason) = match standing {
@@ -280,6 +283,7 @@ fn rows(state: &State, site: &Site, queue: &Queue, board: &DatabaseBoard, paused
             Standing::Ready => match (Progress::parse(&row.progress), in_hand(&row.update_name)) {
                 (Err(error), _) => ("unreadable", Some(error.to_string())),
                 (Ok(_), Some(in_hand)) => phase(in_hand, paused),
+                (Ok(_), None) if !paused && let Some(reason) = given_way(&row.update_name) => ("backing off", reason),
                 (Ok(_), None) if paused => ("paused", None),
                 (Ok(_), None) => ("pending", None),
             },

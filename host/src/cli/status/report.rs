@@ -224,13 +224,13 @@ pub(super) fn database(
     let last_fault = queue.activity.as_ref().filter(|_| runner.is_none()).and_then(last_fault);
     let activity = queue.activity.filter(|activity| runner.as_ref() == Some(&activity.holder));
     let signals = activity.as_ref().map(measured).unwrap_or_default();
-    let doing = activity.as_ref().and_then(Doing::told);
+    let doing = activity.as_ref().map(Doing::told).unwrap_or_default();
     let standings = assess(&queue.rows, defined);
     let updates = queue.rows.into_iter().zip(standings).map(|(row, standing)| {
-        let (state, reason) = state(&row, standing, doing.as_ref(), queue.pause.is_some());
+        let (state, reason) = state(&row, standing, &doing, queue.pause.is_some());
         let pace = paces.get(&row.update_name).copied().unwrap_or_default();
         // Whatever the pace of an update was that others keep waiting, it is none now.
-        let stuck = doing.as_ref().is_some_and(|doing| doing.stuck && doing.update_name == row.update_name);
+        let stuck = doing.iter().any(|doing| doing.stuck && doing.update_name == row.update_name);
         let pace = Pace { items_per_ms: pace.items_per_ms.filter(|_| !stuck), ..pace };
         update(row, state, reason, pace)
     });

@@ -51,6 +51,13 @@ pub(super) fn is_outdated_statement(error: &tokio_postgres::Error) -> bool {
     code == Some(&SqlState::FEATURE_NOT_SUPPORTED) || code == Some(&SqlState::INVALID_SQL_STATEMENT_NAME)
 }
 
+/// True where a statement waited for somebody's lock until a limit of ours, or a deadlock, ended that.
+pub(super) fn is_wait_given_up(error: &SqlError) -> bool {
+    let waits = [SqlState::LOCK_NOT_AVAILABLE, SqlState::QUERY_CANCELED, SqlState::T_R_DEADLOCK_DETECTED];
+    let code = error.code.as_deref();
+    error.class == ErrorClass::Transient && waits.iter().any(|wait| code == Some(wait.code()))
+}
+
 fn server_error(answer: &DbError) -> SqlError {
     let mut message = answer.message().to_owned();
     // A hint speaks of the statement and of settings, never of rows.

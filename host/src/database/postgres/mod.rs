@@ -203,6 +203,10 @@ impl handle::Driver for Driver {
             match held.begin_with(begin, &lock, &[update_name.into()]).await {
                 // Somebody committed a change to the row while we waited for it: it is read anew.
                 Err(error) if error.code.as_deref() == Some(SERIALIZATION_FAILURE) => held.end("rollback").await?,
+                Err(error) if error::is_wait_given_up(&error) => {
+                    held.end("rollback").await?;
+                    return Ok(Begin::Failed(error));
+                }
                 begun => break begun?,
             }
         };
@@ -214,7 +218,10 @@ impl handle::Driver for Driver {
         let found = match row.and_then(|row| row.into_iter().next()) {
             None => None,
             Some(Value::Text(text)) => Some(text),
-            Some(_) => return Err(SqlError::permanent(format!("the progress of \"{update_name}\" is not a text"))),
+            Some(_) => {
+                held.end("rollback").await?;
+                return Ok(Begin::Failed(handle::progress_is_no_text(update_name)));
+            }
         };
         if !found.as_deref().is_some_and(|found| self.goes_on(progress, found)) {
             held.end("rollback").await?;

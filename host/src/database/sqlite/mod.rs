@@ -136,7 +136,12 @@ impl handle::Driver for Driver {
     async fn begin(&self, update_name: &str, progress: &str, opening: Opening) -> Result<Begin, SqlError> {
         let mut held = self.take().await?;
         let dangling = match opening {
-            Opening::Rebuild => Some(held.without_foreign_keys().await?),
+            Opening::Rebuild => match held.without_foreign_keys().await {
+                Ok(dangling) => Some(dangling),
+                // A foreign key that SQLite can make nothing of hinders nobody else.
+                Err(error) if error.class == ErrorClass::Permanent => return Ok(Begin::Failed(error)),
+                Err(error) => return Err(error),
+            },
             Opening::Snapshot | Opening::EachStatement => None,
         };
         let select = self.tables.select_progress("?1");
@@ -152,7 +157,10 @@ impl handle::Driver for Driver {
         let found = match found {
             None => None,
             Some(Value::Text(text)) => Some(text),
-            Some(_) => return Err(SqlError::permanent(format!("the progress of \"{update_name}\" is not a text"))),
+            Some(_) => {
+                held.rollback().await?;
+                return Ok(Begin::Failed(handle::progress_is_no_text(update_name)));
+            }
         };
         if !found.as_deref().is_some_and(|found| self.goes_on(progress, found)) {
             held.rollback().await?;

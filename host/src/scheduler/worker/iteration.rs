@@ -6,12 +6,12 @@ use std::time::{Duration, SystemTime};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::super::End;
-use super::super::attempt::{Attempt, Attempted, Committed, Interruption, Trouble};
+use super::super::attempt::{Attempt, Attempted, Committed, Interruption, Phase, Trouble};
 use super::super::choice::Standing;
 use super::super::database::{Lease, QueueRow, Record, unix_ms};
 use super::super::event::EventKind;
 use super::super::watch::Watch;
-use super::{Pace, Rest, Worker};
+use super::{Pace, PutOff, Rest, Worker};
 use crate::controller::supervisor::{Enter, Start};
 use crate::controller::{Batch, Iteration, Outcome, Subject};
 use crate::pace::{BatchSize, Bounds, Estimator, Slices};
@@ -66,20 +66,20 @@ impl Worker {
         let plan = match self.plan(&row) {
             Ok(plan) => plan,
             Err(error) => {
-                self.note_failure(&row, &error, lease).await?;
+                self.note_failure(&row, &error, Phase::Plan, lease).await?;
                 return Ok(None);
             }
         };
         self.take_in_hand(&plan);
-        if let Err(error) = self.vet(&plan, lease).await? {
-            self.note_failure(&row, &error, lease).await?;
+        if let Err((phase, error)) = self.vet(&plan, lease).await? {
+            self.note_failure(&row, &error, phase, lease).await?;
             return Ok(None);
         }
         let mut iteration = match self.supervisor.start(&plan.subject).await {
             Start::Iteration(iteration) => iteration,
             Start::Hold(reason) => return self.held_by_fallback(&plan, reason, lease).await,
             Start::Faulted => {
-                self.rest_after_fault(&plan.row, lease).await?;
+                self.bar_after_fault();
                 return Ok(None);
             }
         };
@@ -93,7 +93,7 @@ impl Worker {
                 self.report_controller();
                 admitted?;
                 if self.supervisor.is_at_fault() {
-                    self.rest_after_fault(&plan.row, lease).await?;
+                    self.bar_after_fault();
                 }
             }
         }
@@ -117,7 +117,11 @@ impl Worker {
     /// Looks, before this host runs the first batch of an update, whether its definition fits the database: what `check`
     /// calls an error must not reach a row. An update that happens in one transaction, or in statements that the database
     /// refuses as a whole, needs no look.
-    async fn vet(&mut self, plan: &Plan, lease: &mut dyn Lease) -> Result<Result<(), UpdateError>, Interruption> {
+    async fn vet(
+        &mut self,
+        plan: &Plan,
+        lease: &mut dyn Lease,
+    ) -> Result<Result<(), (Phase, UpdateError)>, Interruption> {
         let name = &plan.row.update_name;
         if plan.mode != Mode::Batched || self.vetted.contains(name) {
             return Ok(Ok(()));
@@ -126,8 +130,9 @@ impl Worker {
         let database = Arc::clone(&self.workload.database);
         let handler = Arc::clone(&plan.handler);
         let checked = async move {
-            let mut session = database.inspect().await?;
-            handler.check(session.as_sql()).await
+            let session = database.inspect().await;
+            let mut session = session.map_err(|error| (Phase::Connect, UpdateError::from(error)))?;
+            handler.check(session.as_sql()).await.map_err(|error| (Phase::Plan, error))
         };
         let checked = tokio::select! {
             biased;
@@ -137,7 +142,9 @@ impl Worker {
         };
         Ok(match checked {
             Ok(problems) => match problems.into_iter().find(Problem::is_error) {
-                Some(problem) => Err(UpdateError::Failed(format!("{} ({})", problem.message, problem.hint))),
+                Some(problem) => {
+                    Err((Phase::Plan, UpdateError::Failed(format!("{} ({})", problem.message, problem.hint))))
+                }
                 None => {
                     self.vetted.insert(name.clone());
                     Ok(())
@@ -158,6 +165,7 @@ impl Worker {
             let one_shot = plan.subject.one_shot;
             self.emit(EventKind::UpdateStarted { update_name: name.clone(), one_shot });
         }
+        self.pace(name).put_off = None;
         self.activity.update_name = Some(name.clone());
         self.activity.items_per_ms = self.pace(name).synapse.average_items_per_ms();
     }
@@ -216,7 +224,8 @@ impl Worker {
         }
         let Some(slices) = self.slices(&plan, target).await else {
             self.exit_without_batch(iteration).await;
-            return self.rest_after_fault(&plan.row, lease).await;
+            self.bar_after_fault();
+            return Ok(());
         };
         if self.control.is_stopping() || self.is_paused() {
             self.exit_without_batch(iteration).await;
@@ -252,8 +261,9 @@ impl Worker {
             slices,
             started: Instant::now(),
             own: Duration::ZERO,
+            phase: Phase::Connect,
         };
-        let Attempted { result, duration, slices, own } = attempt.run().await;
+        let Attempted { result, duration, slices, own, phase } = attempt.run().await;
         if result.is_ok() && !plan.subject.one_shot {
             slices.settle(&mut self.pace(&plan.row.update_name).cost, own);
         }
@@ -281,7 +291,7 @@ impl Worker {
             fuel: self.report_usage().map(|fuel| fuel + waited.fuel),
         };
         self.report_controller();
-        self.settle(plan, result, record, duration, lease).await
+        self.settle(plan, (result, phase), record, duration, lease).await
     }
 
     /// What is to be done in how many slices; `None` where asking the controller was a fault that leaves no batch to run.
@@ -355,7 +365,7 @@ impl Worker {
     async fn settle(
         &mut self,
         plan: Plan,
-        result: Result<Committed, Trouble>,
+        (result, phase): (Result<Committed, Trouble>, Phase),
         record: Record,
         duration: Duration,
         lease: &mut dyn Lease,
@@ -374,13 +384,16 @@ impl Worker {
         }
         let items_per_ms = self.pace(&name).synapse.average_items_per_ms();
         self.emit(EventKind::IterationEnded { record: Arc::new(record), items_per_ms });
+        if phase != Phase::Connect {
+            self.note_begun();
+        }
         match result {
             Ok(committed) => {
                 self.settle_committed(&plan.row, committed).await;
-                lease.note(self.trouble()).await;
+                lease.note(self.trouble().as_deref()).await;
                 Ok(())
             }
-            Err(Trouble::Failed(error)) => self.note_failure(&plan.row, &error, lease).await,
+            Err(Trouble::Failed(error)) => self.note_failure(&plan.row, &error, phase, lease).await,
             Err(Trouble::Moved { gone }) => {
                 self.refreshed = None;
                 if gone {
@@ -421,7 +434,8 @@ impl Worker {
     fn forget(&mut self, name: &str) {
         self.paces.remove(name);
         self.vetted.remove(name);
-        self.giving_way.remove(name);
+        self.roster.remove(name);
+        self.is_outdated = true;
         if self.current.as_deref() == Some(name) {
             self.current = None;
         }
@@ -432,8 +446,7 @@ impl Worker {
         let pace = self.pace(name);
         pace.shrink.after_success();
         pace.backoff.reset();
-        pace.hindered = 0;
-        self.giving_way.remove(name);
+        pace.put_off = None;
         self.fault_backoff.reset();
         self.unrecorded.remove(name);
         self.note_available();
@@ -443,15 +456,9 @@ impl Worker {
             tracing::warn!(update = name, %error, "an old failure of an update that works again stays on record");
         }
         match committed.progress {
-            Some(progress) => {
-                if let Some(row) = self.queue.rows.iter_mut().find(|row| row.update_name == *name) {
-                    row.progress = progress;
-                    row.failure = None;
-                }
-            }
+            Some(progress) => self.roster.move_on(name, progress),
             None => {
                 self.forget(name);
-                self.refreshed = None;
                 self.emit(EventKind::UpdateFinished { update_name: name.clone() });
             }
         }
@@ -464,9 +471,9 @@ impl Worker {
         lease: &mut dyn Lease,
     ) -> Result<Option<End>, Interruption> {
         self.report_controller();
-        if self.settings.until_done && self.ready().all(|row| self.supervisor.is_hopeless(&row.update_name)) {
-            let rows = self.queue.rows.iter().zip(self.standings());
-            let why = |row: &QueueRow, standing: Standing| standing.explain(row).unwrap_or_else(|| reason.clone());
+        if self.settings.until_done && self.roster.ready().all(|row| self.supervisor.is_hopeless(&row.update_name)) {
+            let rows = self.roster.iter();
+            let why = |row: &QueueRow, standing: &Standing| standing.explain(row).unwrap_or_else(|| reason.clone());
             let remaining = rows.map(|(row, standing)| (row.update_name.clone(), why(row, standing))).collect();
             return Ok(Some(End::Done { remaining }));
         }
@@ -476,26 +483,23 @@ impl Worker {
             self.emit(EventKind::Held { update_name, controller, duration, reason: reason.clone(), rest: false });
         }
         self.set_state("held", Some(reason));
-        if self.control.take_hurry(&self.workload.name) {
-            self.supervisor.hurry();
-        }
         let next_try = self.supervisor.next_try().map(|next| next.due.saturating_duration_since(Instant::now()));
         self.rest(self.refresh_interval().min(next_try.unwrap_or(Duration::MAX)), lease).await?;
         self.refreshed = None;
         Ok(None)
     }
 
-    async fn rest_after_fault(&mut self, row: &QueueRow, lease: &mut dyn Lease) -> Result<(), Interruption> {
+    /// The controller failed: nothing is tried before it is asked again.
+    fn bar_after_fault(&mut self) {
         self.report_controller();
         self.report_usage();
         if self.supervisor.has_fallen_back() {
             // Who stands in for the controller has no need of a rest.
-            return Ok(());
+            return;
         }
         let wait = self.fault_backoff.after_failure();
-        let reason = self.supervisor.last_fault().map(ToString::to_string);
-        self.set_state("backing off", reason);
-        self.rest_on(row, wait, lease).await.map(|_| ())
+        let fault = self.supervisor.last_fault().map(ToString::to_string);
+        self.barred = Some(PutOff::new(wait, fault.unwrap_or_default()));
     }
 }
 

@@ -8,15 +8,16 @@ mod turn;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
+use self::turn::Turn;
 use super::attempt::{Interruption, Waits};
-use super::choice::Standing;
-use super::database::{Activity, Failure, Lease, LeaseAttempt, Queue};
+use super::choice::Roster;
+use super::database::{Activity, Failure, Lease, LeaseAttempt, Pause, Queue, unix_ms};
 use super::event::{EventKind, Events};
 use super::history::History;
 use super::{Control, End, Replacement, Settings, Workload};
@@ -55,7 +56,7 @@ enum Rest {
     Overtaken,
 }
 
-/// What is known of the pace of one update, for as long as this host runs.
+/// What is known of the pace of one update that this host has begun, until it ends.
 struct Pace {
     /// Synapse's averages: what its API tells, and what batches are sized by where that is asked for.
     synapse: Synapse,
@@ -69,8 +70,24 @@ struct Pace {
     since: Instant,
     /// Items committed since then.
     items: u64,
-    /// Failures in a row that others are to blame for.
-    hindered: u32,
+    /// Until when it is not tried, and why.
+    put_off: Option<PutOff>,
+}
+
+/// A time before which something is not tried.
+#[derive(Clone)]
+struct PutOff {
+    until: Instant,
+    /// The same by the wall clock, as it stood when that was fixed, in milliseconds since the Unix epoch.
+    until_ms: i64,
+    /// Why, in words.
+    why: String,
+}
+
+impl PutOff {
+    fn new(wait: Duration, why: String) -> Self {
+        Self { until: Instant::now() + wait, until_ms: unix_ms(SystemTime::now() + wait), why }
+    }
 }
 
 impl Default for Pace {
@@ -83,7 +100,7 @@ impl Default for Pace {
             backoff: Backoff::new(FIRST_BACKOFF, LONGEST_BACKOFF),
             since: Instant::now(),
             items: 0,
-            hindered: 0,
+            put_off: None,
         }
     }
 }
@@ -100,19 +117,29 @@ pub(super) struct Worker {
     shadows: Vec<Shadow>,
     paces: HashMap<String, Pace>,
     waits: Waits,
-    queue: Queue,
-    /// How its rows stand, where that is known: none of it changes while one iteration follows another.
-    standings: Option<Vec<Standing>>,
+    /// The queue as it was last read, kept up with what this host did since.
+    roster: Roster,
+    /// The stored pause, as it was last read.
+    pause: Option<Pause>,
     /// When the queue was last read; `None` forces a look before the next choice.
     refreshed: Option<Instant>,
+    /// True where something has ended since.
+    is_outdated: bool,
     /// When it was last estimated how far the update in hand has come.
     estimated: Option<Instant>,
-    /// The update in hand: it stays until it ends, is withdrawn, is quarantined or gives way to others.
+    /// The update in hand: it stays until it ends, is withdrawn, is quarantined or put off.
     current: Option<String>,
-    /// Updates that give way to others until then, because what fails them lasts.
-    giving_way: HashMap<String, Instant>,
     database_backoff: Backoff,
+    /// Until when nothing at all is tried: the database lets no batch begin, or the controller is at fault.
+    barred: Option<PutOff>,
+    /// What the database says while it lets no batch begin.
+    refused: Option<String>,
+    refusal_backoff: Backoff,
     fault_backoff: Backoff,
+    /// True where it was told that the database is not available to batches, until one begins.
+    locked_out: bool,
+    /// What ends a host that is to end by itself: a database that lets no batch begin, and will not by itself.
+    hopeless: Option<SqlError>,
     unavailable: bool,
     /// True once the database has answered.
     answered: bool,
@@ -156,6 +183,7 @@ impl Worker {
             shadows: Vec::new(),
             at_ms: 0,
             signals: Vec::new(),
+            put_off: Vec::new(),
         };
         Self {
             workload,
@@ -168,14 +196,19 @@ impl Worker {
             shadows: Vec::new(),
             paces: HashMap::new(),
             waits: Waits::new(),
-            queue: Queue::default(),
-            standings: None,
+            roster: Roster::default(),
+            pause: None,
             refreshed: None,
+            is_outdated: false,
             estimated: None,
             current: None,
-            giving_way: HashMap::new(),
             database_backoff: Backoff::new(FIRST_BACKOFF, LONGEST_BACKOFF),
+            barred: None,
+            refused: None,
+            refusal_backoff: Backoff::new(FIRST_BACKOFF, LONGEST_BACKOFF),
             fault_backoff: Backoff::new(FIRST_BACKOFF, LONGEST_BACKOFF),
+            locked_out: false,
+            hopeless: None,
             unavailable: false,
             answered: false,
             paused: false,
@@ -304,7 +337,8 @@ impl Worker {
         if let LeaseAttempt::Taken(_) = attempt
             && self.settings.until_done
         {
-            self.queue = self.workload.database.queue().await?;
+            let queue = self.workload.database.queue().await?;
+            self.take_in(queue);
         }
         self.note_available();
         Ok(attempt)
@@ -315,11 +349,10 @@ impl Worker {
         if !self.workload.database.is_replaced() {
             return false;
         }
-        self.queue = Queue::default();
-        self.standings = None;
+        self.take_in(Queue::default());
         self.paces.clear();
         self.unrecorded.clear();
-        self.giving_way.clear();
+        (self.barred, self.refused) = (None, None);
         self.idle_told = false;
         if timeout(PARTING_LIMIT, self.history.forget()).await.is_err() {
             tracing::debug!("the history is being written, to a database that does not answer");
@@ -344,6 +377,9 @@ impl Worker {
                 return Err(Interruption::Stopping);
             }
             self.reload();
+            if self.control.take_hurry(&self.workload.name) {
+                self.hurry();
+            }
             if self.is_refresh_due()
                 && let Err(error) = self.refresh_unless_told(lease).await?
             {
@@ -363,17 +399,21 @@ impl Worker {
                 continue;
             }
             match self.choose() {
-                Some(row) if self.must_wait(&row).is_some() => {
-                    let wait = self.must_wait(&row).unwrap_or_default();
-                    self.set_state("backing off", row.failure.as_ref().map(|failure| failure.error.clone()));
-                    self.rest_on(&row, wait, lease).await?;
-                }
-                Some(row) => {
+                Turn::Of(row) => {
                     if let Some(end) = self.iterate(row, lease).await? {
                         return Ok(end);
                     }
+                    if let Some(error) = self.hopeless.take() {
+                        return Ok(End::Failed(error));
+                    }
                 }
-                None => {
+                Turn::Later(PutOff { until, why, .. }, update_name) => {
+                    self.wait_for(update_name, why);
+                    self.rest_until(until, lease).await?;
+                }
+                // What has ended since the last look may have been all that was known of.
+                Turn::OfNobody if self.is_outdated => self.refreshed = None,
+                Turn::OfNobody => {
                     if let Some(end) = self.idle(lease).await? {
                         return Ok(end);
                     }
@@ -393,6 +433,7 @@ impl Worker {
         self.vetted.clear();
         self.supervisor = Supervisor::new(&self.workload.name, policy, supervision);
         self.fault_backoff.reset();
+        self.hurry();
         self.refreshed = None;
         self.emit(EventKind::ControllerLoaded { controller: self.supervisor.describe(), reloaded: true });
         self.accompany();
@@ -402,10 +443,9 @@ impl Worker {
     /// Nothing can run: ends here or waits for a change.
     async fn idle(&mut self, lease: &mut dyn Lease) -> Result<Option<End>, Interruption> {
         if !std::mem::replace(&mut self.idle_told, true) {
-            self.emit(EventKind::Idle { remaining: self.queue.rows.len() });
+            self.emit(EventKind::Idle { remaining: self.roster.iter().count() });
         }
-        self.activity =
-            Activity { update_name: None, items_per_ms: None, done: None, eta_ms: None, ..self.activity.clone() };
+        self.lay_down();
         self.set_state("idle", None);
         if self.settings.until_done
             && let Some(remaining) = self.nothing_can_run()
@@ -416,7 +456,22 @@ impl Worker {
         Ok(None)
     }
 
+    /// What is to be said while one waits for the time of an update that is tried again, or of any.
+    fn wait_for(&mut self, update_name: Option<String>, why: String) {
+        if update_name.is_some() && update_name != self.activity.update_name {
+            self.lay_down();
+            self.activity.update_name = update_name;
+        }
+        self.set_state("backing off", Some(why));
+    }
+
+    /// Nothing is in hand.
+    fn lay_down(&mut self) {
+        self.activity =
+            Activity { update_name: None, items_per_ms: None, done: None, eta_ms: None, ..self.activity.clone() };
+    }
+
     fn is_paused(&self) -> bool {
-        !self.control.is_enabled() || self.queue.pause.is_some() || self.control.pause_of(&self.workload.name).is_some()
+        !self.control.is_enabled() || self.pause.is_some() || self.control.pause_of(&self.workload.name).is_some()
     }
 }

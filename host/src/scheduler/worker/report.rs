@@ -33,15 +33,14 @@ impl Worker {
 
     /// Why updates are paused, where somebody said so.
     pub(super) fn pause_reason(&self) -> Option<String> {
-        let stored = self.queue.pause.as_ref().and_then(|pause| pause.reason.clone());
+        let stored = self.pause.as_ref().and_then(|pause| pause.reason.clone());
         stored.or_else(|| self.control.pause_of(&self.workload.name)?)
     }
 
     /// Tells which rows cannot run, where that has changed. Rows that merely wait for others are in good order.
     pub(super) fn note_blocked(&mut self) {
-        let standings = self.standings();
         let in_order = |standing: &Standing| matches!(standing, Standing::Ready | Standing::DependsOn(_));
-        let rows = self.queue.rows.iter().zip(&standings);
+        let rows = self.roster.iter();
         let blocked: Vec<(String, String)> = rows
             .filter(|(_, standing)| !in_order(standing))
             .filter_map(|(row, standing)| Some((row.update_name.clone(), standing.explain(row)?)))
@@ -62,7 +61,7 @@ impl Worker {
     pub(super) fn note_available(&mut self) {
         self.database_backoff.reset();
         self.answered = true;
-        if std::mem::take(&mut self.unavailable) {
+        if std::mem::take(&mut self.unavailable) && !self.locked_out {
             self.emit(EventKind::Available);
         }
     }
@@ -96,7 +95,7 @@ impl Worker {
     }
 
     async fn estimate_of(&mut self, update_name: &str) -> Result<Option<Estimate>, UpdateError> {
-        let row = self.queue.rows.iter().find(|row| row.update_name == update_name);
+        let row = self.roster.get(update_name);
         let handler = self.workload.handlers.get(update_name);
         let (Some(row), Some(handler)) = (row, handler) else { return Ok(None) };
         let progress = Progress::parse(&row.progress)?;
@@ -107,6 +106,7 @@ impl Worker {
     /// Writes what this host does, where it is not what was last written. What it measures is written along; where an
     /// update is in hand, so that the database is written to anyway, also for its own sake, now and then.
     pub(super) async fn write_activity(&mut self) {
+        self.activity.put_off = self.told_put_off();
         let (signals, at_ms) = (self.control.measured(&self.workload.name), unix_ms(SystemTime::now()));
         if let Some(written) = &self.activity_written {
             let as_before =
@@ -142,6 +142,7 @@ impl Worker {
             items_per_ms: None,
             done: None,
             eta_ms: None,
+            put_off: Vec::new(),
             at_ms: unix_ms(SystemTime::now()),
             ..self.activity.clone()
         })

@@ -10,7 +10,7 @@ use super::{LONGEST_REFRESH, Rest, Worker};
 use crate::update::SqlError;
 
 impl Worker {
-    /// Rests for `duration`, however long, looking at the queue meanwhile.
+    /// Rests for `duration`, however long, before a batch of this row, looking at the queue meanwhile.
     pub(super) async fn rest_on(
         &mut self,
         row: &QueueRow,
@@ -20,7 +20,11 @@ impl Worker {
         let until = Instant::now() + duration;
         loop {
             let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() || self.control.take_hurry(&self.workload.name) {
+            if self.control.take_hurry(&self.workload.name) {
+                self.hurry();
+                return Ok(Rest::Over);
+            }
+            if left.is_zero() {
                 return Ok(Rest::Over);
             }
             if self.control.has_replacement(&self.workload.name) {
@@ -45,8 +49,14 @@ impl Worker {
 
     /// True where the row is still queued with the progress it had.
     pub(super) fn is_as_planned(&self, row: &QueueRow) -> bool {
-        let queued = self.queue.rows.iter().find(|queued| queued.update_name == row.update_name);
-        queued.is_some_and(|queued| queued.progress == row.progress)
+        self.roster.get(&row.update_name).is_some_and(|queued| queued.progress == row.progress)
+    }
+
+    /// Rests until then, or until the next look at the queue is due.
+    pub(super) async fn rest_until(&mut self, until: Instant, lease: &mut dyn Lease) -> Result<(), Interruption> {
+        let look = self.refreshed.map_or(Duration::ZERO, |at| self.refresh_interval().saturating_sub(at.elapsed()));
+        let left = until.saturating_duration_since(Instant::now());
+        self.rest(left.min(look), lease).await
     }
 
     pub(super) async fn rest_until_refresh(&mut self, lease: &mut dyn Lease) -> Result<(), Interruption> {
@@ -90,19 +100,18 @@ impl Worker {
             () = control.stopped() => return Err(Interruption::Stopping),
             reason = lease.lost() => return Err(Interruption::LeaseLost(reason)),
         };
-        lease.note(self.trouble()).await;
+        lease.note(self.trouble().as_deref()).await;
         Ok(refreshed)
     }
 
     /// Reads the queue, and writes what this host does where that has changed.
     pub(super) async fn refresh(&mut self) -> Result<(), SqlError> {
-        self.queue = self.workload.database.queue().await?;
-        self.standings = None;
+        let queue = self.workload.database.queue().await?;
+        self.take_in(queue);
         self.forget_tries();
-        let is_queued = |name: &String| self.queue.rows.iter().any(|row| row.update_name == *name);
-        if let Some(gone) = self.current.take_if(|name| !is_queued(name)) {
-            self.note_gone(&gone);
-        }
+        let mut gone: Vec<String> = self.paces.keys().filter(|name| self.roster.get(name).is_none()).cloned().collect();
+        gone.sort_unstable();
+        gone.iter().for_each(|name| self.note_gone(name));
         self.record_late().await;
         self.refreshed = Some(Instant::now());
         self.note_available();

@@ -1,75 +1,113 @@
 //! Whose turn it is.
+//!
+//! An update that cannot be tried at the moment, whatever the reason, is put off: it has a time before which it is not
+//! tried. Of the others the first by the queue's order is next, those that this host has begun before those that it has
+//! not: what is queued while an update is in hand waits for its end.
 
 use std::collections::HashSet;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::super::choice::{Standing, assess};
-use super::super::database::QueueRow;
-use super::Worker;
+use super::super::activity::Waiting;
+use super::super::choice::Roster;
+use super::super::database::{Queue, QueueRow};
+use super::{PutOff, Worker};
+
+/// What is next.
+pub(super) enum Turn {
+    /// An iteration of this update.
+    Of(QueueRow),
+    /// Nothing before this time: then this update, or any.
+    Later(PutOff, Option<String>),
+    /// Nothing, until the queue is another.
+    OfNobody,
+}
 
 impl Worker {
+    /// Takes in the queue as it was read.
+    pub(super) fn take_in(&mut self, queue: Queue) {
+        let handlers = &self.workload.handlers;
+        self.roster = Roster::new(queue.rows, &|name| handlers.contains_key(name));
+        self.pause = queue.pause;
+        self.is_outdated = false;
+    }
+
     /// The rows that remain and why, where none can run.
     pub(super) fn nothing_can_run(&self) -> Option<Vec<(String, String)>> {
-        let standings = self.standings();
-        let rows = self.queue.rows.iter().zip(&standings);
+        let rows = self.roster.iter();
         rows.map(|(row, standing)| Some((row.update_name.clone(), standing.explain(row)?))).collect()
     }
 
-    pub(super) fn standings(&self) -> Vec<Standing> {
-        assess(&self.queue.rows, &|name| self.workload.handlers.contains_key(name))
-    }
-
-    /// The row to work on: the one in hand where it still can run, or else the first that can. What the controller's
-    /// fallback holds gives way to what the controller is still to be tried for.
-    pub(super) fn choose(&mut self) -> Option<QueueRow> {
-        let handlers = &self.workload.handlers;
-        let standings =
-            self.standings.get_or_insert_with(|| assess(&self.queue.rows, &|name| handlers.contains_key(name)));
-        let ready = || {
-            let rows = self.queue.rows.iter().zip(&*standings);
-            rows.filter(|(_, standing)| **standing == Standing::Ready).map(|(row, _)| row)
-        };
+    /// What is next. What the controller's fallback holds gives way to what the controller is still to be tried for.
+    pub(super) fn choose(&self) -> Turn {
         let now = Instant::now();
-        let due = |row: &QueueRow| self.giving_way.get(&row.update_name);
-        let held = |row: &QueueRow| self.supervisor.holds(&row.update_name);
-        // Whoever gave way comes back once its time has come; until then, or until nobody else can run, the others do.
-        let back = ready().find(|row| due(row).is_some_and(|due| *due <= now) && !held(row));
-        let in_hand = || ready().find(|row| Some(&row.update_name) == self.current.as_ref() && due(row).is_none());
-        let free = in_hand().filter(|row| !held(row));
-        let free = free.or_else(|| ready().find(|row| due(row).is_none() && !held(row)));
-        let chosen = back.or(free).or_else(in_hand).or_else(|| ready().find(|row| due(row).is_none()));
-        chosen.or_else(|| ready().min_by_key(|row| due(row))).cloned()
+        if let Some(barred) = self.barred.as_ref().filter(|barred| barred.until > now && self.is_any_ready()) {
+            return Turn::Later(barred.clone(), None);
+        }
+        let put_off = |row: &QueueRow| self.paces.get(&row.update_name)?.put_off.as_ref();
+        let is_due = |row: &&QueueRow| put_off(row).is_none_or(|put_off| put_off.until <= now);
+        let is_free = |row: &&QueueRow| is_due(row) && !self.supervisor.holds(&row.update_name);
+        let free = self.begun().find(is_free).or_else(|| self.roster.ready().find(is_free));
+        let held = || self.begun().find(is_due).or_else(|| self.roster.ready().find(is_due));
+        if let Some(row) = free.or_else(held) {
+            return Turn::Of(row.clone());
+        }
+        let waiting = self.roster.ready().filter_map(|row| Some((put_off(row)?, row)));
+        match waiting.min_by_key(|(put_off, _)| put_off.until) {
+            Some((put_off, row)) => Turn::Later(put_off.clone(), Some(row.update_name.clone())),
+            None => Turn::OfNobody,
+        }
     }
 
-    /// How long a row has to wait that gave way, where nobody else can run.
-    pub(super) fn must_wait(&self, row: &QueueRow) -> Option<Duration> {
-        let left = self.giving_way.get(&row.update_name)?.saturating_duration_since(Instant::now());
-        (!left.is_zero()).then_some(left)
+    /// The rows that this host has begun and that are ready, in the queue's order.
+    fn begun(&self) -> impl Iterator<Item = &QueueRow> {
+        let mut places: Vec<usize> =
+            self.paces.keys().filter_map(|update_name| self.roster.place_of_ready(update_name)).collect();
+        places.sort_unstable();
+        places.into_iter().filter_map(|place| self.roster.at(place))
     }
 
-    /// True where another row could run.
-    pub(super) fn is_waited_for(&self, row: &QueueRow) -> bool {
-        let could = |other: &QueueRow| {
-            other.update_name != row.update_name
-                && !self.giving_way.contains_key(&other.update_name)
-                && !self.supervisor.holds(&other.update_name)
-        };
-        self.ready().any(could)
+    fn is_any_ready(&self) -> bool {
+        self.roster.ready().next().is_some()
+    }
+
+    /// Has an update not tried for a while; others are, meanwhile. How long comes back: longer each time, until one of
+    /// its batches is committed.
+    pub(super) fn put_off(&mut self, update_name: &str, why: String) -> Duration {
+        let pace = self.pace(update_name);
+        let wait = pace.backoff.after_failure();
+        pace.put_off = Some(PutOff::new(wait, why));
+        wait
+    }
+
+    /// Those that are put off, but for the one in hand, for others to read.
+    pub(super) fn told_put_off(&self) -> Vec<Waiting> {
+        /// As many as a person reads.
+        const MOST: usize = 50;
+        let in_hand = self.activity.update_name.as_ref();
+        let others = self.begun().filter(|row| Some(&row.update_name) != in_hand);
+        let told = others.filter_map(|row| {
+            let PutOff { until_ms, why, .. } = self.paces.get(&row.update_name)?.put_off.as_ref()?;
+            Some(Waiting { update_name: row.update_name.clone(), until_ms: *until_ms, reason: why.clone() })
+        });
+        told.take(MOST).collect()
+    }
+
+    /// Ends whatever is waited for.
+    pub(super) fn hurry(&mut self) {
+        self.barred = None;
+        self.paces.values_mut().for_each(|pace| pace.put_off = None);
+        if self.current.as_ref().is_some_and(|current| self.supervisor.holds(current)) {
+            self.supervisor.hurry();
+        }
     }
 
     /// An update that cannot run, or is gone, is another one when it can run again.
     pub(super) fn forget_tries(&mut self) {
         if self.supervisor.has_fallen_back() {
-            let ready: HashSet<String> = self.ready().map(|row| row.update_name.clone()).collect();
+            let ready: HashSet<&str> = self.roster.ready().map(|row| row.update_name.as_str()).collect();
             self.supervisor.retain_tries(|update_name| ready.contains(update_name));
         }
-    }
-
-    /// The rows that can run.
-    pub(super) fn ready(&self) -> impl Iterator<Item = &QueueRow> {
-        let rows = self.queue.rows.iter().zip(self.standings());
-        rows.filter(|(_, standing)| *standing == Standing::Ready).map(|(row, _)| row)
     }
 }

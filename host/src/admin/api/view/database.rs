@@ -184,7 +184,7 @@ impl Database {
 
 impl UpdateInHand {
     fn of(in_hand: &InHand, board: &DatabaseBoard) -> Self {
-        let Doing { update_name, state, reason, .. } = Doing::seen(in_hand);
+        let Doing { update_name, state, reason, .. } = Doing::seen_in_hand(in_hand);
         let (wait, batch, target) = match &in_hand.phase {
             Phase::Between => (in_hand.rest.as_ref().map(|(duration, _)| *duration), None, None),
             Phase::Running { batch_size, target } => (None, Some(*batch_size), *target),

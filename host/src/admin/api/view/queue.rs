@@ -176,10 +176,10 @@ impl Queue {
         let Snapshot { queue, runner, paces } = snapshot;
         let here = board.lease == LeaseState::Runner;
         let doing = match (here, &queue.activity) {
-            (true, _) => board.in_hand.as_ref().map(Doing::seen),
+            (true, _) => Doing::seen(&board),
             // A host that was killed leaves its last words behind.
             (false, Some(activity)) if runner.as_ref() == Some(&activity.holder) => Doing::told(activity),
-            (false, _) => None,
+            (false, _) => Vec::new(),
         };
         let pause = queue.pause.map(|Pause { since_ms, reason }| StoredPause { since_ms, reason });
         let paused_here = state.control().pause_of(&site.name);
@@ -188,14 +188,14 @@ impl Queue {
         let standings = assess(&queue.rows, &|name| handlers.contains_key(name));
         let updates = queue.rows.into_iter().zip(standings).map(|(row, standing)| {
             let explained = standing.explain(&row);
-            let (state, reason) = report::state(&row, standing, doing.as_ref(), paused);
+            let (state, reason) = report::state(&row, standing, &doing, paused);
             let reason = match state {
                 report::State::Paused => reason.or_else(|| pause_reason.clone()),
                 _ => reason.or(explained),
             };
             let pace = paces.get(&row.update_name).copied().unwrap_or_default();
             // Nor has anything while the database cannot be written to.
-            let stuck = doing.as_ref().is_some_and(|doing| doing.stuck && doing.update_name == row.update_name);
+            let stuck = doing.iter().any(|doing| doing.stuck && doing.update_name == row.update_name);
             let pace = Pace { items_per_ms: pace.items_per_ms.filter(|_| obstacle.is_none() && !stuck), ..pace };
             QueuedUpdate::of(row, state, reason, pace)
         });

@@ -36,6 +36,7 @@ fn holder() -> Holder {
 
 fn activity(state: &str, reason: Option<&str>) -> Activity {
     Activity {
+        put_off: Vec::new(),
         one_shot_since_ms: None,
         in_the_way: Vec::new(),
         holder: holder(),
