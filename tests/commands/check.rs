@@ -182,8 +182,8 @@ on_both! {
 
 /// The systems' own words for the same.
 const NOT_NULL: &[(&str, &str)] = &[
-    (r"NOT NULL constraint failed: items\.touched", "[not null]"),
-    (r"null value in column .* violates not-null constraint", "[not null]"),
+    (r"NOT NULL constraint failed: items\.touched \(permanent, SQLITE_CONSTRAINT_NOTNULL\)", "[not null]"),
+    (r"null value in column .* violates not-null constraint \(permanent, SQLSTATE 23502\)", "[not null]"),
 ];
 
 /// What is told, but for the notes.

@@ -24,8 +24,13 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const MASKS: &[(&str, &str)] = &[
     (r"\((?:SQLite|PostgreSQL)\)", "([system])"),
     (r#""system": "(?:SQLite|PostgreSQL)""#, r#""system": "[system]""#),
-    (r"NOT NULL constraint failed: items\.touched", "[not null]"),
-    (r#"null value in column "touched" of relation "items" violates not-null constraint"#, "[not null]"),
+    (r"NOT NULL constraint failed: items\.touched \(permanent, SQLITE_CONSTRAINT_NOTNULL\)", "[not null]"),
+    (
+        r#"null value in column "touched" of relation "items" violates not-null constraint \(permanent, SQLSTATE 23502\)"#,
+        "[not null]",
+    ),
+    // The log is told on PostgreSQL alone.
+    (r"\n  detail: Failing row contains \(1, null\)\.", ""),
     (r#""(\w+_ms|host|pid)": \d+(?:\.\d+)?"#, r#""$1": 0"#),
     (r#""host": "[^"]+""#, r#""host": "[host]""#),
     (r"(?m) +$", ""),

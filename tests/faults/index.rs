@@ -74,7 +74,7 @@ on_both! {
         let mut host = folder.start(&["run", "--until-done"]);
         assert_eq!(host.end(Duration::from_secs(60)).await, 3, "{}", host.said());
         let words = place.either(
-            "UNIQUE constraint failed: items.touched (2 times)",
+            "UNIQUE constraint failed: items.touched (permanent, SQLITE_CONSTRAINT_UNIQUE) (2 times)",
             "could not create unique index \"items_touched\"",
         );
         let (status, _) = folder.tidegate(&["status"]).await;

@@ -10,6 +10,7 @@ mod files;
 mod index;
 mod postgres;
 mod sqlite;
+mod values;
 
 use std::time::{Duration, Instant};
 

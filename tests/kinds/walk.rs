@@ -246,7 +246,7 @@ async fn progress_that_no_walk_wrote_is_refused() {
     let two = case("a text and an integer").delete("1 = 1");
     let refused = |handler: &dyn Handler, text: &str| {
         let progress = tidegate::update::Progress::parse(text).unwrap();
-        handler.mode(&progress).unwrap_err().to_string()
+        handler.mode(&progress).unwrap_err().in_full()
     };
     let mut errors = String::new();
     for text in [
@@ -297,8 +297,9 @@ async fn a_key_that_its_text_does_not_give_back_is_refused() {
     let driven = subject.drive(&*case("integers").backfill(TOUCH, None), 1).await;
     let touched = subject.value("SELECT max(touched) FROM t").await;
     assert_eq!(touched, "0", "before the first row");
-    let error = driven.unwrap_err().to_string();
-    assert_eq!(error, "key column id holds the value 00FF, which is not of the type that it declares");
+    let error = driven.unwrap_err();
+    assert_eq!(error.to_string(), "key column id holds a value that is not of the type that it declares");
+    assert_eq!(error.detail(), Some("the value is 00FF"));
 }
 
 #[tokio::test]

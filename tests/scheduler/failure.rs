@@ -90,7 +90,12 @@ on_both! {
         make_items(place, 1).await;
         let run = Run::on(place, &[row("a"), row("b")]).await;
         let story = run.define("a", Odd::new(|_| panic!("oh no"))).define("b", touch()).until_done().await;
-        assert_eq!(story.remaining(), [("a", "quarantined after 2 attempts: the handler panicked: oh no")]);
+        assert_eq!(story.remaining(), [("a", "quarantined after 2 attempts: the handler panicked")]);
+        let detail = |kind: &EventKind| match kind {
+            EventKind::Failure { detail, .. } => detail.clone(),
+            _ => None,
+        };
+        assert_eq!(story.events.iter().find_map(detail).as_deref(), Some("oh no"));
         assert_eq!(touched(place).await, ["1|1"]);
     }
 

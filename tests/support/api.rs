@@ -51,7 +51,17 @@ impl Api {
 
     /// `tidegate run` in a folder.
     pub async fn start_in(folder: Folder) -> Self {
-        let mut process = folder.start(&["run"]);
+        Self::start_as(folder, &["run"]).await
+    }
+
+    /// `tidegate run`, by whatever command, in a folder.
+    pub async fn start_as(folder: Folder, command: &[&str]) -> Self {
+        let process = folder.start(command);
+        Self::of(folder, process).await
+    }
+
+    /// The API of a host that was started in this folder.
+    pub async fn of(folder: Folder, mut process: Process) -> Self {
         process.says("the API listens on http://", Duration::from_secs(30)).await;
         let said = process.said();
         let (_, after) = said.split_once("the API listens on http://").unwrap();

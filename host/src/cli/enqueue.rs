@@ -126,11 +126,12 @@ impl Enqueue {
         let updates = config.updates_of(&database.name).filter(|update| names.contains(&update.name.as_str()));
         for update in updates.filter(|_| !self.force) {
             wiring::handler(update, database).mode(progress).map_err(|error| {
-                CliError::usage(format!("update \"{}\" cannot begin at that progress", update.name))
-                    .because(error)
-                    .hint(
-                        "`tidegate status --json` shows the progress of queued ones; `--force` queues it all the same",
-                    )
+                CliError::usage(format!(
+                    "update \"{}\" cannot begin at that progress: {}",
+                    update.name,
+                    error.in_full()
+                ))
+                .hint("`tidegate status --json` shows the progress of queued ones; `--force` queues it all the same")
             })?;
         }
         Ok(())

@@ -95,7 +95,11 @@ impl CliError {
 
     /// Adds what a database said, and what to do about it.
     pub(super) fn because_of_database(self, error: SqlError) -> Self {
-        self.advised_on(&error).because(error)
+        let detail = error.detail.clone();
+        let mut told = self.advised_on(&error).because(error);
+        // Whoever runs the command can read the rows as well.
+        told.causes.extend(detail);
+        told
     }
 
     /// Adds what to do about what a database said.

@@ -10,6 +10,7 @@ mod schema;
 mod sqlite;
 mod survey;
 mod tables;
+mod words;
 
 use std::path::PathBuf;
 use std::sync::Arc;

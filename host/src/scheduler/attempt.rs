@@ -471,7 +471,7 @@ async fn unwound<T>(work: impl Future<Output = Result<T, UpdateError>>) -> Resul
     AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|panic| {
         let message = panic.downcast_ref::<&str>().map(ToString::to_string);
         let message = message.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
-        Err(UpdateError::Failed(format!("the handler panicked: {message}")))
+        Err(UpdateError::Detailed { message: "the handler panicked".to_owned(), detail: message })
     })
 }
 

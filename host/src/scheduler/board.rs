@@ -287,7 +287,7 @@ impl DatabaseBoard {
             EventKind::Held { duration, reason, rest: false, .. } => {
                 self.enter(Phase::Held { duration: *duration, reason: reason.clone() }, at);
             }
-            EventKind::TransientFailure { update_name, error, retry_in }
+            EventKind::TransientFailure { update_name, error, retry_in, .. }
             | EventKind::Failure { update_name, error, retry_in: Some(retry_in), .. } => {
                 self.put_off(update_name, *retry_in, error, at);
             }

@@ -102,6 +102,8 @@ pub enum EventKind {
         update_name: String,
         /// The error.
         error: String,
+        /// What else there is to say, which may hold values of rows: for the operator's log alone.
+        detail: Option<String>,
         /// When it is tried again.
         retry_in: Duration,
     },
@@ -111,6 +113,8 @@ pub enum EventKind {
         update_name: String,
         /// The error.
         error: String,
+        /// What else there is to say, which may hold values of rows: for the operator's log alone.
+        detail: Option<String>,
         /// Failures in a row so far.
         attempts: u32,
         /// When it is tried again; `None` where it is quarantined now.

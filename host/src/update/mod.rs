@@ -53,7 +53,10 @@ impl Progress {
     /// # Errors
     /// [`UpdateError::Progress`] where it is not a JSON object.
     pub fn parse(text: &str) -> Result<Self, UpdateError> {
-        let unreadable = |problem: String| UpdateError::Progress { text: shorten(text), problem };
+        let unreadable = |problem: String| UpdateError::Progress {
+            problem: format!("progress \"{}\" cannot be understood: {problem}", shorten(text)),
+            detail: None,
+        };
         match serde_json::from_str(text) {
             Ok(Json::Object(object)) => Ok(Self(object)),
             Ok(_) => Err(unreadable("it is JSON, but not an object".to_owned())),
@@ -61,9 +64,20 @@ impl Progress {
         }
     }
 
-    /// The error of a handler that cannot go on from here.
+    /// The error of a handler that cannot go on from here. The problem is told to everybody; the progress itself, in which
+    /// the keys of rows may stand, is its [detail](UpdateError::detail).
     pub fn refuse(&self, problem: impl fmt::Display) -> UpdateError {
-        UpdateError::Progress { text: shorten(&self.to_json()), problem: problem.to_string() }
+        let detail = Some(format!("it is {}", shorten(&self.to_json())));
+        UpdateError::Progress { problem: format!("the progress cannot be understood: {problem}"), detail }
+    }
+
+    /// As [`Progress::refuse`], for a problem that speaks of what stands in the progress.
+    pub(crate) fn refuse_shape(&self, problem: impl fmt::Display) -> UpdateError {
+        let detail = Some(format!("{problem}; it is {}", shorten(&self.to_json())));
+        UpdateError::Progress {
+            problem: "the progress is not of a shape that this kind of update writes".to_owned(),
+            detail,
+        }
     }
 
     /// The text for `progress_json`.
@@ -286,12 +300,12 @@ pub enum UpdateError {
     #[error(transparent)]
     Sql(#[from] SqlError),
     /// The stored progress is not something that the handler can go on from. It is never taken for a fresh start.
-    #[error("progress \"{text}\" cannot be understood: {problem}")]
+    #[error("{problem}")]
     Progress {
-        /// The progress, shortened.
-        text: String,
         /// What is wrong with it.
         problem: String,
+        /// The progress, shortened, and what may hold the keys of rows: for the operator's log.
+        detail: Option<String>,
     },
     /// The definition is not the one that the update began with, and some rows are done under that one.
     #[error(
@@ -305,9 +319,17 @@ pub enum UpdateError {
     /// The step returned the progress that it began with.
     #[error("the batch made no progress: it ended where it began")]
     NoProgress,
-    /// The handler's own words.
+    /// The handler's own words. They are told to controllers and to all who look, and are not to hold values of rows.
     #[error("{0}")]
     Failed(String),
+    /// The handler's own words, and what else there is to say to whoever reads the operator's log.
+    #[error("{message}")]
+    Detailed {
+        /// What is told to controllers and to all who look.
+        message: String,
+        /// What may hold values of rows.
+        detail: String,
+    },
 }
 
 impl UpdateError {
@@ -322,5 +344,43 @@ impl UpdateError {
     /// See [`SqlError::is_of_size`].
     pub fn is_of_size(&self) -> bool {
         matches!(self, UpdateError::Sql(error) if error.is_of_size())
+    }
+
+    /// The database's own code, where it is the database's error.
+    pub fn code(&self) -> Option<&str> {
+        match self {
+            UpdateError::Sql(error) => error.code.as_deref(),
+            _ => None,
+        }
+    }
+
+    /// What the operator's log alone is told besides: it may hold values of rows.
+    pub fn detail(&self) -> Option<&str> {
+        match self {
+            UpdateError::Sql(error) => error.detail.as_deref(),
+            UpdateError::Progress { detail, .. } => detail.as_deref(),
+            UpdateError::Detailed { detail, .. } => Some(detail),
+            UpdateError::Redefined { .. } | UpdateError::NoProgress | UpdateError::Failed(_) => None,
+        }
+    }
+
+    /// The error with its [detail](UpdateError::detail), for whoever can read the rows as well.
+    pub fn in_full(&self) -> String {
+        match self.detail() {
+            Some(detail) => format!("{self}: {detail}"),
+            None => self.to_string(),
+        }
+    }
+
+    /// The error as everybody is told it, controllers, viewers, the history and traces: a database's with its class and
+    /// code, and without its [detail](UpdateError::detail).
+    pub fn told(&self) -> String {
+        let UpdateError::Sql(error) = self else { return self.to_string() };
+        match &error.code {
+            // SQLite's codes, and tidegate's own, say whose they are.
+            Some(code) if code.contains('_') => format!("{error} ({}, {code})", error.class),
+            Some(code) => format!("{error} ({}, SQLSTATE {code})", error.class),
+            None => format!("{error} ({})", error.class),
+        }
     }
 }

@@ -364,10 +364,10 @@ pub struct SqlError {
     pub class: ErrorClass,
     /// The database's own code: PostgreSQL's SQLSTATE, SQLite's name of the extended result code.
     pub code: Option<String>,
-    /// The database's own words, with its hint, and without its detail, which may hold values of rows.
+    /// The database's own words without what may be values of rows: everybody may be told these.
     pub message: String,
-    /// What the database adds to its message (PostgreSQL's DETAIL). It may hold values of rows, so it goes to
-    /// the operator's log alone: no controller, viewer, history or trace is given it.
+    /// What else the database said, where that may hold values of rows (PostgreSQL's DETAIL, and a message that is not told
+    /// as it is). It goes to the operator's log alone: no controller, viewer, history or trace is given it.
     pub detail: Option<String>,
 }
 
@@ -436,4 +436,16 @@ pub enum ErrorClass {
     Replaced,
     /// Nothing helps but a change to the statement, the data or the rights.
     Permanent,
+}
+
+impl fmt::Display for ErrorClass {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            ErrorClass::Transient => "transient",
+            ErrorClass::Connection => "connection",
+            ErrorClass::Interrupted => "interrupted",
+            ErrorClass::Replaced => "replaced",
+            ErrorClass::Permanent => "permanent",
+        })
+    }
 }

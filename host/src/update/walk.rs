@@ -366,9 +366,10 @@ impl Walk {
         let parameters: Vec<Value> = texts(Some(found)).collect();
         if sql.query(&statement, &parameters).await?.is_empty() {
             let (columns, key) = (self.key.join(", "), found.join(", "));
-            return Err(UpdateError::Failed(format!(
-                "key column {columns} holds the value {key}, which is not of the type that it declares"
-            )));
+            return Err(UpdateError::Detailed {
+                message: format!("key column {columns} holds a value that is not of the type that it declares"),
+                detail: format!("the value is {key}"),
+            });
         }
         Ok(())
     }
@@ -437,7 +438,10 @@ fn key_of(row: Row) -> Result<Vec<String>, UpdateError> {
     row.into_iter()
         .map(|value| match value {
             Value::Text(text) => Ok(text),
-            other => Err(UpdateError::Failed(format!("the database gave {other:?} where a key as text was asked for"))),
+            other => Err(UpdateError::Detailed {
+                message: "the database gave something else where a key as text was asked for".to_owned(),
+                detail: format!("it gave {other:?}"),
+            }),
         })
         .collect()
 }

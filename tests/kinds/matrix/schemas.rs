@@ -202,8 +202,13 @@ fn moved_ahead(kind: Kind) -> Expected {
     if kind == Kind::Backfill { Stops("ahead along the key") } else { Right }
 }
 
+/// SQLite's trigger says what is written in it; PostgreSQL's might say anything, which the log alone is told.
 fn raised(kind: Kind) -> Expected {
     if changes(kind) || kind.copies() { Stops("hands off") } else { Right }
+}
+
+fn raised_by_function(kind: Kind) -> Expected {
+    if changes(kind) || kind.copies() { Stops("raised an error") } else { Right }
 }
 
 const IGNORING: Reach = Reach { only: false, row_security: false, on_skip: OnSkip::Ignore };
@@ -428,7 +433,7 @@ fn on_postgres() -> Vec<Schema> {
             meant: spared,
             ..PLAIN
         },
-        Schema { name: "trigger-raises", after: trigger("RAISE EXCEPTION 'hands off'"), expected: raised, ..PLAIN },
+        Schema { name: "trigger-raises", after: trigger("RAISE EXCEPTION 'hands off'"), expected: raised_by_function, ..PLAIN },
         Schema {
             name: "trigger-moves-key",
             value: |tag| (10 * tag).to_string(),

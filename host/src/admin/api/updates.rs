@@ -163,7 +163,7 @@ fn check_definition(state: &State, site: &Site, new: &NewUpdate) -> Result<(), P
     let progress = serde_json::Value::Object(new.progress.clone()).to_string();
     let known = Progress::parse(&progress).and_then(|progress| handler.mode(&progress));
     known.map(|_| ()).map_err(|error| {
-        Problem::new(Kind::Invalid, format!("\"progress\": {error}"))
+        Problem::new(Kind::Invalid, format!("\"progress\": {}", error.in_full()))
             .hint("leave \"progress\" out to begin at the beginning, or take it from an earlier run of the update")
     })
 }

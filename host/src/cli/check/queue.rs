@@ -126,7 +126,7 @@ fn progress(scene: Scene<'_>, row: &QueueRow) -> Option<Finding> {
             set(scene, "progress_json = '{}'", &row.update_name)
         ),
     };
-    Some(scene.about_row(&row.update_name, Severity::Error, error.to_string(), hint))
+    Some(scene.about_row(&row.update_name, Severity::Error, error.in_full(), hint))
 }
 
 fn depends_on_nothing(scene: Scene<'_>, row: &QueueRow, on: &str, queued: &HashSet<&str>) -> Finding {

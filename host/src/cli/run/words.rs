@@ -26,18 +26,20 @@ pub(super) fn words(kind: &EventKind) -> Option<String> {
         EventKind::InTheWay { update_name, who } => {
             format!("{}: waits for {}", inline(update_name), inline(&who.join(", ")))
         }
-        EventKind::TransientFailure { update_name, error, retry_in } => {
-            format!("{}: {}; trying again in {}", inline(update_name), inline(error), duration(*retry_in))
+        EventKind::TransientFailure { update_name, error, detail, retry_in } => {
+            let (name, error, detail) = (inline(update_name), inline(error), in_detail(detail.as_deref()));
+            format!("{name}: {error}; trying again in {}{detail}", duration(*retry_in))
         }
-        EventKind::Failure { update_name, error, attempts, retry_in } => {
-            let (name, error) = (inline(update_name), inline(error));
-            match (retry_in, attempts) {
+        EventKind::Failure { update_name, error, detail, attempts, retry_in } => {
+            let (name, error, detail) = (inline(update_name), inline(error), in_detail(detail.as_deref()));
+            let told = match (retry_in, attempts) {
                 (Some(retry_in), _) => {
                     format!("{name}: failed (attempt {attempts}): {error}; trying again in {}", duration(*retry_in))
                 }
                 (None, 1) => format!("{name}: quarantined after 1 attempt: {error}"),
                 (None, _) => format!("{name}: quarantined after {attempts} attempts: {error}"),
-            }
+            };
+            format!("{told}{detail}")
         }
         EventKind::UpdateFinished { update_name } => format!("{}: finished", inline(update_name)),
         EventKind::Noted { update_name, note } => format!("{}: {}", inline(update_name), inline(note)),
@@ -90,6 +92,11 @@ pub(super) fn words(kind: &EventKind) -> Option<String> {
         EventKind::Stopped => "stopped".to_owned(),
         _ => return None,
     })
+}
+
+/// What the log alone is told of an error, on a line of its own.
+fn in_detail(detail: Option<&str>) -> String {
+    detail.map(|detail| format!("\n  detail: {}", inline(detail))).unwrap_or_default()
 }
 
 /// What a shadow decides is for the log and for the counters.

@@ -3,8 +3,9 @@
 use std::error::Error as _;
 use std::io;
 
-use tokio_postgres::error::{DbError, SqlState};
+use tokio_postgres::error::{DbError, ErrorPosition, SqlState};
 
+use crate::database::words::{WITHHELD, masked};
 use crate::update::sql::{ErrorClass, SqlError};
 
 /// What tokio-postgres says, and gives no type to, when the server asks for a password and there is none.
@@ -58,14 +59,65 @@ pub(super) fn is_wait_given_up(error: &SqlError) -> bool {
     error.class == ErrorClass::Transient && waits.iter().any(|wait| code == Some(wait.code()))
 }
 
+/// What of a server's message may be told to everybody.
+#[derive(Debug, PartialEq, Eq)]
+enum Words {
+    /// All of it: it speaks of names, statements and the server.
+    Whole,
+    /// All but what stands in quotation marks, and numbers: these may be values of rows.
+    Masked,
+    /// Nothing: somebody else than the server wrote it.
+    Withheld,
+}
+
 fn server_error(answer: &DbError) -> SqlError {
-    let mut message = answer.message().to_owned();
-    // A hint speaks of the statement and of settings, never of rows.
-    if let Some(hint) = answer.hint() {
-        message += &format!("; hint: {hint}");
-    }
     let code = answer.code().code();
-    SqlError { detail: answer.detail().map(str::to_owned), ..SqlError::new(class(code), message).with_code(code) }
+    let message = answer.message();
+    let in_statement = matches!(answer.position(), Some(ErrorPosition::Original(_)));
+    let words = words(code, answer.file().unwrap_or_default(), in_statement);
+    let told = match words {
+        Words::Whole => match answer.hint() {
+            Some(hint) => format!("{message}; hint: {hint}"),
+            None => message.to_owned(),
+        },
+        Words::Masked => masked(message),
+        Words::Withheld => WITHHELD.to_owned(),
+    };
+    // What is not told, for the operator's log.
+    let hint = answer.hint().filter(|_| words != Words::Whole);
+    let whole = (words != Words::Whole && told != message).then_some(message);
+    let parts: Vec<&str> = whole.into_iter().chain(answer.detail()).chain(hint).collect();
+    let detail = (!parts.is_empty()).then(|| parts.join("; "));
+    SqlError { detail, ..SqlError::new(class(code), told).with_code(code) }
+}
+
+/// What may be told of a message with this SQLSTATE, from this file of the server's source. A message about a place in the
+/// statement itself speaks of that, and values never stand in the statement.
+fn words(code: &str, file: &str, in_statement: bool) -> Words {
+    /// Where procedural languages raise what functions and triggers tell them to, with any SQLSTATE.
+    const RAISED: [&str; 4] = ["pl_exec.c", "plpy_elog.c", "plperl.c", "pltcl.c"];
+    /// A name that is not there, or a wrong syntax: also of a value that is taken for a name, or for a query, at run time.
+    const NAMES: [&str; 8] = ["42601", "42602", "42703", "42704", "42725", "42883", "42P01", "3F000"];
+    if RAISED.contains(&file) && !matches!(code, "P0002" | "P0003") {
+        return Words::Withheld;
+    }
+    // What makes, changes and drops tables, indexes and the like speaks of what its statement names.
+    if NAMES.contains(&code) && !in_statement && !file.ends_with("cmds.c") {
+        return Words::Masked;
+    }
+    match (code.get(..2).unwrap_or_default(), code) {
+        (_, "XX001" | "XX002" | "P0002" | "P0003") => Words::Whole,
+        // Data exceptions, and what the server, or an extension of it, did not expect.
+        ("22" | "XX", _) => Words::Masked,
+        (
+            "01" | "02" | "03" | "08" | "09" | "0A" | "0B" | "0F" | "0L" | "0P" | "0Z" | "20" | "21" | "23" | "24"
+            | "25" | "26" | "27" | "28" | "2B" | "2D" | "2F" | "34" | "3B" | "3D" | "3F" | "40" | "42" | "44" | "53"
+            | "54" | "55" | "57" | "58" | "72" | "F0",
+            _,
+        ) => Words::Whole,
+        // Raised by functions, told by other servers, or of no class that is known.
+        _ => Words::Withheld,
+    }
 }
 
 fn class(code: &str) -> ErrorClass {
@@ -102,7 +154,7 @@ fn chain(error: &tokio_postgres::Error) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::class;
+    use super::{Words, class, words};
     use crate::update::sql::ErrorClass::{Connection, Permanent, Transient};
 
     #[test]
@@ -116,6 +168,35 @@ mod tests {
             for code in codes {
                 assert_eq!(class(code), expected, "{code}");
             }
+        }
+    }
+
+    #[test]
+    fn messages_that_may_hold_values_are_told_in_part_or_not_at_all() {
+        let cases = [
+            (Words::Whole, "23505", "nbtinsert.c", false),
+            (Words::Whole, "40P01", "deadlock.c", false),
+            (Words::Whole, "42501", "aclchk.c", false),
+            (Words::Whole, "42703", "parse_relation.c", true),
+            (Words::Whole, "42P07", "heap.c", false),
+            (Words::Whole, "42704", "indexcmds.c", false),
+            (Words::Whole, "P0002", "pl_exec.c", false),
+            (Words::Whole, "XX001", "bufmgr.c", false),
+            // select 'a value'::regclass, to_tsquery('a value'), and a statement that a function put together.
+            (Words::Masked, "42P01", "namespace.c", false),
+            (Words::Masked, "42601", "to_tsany.c", false),
+            (Words::Masked, "22P02", "numutils.c", false),
+            (Words::Masked, "XX000", "lwgeom_pg.c", false),
+            (Words::Withheld, "P0001", "pl_exec.c", false),
+            (Words::Withheld, "23505", "pl_exec.c", false),
+            (Words::Withheld, "23505", "plpy_elog.c", false),
+            (Words::Withheld, "38000", "extension.c", false),
+            (Words::Withheld, "HV000", "extension.c", false),
+            (Words::Withheld, "AB123", "", false),
+            (Words::Withheld, "", "", false),
+        ];
+        for (expected, code, file, in_statement) in cases {
+            assert_eq!(words(code, file, in_statement), expected, "{code} {file}");
         }
     }
 }

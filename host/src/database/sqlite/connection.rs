@@ -8,12 +8,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures_util::FutureExt as _;
 use rusqlite::config::DbConfig;
+use rusqlite::fallible_iterator::FallibleIterator as _;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{CachedStatement, OpenFlags};
 use tokio::sync::OwnedMutexGuard;
 
 use super::dialect::SqliteDialect;
-use super::error::{closed, sql_error};
+use super::error::{closed, run_error, sql_error};
 use super::file::{Farewell, Watch};
 use crate::database::handle::Control;
 use crate::scheduler::database::{Interrupt, Session};
@@ -399,7 +400,7 @@ impl Sql for Held {
 
     async fn script(&mut self, sql: &str) -> Result<(), SqlError> {
         let sql = sql.to_owned();
-        self.run(move |sqlite| sqlite.execute_batch(&sql).map_err(sql_error)).await
+        self.run(move |sqlite| run_script(sqlite, &sql)).await
     }
 }
 
@@ -429,11 +430,11 @@ impl Session for Held {
 pub(super) fn execute(sqlite: &rusqlite::Connection, sql: &str, parameters: &[Value]) -> Result<u64, SqlError> {
     let mut statement = prepare(sqlite, sql, parameters)?;
     if statement.column_count() == 0 {
-        return statement.raw_execute().map(|changed| changed as u64).map_err(sql_error);
+        return statement.raw_execute().map(|changed| changed as u64).map_err(|error| run_error(sqlite, error));
     }
     let changes = !statement.readonly();
     let mut rows = statement.raw_query();
-    while rows.next().map_err(sql_error)?.is_some() {}
+    while rows.next().map_err(|error| run_error(sqlite, error))?.is_some() {}
     Ok(if changes { sqlite.changes() } else { 0 })
 }
 
@@ -443,11 +444,21 @@ pub(super) fn query(sqlite: &rusqlite::Connection, sql: &str, parameters: &[Valu
     let columns = statement.column_count();
     let mut rows = statement.raw_query();
     let mut result = Vec::new();
-    while let Some(row) = rows.next().map_err(sql_error)? {
+    while let Some(row) = rows.next().map_err(|error| run_error(sqlite, error))? {
         let values = (0..columns).map(|column| value(row.get_ref(column).map_err(sql_error)?));
         result.push(values.collect::<Result<Row, SqlError>>()?);
     }
     Ok(result)
+}
+
+/// Executes a script, statement after statement.
+fn run_script(sqlite: &rusqlite::Connection, sql: &str) -> Result<(), SqlError> {
+    let mut statements = rusqlite::Batch::new(sqlite, sql);
+    while let Some(mut statement) = statements.next().map_err(sql_error)? {
+        // Rows that it may return are nobody's, and those after the first are not even read.
+        statement.raw_query().next().map_err(|error| run_error(sqlite, error))?;
+    }
+    Ok(())
 }
 
 fn prepare<'a>(

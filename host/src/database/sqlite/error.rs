@@ -2,6 +2,7 @@
 
 use rusqlite::ffi;
 
+use crate::database::words::{WITHHELD, masked};
 use crate::update::sql::{ErrorClass, SqlError};
 
 /// The names of the result codes that a host can meet.
@@ -67,6 +68,39 @@ pub(super) fn sql_error(error: rusqlite::Error) -> SqlError {
     };
     let name = name(code);
     SqlError::new(class(code), message).with_code(name)
+}
+
+/// An error of a statement that runs: SQLite's own words may hold values of rows by then.
+pub(super) fn run_error(sqlite: &rusqlite::Connection, error: rusqlite::Error) -> SqlError {
+    let raised = matches!(&error, rusqlite::Error::SqliteFailure(failure, _)
+        if failure.extended_code == ffi::SQLITE_CONSTRAINT_TRIGGER);
+    let unexpected = matches!(&error, rusqlite::Error::SqliteFailure(failure, _)
+        if matches!(failure.extended_code & 0xff, ffi::SQLITE_ERROR | ffi::SQLITE_CORRUPT));
+    let error = sql_error(error);
+    let told = match (raised, unexpected) {
+        (true, _) if !stands_in_trigger(sqlite, &error.message) => WITHHELD.to_owned(),
+        (_, true) => masked_from_colon(&error.message),
+        _ => return error,
+    };
+    let detail = (told != error.message).then_some(error.message);
+    SqlError { message: told, detail, ..error }
+}
+
+/// Whether the words are written down as they are in a trigger, and so were there before any row.
+fn stands_in_trigger(sqlite: &rusqlite::Connection, words: &str) -> bool {
+    let literal = format!("'{}'", words.replace('\'', "''"));
+    let find = "SELECT EXISTS (SELECT 1 FROM main.sqlite_schema WHERE type = 'trigger' AND instr(sql, ?1) > 0)";
+    // Where that cannot be found out, they are not told.
+    sqlite.query_row(find, [literal], |row| row.get(0)).unwrap_or(false)
+}
+
+/// As [`masked`], and what follows a colon is masked too: SQLite, and its modules, quote only some of the values that they
+/// name.
+fn masked_from_colon(message: &str) -> String {
+    match message.split_once(": ") {
+        Some((before, _)) => format!("{}: …", masked(before)),
+        None => masked(message),
+    }
 }
 
 /// The thread of the connection is gone, and with it the connection.

@@ -40,7 +40,8 @@ impl Worker {
         self.refused = Some(why.clone());
         let event = if error.class == ErrorClass::Transient {
             // It is there, and busy with others: told where it is met.
-            EventKind::TransientFailure { update_name: row.update_name.clone(), error: why, retry_in: wait }
+            let detail = error.detail.clone();
+            EventKind::TransientFailure { update_name: row.update_name.clone(), error: why, detail, retry_in: wait }
         } else {
             self.locked_out = true;
             EventKind::Unavailable { error: why, retry_in: wait }
@@ -65,12 +66,9 @@ impl Worker {
         // Progress that cannot be read does not become readable by trying, nor does a definition become the one before.
         let hopeless = matches!(error, UpdateError::Progress { .. } | UpdateError::Redefined { .. });
         let quarantined = !transient && (hopeless || attempts >= self.settings.max_attempts);
-        let code = match error {
-            UpdateError::Sql(error) => error.code.clone(),
-            _ => None,
-        };
+        let code = error.code().map(str::to_owned);
         let at_ms = unix_ms(SystemTime::now());
-        let failure = Failure { attempts, error: error.to_string(), code, at_ms, quarantined };
+        let failure = Failure { attempts, error: error.told(), code, at_ms, quarantined };
         if let Err(error) = self.record(row, &failure).await {
             tracing::warn!(update = name, %error, "a failure could not be recorded yet");
         }
@@ -84,7 +82,7 @@ impl Worker {
         }
         let wait = self.put_off(name, failure.error.clone());
         self.set_state("backing off", Some(failure.error.clone()));
-        self.report_failure(row, failure, transient, wait);
+        self.report_failure(row, failure, error.detail().map(str::to_owned), transient, wait);
         if quarantined {
             self.is_outdated = true;
             self.paces.remove(name);
@@ -124,13 +122,21 @@ impl Worker {
         }
     }
 
-    fn report_failure(&self, row: &QueueRow, failure: Failure, transient: bool, wait: Duration) {
+    fn report_failure(
+        &self,
+        row: &QueueRow,
+        failure: Failure,
+        detail: Option<String>,
+        transient: bool,
+        wait: Duration,
+    ) {
         let update_name = row.update_name.clone();
         let Failure { attempts, error, quarantined, .. } = failure;
         self.emit(if transient {
-            EventKind::TransientFailure { update_name, error, retry_in: wait }
+            EventKind::TransientFailure { update_name, error, detail, retry_in: wait }
         } else {
-            EventKind::Failure { update_name, error, attempts, retry_in: (!quarantined).then_some(wait) }
+            let retry_in = (!quarantined).then_some(wait);
+            EventKind::Failure { update_name, error, detail, attempts, retry_in }
         });
     }
 }

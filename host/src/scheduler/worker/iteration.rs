@@ -508,7 +508,7 @@ fn outcome(result: &Result<Committed, Trouble>, batch_size: u64, duration: Durat
         Ok(Committed { items, progress, .. }) => {
             Outcome::Completed(Batch { items: *items, batch_size, duration, finished: progress.is_none() })
         }
-        Err(Trouble::Failed(error)) => Outcome::Failed(error.to_string()),
+        Err(Trouble::Failed(error)) => Outcome::Failed(error.told()),
         Err(Trouble::Moved { .. } | Trouble::Withdrawn | Trouble::Interrupted(_)) => Outcome::Cancelled,
     }
 }

@@ -96,7 +96,7 @@ impl Walk {
             return Ok(None);
         }
         let position: Position =
-            serde_json::from_value(Json::Object(progress.0.clone())).map_err(|error| progress.refuse(error))?;
+            serde_json::from_value(Json::Object(progress.0.clone())).map_err(|error| progress.refuse_shape(error))?;
         if let Some(course) = &position.walk {
             self.must_be(course).map_err(|problem| progress.refuse(problem))?;
             if !course.definition.is_empty() {

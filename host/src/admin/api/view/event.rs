@@ -343,10 +343,10 @@ fn data(event: &Event) -> EventData {
             EventData::Progress { update, done, time_left_ms: eta.map(ms) }
         }
         EventKind::InTheWay { update_name: update, who } => EventData::InTheWay { update, who },
-        EventKind::TransientFailure { update_name: update, error, retry_in } => {
+        EventKind::TransientFailure { update_name: update, error, detail: _, retry_in } => {
             EventData::TransientFailure { update, error, retry_in_ms: ms(retry_in) }
         }
-        EventKind::Failure { update_name: update, error, attempts, retry_in } => {
+        EventKind::Failure { update_name: update, error, detail: _, attempts, retry_in } => {
             EventData::Failure { update, error, attempts, retry_in_ms: retry_in.map(ms) }
         }
         EventKind::UpdateFinished { update_name: update } => EventData::UpdateFinished { update },

@@ -136,11 +136,21 @@ fn whatever_goes_wrong_is_told() {
             EventKind::TransientFailure {
                 update_name: name(),
                 error: "database is locked".to_owned(),
+                detail: None,
                 retry_in: Duration::from_millis(250)
             }
         ),
-        (2, EventKind::Failure { update_name: name(), error: error(), attempts: 1, retry_in }),
-        (3, EventKind::Failure { update_name: name(), error: error(), attempts: 5, retry_in: None }),
+        (
+            2,
+            EventKind::Failure {
+                update_name: name(),
+                error: error(),
+                detail: Some("Key (x)=(1) is not there.".to_owned()),
+                attempts: 1,
+                retry_in
+            }
+        ),
+        (3, EventKind::Failure { update_name: name(), error: error(), detail: None, attempts: 5, retry_in: None }),
         (4, EventKind::ControllerFault { controller: controller(), fault, in_a_row: 1 }),
         (
             5,
