@@ -4,6 +4,7 @@
 mod back;
 mod faults;
 mod guests;
+mod late;
 mod life;
 mod log;
 mod shadow;

@@ -1,30 +1,16 @@
 //! What compiling a component may use.
 
-use std::fmt::Write as _;
 use std::time::Duration;
 
 use tidegate::controller::FaultKind;
 use tidegate::sandbox::{Artifact, Compiler, LoadOptions};
 
-use crate::support::components::Guest;
+use crate::support::components::{Guest, of_many_locals};
 
 fn apart() -> LoadOptions {
     let compiler = Compiler::new(env!("CARGO_BIN_EXE_tidegate"), ["compile-component".into()]);
     let compiler = compiler.within(Duration::from_secs(10));
     LoadOptions { compiler: Some(compiler), ..LoadOptions::default() }
-}
-
-/// A component of one function whose locals are many, and each is set where another one says so.
-fn of_many_locals(locals: usize) -> Vec<u8> {
-    let mut text = String::from("(component (core module (func (export \"f\") (param i32)");
-    for _ in 0..locals {
-        text.push_str("(local i32)");
-    }
-    for local in 1..=locals {
-        write!(text, "(if (local.get {}) (then (local.set {local} (i32.const {local}))))", local - 1).unwrap();
-    }
-    text.push_str(")))");
-    wat::parse_str(text).unwrap()
 }
 
 #[tokio::test]

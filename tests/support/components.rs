@@ -327,3 +327,16 @@ pub fn printer() -> Guest {
              (func $print_error (param i32 i32) (call $print_to (call $stderr) (local.get 0) (local.get 1)))",
         )
 }
+
+/// A component of one function whose locals are many, and each is set where another one says so.
+pub fn of_many_locals(locals: usize) -> Vec<u8> {
+    let mut text = String::from("(component (core module (func (export \"f\") (param i32)");
+    for _ in 0..locals {
+        text.push_str("(local i32)");
+    }
+    for local in 1..=locals {
+        text += &format!("(if (local.get {}) (then (local.set {local} (i32.const {local}))))", local - 1);
+    }
+    text.push_str(")))");
+    wat::parse_str(text).unwrap()
+}

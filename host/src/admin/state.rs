@@ -55,8 +55,8 @@ pub struct LoadedController {
     pub databases: Vec<String>,
     /// True where it is a shadow.
     pub shadow: bool,
-    /// What it is, or why it could not be loaded.
-    pub component: Result<Component, Fault>,
+    /// What it is, or why it could not be loaded; `None` while it is being loaded.
+    pub component: Option<Result<Component, Fault>>,
     /// When it was loaded, or that was tried.
     pub loaded_at: SystemTime,
 }
@@ -178,6 +178,15 @@ impl State {
         let live = self.0.reload.reload_controller(name, &self.live()).await?;
         self.put_in_force(live);
         Ok(())
+    }
+
+    /// Takes note of a controller that was being loaded.
+    pub fn note_loaded(&self, controller: LoadedController) {
+        let mut live = Live::clone(&self.live());
+        live.controllers.iter_mut().filter(|known| known.name == controller.name).for_each(|known| {
+            known.clone_from(&controller);
+        });
+        self.put_in_force(live);
     }
 
     fn put_in_force(&self, live: Live) {

@@ -108,7 +108,7 @@ impl FaultKind {
                 "build a component (not a core module) for the world `tidegate:controller/controller@0.1.0` of wit/controller.wit, with no import beyond it and WASI 0.2"
             }
             FaultKind::Compilation => {
-                "make the component smaller, above all its largest function: optimise it (`wasm-opt -O`), and leave out what the controller does not use"
+                "mend what the message names; or make the component smaller, above all its largest function: optimise it (`wasm-opt -O`), and leave out what the controller does not use"
             }
             FaultKind::WrongDigest => {
                 "if the file is the one that you mean, put its digest into `sha256`; if not, find out who replaced it"

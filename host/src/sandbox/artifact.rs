@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
+use tempfile::TempDir;
 use wasmtime::component::{Component, InstancePre};
 
 use super::bindings::ControllerPre;
@@ -201,19 +202,15 @@ async fn read(path: &Path) -> Result<Vec<u8>, Fault> {
 
 /// Compiles on a thread that may block: this can take seconds.
 async fn compile(bytes: Vec<u8>, options: &LoadOptions, metered: bool) -> Result<Component, Fault> {
+    let failed = |message| Fault { kind: FaultKind::Compilation, callback: Callback::Load, message };
     let LoadOptions { limits, mut cache_directory, compiler, .. } = options.clone();
     let mut passing = None;
     if let Some(compiler) = compiler {
-        let directory = match cache_directory.take().filter(|directory| is_writable(directory)) {
-            Some(directory) => directory,
-            // What was compiled apart is handed over in a cache, if only for that.
-            None => passing
-                .insert(tempfile::tempdir().map_err(|error| {
-                    fault::incompatible(&format!("no directory can be made for what is compiled: {error}"))
-                })?)
-                .path()
-                .to_owned(),
-        };
+        let found = tokio::task::spawn_blocking(move || place(cache_directory)).await;
+        let (directory, made) = found
+            .unwrap_or_else(|error| Err(io::Error::other(error)))
+            .map_err(|error| failed(format!("no directory can be made for what is compiled: {error}")))?;
+        passing = made;
         compiler.compile(&bytes, &limits, metered, &directory).await?;
         cache_directory = Some(directory);
     }
@@ -224,9 +221,19 @@ async fn compile(bytes: Vec<u8>, options: &LoadOptions, metered: bool) -> Result
         Component::from_binary(&engine, &bytes)
             .map_err(|error| fault::incompatible_because("the component cannot be compiled", &error))
     };
-    tokio::task::spawn_blocking(work)
-        .await
-        .unwrap_or_else(|error| Err(fault::incompatible(&format!("the compiler failed: {error}"))))
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(failed(format!("the compiler failed: {error}"))))
+}
+
+/// Where what is compiled apart is handed over: in the cache, or where nothing can be written there in a directory made for
+/// that alone, which comes along. It may block.
+fn place(cache: Option<PathBuf>) -> io::Result<(PathBuf, Option<TempDir>)> {
+    match cache.filter(|directory| is_writable(directory)) {
+        Some(directory) => Ok((directory, None)),
+        None => {
+            let made = tempfile::tempdir()?;
+            Ok((made.path().to_owned(), Some(made)))
+        }
+    }
 }
 
 /// Whether files can be made in a directory, which is made where it is missing.

@@ -23,6 +23,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use tokio::runtime::{Builder, Handle, Runtime, RuntimeFlavor};
 use tokio::sync::oneshot;
 use tokio::task::{Id, JoinSet};
@@ -120,9 +121,14 @@ pub enum End {
     Failed(SqlError),
 }
 
+/// Who is to set the pace of a database, and who is asked beside it, once that is known.
+type Awaited = BoxFuture<'static, (Policy, Vec<ShadowPolicy>)>;
+
 /// A host: works on any number of databases at once.
 pub struct Host {
     workloads: Vec<Workload>,
+    /// By the names of the databases that wait.
+    awaited: HashMap<String, Awaited>,
     settings: Settings,
     events: Events,
     board: Board,
@@ -134,7 +140,7 @@ impl Host {
     pub fn new(workloads: Vec<Workload>, settings: Settings) -> Self {
         let (events, board) = (Events::default(), Board::default());
         events.observe(Arc::new(board.clone()));
-        Self { workloads, settings, events, board, control: Control::default() }
+        Self { workloads, awaited: HashMap::new(), settings, events, board, control: Control::default() }
     }
 
     /// Everything that happens; subscribe before [`Host::run`] to miss nothing.
@@ -152,12 +158,22 @@ impl Host {
         self.control.clone()
     }
 
+    /// Lets a database wait until it is known who sets its pace, and who is asked beside that one; the others do not wait
+    /// for it.
+    pub fn start_later(
+        &mut self,
+        database: &str,
+        policy: impl Future<Output = (Policy, Vec<ShadowPolicy>)> + Send + 'static,
+    ) {
+        self.awaited.insert(database.to_owned(), policy.boxed());
+    }
+
     /// Works until `shutdown` resolves, [`Control::stop`] is called or, where the settings say so, nothing can run.
     /// Batches in hand are ended in good order, leases given up and the history written before it returns.
     ///
     /// Dropped before it returns, it leaves off at once: what ran is rolled back.
     pub async fn run(self, shutdown: impl Future<Output = ()>) -> Vec<Summary> {
-        let Self { workloads, settings, events, control, board: _ } = self;
+        let Self { workloads, mut awaited, settings, events, control, board: _ } = self;
         let names: Vec<String> = workloads.iter().map(|workload| workload.name.clone()).collect();
         // A set of tasks, and not the tasks themselves, so that dropping this future ends them.
         let mut tasks = JoinSet::new();
@@ -169,7 +185,8 @@ impl Host {
                 let thread = OwnThread::start();
                 let handle = thread.as_ref().map_or_else(|| outside.clone(), OwnThread::handle);
                 threads.extend(thread);
-                let work = work(workload, settings.clone(), events.clone(), control.clone(), outside.clone());
+                let awaited = awaited.remove(&workload.name);
+                let work = work(workload, awaited, settings.clone(), events.clone(), control.clone(), outside.clone());
                 tasks.spawn_on(work, &handle).id()
             })
             .collect();
@@ -230,7 +247,21 @@ impl Drop for OwnThread {
 }
 
 /// Works on one database, with its history written beside.
-async fn work(workload: Workload, settings: Settings, events: Events, control: Control, outside: Handle) -> End {
+async fn work(
+    mut workload: Workload,
+    awaited: Option<Awaited>,
+    settings: Settings,
+    events: Events,
+    control: Control,
+    outside: Handle,
+) -> End {
+    if let Some(awaited) = awaited {
+        tokio::select! {
+            biased;
+            () = control.stopped() => return End::Stopped,
+            (policy, shadows) = awaited => (workload.policy, workload.shadows) = (policy, shadows),
+        }
+    }
     let (done, when_done) = oneshot::channel();
     let (name, database) = (workload.name.clone(), workload.database.clone());
     let gathered = History::of(&name);

@@ -322,10 +322,11 @@ fn controllers(files: &[ControllerFile], visitor: &Visitor) -> Markup {
                         @else if file.shadow { span.small { "shadow on " (file.databases.join(", ")) } }
                         @else { span.small { "for " (file.databases.join(", ")) } }
                         @match &file.state {
-                            Ok((sha256, contract)) => {
+                            None => div.small { (file.path) ", being compiled" },
+                            Some(Ok((sha256, contract))) => {
                                 div.small { (file.path) ", contract " (contract) ", sha256 " code { (sha256) } }
                             }
-                            Err(why) => p.obstacle { "not loaded: " (why) },
+                            Some(Err(why)) => p.obstacle { "not loaded: " (why) },
                         }
                     }
                 }

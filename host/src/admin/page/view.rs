@@ -115,8 +115,8 @@ pub(super) struct ControllerFile {
     pub path: String,
     pub databases: Vec<String>,
     pub shadow: bool,
-    /// Its digest and contract, or why it is not loaded.
-    pub state: Result<(String, String), String>,
+    /// Its digest and contract, or why it is not loaded; `None` while it is being loaded.
+    pub state: Option<Result<(String, String), String>>,
 }
 
 /// Gathers views, and keeps the last one for those who ask at the same time.
@@ -157,10 +157,10 @@ async fn gather(state: &State) -> View {
         path: controller.path.clone(),
         databases: controller.databases.clone(),
         shadow: controller.shadow,
-        state: match &controller.component {
+        state: controller.component.as_ref().map(|component| match component {
             Ok(component) => Ok((component.sha256.clone(), component.contract_version.clone())),
             Err(fault) => Err(format!("{fault} ({})", fault.kind.hint())),
-        },
+        }),
     });
     View { databases, controllers: controllers.collect() }
 }

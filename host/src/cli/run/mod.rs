@@ -4,6 +4,8 @@ mod api;
 mod bars;
 mod display;
 mod keys;
+mod late;
+mod load;
 mod news;
 mod pace;
 mod plain;
@@ -28,6 +30,8 @@ use tidegate::trace::Recorder;
 use tokio::signal::unix::{SignalKind, signal};
 
 use self::keys::Unechoed;
+use self::late::Late;
+use self::load::Loading;
 use super::error::CliError;
 use super::{Context, output, sampling, wiring};
 use plan::{Loaded, Plan};
@@ -59,10 +63,16 @@ impl Run {
         let hangups = api::hangups()?;
         let listeners = api::listen(&config).await?;
         let signals = Signals::default();
-        let planned = plan::plan(&config, self.until_done, &signals, Loaded::new()).await;
+        let mut loading = Loading::begin(&config, &signals, Loaded::new());
+        match self.record.is_wanted() {
+            // A trace says first what each of them is.
+            true => while loading.next().await.is_some() {},
+            false => loading.until_one_can_start(&config).await,
+        }
+        let planned = plan::with(&config, self.until_done, &signals, loading.loaded());
         let Plan { databases, live, recorded, loaded, .. } = planned;
         let recorder = self.record.begin(recorded)?;
-        let host = host(&config, databases, recorder.as_ref(), self.until_done)?;
+        let mut host = host(&config, databases, recorder.as_ref(), self.until_done)?;
         host.control().tell_signals(signals.clone());
         let sampling = Arc::new(Sampling::new(signals));
         sampling.replace(sampling::of_host(&config, &sampling::on(host.board()))?);
@@ -72,7 +82,9 @@ impl Run {
         host.events().observe(Arc::new(trace::Trace));
         let display = (!output::is_logged()).then(|| display::show(host.events().subscribe(), context.bars.clone()));
         let reloader = Reloader::new(config.clone(), &host, sampling, recorder.clone(), loaded);
+        let late = Late::of(&config, &mut host, loading, &reloader);
         let state = api::state(&config, &host, live, reloader)?;
+        let late = tokio::spawn(late.arrive(state.clone(), self.until_done));
         let control = host.control();
         let reloads = tokio::spawn(api::reload_at(hangups, state.clone()));
         let serving = api::serve(&config, state, api::count(&host)?, listeners);
@@ -80,6 +92,7 @@ impl Run {
         let summaries = host.run(shutdown).await;
         // The host may have ended by itself.
         control.stop();
+        late.abort();
         reloads.abort();
         let _ = reloads.await;
         let _ = service.await;

@@ -16,6 +16,7 @@ use tidegate::signal::Signals;
 use tidegate::trace::Playback;
 use tidegate::trace::format::ControllerFacts;
 
+use super::load::Loading;
 use crate::cli::wiring;
 
 /// The controllers by name, each loaded or not.
@@ -37,13 +38,14 @@ pub(super) struct Plan {
 
 /// Loads the controllers that are not among those `loaded`, which are to read these signals, and says what every
 /// database's loop is to work with.
-pub(super) async fn plan(config: &Config, until_done: bool, signals: &Signals, mut loaded: Loaded) -> Plan {
-    for controller in &config.controllers {
-        if !loaded.contains_key(&controller.name) {
-            let source = wiring::controller(controller, Arc::new(signals.clone())).await;
-            loaded.insert(controller.name.clone(), source);
-        }
-    }
+pub(super) async fn plan(config: &Config, until_done: bool, signals: &Signals, loaded: Loaded) -> Plan {
+    let loaded = Loading::begin(config, signals, loaded).all().await;
+    with(config, until_done, signals, &loaded)
+}
+
+/// What every database's loop is to work with where these controllers are loaded. A database whose own is not among them
+/// must not start yet.
+pub(super) fn with(config: &Config, until_done: bool, signals: &Signals, loaded: &Loaded) -> Plan {
     let settings = settings(&config.background_updates, until_done);
     let mut databases = Vec::new();
     for database in &config.databases {
@@ -55,7 +57,7 @@ pub(super) async fn plan(config: &Config, until_done: bool, signals: &Signals, m
                 handlers: wiring::handlers(config, database),
                 policy: policy.unwrap_or(Policy::BuiltIn),
                 supervision: supervision(&config.background_updates, controller),
-                shadows: shadows(config, &database.name, &loaded),
+                shadows: shadows(config, &database.name, loaded),
                 settings: settings.clone(),
             },
         ));
@@ -69,7 +71,7 @@ pub(super) async fn plan(config: &Config, until_done: bool, signals: &Signals, m
         controllers: config
             .controllers
             .iter()
-            .filter_map(|controller| Some(describe(config, controller, loaded.get(controller.name.as_str())?)))
+            .map(|controller| describe(config, controller, loaded.get(controller.name.as_str())))
             .collect(),
         access: Access::new(config.admin.as_ref().map(|admin| admin.tokens.clone()).unwrap_or_default()),
         jobs: Jobs::new(config.jobs.iter().map(|job| job.definition.clone()).collect()),
@@ -79,7 +81,7 @@ pub(super) async fn plan(config: &Config, until_done: bool, signals: &Signals, m
         let fault = loaded.get(controller.name.as_str())?.as_ref().err()?;
         Some((controller.clone(), fault.clone()))
     });
-    Plan { broken: broken.collect(), databases, live, recorded, loaded }
+    Plan { broken: broken.collect(), databases, live, recorded, loaded: loaded.clone() }
 }
 
 /// Settings of the loop.
@@ -162,23 +164,26 @@ fn facts(
     }
 }
 
+/// What the API has to know of a controller; `None` is one that is being loaded.
 fn describe(
     config: &Config,
     controller: &config::Controller,
-    loaded: &Result<Arc<ComponentSource>, Fault>,
+    loaded: Option<&Result<Arc<ComponentSource>, Fault>>,
 ) -> LoadedController {
     LoadedController {
         name: controller.name.clone(),
         path: controller.path.display().to_string(),
         databases: databases_of(config, controller),
         shadow: controller.shadow,
-        component: loaded.as_ref().map_err(Fault::clone).map(|source| {
-            let artifact = source.artifact();
-            Component {
-                sha256: artifact.digest().to_owned(),
-                contract_version: artifact.contract_version().to_owned(),
-                size: artifact.size() as u64,
-            }
+        component: loaded.map(|loaded| {
+            loaded.as_ref().map_err(Fault::clone).map(|source| {
+                let artifact = source.artifact();
+                Component {
+                    sha256: artifact.digest().to_owned(),
+                    contract_version: artifact.contract_version().to_owned(),
+                    size: artifact.size() as u64,
+                }
+            })
         }),
         loaded_at: SystemTime::now(),
     }

@@ -26,6 +26,11 @@ pub(super) struct Record {
 }
 
 impl Record {
+    /// True where there is to be one.
+    pub(super) fn is_wanted(&self) -> bool {
+        self.file.is_some()
+    }
+
     /// Begins the trace, where one is wanted.
     ///
     /// # Errors

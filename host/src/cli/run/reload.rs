@@ -12,7 +12,7 @@ use tidegate::signal::Sampling;
 use tidegate::trace::Recorder;
 use tidegate::trace::format::ControllerFacts;
 use tidegate::update::{Progress, UpdateError};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio::time::timeout;
 
 use super::plan::{Loaded, Plan, plan};
@@ -32,7 +32,7 @@ pub(super) struct Reloader {
     sampling: Arc<Sampling>,
     in_hand: InHand,
     /// What is in force, and the controllers that were loaded for it.
-    in_force: Mutex<(Config, Loaded)>,
+    in_force: Arc<Mutex<(Config, Loaded)>>,
     /// Who writes down what controllers are asked, where somebody does.
     recorder: Option<Recorder>,
 }
@@ -47,7 +47,13 @@ impl Reloader {
         loaded: Loaded,
     ) -> Self {
         let (control, in_hand) = (host.control(), sampling::on(host.board()));
-        Self { path: config.path.clone(), control, sampling, in_hand, in_force: Mutex::new((config, loaded)), recorder }
+        let (path, in_force) = (config.path.clone(), Arc::new(Mutex::new((config, loaded))));
+        Self { path, control, sampling, in_hand, in_force, recorder }
+    }
+
+    /// Keeps reloads waiting for as long as what comes back lives, for whoever loads what is in force.
+    pub(super) fn wait(&self) -> Option<OwnedMutexGuard<(Config, Loaded)>> {
+        Arc::clone(&self.in_force).try_lock_owned().ok()
     }
 
     /// The configuration as the file has it now.

@@ -209,10 +209,14 @@ impl NamedController {
             }
         };
         let databases: Vec<ControllerOn> = controller.databases.iter().map(on).collect();
-        let fault = controller.component.as_ref().err();
-        let because = match controller.shadow {
-            true => Some("it is a shadow, which decides nothing".to_owned()),
-            false => not_live_because(fault, &databases),
+        let (component, fault) = match controller.component.as_ref() {
+            Some(loaded) => (loaded.as_ref().ok(), loaded.as_ref().err()),
+            None => (None, None),
+        };
+        let because = match controller.component {
+            _ if controller.shadow => Some("it is a shadow, which decides nothing".to_owned()),
+            None => Some("it is being compiled".to_owned()),
+            Some(_) => not_live_because(fault, &databases),
         };
         let (at, age) = (controller.loaded_at, SystemTime::now().duration_since(controller.loaded_at));
         Self {
@@ -221,7 +225,7 @@ impl NamedController {
             shadow: controller.shadow,
             live: because.is_none(),
             not_live_because: because,
-            component: controller.component.as_ref().ok().map(|component| LoadedComponent {
+            component: component.map(|component| LoadedComponent {
                 sha256: component.sha256.clone(),
                 wit_version: component.contract_version.clone(),
                 size_bytes: component.size,
