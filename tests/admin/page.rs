@@ -90,6 +90,26 @@ on_both! {
         browser.close().await;
     }
 
+    async fn an_update_in_one_go_is_cancelled_on_the_page(place: Place) {
+        make_items(place, 10).await;
+        let statement = place.either(
+            "UPDATE items SET touched = (WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n \
+             WHERE i < 1000000000000) SELECT count(*) FROM n)",
+            "UPDATE items SET touched = touched + 1; SELECT pg_sleep(100000)",
+        );
+        place.prepared().await.enqueue(&row("long")).await.unwrap();
+        let update = format!("[[update]]\nname = \"long\"\nkind = \"sql\"\nsql = {}\n", toml::Value::from(statement));
+        let api = Api::start(place, GENTLY, &format!("{update}{}", with_tokens())).await;
+        let browser = Browser::start().await;
+        log_in(&browser, &api, ADMIN).await;
+        until("it runs", async || browser.text("h3").await == "long in one go").await;
+        browser.click("form[action='/do/cancel'] button").await;
+        until("it is gone", async || browser.text(".notice").await == "long is out of the queue.").await;
+        assert_eq!(place.rows("select count(*) from background_updates").await, ["0"]);
+        assert_eq!(touched(place).await, ["0|10"]);
+        browser.close().await;
+    }
+
     async fn a_held_update_shows_its_reason(place: Place) {
         let controller = format!(
             "[[controller]]\nname = \"steady\"\npath = \"{COMPONENT}\"\n[controller.settings]\nsleep_duration_ms = 600000\n"

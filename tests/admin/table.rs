@@ -50,6 +50,8 @@ const ENDPOINTS: &[(&str, &str, Takes, &str, u16)] = &[
     ("POST", "/databases/unknown/updates", Takes::Steer, r#"{"name": "touch_items"}"#, 404),
     ("POST", "/databases/master/updates/touch_items/retry", Takes::Steer, "", 200),
     ("POST", "/databases/master/updates/unknown/retry", Takes::Steer, "", 404),
+    ("POST", "/databases/master/updates/touch_items/accept", Takes::Steer, "", 200),
+    ("POST", "/databases/master/updates/unknown/accept", Takes::Steer, "", 404),
     ("POST", "/databases/unknown/run-now", Takes::Steer, "", 404),
     ("DELETE", "/databases/master/updates/touch_items", Takes::Steer, "", 200),
     ("DELETE", "/databases/master/updates/touch_items?with_dependents=maybe", Takes::Steer, "", 400),

@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 
 use tidegate::config::{self, Config};
-use tidegate::scheduler::database::{Begin, Database, QueueRow};
-use tidegate::update::{Progress, UpdateError, accept_definition};
+use tidegate::scheduler::acceptance::{Unaccepted, accept};
 
 use super::enqueue::selected;
 use super::error::CliError;
+use super::remote::Address;
 use super::results::{Json, Results};
 use super::{Context, wiring};
 
@@ -26,6 +26,9 @@ pub(super) struct Accept {
     database: Option<String>,
 
     #[command(flatten)]
+    address: Address,
+
+    #[command(flatten)]
     pub(super) json: Json,
 }
 
@@ -37,16 +40,15 @@ impl Accept {
     }
 
     async fn accept(&self, context: &Context, results: &mut Results) -> Result<(), CliError> {
+        if let Some(host) = self.address.host()? {
+            return host.accept(&self.names, self.database.as_deref(), results).await;
+        }
         let config = context.config()?;
         let mut met = BTreeSet::new();
         for database in selected(&config, self.database.as_deref())? {
             met.extend(self.accept_on(&config, database, results).await?);
         }
-        match self.names.iter().find(|name| !met.contains(*name)) {
-            Some(name) => Err(CliError::failure(format!("update \"{name}\" is not queued"))
-                .hint("`tidegate status` shows what is; an update that has not begun takes the definition of now")),
-            None => Ok(()),
-        }
+        all_met(&self.names, &met)
     }
 
     /// Accepts on one database. Returns the names that are queued there.
@@ -69,14 +71,16 @@ impl Accept {
                     .hint("define it in the configuration first"));
             };
             let handler = wiring::handler(definition, database);
-            let (result, said) = match changed(row, |progress| handler.mode(progress).map(drop))? {
-                None => ("unchanged", "its definition is the one that it began with".to_owned()),
-                Some((changes, accepted)) => {
-                    write(&*opened, row, &accepted).await?.map_err(|error| refused().because_of_database(error))?;
-                    ("accepted", format!("goes on under the definition of now: {changes}"))
+            let changes = accept(&*opened, row, &*handler).await.map_err(|error| match error {
+                Unaccepted::Sql(error) => refused().because_of_database(error),
+                error @ Unaccepted::Moved(_) => CliError::failure(error.to_string()).hint("try again"),
+                Unaccepted::CannotGoOn { update_name, source } => {
+                    CliError::failure(format!("update \"{update_name}\" cannot go on")).because(source).hint(format!(
+                        "put back what changed; or `tidegate cancel {name}` and `tidegate enqueue {name}` to begin anew"
+                    ))
                 }
-            };
-            let line = format!("{name}: {said} on {}", database.name);
+            })?;
+            let (result, line) = words(name, &database.name, changes.as_deref());
             results.tell(&database.name, Some(name), result, &line)?;
             met.push(name.clone());
         }
@@ -85,57 +89,19 @@ impl Accept {
     }
 }
 
-/// What changed in the definition of a row, and the progress to go on with; `None` where nothing did.
-fn changed(
-    row: &QueueRow,
-    fits: impl Fn(&Progress) -> Result<(), UpdateError>,
-) -> Result<Option<(String, Progress)>, CliError> {
-    let name = &row.update_name;
-    let failed = |error: UpdateError| {
-        CliError::failure(format!("update \"{name}\" cannot go on")).because(error).hint(format!(
-            "put back what changed; or `tidegate cancel {name}` and `tidegate enqueue {name}` to begin anew"
-        ))
-    };
-    let progress = Progress::parse(&row.progress).map_err(failed)?;
-    let accepted = accept_definition(&progress);
-    match (fits(&progress), accepted) {
-        (Err(UpdateError::Redefined { changes }), Some(accepted)) => {
-            fits(&accepted).map_err(failed)?;
-            Ok(Some((changes, accepted)))
-        }
-        // The types of columns are known to the database alone: the host has met that they changed.
-        (Ok(()), Some(accepted)) if row.failure.as_ref().is_some_and(|failure| failure.quarantined) => {
-            Ok(Some(("what the last failure names".to_owned(), accepted)))
-        }
-        (Ok(()), _) => Ok(None),
-        (Err(error), _) => Err(failed(error)),
+/// What came of it: for a program, and for a person.
+pub(super) fn words(name: &str, database: &str, changes: Option<&str>) -> (&'static str, String) {
+    match changes {
+        None => ("unchanged", format!("{name}: its definition is the one that it began with on {database}")),
+        Some(changes) => ("accepted", format!("{name}: goes on under the definition of now: {changes} on {database}")),
     }
 }
 
-/// Writes the progress where the row is as it was read, and lets the update run again.
-async fn write(
-    opened: &dyn Database,
-    row: &QueueRow,
-    accepted: &Progress,
-) -> Result<Result<(), tidegate::update::SqlError>, CliError> {
-    let name = &row.update_name;
-    let written = async {
-        match opened.begin(name, &row.progress).await? {
-            Begin::Moved(_) => Ok(false),
-            Begin::Failed(error) => Err(error),
-            Begin::Ready(transaction) => {
-                transaction.commit(Some(&accepted.to_json())).await?;
-                opened.forget_failures(name).await?;
-                Ok(true)
-            }
-        }
-    };
-    match written.await {
-        Ok(true) => Ok(Ok(())),
-        Ok(false) => {
-            Err(CliError::failure(format!("update \"{name}\" moved on meanwhile; nothing was changed"))
-                .hint("try again"))
-        }
-        Err(error) => Ok(Err(error)),
+/// Fails where a name is queued nowhere.
+pub(super) fn all_met(names: &[String], met: &BTreeSet<String>) -> Result<(), CliError> {
+    match names.iter().find(|name| !met.contains(*name)) {
+        Some(name) => Err(CliError::failure(format!("update \"{name}\" is not queued"))
+            .hint("`tidegate status` shows what is; an update that has not begun takes the definition of now")),
+        None => Ok(()),
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! It knows databases, controllers and updates by their traits alone.
 
+pub mod acceptance;
 mod activity;
 mod attempt;
 pub mod board;

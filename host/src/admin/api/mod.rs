@@ -81,6 +81,7 @@ fn declared() -> (Router<State>, utoipa::openapi::OpenApi) {
         .routes(routes!(updates::queue, updates::enqueue))
         .routes(routes!(updates::update, updates::cancel))
         .routes(routes!(updates::retry))
+        .routes(routes!(updates::accept))
         .routes(routes!(updates::run_now))
         .routes(routes!(pause::pause))
         .routes(routes!(pause::resume))

@@ -65,6 +65,8 @@ pub(super) enum Kind {
     DependentsInTheWay,
     /// An update runs in one go, and has not left off.
     StillRuns,
+    /// It was asked for that an update goes on which cannot.
+    CannotGoOn,
     WholeHostPaused,
     NothingInHand,
     NotReloaded,
@@ -91,6 +93,7 @@ impl Kind {
             Kind::UnknownController => ("unknown-controller", StatusCode::NOT_FOUND, "There is no such controller"),
             Kind::WrongMethod => ("wrong-method", StatusCode::METHOD_NOT_ALLOWED, "The path has no such method"),
             Kind::StillRuns => ("still-runs", StatusCode::CONFLICT, "It runs in one go, and has not left off"),
+            Kind::CannotGoOn => ("cannot-go-on", StatusCode::CONFLICT, "It cannot go on as it is defined now"),
             Kind::DependentsInTheWay => ("dependents", StatusCode::CONFLICT, "Other updates depend on it"),
             Kind::WholeHostPaused => ("whole-host-paused", StatusCode::CONFLICT, "The whole host is paused"),
             Kind::NothingInHand => ("nothing-in-hand", StatusCode::CONFLICT, "This host has nothing in hand there"),

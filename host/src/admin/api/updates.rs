@@ -12,11 +12,13 @@ use super::problem::{
     Kind, LookingAt, Problem, Searching, Steering, SteeringIfPossible, SteeringWithBody, SteeringWithQuery,
 };
 use super::view::{self, Did, Done, Results};
+use crate::admin::steer::{self, NotAccepted};
 use crate::admin::{Site, State};
+use crate::scheduler::acceptance::Unaccepted;
 use crate::scheduler::board::{DatabaseBoard, LeaseState, Phase};
 use crate::scheduler::choice::{Unfit, check_dependency, dependents};
 use crate::scheduler::database::NewRow;
-use crate::scheduler::withdrawal::{Withdrawal, withdraw};
+use crate::scheduler::withdrawal::Withdrawal;
 use crate::update::{Progress, SqlError};
 
 /// The queue of a database
@@ -228,17 +230,7 @@ pub(super) async fn cancel(
             .errors(dependents));
     }
     let names = [&named[..], &dependents].concat();
-    site.database.prepare().await.map_err(|error| refused(&site, &error))?;
-    // This host itself need not be asked through the database, which SQLite would not let anybody write to meanwhile.
-    for name in &names {
-        state.control().withdraw(&site.name, name);
-    }
-    let withdrawn = withdraw(&*site.database, &names).await;
-    for name in &names {
-        state.control().forget_withdrawal(&site.name, name);
-    }
-    state.control().wake();
-    let cancelled = withdrawn.map_err(|error| match error {
+    let cancelled = steer::cancel(&state, &site, &names).await.map_err(|error| match error {
         Withdrawal::Sql(error) => refused(&site, &error),
         error @ Withdrawal::Runs { .. } => Problem::new(Kind::StillRuns, error.to_string())
             .hint("it is asked to leave off, and is taken out once what it does can be interrupted"),
@@ -275,6 +267,42 @@ pub(super) async fn retry(
         state.control().wake();
     }
     Ok(one(&site, update, if forgotten { Did::Retried } else { Did::NotFailed }))
+}
+
+/// Accept the definition of now for an update that began with another one
+///
+/// The rows that are left are done under the definition that is in force, and the update is tried again; what was done under
+/// the one before stays as it is. 409 where a table, a key or a type of the key changed: the place of the walk would mean
+/// nothing.
+#[utoipa::path(
+    post,
+    path = "/databases/{database}/updates/{update}/accept",
+    tag = "updates",
+    params(UpdatePath),
+    responses((status = 200, description = "It goes on, or its definition had not changed.", body = Results), SteeringIfPossible)
+)]
+pub(super) async fn accept(
+    _: Admin,
+    AtUpdate(site, update): AtUpdate,
+    extract::State(state): extract::State<State>,
+) -> Result<Json<Results>, Problem> {
+    let changes = steer::accept_definition(&state, &site, &update).await.map_err(|error| match error {
+        NotAccepted::NotQueued => not_queued(&site, &update),
+        NotAccepted::Undefined => {
+            Problem::new(Kind::CannotGoOn, format!("nothing defines update {update:?} of database \"{}\"", site.name))
+                .hint(defined(&state, &site))
+        }
+        NotAccepted::Because(Unaccepted::Sql(error)) => refused(&site, &error),
+        NotAccepted::Because(error @ Unaccepted::Moved(_)) => {
+            Problem::new(Kind::CannotGoOn, error.to_string()).hint("try again")
+        }
+        NotAccepted::Because(Unaccepted::CannotGoOn { source, .. }) => {
+            Problem::new(Kind::CannotGoOn, source.to_string())
+                .hint("put back what changed; or cancel the update and queue it again to begin anew")
+        }
+    })?;
+    let result = if changes.is_some() { Did::Accepted } else { Did::Unchanged };
+    Ok(Json(Results { results: vec![Done { changes, ..done(&site, Some(update), result) }] }))
 }
 
 /// Run the update in hand now
@@ -347,5 +375,5 @@ fn one(site: &Site, update: String, did: Did) -> Json<Results> {
 
 /// One thing done on a database.
 pub(super) fn done(site: &Site, update: Option<String>, result: Did) -> Done {
-    Done { database: site.name.clone(), update, result }
+    Done { database: site.name.clone(), update, result, changes: None }
 }

@@ -9,7 +9,10 @@ use axum::response::{IntoResponse, Redirect, Response};
 use super::session::{Notice, is_sealed};
 use super::{Page, refuse, render};
 use crate::admin::state::{Site, State};
+use crate::admin::steer::{self, NotAccepted};
+use crate::scheduler::acceptance::Unaccepted;
 use crate::scheduler::database::{Pause, unix_ms};
+use crate::scheduler::withdrawal::Withdrawal;
 use crate::update::SqlError;
 
 /// What a button's form sends.
@@ -48,6 +51,7 @@ pub(super) async fn act(
             Ok(format!("{} is looked at now.", site.name))
         }
         ("retry", Some(site), Some(update)) => retry(&page.state, site, update).await,
+        ("accept", Some(site), Some(update)) => accept(&page.state, site, update).await,
         ("cancel", Some(site), Some(update)) => cancel(&page.state, site, update).await,
         _ => return (StatusCode::NOT_FOUND, render::refusal("There is no such button.")).into_response(),
     };
@@ -105,6 +109,20 @@ async fn retry(state: &State, site: &Site, update: &str) -> Result<String, Strin
     }
 }
 
+async fn accept(state: &State, site: &Site, update: &str) -> Result<String, String> {
+    match steer::accept_definition(state, site, update).await {
+        Ok(Some(changes)) => Ok(format!("{update} goes on under the definition of now: {changes}.")),
+        Ok(None) => Err(format!("The definition of {update} is the one that it began with.")),
+        Err(NotAccepted::NotQueued) => Err(format!("{update} is not queued.")),
+        Err(NotAccepted::Undefined) => Err(format!("Nothing defines {update}.")),
+        Err(NotAccepted::Because(Unaccepted::Sql(error))) => Err(words(&error)),
+        Err(NotAccepted::Because(Unaccepted::CannotGoOn { source, .. })) => {
+            Err(format!("{update} cannot go on: {source}."))
+        }
+        Err(NotAccepted::Because(error @ Unaccepted::Moved(_))) => Err(format!("{error}.")),
+    }
+}
+
 async fn cancel(state: &State, site: &Site, update: &str) -> Result<String, String> {
     let queue = site.database.look().await.map_err(|error| words(&error))?.unwrap_or_default();
     let dependents = queue.rows.iter().filter(|row| row.depends_on.as_deref() == Some(update));
@@ -113,8 +131,12 @@ async fn cancel(state: &State, site: &Site, update: &str) -> Result<String, Stri
         let names = dependents.join(", ");
         return Err(format!("{update} stays: {names} depend on it. Cancel them first."));
     }
-    let gone = site.database.cancel(&[update.to_owned()]).await.map_err(|error| words(&error))?;
-    state.control().wake();
+    let gone = steer::cancel(state, site, &[update.to_owned()]).await.map_err(|error| match error {
+        Withdrawal::Sql(error) => words(&error),
+        error @ Withdrawal::Runs { .. } => {
+            format!("{error}. It is asked to leave off, and is taken out once what it does can be interrupted.")
+        }
+    })?;
     match gone.is_empty() {
         true => Err(format!("{update} is not queued.")),
         false => Ok(format!("{update} is out of the queue.")),

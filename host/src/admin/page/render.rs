@@ -285,6 +285,9 @@ fn queue(rows: &[RowView], database: &str, visitor: &Visitor) -> Markup {
                             }
                             @if visitor.steers() {
                                 td.actions {
+                                    @if row.redefined {
+                                        (Action { what: "accept", label: "Accept", database, update: Some(&row.name) }.button(visitor))
+                                    }
                                     @if row.attempts > 0 {
                                         (Action { what: "retry", label: "Retry", database, update: Some(&row.name) }.button(visitor))
                                     }

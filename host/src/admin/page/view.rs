@@ -8,6 +8,7 @@ use tokio::time::timeout;
 
 use crate::admin::state::{Site, State};
 use crate::controller::{ShadowReport, Usage};
+use crate::scheduler::acceptance::is_redefined;
 use crate::scheduler::board::{DatabaseBoard, FallbackBoard, InHand, LeaseState, Phase, Retry};
 use crate::scheduler::choice::{Standing, assess};
 use crate::scheduler::database::{Queue, QueueRow};
@@ -93,6 +94,8 @@ pub(super) struct RowView {
     pub reason: Option<String>,
     pub attempts: u32,
     pub quarantined: bool,
+    /// True where its definition is not the one that it began with.
+    pub redefined: bool,
 }
 
 /// Who sets a database's pace.
@@ -295,6 +298,10 @@ fn rows(state: &State, site: &Site, queue: &Queue, board: &DatabaseBoard, paused
             reason,
             attempts: failure.map_or(0, |failure| failure.attempts),
             quarantined: failure.is_some_and(|failure| failure.quarantined),
+            redefined: failure.is_some()
+                && handlers
+                    .and_then(|handlers| handlers.get(&row.update_name))
+                    .is_some_and(|handler| is_redefined(row, &**handler)),
         }
     };
     let (first, others) = queue.rows.split_at(ROWS.min(queue.rows.len()));

@@ -9,6 +9,7 @@ use tidegate::scheduler::choice::dependents;
 use tidegate::scheduler::database::QueueRow;
 use tidegate::update::Progress;
 
+use super::super::accept;
 use super::super::enqueue::check_dependency_on;
 use super::super::results::Results;
 use super::{CliError, Remote};
@@ -153,6 +154,24 @@ impl Remote {
         self.ask(Method::DELETE, &["databases", database, "updates", name], &query, None::<&()>).await
     }
 
+    /// Has updates go on under their definitions of now.
+    pub(crate) async fn accept(
+        &self,
+        names: &[String],
+        database: Option<&str>,
+        results: &mut Results,
+    ) -> Result<(), CliError> {
+        let mut met = BTreeSet::new();
+        for database in self.databases(database).await? {
+            for row in self.rows(&database.name).await?.into_iter().filter(|row| names.contains(&row.name)) {
+                let path = ["databases", &database.name, "updates", &row.name, "accept"];
+                tell(&self.post(&path, None::<&()>).await?, results)?;
+                met.insert(row.name);
+            }
+        }
+        accept::all_met(names, &met)
+    }
+
     async fn rows(&self, database: &str) -> Result<Vec<QueuedUpdate>, CliError> {
         let queue = self.queue(database).await?;
         queue.map(|queue| queue.updates).map_err(CliError::failure)
@@ -188,7 +207,7 @@ fn tell(answer: &Answer, results: &mut Results) -> Result<(), CliError> {
 }
 
 /// What was done: for a program, and for a person.
-fn words(Done { database, update, result }: &Done) -> (&'static str, String) {
+fn words(Done { database, update, result, changes }: &Done) -> (&'static str, String) {
     let name = update.as_deref().unwrap_or_default();
     match result {
         Did::Queued => ("queued", format!("{name}: queued on {database}")),
@@ -196,6 +215,7 @@ fn words(Done { database, update, result }: &Done) -> (&'static str, String) {
         Did::Cancelled => ("cancelled", format!("{name}: cancelled on {database}")),
         Did::Retried => ("retried", format!("{name}: will be tried again on {database}")),
         Did::NotFailed => ("not-failed", format!("{name}: has not failed on {database}")),
+        Did::Accepted | Did::Unchanged => accept::words(name, database, changes.as_deref()),
         Did::RunNow => ("run-now", format!("{name}: runs now on {database}")),
         Did::Running => ("running", format!("{name}: is running on {database}")),
         Did::Paused => ("paused", format!("{database}: paused")),

@@ -85,6 +85,10 @@ pub struct Done {
     pub update: Option<String>,
     /// What was done to it.
     pub result: Did,
+    /// What is not as it was in the definition that is accepted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(example = "set was \"n = 1\" and is \"n = 2\"")]
+    pub changes: Option<String>,
 }
 
 /// What can be done.
@@ -101,6 +105,10 @@ pub enum Did {
     Retried,
     /// It had not failed.
     NotFailed,
+    /// The rows that are left are done under its definition of now.
+    Accepted,
+    /// Its definition is the one that it began with.
+    Unchanged,
     /// Its wait is over.
     RunNow,
     /// It does not wait: a batch runs, or is about to.
