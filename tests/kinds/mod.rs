@@ -3,6 +3,7 @@
 mod conformance;
 mod constraints;
 mod create_index;
+mod large;
 mod matrix;
 mod postgres;
 mod problems;

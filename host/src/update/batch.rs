@@ -58,8 +58,8 @@ impl Batch {
             key: &batch.key,
             after: batch.after.as_deref(),
             upto: batch.upto.as_deref(),
+            ends: batch.typical_ends(),
             batch_size: batch.items.max(1),
-            resumed: true,
         };
         let mut explained = true;
         let draft = |statement: &str| {
@@ -95,8 +95,8 @@ impl Handler for Batch {
                 key: &batch.key,
                 after: batch.after.as_deref(),
                 upto: Some(upto),
+                ends: batch.ends(),
                 batch_size: budget.items,
-                resumed: batch.after.is_some(),
             };
             sql.expect_foreign();
             for statement in self.statements() {

@@ -4,21 +4,21 @@ use super::Problem;
 use super::explain::one_line;
 use super::scan::{self, Kind, Token};
 use super::script::out_of_place;
-use super::sql::{Column, Dialect, System, Value};
-use super::walk::compare_with;
+use super::sql::{Dialect, System, Value};
+use super::walk::{Ends, Key, Part};
 
 /// What is bound in the statements of one batch.
 pub(super) struct Bounds<'a> {
     /// The key's columns.
-    pub(super) key: &'a [Column],
+    pub(super) key: &'a Key,
     /// The key before the first row; `None` in the first batch.
     pub(super) after: Option<&'a [String]>,
     /// The key of the last row; `None` where a statement is only looked at.
     pub(super) upto: Option<&'a [String]>,
+    /// The ends of `:range`. It may begin with the table's first key in the first batch.
+    pub(super) ends: Ends<'a>,
     /// Items of a batch.
     pub(super) batch_size: u64,
-    /// True where `:range` has a lower end: from the second batch on.
-    pub(super) resumed: bool,
 }
 
 /// A statement in a database's own words, with the values of its parameters.
@@ -33,6 +33,8 @@ enum Meaning {
     After(usize),
     /// A part of the key of the last row.
     Upto(usize),
+    /// A part of the key that the first batch begins with.
+    First(usize),
     BatchSize,
     /// The condition that a row's key lies in the batch.
     Range,
@@ -164,14 +166,15 @@ pub(super) fn render(statement: &str, dialect: &dyn Dialect, bounds: &Bounds<'_>
 
 /// The condition that a key lies in the batch.
 fn range(dialect: &dyn Dialect, bounds: &Bounds<'_>, mut number: impl FnMut(Meaning) -> usize) -> String {
-    let mut ends = Vec::new();
-    if bounds.resumed {
-        let numbers: Vec<usize> = (0..bounds.key.len()).map(|part| number(Meaning::After(part))).collect();
-        ends.push(compare_with(dialect, bounds.key, None, ">", &numbers));
-    }
-    let numbers: Vec<usize> = (0..bounds.key.len()).map(|part| number(Meaning::Upto(part))).collect();
-    ends.push(compare_with(dialect, bounds.key, None, "<=", &numbers));
-    format!("({})", ends.join(" AND "))
+    let begins_behind = bounds.ends.lower.is_none_or(|lower| !lower.is_inclusive());
+    let condition = bounds.ends.condition(dialect, bounds.key, None, |part| {
+        number(match part {
+            Part::Lower(part) if begins_behind => Meaning::After(part),
+            Part::Lower(part) => Meaning::First(part),
+            Part::Upper(part) => Meaning::Upto(part),
+        })
+    });
+    format!("({condition})")
 }
 
 /// The number of the parameter that has this meaning; bound when it is asked for first, so that none is left out.
@@ -192,6 +195,7 @@ fn number(
     parameters.push(match meaning {
         Meaning::After(number) => part(bounds.after, number),
         Meaning::Upto(number) => part(bounds.upto, number),
+        Meaning::First(number) => bounds.ends.value(Part::Lower(number)),
         _ => Value::Integer(i64::try_from(bounds.batch_size).unwrap_or(i64::MAX)),
     });
     numbers.push(meaning);

@@ -120,6 +120,17 @@ pub trait Dialect: Send + Sync {
     /// An expression that casts the text bound as parameter `number` to the type of a key column.
     fn key_from_text(&self, number: usize, column: &Column) -> String;
 
+    /// The same as [`Dialect::key_from_text`], in words that keep a planner from knowing the value: it would choose by
+    /// statistics, which are old, or say of each column by itself what matters of all together.
+    fn key_apart(&self, number: usize, column: &Column) -> String {
+        self.key_from_text(number, column)
+    }
+
+    /// The words that pass over as many rows as parameter `number` says, without a planner's knowing how many.
+    fn offset(&self, number: usize) -> String {
+        format!("OFFSET {}", self.parameter(number))
+    }
+
     /// The value to bind for [`Dialect::key_from_text`] where it may stand apart from the column, in an expression that
     /// somebody else wrote.
     fn key_value(&self, text: &str, column: &Column) -> Value {
@@ -146,6 +157,16 @@ pub trait Dialect: Send + Sync {
         key: &[Column],
         after: Option<&[String]>,
     ) -> Result<Option<Estimate>, SqlError>;
+
+    /// Some rows of a table from anywhere in it, as FROM names them: `walked`, of what `source` names. Few are looked at.
+    /// `None` where the database has no way to find such.
+    ///
+    /// # Errors
+    /// Whatever the database says.
+    async fn sample(&self, sql: &mut dyn Sql, table: &TableName, source: &str) -> Result<Option<String>, SqlError> {
+        let _ = (sql, table, source);
+        Ok(None)
+    }
 
     /// How the database would go about a statement, which is not executed.
     ///

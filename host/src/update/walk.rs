@@ -25,8 +25,8 @@ use serde_json::Value as Json;
 pub(super) use self::moves::Moved;
 pub use self::pin::accept_definition;
 use self::progress::{Course, Position};
-use self::range::{Range, comparison, quoted, texts};
-pub(super) use self::range::{compare_with, filter_clause};
+pub(super) use self::range::{Ends, Key, Lower, Part, Side, filter_clause};
+use self::range::{Range, quoted, same, texts};
 use super::names::Names;
 use super::reach::{Reach, within_reach};
 use super::sql::{Column, Dialect, Estimate, Row, Sql, System, Table, TableKind, TableName, Value};
@@ -49,9 +49,11 @@ pub(super) struct Walk {
 /// The rows of one batch, and where the walk stands after them.
 pub(super) struct Batch {
     /// The key's columns.
-    pub(super) key: Vec<Column>,
+    pub(super) key: Key,
     /// The key before the first row; `None` in the first batch.
     pub(super) after: Option<Vec<String>>,
+    /// The key of the first row, where it is the table's; `None` where that is not known.
+    first: Option<Vec<String>>,
     /// The key of the last row; `None` where the batch has no rows.
     pub(super) upto: Option<Vec<String>>,
     range: Range,
@@ -69,6 +71,50 @@ pub(super) struct Batch {
     pub(super) ties: bool,
     /// What an operator should know of it.
     pub(super) notes: Vec<String>,
+}
+
+/// Where a walk stands.
+struct Stand {
+    key: Key,
+    /// What is left of it; `None` where the table has no rows.
+    way: Option<Way>,
+    left_out: u64,
+    guarded: bool,
+    ties: bool,
+    notes: Vec<String>,
+}
+
+/// What a walk has before it.
+struct Way {
+    /// The last key done; `None` before the first batch.
+    after: Option<Vec<String>>,
+    /// The table's first key, where the walk begins and it is good to know.
+    first: Option<Vec<String>>,
+    /// Items walked so far.
+    walked: u64,
+    course: Course,
+}
+
+impl Way {
+    /// From where it stands to a key.
+    fn ends<'a>(&'a self, upper: Side<'a>) -> Ends<'a> {
+        Ends { lower: lower(self.after.as_deref(), self.first.as_deref()), upper }
+    }
+}
+
+/// Where a batch begins: behind a key, or at the table's first one.
+fn lower<'a>(after: Option<&'a [String]>, first: Option<&'a [String]>) -> Option<Lower<'a>> {
+    after.map(|after| Lower::after(Side::At(after))).or_else(|| first.map(Lower::from))
+}
+
+impl Stand {
+    /// The batch that ends a walk over no rows.
+    fn nothing_left(self) -> Batch {
+        let Self { key, left_out, guarded, ties, notes, .. } = self;
+        let (range, next) = (Range::empty(), Next::Finished);
+        let (after, first, upto, end) = (None, None, None, None);
+        Batch { key, after, first, upto, range, end, items: 0, next, left_out, guarded, ties, notes }
+    }
 }
 
 impl Walk {
@@ -135,65 +181,73 @@ impl Walk {
         budget: Budget,
     ) -> Result<Batch, UpdateError> {
         self.reach.enter(sql).await?;
+        let stand = self.stand(sql, progress).await?;
+        let Some(way) = &stand.way else { return Ok(stand.nothing_left()) };
+        let found = self.bound(sql, &stand.key, way, budget).await?;
+        self.batch_upto(sql, stand, found, budget).await
+    }
+
+    /// Where the walk stands.
+    async fn stand(&self, sql: &mut dyn Sql, progress: &Progress) -> Result<Stand, UpdateError> {
         let (table, key) = self.ground(sql).await?;
-        let dialect = sql.dialect();
-        let guarded = table.guarded;
+        let system = sql.dialect().system();
         let ties = table.children > 0 && table.kind != TableKind::Partitioned && !self.is_alone();
         let position = self.position(progress)?;
         let left_out = position.as_ref().map_or(0, |position| position.left_out);
-        let (position, notes) = match position {
+        let mut notes = Vec::new();
+        let way = match position {
             Some(Position { after, items, walk: Some(mut course), .. }) => {
                 course.must_have(&key)?;
-                let columns = self.columns_named(dialect.system(), &table);
-                let notes = if course.definition.is_empty() {
+                let columns = self.columns_named(system, &table);
+                if course.definition.is_empty() {
                     (course.definition, course.columns) = (self.pinned(), columns);
-                    vec!["goes on under the definition of now".to_owned()]
+                    notes.push("goes on under the definition of now".to_owned());
                 } else {
                     pin::same(&course.columns, &columns, "the type of column ")?;
-                    Vec::new()
-                };
-                (Some((Some(after), items, course)), notes)
+                }
+                Some(Way { after: Some(after), first: None, walked: items, course })
             }
             Some(Position { after, items, walk: None, .. }) => {
                 let note = "goes on from the progress of an earlier version; the walk ends at the last key of now";
-                (
-                    self.set_out(sql, &table, &key).await?.map(|course| (Some(after), items, course)),
-                    vec![note.to_owned()],
-                )
+                notes.push(note.to_owned());
+                let way = self.set_out(sql, &table, &key).await?;
+                way.map(|way| Way { after: Some(after), first: None, walked: items, ..way })
             }
-            None => (self.set_out(sql, &table, &key).await?.map(|course| (None, 0, course)), Vec::new()),
-        };
-        let Some((after, walked, course)) = position else {
-            let range = Range { condition: "1 = 0".to_owned(), parameters: Vec::new() };
-            let next = Next::Finished;
-            return Ok(Batch {
-                key,
-                after: None,
-                upto: None,
-                range,
-                end: None,
-                items: 0,
-                next,
-                left_out,
-                guarded,
-                ties,
-                notes,
-            });
+            None => self.set_out(sql, &table, &key).await?,
         };
         #[cfg(feature = "test-switches")]
-        let course = if self.endless { self.set_out(sql, &table, &key).await?.unwrap_or(course) } else { course };
-        let found = self.bound(sql, &key, after.as_deref(), &course.end, budget).await?;
-        if found.is_some() && found == after {
+        let way = match (way, self.endless) {
+            (Some(way), true) => {
+                let course = self.set_out(sql, &table, &key).await?.map(|anew| anew.course);
+                Some(Way { course: course.unwrap_or(way.course.clone()), ..way })
+            }
+            (way, _) => way,
+        };
+        Ok(Stand { key, way, left_out, guarded: table.guarded, ties, notes })
+    }
+
+    /// The batch that ends at the key that was `found`, or where none was, with the walk.
+    async fn batch_upto(
+        &self,
+        sql: &mut dyn Sql,
+        stand: Stand,
+        found: Option<Vec<String>>,
+        budget: Budget,
+    ) -> Result<Batch, UpdateError> {
+        let Stand { key, way, left_out, guarded, ties, notes } = stand;
+        let Some(way) = way else { return Ok(Stand { key, way, left_out, guarded, ties, notes }.nothing_left()) };
+        if found.is_some() && found == way.after {
             return Err(UpdateError::NoProgress);
         }
         // Where fewer rows are left than asked for, the batch is the last.
         let last = found.is_none();
-        let upto = found.unwrap_or_else(|| course.end.clone());
+        let upto = found.unwrap_or_else(|| way.course.end.clone());
         if !last {
             self.find_again(sql, &key, &upto).await?;
         }
-        let range = Range::new(&*sql.dialect(), &key, after.as_deref(), &upto);
+        let range = Range::new(&*sql.dialect(), &key, way.ends(Side::At(&upto)));
         let items = if last { self.count(sql, &range).await? } else { budget.items };
+        let Way { after, first, walked, course } = way;
         let end = Some(course.end.clone());
         let next = match last {
             true => Next::Finished,
@@ -203,50 +257,39 @@ impl Walk {
                 Next::Continue(position.into_progress())
             }
         };
-        Ok(Batch {
-            key,
-            after,
-            upto: (items > 0).then_some(upto),
-            range,
-            end,
-            items,
-            next,
-            left_out,
-            guarded,
-            ties,
-            notes,
-        })
+        let upto = (items > 0).then_some(upto);
+        Ok(Batch { key, after, first, upto, range, end, items, next, left_out, guarded, ties, notes })
     }
 
-    /// What the walk is, where it begins now; `None` where the table has no rows.
-    async fn set_out(
-        &self,
-        sql: &mut dyn Sql,
-        described: &Table,
-        key: &[Column],
-    ) -> Result<Option<Course>, UpdateError> {
+    /// The way from the table's first key to its last one; `None` where the table has no rows.
+    async fn set_out(&self, sql: &mut dyn Sql, described: &Table, key: &Key) -> Result<Option<Way>, UpdateError> {
         let Some(end) = self.outermost(sql, key, " DESC").await? else { return Ok(None) };
+        let system = sql.dialect().system();
         // SQLite orders values of other types than the column's before or behind those: where the first and the last are
         // found again, all between them are.
-        if let Some(first) = self.outermost(sql, key, "").await? {
-            self.find_again(sql, key, &first).await?;
+        let first = self.outermost(sql, key, "").await?;
+        if let Some(first) = &first {
+            self.find_again(sql, key, first).await?;
         }
         self.find_again(sql, key, &end).await?;
         let types = key.iter().map(|column| column.sql_type.clone()).collect();
         let (table, definition) = (self.table.to_string(), self.pinned());
-        let columns = self.columns_named(sql.dialect().system(), described);
-        Ok(Some(Course { table, key: self.key.clone(), types, end, definition, columns }))
+        let columns = self.columns_named(system, described);
+        let course = Course { table, key: self.key.clone(), types, end, definition, columns };
+        // PostgreSQL takes a range with one end for a large part of the table.
+        let first = first.filter(|_| system == System::Postgres);
+        Ok(Some(Way { after: None, first, walked: 0, course }))
     }
 
     /// The first key of the table, or with " DESC" the last.
     async fn outermost(
         &self,
         sql: &mut dyn Sql,
-        key: &[Column],
+        key: &Key,
         direction: &str,
     ) -> Result<Option<Vec<String>>, UpdateError> {
-        let statement = self.bound_statement(&*sql.dialect(), key, None, false, direction);
-        sql.query(&statement, &[Value::Integer(0)]).await?.into_iter().next().map(key_of).transpose()
+        let statement = self.in_order(&*sql.dialect(), key, "", direction, "LIMIT 1");
+        sql.query(&statement, &[]).await?.into_iter().next().map(key_of).transpose()
     }
 
     /// How far the walk has come, from statistics.
@@ -271,12 +314,12 @@ impl Walk {
     }
 
     /// The columns that order the walk: the key's, and those that make it unique where it is not by itself.
-    async fn key(&self, sql: &mut dyn Sql) -> Result<Vec<Column>, UpdateError> {
+    async fn key(&self, sql: &mut dyn Sql) -> Result<Key, UpdateError> {
         Ok(self.ground(sql).await?.1)
     }
 
     /// The table, and the columns that order the walk.
-    async fn ground(&self, sql: &mut dyn Sql) -> Result<(Table, Vec<Column>), UpdateError> {
+    async fn ground(&self, sql: &mut dyn Sql) -> Result<(Table, Key), UpdateError> {
         let dialect = sql.dialect();
         let table = dialect
             .describe(sql, &self.table)
@@ -289,7 +332,8 @@ impl Walk {
             Some(more) => key.extend(more),
             None => return Err(UpdateError::Failed(check::not_unique(&self.table, &self.key).message)),
         }
-        Ok((table, key))
+        let partitioned = table.kind == TableKind::Partitioned;
+        Ok((table, Key::new(key, partitioned)))
     }
 
     fn key_column(&self, table: &Table, names: Names, name: &str) -> Result<Column, UpdateError> {
@@ -303,65 +347,50 @@ impl Walk {
         Ok(column.clone())
     }
 
-    /// The key of the budget-th row after `after` and not beyond `end`; `None` where fewer are left.
+    /// The key of the budget-th row on the way; `None` where fewer are left.
     async fn bound(
         &self,
         sql: &mut dyn Sql,
-        key: &[Column],
-        after: Option<&[String]>,
-        end: &[String],
+        key: &Key,
+        way: &Way,
         budget: Budget,
     ) -> Result<Option<Vec<String>>, UpdateError> {
-        let statement = self.bound_statement(&*sql.dialect(), key, after.map(<[String]>::len), true, "");
-        let offset = i64::try_from(budget.items.saturating_sub(1)).unwrap_or(i64::MAX);
-        let parameters: Vec<Value> = texts(after).chain(texts(Some(end))).chain([Value::Integer(offset)]).collect();
-        let rows = sql.query(&statement, &parameters).await?;
-        rows.into_iter().next().map(key_of).transpose()
+        let (statement, parameters) =
+            self.bound_statement(&*sql.dialect(), key, way.ends(Side::At(&way.course.end)), budget.items);
+        sql.query(&statement, &parameters).await?.into_iter().next().map(key_of).transpose()
     }
 
-    /// The statement that finds the key of a row by the number of rows before it, in the key's order or in the reverse,
-    /// behind a key of `after` parts and up to an end where there are such.
+    /// The statement that finds the key of the row between `ends` that so many items end with.
+    fn bound_statement(&self, dialect: &dyn Dialect, key: &Key, ends: Ends<'_>, items: u64) -> (String, Vec<Value>) {
+        let Range { condition, mut parameters } = Range::unshaped(dialect, key, ends, Some("walked"));
+        parameters.push(Value::Integer(i64::try_from(items.saturating_sub(1)).unwrap_or(i64::MAX)));
+        let limit = format!("LIMIT 1 {}", dialect.offset(parameters.len()));
+        (self.in_order(dialect, key, &format!("\nWHERE {condition}"), "", &limit), parameters)
+    }
+
+    /// The statement that gives keys as texts, in the key's order or in the reverse.
     ///
     /// The table has an alias because ORDER BY with a bare name would mean the output column of that name, which is text.
-    fn bound_statement(
-        &self,
-        dialect: &dyn Dialect,
-        key: &[Column],
-        after: Option<usize>,
-        ends: bool,
-        direction: &str,
-    ) -> String {
+    fn in_order(&self, dialect: &dyn Dialect, key: &[Column], clause: &str, direction: &str, limit: &str) -> String {
         let columns = quoted(dialect, key, Some("walked"));
         let texts: Vec<String> = columns.iter().map(|column| dialect.key_as_text(column)).collect();
-        let (mut conditions, mut next) = (Vec::new(), 1);
-        if let Some(parts) = after {
-            let parts = parts.min(key.len());
-            conditions.push(comparison(dialect, &key[..parts], Some("walked"), ">", next));
-            next += parts;
-        }
-        if ends {
-            conditions.push(comparison(dialect, key, Some("walked"), "<=", next));
-            next += key.len();
-        }
-        let condition =
-            if conditions.is_empty() { String::new() } else { format!("\nWHERE {}", conditions.join(" AND ")) };
+        let order: Vec<String> = columns.iter().map(|column| format!("{column}{direction}")).collect();
         format!(
-            "SELECT {} FROM {} AS walked{condition}\nORDER BY {} LIMIT 1 OFFSET {}",
+            "SELECT {} FROM {} AS walked{clause}\nORDER BY {} {limit}",
             texts.join(", "),
             self.source(dialect),
-            columns.iter().map(|column| format!("{column}{direction}")).collect::<Vec<_>>().join(", "),
-            dialect.parameter(next),
+            order.join(", "),
         )
     }
 
     /// Makes sure that the key found is met again under its text, where a column can hold what it does not declare: the
     /// text 'abc' in a column of integers would come back as 0, and the walk would go over rows a second time.
-    async fn find_again(&self, sql: &mut dyn Sql, key: &[Column], found: &[String]) -> Result<(), UpdateError> {
+    async fn find_again(&self, sql: &mut dyn Sql, key: &Key, found: &[String]) -> Result<(), UpdateError> {
         let dialect = sql.dialect();
         if dialect.system() != System::Sqlite {
             return Ok(());
         }
-        let same = comparison(&*dialect, key, None, "=", 1);
+        let same = same(&*dialect, key);
         let statement = format!("SELECT 1 FROM {} WHERE {same} LIMIT 1", self.source(&*dialect));
         let parameters: Vec<Value> = texts(Some(found)).collect();
         if sql.query(&statement, &parameters).await?.is_empty() {
@@ -403,6 +432,12 @@ fn counted(rows: &[Row]) -> Result<u64, UpdateError> {
 }
 
 impl Batch {
+    /// Where its rows begin and end.
+    pub(super) fn ends(&self) -> Ends<'_> {
+        let upper = self.upto.as_deref().map_or(Side::Unknown, Side::At);
+        Ends { lower: lower(self.after.as_deref(), self.first.as_deref()), upper }
+    }
+
     /// The step that the batch is, where `missing` of its rows were left as they are, and why: "because …".
     pub(super) fn step(self, missing: u64, because: &str) -> Step {
         let Self { items, mut next, left_out, mut notes, .. } = self;

@@ -46,6 +46,15 @@ impl Dialect for PostgresDialect {
         format!("${number}::text::{}", column.sql_type)
     }
 
+    fn key_apart(&self, number: usize, column: &Column) -> String {
+        // What a subquery gives is known when the statement is executed.
+        format!("(SELECT {})", self.key_from_text(number, column))
+    }
+
+    fn offset(&self, number: usize) -> String {
+        format!("OFFSET (SELECT ${number}::bigint)")
+    }
+
     async fn describe(&self, sql: &mut dyn Sql, table: &TableName) -> Result<Option<Table>, SqlError> {
         let select = "select a.attname::text, format_type(a.atttypid, a.atttypmod), a.attnotnull, \
                       c.relkind::text, \
@@ -117,6 +126,19 @@ impl Dialect for PostgresDialect {
         };
         let done = part_by_statistics(sql, &self.table(table), first, after).await?;
         Ok(done.map(|done| Estimate { done: done.clamp(0.0, 1.0), rows }))
+    }
+
+    async fn sample(&self, sql: &mut dyn Sql, table: &TableName, source: &str) -> Result<Option<String>, SqlError> {
+        const PAGES: f64 = 100.0;
+        // All that has pages of its own, the partitions below it and what inherits from it included.
+        let select = "with recursive below (oid) as (select to_regclass($1::text)::oid union \
+                      select h.inhrelid from pg_inherits h join below b on h.inhparent = b.oid) \
+                      select sum(pg_relation_size(c.oid)::float8 / current_setting('block_size')::float8)::float8, \
+                      bool_and(c.relkind in ('r', 'p', 'm')) from below b join pg_class c on c.oid = b.oid";
+        let rows = sql.query(select, &[Value::from(self.table(table))]).await?;
+        let Some(row) = rows.first().filter(|row| boolean(row, 1)) else { return Ok(None) };
+        let part = real(row, 0).map_or(100.0, |pages| (100.0 * PAGES / pages.max(1.0)).min(100.0));
+        Ok(Some(format!("{source} AS walked TABLESAMPLE SYSTEM ({part})")))
     }
 
     async fn explain(&self, sql: &mut dyn Sql, statement: &str, parameters: &[Value]) -> Result<Explanation, SqlError> {

@@ -168,6 +168,21 @@ impl Dialect for SqliteDialect {
         }
     }
 
+    async fn sample(&self, sql: &mut dyn Sql, table: &TableName, source: &str) -> Result<Option<String>, SqlError> {
+        const ROWS: u32 = 101;
+        let described = self.describe(sql, table).await?;
+        // Those next to numbers that lie evenly between the least and the greatest.
+        Ok(described.filter(|table| table.rowid).map(|_| {
+            format!(
+                "(WITH RECURSIVE place (n) AS (VALUES (1) UNION ALL SELECT n + 1 FROM place WHERE n < {ROWS}), \
+                 numbers (least, most) AS (SELECT (SELECT min(rowid) FROM {source}), (SELECT max(rowid) FROM {source})) \
+                 SELECT DISTINCT (SELECT rowid FROM {source} WHERE rowid >= least + (most - least) / {ROWS} * n \
+                 ORDER BY rowid LIMIT 1) AS number FROM place, numbers) AS found \
+                 JOIN {source} AS walked ON walked.rowid = found.number"
+            )
+        }))
+    }
+
     async fn explain(&self, sql: &mut dyn Sql, statement: &str, parameters: &[Value]) -> Result<Explanation, SqlError> {
         inspect::explain(sql, statement, parameters).await
     }

@@ -1,6 +1,6 @@
 //! The rows of a batch changed, where triggers and rules may do otherwise than the statement says.
 
-use super::range::Range;
+use super::range::{Ends, Lower, Range, Side};
 use super::{Batch, Walk, counted, rows};
 use crate::update::UpdateError;
 use crate::update::reach::OnSkip;
@@ -90,7 +90,8 @@ impl Walk {
         let (true, Some(upto), Some(end)) = (batch.guarded, &batch.upto, &batch.end) else {
             return self.change(sql, batch, filter, statement).await;
         };
-        let ahead = Range::new(&*dialect, &batch.key, Some(upto), end);
+        let ends = Ends { lower: Some(Lower::after(Side::At(upto))), upper: Side::At(end) };
+        let ahead = Range::new(&*dialect, &batch.key, ends);
         let (skipped, moved) = match dialect.system() {
             System::Postgres => {
                 // Rows that this transaction wrote.

@@ -33,7 +33,7 @@ impl Walk {
             }
         }
         let expressions = generated(sql, &*dialect, &self.table).await?;
-        for Column { name: column, .. } in &key {
+        for Column { name: column, .. } in key.iter() {
             let sources = sources(&expressions, column, names);
             if let Some(name) = assigned.iter().find(|name| sources.iter().any(|source| names.equal(source, name))) {
                 return Ok(Some(Moved::Source(name.clone(), column.clone())));

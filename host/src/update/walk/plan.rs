@@ -1,11 +1,11 @@
 //! A walk looked at before it is made: whether its statements prepare, and how the database would go about them.
 
-use super::range::{Range, texts};
-use super::{Batch, Walk};
+use super::range::{Ends, Key, Lower, Range, Side, quoted};
+use super::{Batch, Walk, key_of};
 use crate::update::explain::explain_with;
 use crate::update::plan::{Draft, Plan, Planned};
 use crate::update::reach::within_reach;
-use crate::update::sql::{Column, Dialect, Operation, Right, Sql, System, TableName, Value};
+use crate::update::sql::{Dialect, Operation, Right, Sql, System, TableName};
 use crate::update::{Budget, Next, Problem, Progress, UpdateError};
 
 impl Draft {
@@ -35,8 +35,8 @@ impl Walk {
             }
             let dialect = sql.dialect();
             let key = self.key(sql).await?;
-            let batch = Batch::between(&*dialect, &key, None, None, 0);
-            let mut drafts = vec![self.bounding(&*dialect, &key, None, None, 0)];
+            let batch = Batch::between(&*dialect, key, None, None, 0);
+            let mut drafts = vec![self.bounding(&*dialect, &batch.key, None, None, 0)];
             drafts.extend(statements(&*dialect, &batch));
             for draft in drafts.iter().filter(|draft| draft.explained) {
                 if let Some(problem) = explain_with(sql, draft.field, &draft.sql, &draft.parameters).await? {
@@ -80,19 +80,25 @@ impl Walk {
             };
             let after = match position {
                 Some(position) => Some(position.after),
-                // From the second batch on the statements have both ends: a typical batch goes on from somewhere.
-                None => self.outermost(sql, &key, "").await?,
+                // A typical batch has both ends, and begins far from the table's first row.
+                None => self.middle(sql, &key).await?,
             };
             let upto = match &end {
-                Some(end) => self.bound(sql, &key, after.as_deref(), end, budget).await?.or_else(|| Some(end.clone())),
+                Some(end) => {
+                    let ends = Ends { lower: Some(behind(after.as_deref())), upper: Side::At(end) };
+                    let (statement, parameters) = self.bound_statement(&*dialect, &key, ends, budget.items);
+                    let found = sql.query(&statement, &parameters).await?.into_iter().next().map(key_of).transpose()?;
+                    found.or_else(|| Some(end.clone()))
+                }
                 None => None,
             };
-            let batch = Batch::between(&*dialect, &key, after.as_deref(), upto.as_deref(), budget.items);
-            let mut drafts = vec![self.bounding(&*dialect, &key, after.as_deref(), end.as_deref(), budget.items)];
+            let bounding = self.bounding(&*dialect, &key, after.as_deref(), end.as_deref(), budget.items);
+            let batch = Batch::between(&*dialect, key, after, upto, budget.items);
+            let mut drafts = vec![bounding];
             drafts.extend(statements(&*dialect, &batch));
             let mut plan = Plan { estimate, ..Plan::default() };
             for draft in drafts {
-                match upto {
+                match &batch.upto {
                     Some(_) => plan.add(sql, draft, &self.table, &self.key).await?,
                     // There is no row: what the database says of NULL would mislead.
                     None => plan.statements.push(Planned::unexplained(draft.sql)),
@@ -102,41 +108,69 @@ impl Walk {
         })
     }
 
+    /// A key from the midst of the table, found by looking at few rows: the middle one of some that lie anywhere, or as near
+    /// to that as the database can tell; `None` where there is no row.
+    async fn middle(&self, sql: &mut dyn Sql, key: &Key) -> Result<Option<Vec<String>>, UpdateError> {
+        let dialect = sql.dialect();
+        let source = self.source(&*dialect);
+        let sample = dialect.sample(sql, &self.table, &source).await?;
+        if let Some(sample) = sample {
+            let columns = quoted(&*dialect, key, Some("walked")).join(", ");
+            let sampled = quoted(&*dialect, key, Some("sampled"));
+            let texts: Vec<String> = sampled.iter().map(|column| dialect.key_as_text(column)).collect();
+            let statement = format!(
+                "WITH sampled AS (SELECT {columns} FROM {sample}) SELECT {} FROM sampled ORDER BY {} LIMIT 1 \
+                 OFFSET (SELECT count(*) / 2 FROM sampled)",
+                texts.join(", "),
+                sampled.join(", "),
+            );
+            if let Some(found) = sql.query(&statement, &[]).await?.into_iter().next() {
+                return key_of(found).map(Some);
+            }
+        }
+        self.outermost(sql, key, "").await
+    }
+
     /// The statement that finds the end of a batch.
     fn bounding(
         &self,
         dialect: &dyn Dialect,
-        key: &[Column],
+        key: &Key,
         after: Option<&[String]>,
         end: Option<&[String]>,
         items: u64,
     ) -> Draft {
-        let offset = Value::Integer(i64::try_from(items.saturating_sub(1)).unwrap_or(i64::MAX));
-        let parameters = values(key, after).chain(values(key, end)).chain([offset]).collect();
-        let parts = after.map_or(key.len(), <[String]>::len);
-        let sql = self.bound_statement(dialect, key, Some(parts), true, "");
+        let ends = Ends { lower: Some(behind(after)), upper: side(end) };
+        let (sql, parameters) = self.bound_statement(dialect, key, ends, items);
         Draft { field: "key", sql, parameters, explained: true }
     }
+}
+
+/// Where a batch begins that is only looked at.
+fn behind(after: Option<&[String]>) -> Lower<'_> {
+    Lower::after(side(after))
+}
+
+fn side(key: Option<&[String]>) -> Side<'_> {
+    key.map_or(Side::Unknown, Side::At)
 }
 
 impl Batch {
     /// A batch with both ends, as most are; ends that are not known are NULL.
     fn between(
         dialect: &dyn Dialect,
-        key: &[Column],
-        after: Option<&[String]>,
-        upto: Option<&[String]>,
+        key: Key,
+        after: Option<Vec<String>>,
+        upto: Option<Vec<String>>,
         items: u64,
     ) -> Self {
-        let any = vec![String::new(); key.len()];
-        let lower = after.map_or(any.as_slice(), |after| &any[..after.len().min(any.len())]);
-        let condition = Range::new(dialect, key, Some(lower), &any).condition;
-        let range = Range { condition, parameters: values(key, after).chain(values(key, upto)).collect() };
-        let owned = |end: Option<&[String]>| end.map(<[String]>::to_vec);
+        let ends = Ends { lower: Some(behind(after.as_deref())), upper: side(upto.as_deref()) };
+        let range = Range::new(dialect, &key, ends);
         Self {
-            key: key.to_vec(),
-            after: owned(after),
-            upto: owned(upto),
+            key,
+            after,
+            first: None,
+            upto,
             range,
             end: None,
             items,
@@ -147,6 +181,11 @@ impl Batch {
             notes: Vec::new(),
         }
     }
+
+    /// The ends of a batch that is only looked at: it has both.
+    pub(in crate::update) fn typical_ends(&self) -> Ends<'_> {
+        Ends { lower: Some(behind(self.after.as_deref())), upper: side(self.upto.as_deref()) }
+    }
 }
 
 /// True where SQLite would sort all rows to find the end of a batch, which the first of the drafts does: an index over the
@@ -155,12 +194,6 @@ async fn sorts_all(sql: &mut dyn Sql, drafts: &[Draft]) -> Result<bool, UpdateEr
     let Some(bounding) = drafts.first() else { return Ok(false) };
     let explanation = sql.dialect().explain(sql, &bounding.sql, &bounding.parameters).await?;
     Ok(explanation.lines.iter().any(|line| line.trim() == "USE TEMP B-TREE FOR ORDER BY"))
-}
-
-/// The values of one end, NULL where it is not known.
-fn values<'a>(key: &[Column], end: Option<&'a [String]>) -> impl Iterator<Item = Value> + use<'a> {
-    let unknown = if end.is_none() { key.len() } else { 0 };
-    texts(end).chain(std::iter::repeat_n(Value::Null, unknown))
 }
 
 /// The problem of rights that a user lacks on the table of an update.
