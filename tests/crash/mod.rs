@@ -137,7 +137,7 @@ pub const ENDLESS: u64 = 1_000_000_000_000;
 /// Waits until a batch that [`drag`] makes last is running.
 pub async fn dragging(place: &Place) {
     let runs = "select 1 from pg_stat_activity where datname = current_database() and state = 'active' \
-                and application_name like 'tidegate/%/batch.%' and query like 'UPDATE%'";
+                and application_name like 'tidegate/%/batch.%' and query like '%UPDATE \"%'";
     let looks = AtomicU64::new(0);
     until("a batch runs", async || match place.system() {
         tidegate::update::sql::System::Postgres => !place.rows(runs).await.is_empty(),

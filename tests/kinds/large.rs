@@ -12,9 +12,10 @@ use crate::support::postgres::{Server, Settings};
 
 const ROWS: u64 = 1_000_000;
 const ITEMS: u64 = 1_000;
-/// What a batch reads at most: each of its rows once to find the last and once to change it, the pages of the index between
-/// them, and what the host asks beside. All of the table has some 45,000 pages, and an index some 2,700.
-const BUFFERS: u64 = 2 * ITEMS + 600;
+/// What a batch reads at most: each of its rows once to find the last and once to change it, some of them in vain where the
+/// batch goes on to another value of the key's first column, and what the host asks beside. All of the table has some 45,000
+/// pages, and an index some 2,700.
+const BUFFERS: u64 = 3 * ITEMS;
 /// After so many executions PostgreSQL makes one plan for all values.
 const EXECUTIONS: usize = 6;
 

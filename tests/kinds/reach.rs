@@ -125,6 +125,10 @@ impl Sql for Between<'_> {
         self.sql.dialect()
     }
 
+    fn connection(&self) -> Option<u64> {
+        self.sql.connection()
+    }
+
     async fn execute(&mut self, sql: &str, parameters: &[Value]) -> Result<u64, SqlError> {
         self.sql.execute(sql, parameters).await
     }

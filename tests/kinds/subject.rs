@@ -195,6 +195,10 @@ impl Sql for Recorder<'_> {
         self.sql.dialect()
     }
 
+    fn connection(&self) -> Option<u64> {
+        self.sql.connection()
+    }
+
     async fn execute(&mut self, sql: &str, parameters: &[Value]) -> Result<u64, SqlError> {
         self.statements.push(sql.to_owned());
         self.sql.execute(sql, parameters).await

@@ -282,8 +282,16 @@ async fn a_key_of_another_type_than_before_is_refused() {
                  INSERT INTO t SELECT id, number, touched FROM t_old; DROP TABLE t_old;",
             )
             .await;
-        let error = subject.batch(&*handler, 5, &mut driven).await.unwrap_err().to_string();
-        assert!(error.starts_with("the type of key column \"id\" changed from"), "{error}");
+        let mut error = subject.batch(&*handler, 5, &mut driven).await.unwrap_err();
+        if error.class() == ErrorClass::Transient {
+            // PostgreSQL refuses the statement, and the next attempt asks what the table is now.
+            assert!(
+                error.to_string().ends_with("(table \"t\" may have been altered, and is looked at anew)"),
+                "{error}"
+            );
+            error = subject.batch(&*handler, 5, &mut driven).await.unwrap_err();
+        }
+        assert!(error.to_string().starts_with("the type of key column \"id\" changed from"), "{error}");
         assert_eq!(subject.value("SELECT sum(touched) FROM t").await, "5");
     }
 }

@@ -14,6 +14,7 @@ mod words;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::scheduler::database::{Database, Holder};
@@ -23,6 +24,12 @@ pub use sampler::{SamplerOptions, TableInHand, samplers, sql_sampler};
 
 use handle::Handle;
 use tables::Tables;
+
+/// A number for a connection, which no other one of this process has.
+fn next_number() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
 
 /// The queue table that Synapse uses too.
 pub const DEFAULT_QUEUE_TABLE: &str = "background_updates";

@@ -301,6 +301,10 @@ impl Dialect for NoSql {
         Ok(None)
     }
 
+    fn token(&self, _table: &TableName) -> String {
+        String::new()
+    }
+
     async fn estimate(
         &self,
         _sql: &mut dyn Sql,

@@ -6,7 +6,7 @@ use super::plan::Draft;
 use super::reach::{Reach, SKIPPED};
 use super::scan::{self, Token};
 use super::sql::{Dialect, Estimate, Operation, Right, Sql, System, TableName};
-use super::walk::{Batch, Moved, Walk};
+use super::walk::{Batch, Change, Moved, Outcome, Then, Walk};
 use super::{Budget, Handler, Mode, Plan, Problem, Progress, Step, UpdateError};
 
 /// What a backfill sets, and where.
@@ -90,13 +90,9 @@ impl Handler for Backfill {
     }
 
     async fn run(&self, sql: &mut dyn Sql, progress: &Progress, budget: Budget) -> Result<Step, UpdateError> {
-        let batch = self.walk.batch(sql, progress, budget).await?;
-        let mut skipped = 0;
-        if batch.items > 0 {
-            let filter = self.definition.filter.as_deref();
-            let statement = self.statement(&*sql.dialect(), &batch.clause(filter));
-            skipped = self.walk.change_in_place(sql, &batch, filter, &statement).await?;
-        }
+        let statement = |dialect: &dyn Dialect, clause: &str| self.statement(dialect, clause);
+        let change = Change { filter: self.definition.filter.as_deref(), statement: &statement, then: Then::Stay };
+        let (batch, Outcome { skipped, .. }) = self.walk.advance(sql, progress, budget, &change).await?;
         Ok(batch.step(skipped, SKIPPED))
     }
 

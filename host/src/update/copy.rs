@@ -9,7 +9,7 @@ use super::explain::{no_column, no_table};
 use super::names::Names;
 use super::sql::{Dialect, Estimate, Operation, Right, Sql, System, TableName, Value};
 use super::walk::plan::check_rights;
-use super::walk::{Batch, Walk};
+use super::walk::{Batch, Change, Outcome, Then, Walk};
 use super::{Budget, Handler, Mode, Opening, Plan, Problem, Progress, Step, UpdateError};
 
 /// What a copy copies, and where to.
@@ -220,11 +220,11 @@ impl Handler for Copy {
 
     async fn run(&self, sql: &mut dyn Sql, progress: &Progress, budget: Budget) -> Result<Step, UpdateError> {
         let CopyDefinition { into, filter, on_conflict, .. } = &self.definition;
-        let batch = self.walk.batch(sql, progress, budget).await?;
+        let statement = |dialect: &dyn Dialect, clause: &str| self.statement(dialect, clause);
+        let change = Change { filter: filter.as_deref(), statement: &statement, then: Then::Written };
+        let (batch, Outcome { written, .. }) = self.walk.advance(sql, progress, budget, &change).await?;
         let mut missing = 0;
         if batch.items > 0 {
-            let statement = self.statement(&*sql.dialect(), &batch.clause(filter.as_deref()));
-            let written = sql.execute(&statement, batch.parameters()).await?;
             // Where all rows of the batch were written, none has to be counted.
             if written < batch.items || batch.ties {
                 let asked = self.walk.matching(sql, &batch, filter.as_deref()).await?;

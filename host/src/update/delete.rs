@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use super::plan::Draft;
 use super::reach::{Reach, SKIPPED};
 use super::sql::{Dialect, Estimate, Operation, Right, Sql, TableName};
-use super::walk::{Batch, Walk};
+use super::walk::{Batch, Change, Outcome, Then, Walk};
 use super::{Budget, Handler, Mode, Plan, Problem, Progress, Step, UpdateError};
 
 /// What a deletion deletes.
@@ -57,14 +57,9 @@ impl Handler for Delete {
     }
 
     async fn run(&self, sql: &mut dyn Sql, progress: &Progress, budget: Budget) -> Result<Step, UpdateError> {
-        // The batch is bounded and counted before its rows go: afterwards the walk would count those behind them.
-        let batch = self.walk.batch(sql, progress, budget).await?;
-        let mut skipped = 0;
-        if batch.items > 0 {
-            let filter = Some(self.definition.filter.as_str());
-            let statement = self.statement(&*sql.dialect(), &batch.clause(filter));
-            skipped = self.walk.change(sql, &batch, filter, &statement).await?;
-        }
+        let statement = |dialect: &dyn Dialect, clause: &str| self.statement(dialect, clause);
+        let change = Change { filter: Some(&self.definition.filter), statement: &statement, then: Then::Go };
+        let (batch, Outcome { skipped, .. }) = self.walk.advance(sql, progress, budget, &change).await?;
         Ok(batch.step(skipped, SKIPPED))
     }
 

@@ -87,9 +87,112 @@ pub trait Sql: Send {
     /// Whatever the database says, classified.
     async fn script(&mut self, sql: &str) -> Result<(), SqlError>;
 
+    /// Executes statements one after the other, of which each can be given what an earlier one found; all in one go where
+    /// that spares the way to the database. Stops behind a statement that does not give what is expected of it: there are
+    /// as many answers as statements were executed.
+    ///
+    /// # Errors
+    /// Whatever the database says, classified.
+    async fn ask(&mut self, statements: Vec<Ask>) -> Result<Vec<Answer>, SqlError> {
+        let mut answers: Vec<Answer> = Vec::with_capacity(statements.len());
+        for ask in statements {
+            let parameters = ask.parameters(&answers);
+            let answer = match ask.changes {
+                true => Answer { rows: Vec::new(), changed: self.execute(&ask.sql, &parameters).await? },
+                false => Answer { rows: self.query(&ask.sql, &parameters).await?, changed: 0 },
+            };
+            let goes_on = ask.is_satisfied_by(&answer);
+            answers.push(answer);
+            if !goes_on {
+                break;
+            }
+        }
+        Ok(answers)
+    }
+
+    /// A number that no other connection of this process has, nor had; `None` where nothing is to be remembered of what was
+    /// found over this one.
+    fn connection(&self) -> Option<u64> {
+        None
+    }
+
     /// Says that statements follow which may leave settings, roles or temporary tables behind: after this transaction, or
     /// when the session is handed back, the session is made what it was.
     fn expect_foreign(&mut self) {}
+}
+
+/// One of several statements; see [`Sql::ask`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct Ask {
+    /// The statement.
+    pub sql: String,
+    /// What is bound in it.
+    pub parameters: Vec<Given>,
+    /// True where the number of rows that it changes is asked for, and not its rows.
+    pub changes: bool,
+    /// What it must give, or nothing after it is executed.
+    pub expected: Expected,
+}
+
+/// What is bound in one of several statements.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Given {
+    /// A value.
+    Value(Value),
+    /// The value of a column in the first row of an earlier statement, each by its number from 0.
+    Found(usize, usize),
+}
+
+/// What a statement must give, or nothing after it is executed.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Expected {
+    /// Whatever it gives.
+    Anything,
+    /// A row.
+    Some,
+    /// A row with this value in its first column.
+    First(Value),
+}
+
+/// What one of several statements gave.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Answer {
+    /// Its rows, where these were asked for.
+    pub rows: Vec<Row>,
+    /// The rows that it changed, where that was asked for.
+    pub changed: u64,
+}
+
+impl Ask {
+    /// A statement that is asked for its rows.
+    pub fn query(sql: impl Into<String>, parameters: impl IntoIterator<Item = Given>, expected: Expected) -> Self {
+        Self { sql: sql.into(), parameters: parameters.into_iter().collect(), changes: false, expected }
+    }
+
+    /// A statement that changes rows.
+    pub fn change(sql: impl Into<String>, parameters: impl IntoIterator<Item = Given>) -> Self {
+        let parameters = parameters.into_iter().collect();
+        Self { sql: sql.into(), parameters, changes: true, expected: Expected::Anything }
+    }
+
+    /// The values bound in it, after the answers of those before it.
+    pub fn parameters(&self, answers: &[Answer]) -> Vec<Value> {
+        let found = |statement: usize, column: usize| answers.get(statement)?.rows.first()?.get(column).cloned();
+        let value = |given: &Given| match given {
+            Given::Value(value) => value.clone(),
+            Given::Found(statement, column) => found(*statement, *column).unwrap_or(Value::Null),
+        };
+        self.parameters.iter().map(value).collect()
+    }
+
+    /// True where its answer is what is expected.
+    pub fn is_satisfied_by(&self, answer: &Answer) -> bool {
+        match &self.expected {
+            Expected::Anything => true,
+            Expected::Some => !answer.rows.is_empty(),
+            Expected::First(value) => answer.rows.first().and_then(|row| row.first()) == Some(value),
+        }
+    }
 }
 
 /// How a database writes what the databases write differently, and how it is asked about itself.
@@ -143,6 +246,10 @@ pub trait Dialect: Send + Sync {
     /// # Errors
     /// Whatever the database says.
     async fn describe(&self, sql: &mut dyn Sql, table: &TableName) -> Result<Option<Table>, SqlError>;
+
+    /// A query for one value that is another once [`Dialect::describe`] may say something else of this table, cheaper than
+    /// that; on PostgreSQL it can stand as an expression. What is said of tables that inherit from it is not in it.
+    fn token(&self, table: &TableName) -> String;
 
     /// How far a walk along `key` has come, from statistics alone and never by counting: the part of the table's
     /// rows, 0.0 to 1.0, whose key is at or before `after` (the walk's last key, as text), and the number of rows in
@@ -286,6 +393,8 @@ pub struct Table {
     /// True where triggers run before rows are changed, or rules put something else in the place of that: they may keep rows
     /// from being changed.
     pub guarded: bool,
+    /// True where it has rules: a statement that changes its rows cannot be part of another (PostgreSQL).
+    pub rules: bool,
     /// Tables that inherit from it, its partitions among them (PostgreSQL).
     pub children: u64,
     /// True where SQLite numbers its rows: it can be walked along `rowid`.

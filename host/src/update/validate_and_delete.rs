@@ -11,7 +11,7 @@ use super::constraint::{self, Constraint, ConstraintKind, Found, Validation};
 use super::plan::{Draft, Planned};
 use super::sql::{Dialect, Estimate, Operation, Right, Sql, TableName};
 use super::validate;
-use super::walk::{Batch, Walk};
+use super::walk::{Batch, Change, Then, Walk};
 use super::{Budget, Handler, Mode, Next, Plan, Problem, Progress, Step, UpdateError};
 
 /// A constraint to be validated, and how to find the rows in its way.
@@ -110,11 +110,9 @@ impl ValidateAndDelete {
     async fn delete(&self, sql: &mut dyn Sql, walked: &Progress, budget: Budget) -> Result<Step, UpdateError> {
         let constraint = self.constraint(sql).await?;
         let walk = self.walk.over(constraint.only);
-        let batch = walk.batch(sql, walked, budget).await?;
-        if batch.items > 0 {
-            let statement = self.statement(&*sql.dialect(), &constraint, &batch);
-            walk.change(sql, &batch, Some(&constraint.violation), &statement).await?;
-        }
+        let statement = |dialect: &dyn Dialect, clause: &str| self.statement(dialect, &constraint, clause);
+        let change = Change { filter: Some(&constraint.violation), statement: &statement, then: Then::Go };
+        let (batch, _) = walk.advance(sql, walked, budget, &change).await?;
         let next = match batch.next {
             Next::Continue(walked) => with(DELETE, walked.0),
             Next::Finished => {
@@ -128,7 +126,8 @@ impl ValidateAndDelete {
 
     /// What a batch of the walk executes, to be looked at.
     fn drafts(&self, dialect: &dyn Dialect, constraint: &Constraint, batch: &Batch) -> Vec<Draft> {
-        vec![Draft::of("constraint", self.statement(dialect, constraint, batch), batch)]
+        let clause = batch.clause(Some(&constraint.violation));
+        vec![Draft::of("constraint", self.statement(dialect, constraint, &clause), batch)]
     }
 
     async fn plan_walk(
@@ -144,10 +143,10 @@ impl ValidateAndDelete {
         Ok(plan)
     }
 
-    /// The DELETE of a batch's rows that break the constraint.
-    fn statement(&self, dialect: &dyn Dialect, constraint: &Constraint, batch: &Batch) -> String {
+    /// The DELETE of the rows that meet `clause`.
+    fn statement(&self, dialect: &dyn Dialect, constraint: &Constraint, clause: &str) -> String {
         let table = self.walk.over(constraint.only).source(dialect);
-        format!("DELETE FROM {table}{}", batch.clause(Some(&constraint.violation)))
+        format!("DELETE FROM {table}{clause}")
     }
 }
 

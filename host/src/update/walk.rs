@@ -10,8 +10,10 @@
 //! With the walk stands the definition that it began with: whatever decides what becomes of the rows. Another one is refused
 //! until somebody accepts it, which takes it out of the progress: the next batch writes down the one of then.
 
+mod advance;
 mod change;
 mod check;
+mod known;
 mod moves;
 mod pin;
 pub(super) mod plan;
@@ -22,6 +24,9 @@ use std::collections::BTreeMap;
 
 use serde_json::Value as Json;
 
+use self::advance::offset;
+pub(super) use self::advance::{Change, Outcome, Then};
+use self::known::{Known, Memory};
 pub(super) use self::moves::Moved;
 pub use self::pin::accept_definition;
 use self::progress::{Course, Position};
@@ -41,6 +46,7 @@ pub(super) struct Walk {
     only: bool,
     /// What decides what becomes of the rows, by the definition's keys.
     definition: BTreeMap<String, String>,
+    memory: Memory,
     /// True where a test takes the end out: the walk follows the rows that come in.
     #[cfg(feature = "test-switches")]
     endless: bool,
@@ -115,6 +121,25 @@ impl Stand {
         let (after, first, upto, end) = (None, None, None, None);
         Batch { key, after, first, upto, range, end, items: 0, next, left_out, guarded, ties, notes }
     }
+
+    /// The batch of so many items that ends at `upto`, and the walk with it where it is the `last`.
+    fn batch(self, dialect: &dyn Dialect, upto: Vec<String>, items: u64, last: bool) -> Batch {
+        let Some(way) = self.way else { return Self { way: None, ..self }.nothing_left() };
+        let Self { key, left_out, guarded, ties, notes, .. } = self;
+        let range = Range::new(dialect, &key, way.ends(Side::At(&upto)));
+        let Way { after, first, walked, course } = way;
+        let end = Some(course.end.clone());
+        let next = match last {
+            true => Next::Finished,
+            false => {
+                let items = walked.saturating_add(items);
+                let position = Position { after: upto.clone(), items, left_out, walk: Some(course) };
+                Next::Continue(position.into_progress())
+            }
+        };
+        let upto = (items > 0).then_some(upto);
+        Batch { key, after, first, upto, range, end, items, next, left_out, guarded, ties, notes }
+    }
 }
 
 impl Walk {
@@ -126,6 +151,7 @@ impl Walk {
             reach: Reach::default(),
             only: false,
             definition: BTreeMap::new(),
+            memory: Memory::default(),
             #[cfg(feature = "test-switches")]
             endless: false,
         }
@@ -151,8 +177,8 @@ impl Walk {
 
     /// The same walk over the rows of the table itself, without those of tables that inherit from it.
     pub(super) fn over(&self, only: bool) -> Self {
-        let definition = self.definition.clone();
-        Self { definition, only, reach: self.reach, ..Self::new(self.table.clone(), self.key.clone()) }
+        let (definition, memory) = (self.definition.clone(), self.memory.clone());
+        Self { definition, only, memory, reach: self.reach, ..Self::new(self.table.clone(), self.key.clone()) }
     }
 
     fn is_alone(&self) -> bool {
@@ -173,96 +199,46 @@ impl Walk {
         self.position(progress).map(drop)
     }
 
-    /// Finds the rows of the batch that starts at `progress`. It must be asked before any of them is changed.
-    pub(super) async fn batch(
-        &self,
-        sql: &mut dyn Sql,
-        progress: &Progress,
-        budget: Budget,
-    ) -> Result<Batch, UpdateError> {
-        self.reach.enter(sql).await?;
-        let stand = self.stand(sql, progress).await?;
-        let Some(way) = &stand.way else { return Ok(stand.nothing_left()) };
-        let found = self.bound(sql, &stand.key, way, budget).await?;
-        self.batch_upto(sql, stand, found, budget).await
-    }
-
     /// Where the walk stands.
-    async fn stand(&self, sql: &mut dyn Sql, progress: &Progress) -> Result<Stand, UpdateError> {
-        let (table, key) = self.ground(sql).await?;
-        let system = sql.dialect().system();
+    async fn stand(&self, sql: &mut dyn Sql, known: &Known, progress: &Progress) -> Result<Stand, UpdateError> {
+        let Known { table, key, named, .. } = known;
         let ties = table.children > 0 && table.kind != TableKind::Partitioned && !self.is_alone();
         let position = self.position(progress)?;
         let left_out = position.as_ref().map_or(0, |position| position.left_out);
         let mut notes = Vec::new();
         let way = match position {
             Some(Position { after, items, walk: Some(mut course), .. }) => {
-                course.must_have(&key)?;
-                let columns = self.columns_named(system, &table);
+                course.must_have(key)?;
                 if course.definition.is_empty() {
-                    (course.definition, course.columns) = (self.pinned(), columns);
+                    (course.definition, course.columns) = (self.pinned(), (**named).clone());
                     notes.push("goes on under the definition of now".to_owned());
                 } else {
-                    pin::same(&course.columns, &columns, "the type of column ")?;
+                    pin::same(&course.columns, named, "the type of column ")?;
                 }
                 Some(Way { after: Some(after), first: None, walked: items, course })
             }
             Some(Position { after, items, walk: None, .. }) => {
                 let note = "goes on from the progress of an earlier version; the walk ends at the last key of now";
                 notes.push(note.to_owned());
-                let way = self.set_out(sql, &table, &key).await?;
+                let way = self.set_out(sql, known).await?;
                 way.map(|way| Way { after: Some(after), first: None, walked: items, ..way })
             }
-            None => self.set_out(sql, &table, &key).await?,
+            None => self.set_out(sql, known).await?,
         };
         #[cfg(feature = "test-switches")]
         let way = match (way, self.endless) {
             (Some(way), true) => {
-                let course = self.set_out(sql, &table, &key).await?.map(|anew| anew.course);
+                let course = self.set_out(sql, known).await?.map(|anew| anew.course);
                 Some(Way { course: course.unwrap_or(way.course.clone()), ..way })
             }
             (way, _) => way,
         };
-        Ok(Stand { key, way, left_out, guarded: table.guarded, ties, notes })
-    }
-
-    /// The batch that ends at the key that was `found`, or where none was, with the walk.
-    async fn batch_upto(
-        &self,
-        sql: &mut dyn Sql,
-        stand: Stand,
-        found: Option<Vec<String>>,
-        budget: Budget,
-    ) -> Result<Batch, UpdateError> {
-        let Stand { key, way, left_out, guarded, ties, notes } = stand;
-        let Some(way) = way else { return Ok(Stand { key, way, left_out, guarded, ties, notes }.nothing_left()) };
-        if found.is_some() && found == way.after {
-            return Err(UpdateError::NoProgress);
-        }
-        // Where fewer rows are left than asked for, the batch is the last.
-        let last = found.is_none();
-        let upto = found.unwrap_or_else(|| way.course.end.clone());
-        if !last {
-            self.find_again(sql, &key, &upto).await?;
-        }
-        let range = Range::new(&*sql.dialect(), &key, way.ends(Side::At(&upto)));
-        let items = if last { self.count(sql, &range).await? } else { budget.items };
-        let Way { after, first, walked, course } = way;
-        let end = Some(course.end.clone());
-        let next = match last {
-            true => Next::Finished,
-            false => {
-                let items = walked.saturating_add(items);
-                let position = Position { after: upto.clone(), items, left_out, walk: Some(course) };
-                Next::Continue(position.into_progress())
-            }
-        };
-        let upto = (items > 0).then_some(upto);
-        Ok(Batch { key, after, first, upto, range, end, items, next, left_out, guarded, ties, notes })
+        Ok(Stand { key: key.clone(), way, left_out, guarded: table.guarded, ties, notes })
     }
 
     /// The way from the table's first key to its last one; `None` where the table has no rows.
-    async fn set_out(&self, sql: &mut dyn Sql, described: &Table, key: &Key) -> Result<Option<Way>, UpdateError> {
+    async fn set_out(&self, sql: &mut dyn Sql, known: &Known) -> Result<Option<Way>, UpdateError> {
+        let key = &known.key;
         let Some(end) = self.outermost(sql, key, " DESC").await? else { return Ok(None) };
         let system = sql.dialect().system();
         // SQLite orders values of other types than the column's before or behind those: where the first and the last are
@@ -274,7 +250,7 @@ impl Walk {
         self.find_again(sql, key, &end).await?;
         let types = key.iter().map(|column| column.sql_type.clone()).collect();
         let (table, definition) = (self.table.to_string(), self.pinned());
-        let columns = self.columns_named(system, described);
+        let columns = (*known.named).clone();
         let course = Course { table, key: self.key.clone(), types, end, definition, columns };
         // PostgreSQL takes a range with one end for a large part of the table.
         let first = first.filter(|_| system == System::Postgres);
@@ -347,23 +323,10 @@ impl Walk {
         Ok(column.clone())
     }
 
-    /// The key of the budget-th row on the way; `None` where fewer are left.
-    async fn bound(
-        &self,
-        sql: &mut dyn Sql,
-        key: &Key,
-        way: &Way,
-        budget: Budget,
-    ) -> Result<Option<Vec<String>>, UpdateError> {
-        let (statement, parameters) =
-            self.bound_statement(&*sql.dialect(), key, way.ends(Side::At(&way.course.end)), budget.items);
-        sql.query(&statement, &parameters).await?.into_iter().next().map(key_of).transpose()
-    }
-
     /// The statement that finds the key of the row between `ends` that so many items end with.
     fn bound_statement(&self, dialect: &dyn Dialect, key: &Key, ends: Ends<'_>, items: u64) -> (String, Vec<Value>) {
         let Range { condition, mut parameters } = Range::unshaped(dialect, key, ends, Some("walked"));
-        parameters.push(Value::Integer(i64::try_from(items.saturating_sub(1)).unwrap_or(i64::MAX)));
+        parameters.push(offset(Budget { items }));
         let limit = format!("LIMIT 1 {}", dialect.offset(parameters.len()));
         (self.in_order(dialect, key, &format!("\nWHERE {condition}"), "", &limit), parameters)
     }
@@ -390,17 +353,22 @@ impl Walk {
         if dialect.system() != System::Sqlite {
             return Ok(());
         }
-        let same = same(&*dialect, key);
-        let statement = format!("SELECT 1 FROM {} WHERE {same} LIMIT 1", self.source(&*dialect));
         let parameters: Vec<Value> = texts(Some(found)).collect();
-        if sql.query(&statement, &parameters).await?.is_empty() {
-            let (columns, key) = (self.key.join(", "), found.join(", "));
-            return Err(UpdateError::Detailed {
-                message: format!("key column {columns} holds a value that is not of the type that it declares"),
-                detail: format!("the value is {key}"),
-            });
+        let again = sql.query(&self.finding_again(&*dialect, key), &parameters).await?;
+        if again.is_empty() { Err(self.not_found_again(found)) } else { Ok(()) }
+    }
+
+    /// The statement that gives a row where there is one of a key, bound from parameter 1 on.
+    fn finding_again(&self, dialect: &dyn Dialect, key: &Key) -> String {
+        format!("SELECT 1 FROM {} WHERE {} LIMIT 1", self.source(dialect), same(dialect, key))
+    }
+
+    fn not_found_again(&self, found: &[String]) -> UpdateError {
+        let (columns, key) = (self.key.join(", "), found.join(", "));
+        UpdateError::Detailed {
+            message: format!("key column {columns} holds a value that is not of the type that it declares"),
+            detail: format!("the value is {key}"),
         }
-        Ok(())
     }
 
     /// The rows of a batch that meet `filter`.

@@ -14,6 +14,7 @@ use super::error::{connect_error, is_outdated_statement, lost, sql_error};
 use super::pooler;
 use super::url::Target;
 use super::value::{self, Parameter};
+use crate::database::next_number;
 use crate::update::sql::{ErrorClass, Row, SqlError, Value};
 
 /// Statements that stay prepared; with more, all are forgotten.
@@ -35,6 +36,8 @@ pub(super) struct Connection {
     /// Closed when the connection has ended.
     ended: watch::Receiver<()>,
     application_name: String,
+    /// No other connection has it.
+    pub(super) number: u64,
     /// The session's settings.
     settings: String,
     /// The process that serves it.
@@ -106,8 +109,20 @@ impl Connection {
         });
         let tls = target.tls.clone();
         let (application_name, statements) = (application_name.to_owned(), Mutex::default());
-        let (settings, backend, serializable) = (String::new(), 0, false);
-        Ok(Self { client, statements, tls, task, end, ended, application_name, settings, backend, serializable })
+        let (settings, backend, serializable, number) = (String::new(), 0, false, next_number());
+        Ok(Self {
+            client,
+            statements,
+            tls,
+            task,
+            end,
+            ended,
+            application_name,
+            number,
+            settings,
+            backend,
+            serializable,
+        })
     }
 
     async fn set_up(&mut self, script: &str) -> Result<(), SqlError> {

@@ -65,7 +65,9 @@ impl Dialect for PostgresDialect {
                           and t.tgtype & 3 = 3 and t.tgenabled in ('O', 'A') \
                           and t.tgfoid <> 'pg_catalog.suppress_redundant_updates_trigger'::regproc) \
                       or exists (select from pg_rewrite r where r.ev_class = c.oid and r.ev_type in ('2', '4') \
-                          and r.is_instead and r.ev_enabled in ('O', 'A')) \
+                          and r.is_instead and r.ev_enabled in ('O', 'A')), \
+                      exists (select from pg_rewrite r where r.ev_class = c.oid and r.ev_type <> '1' \
+                          and r.ev_enabled in ('O', 'A')) \
                       from pg_class c left join pg_attribute a \
                       on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped \
                       where c.oid = to_regclass($1::text) and c.relkind in ('r', 'p', 'v', 'm', 'f') order by a.attnum";
@@ -85,6 +87,7 @@ impl Dialect for PostgresDialect {
             _ => TableKind::Plain,
         };
         let guarded = rows.first().is_some_and(|row| boolean(row, 5));
+        let rules = rows.first().is_some_and(|row| boolean(row, 6));
         let children = rows.first().and_then(|row| row.get(4)).and_then(Value::as_integer);
         let children = children.and_then(|children| u64::try_from(children).ok()).unwrap_or(0);
         let mut indexes = Vec::new();
@@ -96,11 +99,29 @@ impl Dialect for PostgresDialect {
             indexes,
             kind,
             guarded,
+            rules,
             children,
             rowid: false,
             numbered_by: None,
             renumbered: false,
         }))
+    }
+
+    fn token(&self, table: &TableName) -> String {
+        // Whatever alters the table, its columns, indexes, triggers or rules writes a row of these anew.
+        let name = self.table(table).replace('\'', "''");
+        format!(
+            "SELECT concat_ws(' ', c.oid, c.relkind, c.relhassubclass, \
+             (SELECT string_agg(a.attnum || '/' || a.xmin::text, ' ' ORDER BY a.attnum) FROM pg_catalog.pg_attribute a \
+             WHERE a.attrelid = c.oid AND a.attnum > 0), 'i', \
+             (SELECT string_agg(i.indexrelid || '/' || i.xmin::text, ' ' ORDER BY i.indexrelid) \
+             FROM pg_catalog.pg_index i WHERE i.indrelid = c.oid), 't', \
+             (SELECT string_agg(t.oid || '/' || t.xmin::text, ' ' ORDER BY t.oid) FROM pg_catalog.pg_trigger t \
+             WHERE t.tgrelid = c.oid), 'r', \
+             (SELECT string_agg(r.oid || '/' || r.xmin::text, ' ' ORDER BY r.oid) FROM pg_catalog.pg_rewrite r \
+             WHERE r.ev_class = c.oid)) \
+             FROM pg_catalog.pg_class c WHERE c.oid = pg_catalog.to_regclass('{name}')"
+        )
     }
 
     async fn estimate(

@@ -276,6 +276,10 @@ impl Sql for Held {
         self.request(async { connection.script(sql).await }).await
     }
 
+    fn connection(&self) -> Option<u64> {
+        Some(self.connection.number)
+    }
+
     fn expect_foreign(&mut self) {
         // A batch sees to it itself, in its transaction.
         if matches!(self.stage, Stage::Clean) {
@@ -348,6 +352,10 @@ impl Sql for Batch {
 
     async fn script(&mut self, sql: &str) -> Result<(), SqlError> {
         self.held.script(sql).await
+    }
+
+    fn connection(&self) -> Option<u64> {
+        Sql::connection(&self.held)
     }
 
     fn expect_foreign(&mut self) {

@@ -17,8 +17,9 @@ use super::dialect::SqliteDialect;
 use super::error::{closed, run_error, sql_error};
 use super::file::{Farewell, Watch};
 use crate::database::handle::Control;
+use crate::database::next_number;
 use crate::scheduler::database::{Interrupt, Session};
-use crate::update::sql::{Dialect, ErrorClass, Row, Sql, SqlError, Value};
+use crate::update::sql::{Answer, Ask, Dialect, ErrorClass, Row, Sql, SqlError, Value};
 
 /// Statements that stay prepared.
 const CACHED_STATEMENTS: usize = 64;
@@ -31,6 +32,8 @@ pub(super) struct Connection {
     thread: tokio_rusqlite::Connection,
     jobs: Arc<Jobs>,
     watch: Watch,
+    /// No other connection has it.
+    number: u64,
 }
 
 /// The jobs given to the thread, numbered from 1, so that an interruption hits the job it was meant for or none.
@@ -50,7 +53,7 @@ impl Connection {
     /// Opens the file at `path`, which has to be there, and to be the one that is worked on already, if any is.
     pub(super) async fn open(path: &Path, watch: &Watch, busy_timeout: Duration) -> Result<Self, SqlError> {
         let thread = open_thread(path, watch).await?;
-        let connection = Self { thread, jobs: Arc::default(), watch: watch.clone() };
+        let connection = Self { thread, jobs: Arc::default(), watch: watch.clone(), number: next_number() };
         let jobs = Arc::clone(&connection.jobs);
         connection.run(None, move |sqlite| set_up(sqlite, jobs, busy_timeout).map_err(sql_error)).await?;
         Ok(connection)
@@ -402,6 +405,14 @@ impl Sql for Held {
         let sql = sql.to_owned();
         self.run(move |sqlite| run_script(sqlite, &sql)).await
     }
+
+    async fn ask(&mut self, statements: Vec<Ask>) -> Result<Vec<Answer>, SqlError> {
+        self.run(move |sqlite| ask(sqlite, &statements)).await
+    }
+
+    fn connection(&self) -> Option<u64> {
+        Some(self.connection.number)
+    }
 }
 
 #[async_trait]
@@ -459,6 +470,24 @@ fn run_script(sqlite: &rusqlite::Connection, sql: &str) -> Result<(), SqlError> 
         statement.raw_query().next().map_err(|error| run_error(sqlite, error))?;
     }
     Ok(())
+}
+
+/// See [`Sql::ask`].
+fn ask(sqlite: &rusqlite::Connection, statements: &[Ask]) -> Result<Vec<Answer>, SqlError> {
+    let mut answers: Vec<Answer> = Vec::with_capacity(statements.len());
+    for ask in statements {
+        let parameters = ask.parameters(&answers);
+        let answer = match ask.changes {
+            true => Answer { rows: Vec::new(), changed: execute(sqlite, &ask.sql, &parameters)? },
+            false => Answer { rows: query(sqlite, &ask.sql, &parameters)?, changed: 0 },
+        };
+        let goes_on = ask.is_satisfied_by(&answer);
+        answers.push(answer);
+        if !goes_on {
+            break;
+        }
+    }
+    Ok(answers)
 }
 
 fn prepare<'a>(

@@ -143,7 +143,11 @@ impl Dialect for SqliteDialect {
         let numbered_by = number.and_then(|index| index.columns.first().cloned().flatten());
         let renumbered = rowid && plain && numbered_by.is_none();
         let kind = kind.unwrap_or_default();
-        Ok(Some(Table { columns, indexes, kind, guarded, children: 0, rowid, numbered_by, renumbered }))
+        Ok(Some(Table { columns, indexes, kind, guarded, rules: false, children: 0, rowid, numbered_by, renumbered }))
+    }
+
+    fn token(&self, table: &TableName) -> String {
+        format!("PRAGMA {}.schema_version", self.quote(table.schema.as_deref().unwrap_or("main")))
     }
 
     async fn estimate(

@@ -29,7 +29,7 @@ use crate::database::tables::{self, Tables};
 use crate::database::{DEFAULT_QUEUE_TABLE, Options};
 use crate::scheduler::database::{Begin, Holder, Interrupt, LeaseAttempt, Remark, Session, Transaction};
 use crate::update::Opening;
-use crate::update::sql::{Dialect, ErrorClass, Row, Sql, SqlError, System, Value};
+use crate::update::sql::{Answer, Ask, Dialect, ErrorClass, Row, Sql, SqlError, System, Value};
 
 /// One SQLite database file.
 pub(crate) struct Driver {
@@ -235,6 +235,14 @@ impl Sql for Batch {
 
     async fn script(&mut self, sql: &str) -> Result<(), SqlError> {
         self.held.script(sql).await
+    }
+
+    async fn ask(&mut self, statements: Vec<Ask>) -> Result<Vec<Answer>, SqlError> {
+        self.held.ask(statements).await
+    }
+
+    fn connection(&self) -> Option<u64> {
+        Sql::connection(&self.held)
     }
 
     fn expect_foreign(&mut self) {

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
 use super::{Walk, pin};
-use crate::update::sql::{Column, System, Table};
+use crate::update::sql::Column;
 use crate::update::{Progress, UpdateError};
 
 /// How far a walk has come, as its progress says.
@@ -84,11 +84,6 @@ impl Walk {
     /// The definition as it is written down.
     pub(super) fn pinned(&self) -> BTreeMap<String, String> {
         pin::written(&self.definition, self.reach)
-    }
-
-    /// The types of the columns that the definition names.
-    pub(super) fn columns_named(&self, system: System, table: &Table) -> BTreeMap<String, String> {
-        pin::columns(&self.definition, system, table)
     }
 
     pub(super) fn position(&self, progress: &Progress) -> Result<Option<Position>, UpdateError> {

@@ -7,24 +7,25 @@
 //! [`Dialect::key_apart`]): what it makes of such a range, a small part of the table, depends on no statistics.
 
 use std::ops::Deref;
+use std::sync::Arc;
 
 use crate::update::sql::{Column, Dialect, System, Value};
 
 /// The columns that order a walk.
 #[derive(Debug, Clone)]
 pub(in crate::update) struct Key {
-    columns: Vec<Column>,
+    columns: Arc<[Column]>,
     /// True where the planner has to know the ends, because it chooses the partitions by them.
     partitioned: bool,
 }
 
 impl Key {
     pub(super) fn new(columns: Vec<Column>, partitioned: bool) -> Self {
-        Self { columns, partitioned }
+        Self { columns: columns.into(), partitioned }
     }
 
     /// The value bound as parameter `number` as one of column `part`.
-    fn value(&self, dialect: &dyn Dialect, number: usize, part: usize) -> String {
+    pub(super) fn value(&self, dialect: &dyn Dialect, number: usize, part: usize) -> String {
         match &self.columns[part] {
             column if self.partitioned => dialect.key_from_text(number, column),
             column => dialect.key_apart(number, column),
@@ -106,7 +107,7 @@ pub(in crate::update) enum Part {
 
 impl Ends<'_> {
     /// The columns, from the first on, that are the same at both ends: all but one at most.
-    fn common(&self, key: &Key) -> usize {
+    pub(super) fn common(&self, key: &Key) -> usize {
         let (Some(Lower { side: Side::At(lower), .. }), Side::At(upper)) = (self.lower, self.upper) else { return 0 };
         let most = lower.len().min(key.len()).saturating_sub(1);
         lower.iter().zip(upper).take(most).take_while(|(lower, upper)| lower == upper).count()
@@ -128,23 +129,19 @@ impl Ends<'_> {
         qualifier: Option<&str>,
         number: impl FnMut(Part) -> usize,
     ) -> String {
-        self.with_common(dialect, key, qualifier, self.common(key), number)
+        self.with_common(dialect, key, qualifier, self.common(key), bound_in(dialect, key, number))
     }
 
-    /// As [`Ends::condition`], where so many columns are the same at both ends.
-    fn with_common(
+    /// As [`Ends::condition`], where so many columns are the same at both ends. `value` gives the words for a part.
+    pub(super) fn with_common(
         &self,
         dialect: &dyn Dialect,
         key: &Key,
         qualifier: Option<&str>,
         common: usize,
-        mut number: impl FnMut(Part) -> usize,
+        mut value: impl FnMut(Part) -> String,
     ) -> String {
         let columns = quoted(dialect, key, qualifier);
-        let mut value = |part: Part| {
-            let (Part::Lower(column) | Part::Upper(column)) = part;
-            key.value(dialect, number(part), column)
-        };
         // SQLite plans by what an index can do, seeks by all columns of a row, and stops by all.
         let planned_by_statistics = dialect.system() == System::Postgres;
         let common = if planned_by_statistics { common } else { 0 };
@@ -165,8 +162,16 @@ impl Ends<'_> {
     }
 }
 
+/// The words for a part by the number of its parameter.
+fn bound_in(dialect: &dyn Dialect, key: &Key, mut number: impl FnMut(Part) -> usize) -> impl FnMut(Part) -> String {
+    move |part| {
+        let (Part::Lower(column) | Part::Upper(column)) = part;
+        key.value(dialect, number(part), column)
+    }
+}
+
 /// Compares columns with values: as rows, where there are several.
-fn compared(columns: &[String], operator: &str, values: impl Iterator<Item = String>) -> String {
+pub(super) fn compared(columns: &[String], operator: &str, values: impl Iterator<Item = String>) -> String {
     let values: Vec<String> = values.collect();
     match (columns, values.as_slice()) {
         ([column], [value]) => format!("{column} {operator} {value}"),
@@ -189,13 +194,8 @@ impl Range {
     /// The keys between `ends`. Its text depends on what these have in common and on nothing else: as long as that stays the
     /// same, a statement is prepared once.
     pub(super) fn new(dialect: &dyn Dialect, key: &Key, ends: Ends<'_>) -> Self {
-        Self::of(dialect, key, ends, None)
-    }
-
-    /// The same for the columns of what goes by this name.
-    pub(super) fn of(dialect: &dyn Dialect, key: &Key, ends: Ends<'_>, qualifier: Option<&str>) -> Self {
         let mut bound = Vec::new();
-        let condition = ends.condition(dialect, key, qualifier, |part| number(&mut bound, part));
+        let condition = ends.condition(dialect, key, None, |part| number(&mut bound, part));
         Self { condition, parameters: bound.into_iter().map(|part| ends.value(part)).collect() }
     }
 
@@ -203,18 +203,24 @@ impl Range {
     /// number of keys that have it is nothing to reckon with.
     pub(super) fn unshaped(dialect: &dyn Dialect, key: &Key, ends: Ends<'_>, qualifier: Option<&str>) -> Self {
         let mut bound = Vec::new();
-        let condition = ends.with_common(dialect, key, qualifier, 0, |part| number(&mut bound, part));
+        let value = bound_in(dialect, key, |part| number(&mut bound, part));
+        let condition = ends.with_common(dialect, key, qualifier, 0, value);
         Self { condition, parameters: bound.into_iter().map(|part| ends.value(part)).collect() }
     }
 
     pub(super) fn clause(&self, filter: Option<&str>) -> String {
-        let parts: Vec<String> = [self.condition.clone()].into_iter().chain(filter.map(parenthesised)).collect();
-        format!("\nWHERE {}", parts.join("\nAND "))
+        clause(&self.condition, filter)
     }
 }
 
+/// The WHERE clause of the rows that a condition on the key speaks of, of those that meet `filter`.
+pub(super) fn clause(condition: &str, filter: Option<&str>) -> String {
+    let parts: Vec<String> = [condition.to_owned()].into_iter().chain(filter.map(parenthesised)).collect();
+    format!("\nWHERE {}", parts.join("\nAND "))
+}
+
 /// The number of the parameter by which a part is bound: none is bound twice, and none without being used.
-fn number(bound: &mut Vec<Part>, part: Part) -> usize {
+pub(super) fn number(bound: &mut Vec<Part>, part: Part) -> usize {
     if let Some(known) = bound.iter().position(|known| *known == part) {
         return known + 1;
     }
