@@ -39,7 +39,7 @@ async fn last_poll(place: &Place, standby: &Process) -> Vec<String> {
     place
         .rows(&format!(
             "select query_start from pg_stat_activity where datname = current_database() \
-             and application_name like 'tidegate/%/{}/lease'",
+             and application_name like 'tidegate/%/{}/lease.%'",
             standby.id()
         ))
         .await

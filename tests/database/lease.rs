@@ -2,7 +2,9 @@
 
 use tidegate::scheduler::database::{Database, Holder, Lease, LeaseAttempt};
 
-use crate::support::place::{Place, holder};
+use tidegate::update::ErrorClass;
+
+use crate::support::place::{Place, begin, holder, row};
 
 async fn take(database: &dyn Database, number: u32) -> Box<dyn Lease> {
     match database.try_lease(&holder(number)).await.unwrap() {
@@ -59,6 +61,29 @@ crate::support::on_both! {
         let mut lease = take(&*database, 1).await;
         let lost = tokio::time::timeout(std::time::Duration::from_millis(300), lease.lost()).await;
         assert!(lost.is_err(), "lost: {lost:?}");
+        lease.release().await;
+    }
+
+    async fn no_batch_begins_under_a_lease_that_another_has_taken(place: Place) {
+        let database = place.prepared().await;
+        database.enqueue(&row("a")).await.unwrap();
+        let lease = take(&*database, 1).await;
+        begin(&*database, "a", "{}").await.commit(Some("{\"n\":1}")).await.unwrap();
+        place.run(place.either(
+            "insert into tidegate_lease (queue, epoch, holder) values ('background_updates', 1, '{}')",
+            "update tidegate_lease set epoch = epoch + 1",
+        )).await;
+        let refused = database.begin("a", "{\"n\":1}").await.err().expect("no batch");
+        assert_eq!(refused.class, ErrorClass::Overtaken, "{refused}");
+        drop(lease);
+        // Under another it does.
+        let lease = loop {
+            match database.try_lease(&holder(1)).await.unwrap() {
+                LeaseAttempt::Held(lease) => break lease,
+                LeaseAttempt::Taken(_) => tokio::time::sleep(std::time::Duration::from_millis(20)).await,
+            }
+        };
+        begin(&*database, "a", "{\"n\":1}").await.commit(None).await.unwrap();
         lease.release().await;
     }
 

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tidegate::scheduler::database::{Begin, Database, Lease, LeaseAttempt};
-use tidegate::update::ErrorClass;
 use tidegate::update::sql::{SqlError, Value};
+use tidegate::update::{ErrorClass, Opening};
 
 use crate::support::place::{Place, begin, holder, row};
 use crate::support::postgres::{Server, Settings};
@@ -15,7 +15,7 @@ use crate::support::until;
 const KILL_BATCHES: &str = "select pg_terminate_backend(pid) from pg_stat_activity \
                             where datname = current_database() and application_name like 'tidegate/%/batch.%'";
 const KILL_LEASES: &str = "select pg_terminate_backend(pid) from pg_stat_activity \
-                           where datname = current_database() and application_name like 'tidegate/%/lease'";
+                           where datname = current_database() and application_name like 'tidegate/%/lease.%'";
 const LEASE_LOCKS: &str = "select 1 from pg_locks where locktype = 'advisory' \
                            and database = (select oid from pg_database where datname = current_database())";
 const RUNNING: &str = "select count(*) from pg_stat_activity where datname = current_database() \
@@ -143,28 +143,121 @@ async fn a_transaction_left_idle_is_ended_by_the_server() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_lease_whose_connection_is_killed_is_lost_and_taken_over() {
+async fn a_lease_outlasts_its_connection() {
     let (place, first) = ready().await;
     let second = place.prepared().await;
     let mut held = lease(&*first, 1).await;
+    let epoch = place.rows("select epoch from tidegate_lease").await;
+    for _ in 0..3 {
+        let before = place.rows("select session from tidegate_lease").await;
+        place.run(KILL_LEASES).await;
+        until("another session has it", async || place.rows("select session from tidegate_lease").await != before)
+            .await;
+    }
+    assert!(matches!(second.try_lease(&holder(2)).await.unwrap(), LeaseAttempt::Taken(Some(by)) if by == holder(1)));
+    assert!(tokio::time::timeout(Duration::ZERO, held.lost()).await.is_err(), "lost");
+    assert_eq!(place.rows("select epoch from tidegate_lease").await, epoch);
+    begin(&*first, "a", "{}").await.commit(None).await.unwrap();
+    held.release().await;
+    lease(&*second, 2).await.release().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lease_that_nobody_looks_after_is_taken_over() {
+    let (place, first) = ready().await;
+    let second = place.prepared().await;
+    let held = lease(&*first, 1).await;
     let mut batch = begin(&*first, "a", "{}").await;
     batch.execute("update items set n = 7", &[]).await.unwrap();
     let left_running = tokio::spawn(async move { batch.query("select pg_sleep(60)", &[]).await });
     until("the statement runs", || async { place.rows(RUNNING).await == ["1"] }).await;
     assert!(matches!(second.try_lease(&holder(2)).await.unwrap(), LeaseAttempt::Taken(Some(by)) if by == holder(1)));
 
-    place.run(KILL_LEASES).await;
-    let reason = tokio::time::timeout(Duration::from_secs(10), held.lost()).await.expect("noticed");
-    assert!(reason.contains("terminating connection"), "{reason}");
-
-    // The server tells its client before it lets go of the session's locks.
+    drop(held);
     until("the session is gone", async || place.rows(LEASE_LOCKS).await.is_empty()).await;
     let taken_over = lease(&*second, 2).await;
     assert_eq!(place.rows(RUNNING).await, ["0"], "the predecessor's statement still runs");
     let error = left_running.await.unwrap().unwrap_err();
     assert_eq!(class(&error), (ErrorClass::Connection, "57P01"));
     assert_eq!(place.rows("select n from items").await, ["0", "0"]);
+    let refused = first.begin("a", "{}").await.err().expect("no batch");
+    assert_eq!(refused.class, ErrorClass::Overtaken, "{refused}");
     taken_over.release().await;
+}
+
+/// What a host of before locks, and the name that its session has.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_that_knows_the_lock_alone_and_this_one_exclude_each_other() {
+    let (place, database) = ready().await;
+    let held = lease(&*database, 1).await;
+    let key = format!("select (classid::bigint << 32) | objid::bigint {}", LEASE_LOCKS.trim_start_matches("select 1"));
+    let key = place.rows(&key).await.remove(0);
+    let older = crate::support::postgres::connect(&place.url).await;
+    let take =
+        format!("set application_name = 'tidegate/older.example/7/lease'; select pg_try_advisory_lock({key})::text");
+    let took = async || {
+        let answer = older.simple_query(&take).await.unwrap();
+        answer
+            .iter()
+            .any(|row| matches!(row, tokio_postgres::SimpleQueryMessage::Row(row) if row.get(0) == Some("true")))
+    };
+    assert!(!took().await, "it was to be refused");
+    held.release().await;
+    assert!(took().await, "it was to be had");
+    let older_holder = tidegate::scheduler::database::Holder { host: "older.example".to_owned(), pid: 7 };
+    let LeaseAttempt::Taken(by) = database.try_lease(&holder(1)).await.unwrap() else {
+        panic!("the lease was to be had")
+    };
+    assert_eq!(by, Some(older_holder.clone()));
+    assert_eq!(database.lease_holder().await.unwrap(), Some(older_holder));
+    drop(older);
+    until("the older host has gone", async || place.rows(LEASE_LOCKS).await.is_empty()).await;
+    lease(&*database, 1).await.release().await;
+}
+
+/// Nobody can take the lease from a batch whose transaction is open; but it can be renewed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_keeps_its_lease_until_it_has_ended() {
+    let (place, database) = ready().await;
+    let held = lease(&*database, 1).await;
+    let other = crate::support::postgres::connect(&place.url).await;
+    let take = "set lock_timeout = 100; update tidegate_lease set epoch = epoch + 1";
+    for opening in [Opening::EachStatement, Opening::Snapshot] {
+        let Begin::Ready(batch) = database.begin_as("a", "{}", opening).await.unwrap() else { panic!("moved on") };
+        let refused = other.batch_execute(take).await.unwrap_err();
+        assert_eq!(refused.code(), Some(&tokio_postgres::error::SqlState::LOCK_NOT_AVAILABLE), "{refused}");
+        let before = place.rows("select expires from tidegate_lease").await;
+        until("it is renewed", async || place.rows("select expires from tidegate_lease").await != before).await;
+        batch.rollback().await.unwrap();
+    }
+    other.batch_execute(take).await.unwrap();
+    for opening in [Opening::EachStatement, Opening::Snapshot] {
+        let refused = database.begin_as("a", "{}", opening).await.err().expect("no batch");
+        assert_eq!(refused.class, ErrorClass::Overtaken, "{refused}");
+    }
+    held.release().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_follows_another_gives_no_lease() {
+    let server = Server::start(&Settings::default());
+    let place = Place::on(&server).await;
+    place.prepared().await.enqueue(&row("a")).await.unwrap();
+    let replica = server.replica();
+    let followed = place.by_way_of(replica.url_of(&place.url));
+    until("the queue has arrived", async || {
+        !followed.rows("select 1 from pg_class where relname = 'tidegate_version'").await.is_empty()
+    })
+    .await;
+    until("the row has arrived", async || !followed.rows("select 1 from background_updates").await.is_empty()).await;
+    let error = followed.open().try_lease(&holder(1)).await.err().expect("no lease");
+    assert!(error.class == ErrorClass::Connection && error.message.contains("the server is a standby"), "{error}");
+    let folder = crate::crash::touching(&followed, "", "touched = touched + 1");
+    let mut host = folder.start(&["run"]);
+    host.says("unavailable: the server is a standby", crate::crash::PATIENCE).await;
+    assert!(!host.said().contains("working on"), "{}", host.said());
+    host.signal("TERM");
+    assert_eq!(host.end(crate::crash::PATIENCE).await, 0, "{}", host.said());
 }
 
 #[tokio::test(flavor = "multi_thread")]

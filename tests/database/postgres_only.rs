@@ -26,7 +26,7 @@ async fn connections_say_whose_they_are() {
     let names = "select regexp_replace(application_name, '[0-9a-f]{8}$', 'KEY') from pg_stat_activity \
                  where datname = current_database() and application_name like 'tidegate/%' order by 1";
     let prefix = "tidegate/machine.example/1";
-    let expected = [format!("{prefix}/batch.KEY"), format!("{prefix}/control"), format!("{prefix}/lease")];
+    let expected = [format!("{prefix}/batch.KEY"), format!("{prefix}/control"), format!("{prefix}/lease.KEY")];
     assert_eq!(place.rows(names).await, expected);
     lease.release().await;
 }

@@ -1,6 +1,6 @@
 //! What holds for SQLite alone.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tidegate::database::{Options, open};
 use tidegate::scheduler::database::{LeaseAttempt, Pause};
@@ -158,4 +158,45 @@ async fn names_of_a_queue_table_that_differ_in_case_are_one_queue() {
         second.set_pause(Some(&Pause { since_ms: 1, reason: None })).await.unwrap();
         assert!(first.queue().await.unwrap().pause.is_some(), "{one}");
     }
+}
+
+/// What a host of before locked: it counted nothing, and may well be alive.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lock_whose_holder_never_counted_is_left_alone() {
+    let place = Place::sqlite();
+    let database = place.prepared().await;
+    let lock_file = format!("{}.tidegate-lock", place.file().display());
+    let lock = |said: &str| {
+        std::fs::write(&lock_file, said).unwrap();
+        let file = std::fs::File::open(&lock_file).unwrap();
+        file.try_lock().unwrap();
+        file
+    };
+    let older = lock(r#"{"host":"machine.example","pid":7}"#);
+    let since = Instant::now();
+    while since.elapsed() < Duration::from_secs(8) {
+        let attempt = database.try_lease(&holder(1)).await.unwrap();
+        assert!(matches!(attempt, LeaseAttempt::Taken(Some(by)) if by == holder(7)));
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    drop(older);
+    // One that has counted, and does not go on.
+    let stopped = lock(r#"{"host":"machine.example","pid":7,"beat":3}"#);
+    let since = Instant::now();
+    let lease = loop {
+        match database.try_lease(&holder(1)).await.unwrap() {
+            LeaseAttempt::Held(lease) => break lease,
+            LeaseAttempt::Taken(by) => assert_eq!(by, Some(holder(7))),
+        }
+        assert!(since.elapsed() < Duration::from_secs(60));
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    };
+    assert!(since.elapsed() > Duration::from_secs(5), "{:?}", since.elapsed());
+    assert_eq!(place.rows("select queue, epoch from tidegate_lease").await, ["background_updates|1"]);
+    let said = std::fs::read_to_string(&lock_file).unwrap();
+    assert!(said.contains("\"pid\":1,"), "{said}");
+    drop(stopped);
+    let LeaseAttempt::Taken(Some(by)) = place.open().try_lease(&holder(2)).await.unwrap() else { panic!("two leases") };
+    assert_eq!(by, holder(1));
+    lease.release().await;
 }

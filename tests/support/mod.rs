@@ -10,6 +10,7 @@ pub mod disk;
 pub mod pgbouncer;
 pub mod place;
 pub mod postgres;
+pub mod proxy;
 pub mod recorder;
 pub mod results;
 pub mod run;

@@ -70,6 +70,11 @@ impl Pooler {
         Ok(pooler)
     }
 
+    /// Where it listens.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// The URL through the pooler of the database at `url`.
     pub fn url(&self, url: &str) -> String {
         format!("postgres://postgres@127.0.0.1:{}/{}", self.port, url.rsplit('/').next().unwrap_or_default())

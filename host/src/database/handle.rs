@@ -75,6 +75,9 @@ pub(crate) trait Driver: Send + Sync + 'static {
     /// The driver's part of [`Database::survey`]; without the retry.
     async fn survey(&self) -> Result<Vec<Remark>, SqlError>;
 
+    /// Fails where another host may have taken the lease by now that this one holds.
+    fn check_lease(&self) -> Result<(), SqlError>;
+
     /// See [`Database::close`].
     async fn close(&self);
 
@@ -160,6 +163,7 @@ impl<D: Driver> Handle<D> {
 
     /// One attempt at storing what this host does. What is told of a commit that waits for a standby does not wait for it.
     async fn try_set_activity(&self, activity: Option<&Activity>) -> Result<(), SqlError> {
+        self.driver.check_lease()?;
         let mut control = self.driver.control().await?;
         control.begin_here().await?;
         self.tables.set_activity(&mut *control, activity).await?;
@@ -263,7 +267,7 @@ impl<D: Driver> Database for Handle<D> {
 
     async fn try_lease(&self, holder: &Holder) -> Result<LeaseAttempt, SqlError> {
         self.driver.check_place().await?;
-        retried!(self.driver.try_lease(holder).await)
+        with_tables!(self, retried!(self.driver.try_lease(holder).await))
     }
 
     async fn lease_holder(&self) -> Result<Option<Holder>, SqlError> {
@@ -291,7 +295,7 @@ impl<D: Driver> Database for Handle<D> {
     }
 
     async fn begin_as(&self, update_name: &str, progress: &str, opening: Opening) -> Result<Begin, SqlError> {
-        retried!(self.driver.begin(update_name, progress, opening).await)
+        with_tables!(self, retried!(self.driver.begin(update_name, progress, opening).await))
     }
 
     fn room_for_others(&self) -> Duration {
@@ -337,6 +341,7 @@ impl<D: Driver> Database for Handle<D> {
     }
 
     async fn record_failure(&self, update_name: &str, progress: &str, failure: &Failure) -> Result<(), SqlError> {
+        self.driver.check_lease()?;
         with_tables!(self, plainly!(self, sql => self.tables.record_failure(sql, update_name, progress, failure)))
     }
 

@@ -3,6 +3,7 @@
 //! [`open`] takes a URL and gives a handle that connects when it is first used.
 
 mod estimate;
+mod fence;
 mod handle;
 mod postgres;
 mod sampler;

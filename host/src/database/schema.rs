@@ -9,8 +9,10 @@ const VERSION: i64 = 1;
 const MIGRATION_LOCK: i64 = 0x0d1b_5a37_46e2_90c4;
 
 /// tidegate's own tables. The version's comes last: where it is there, the others were made before it.
-pub(super) const OWN_TABLES: [&str; 4] =
-    ["tidegate_failures", "tidegate_state", "tidegate_history", "tidegate_version"];
+pub(super) const OWN_TABLES: [&str; 5] =
+    ["tidegate_failures", "tidegate_state", "tidegate_history", LEASE, "tidegate_version"];
+/// The one that tells who works here. Hosts of before made none, and whoever only looks does without.
+pub(super) const LEASE: &str = "tidegate_lease";
 
 /// What stands between a database and its use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,7 +44,8 @@ pub(crate) enum Migrated {
 impl Tables {
     /// Looks which tables are there.
     pub(crate) async fn made(&self, sql: &mut dyn Sql) -> Result<Made, SqlError> {
-        let own_tables = self.known_version(sql).await? > 0 && self.missing(sql).await?.is_empty();
+        let missing = self.missing(sql).await?;
+        let own_tables = self.known_version(sql).await? > 0 && missing.iter().all(|table| *table == LEASE);
         Ok(Made { own_tables, queue_table: exists(sql, &self.name).await? })
     }
 
@@ -116,6 +119,19 @@ impl Tables {
                      started_ms bigint not null, record text not null);
                      create index {schema}tidegate_history_started on tidegate_history (queue, started_ms);
                      create index {schema}tidegate_history_update on tidegate_history (queue, update_name, id)"
+                );
+            }
+            LEASE => {
+                // Renewed each second, on a page with room for it. What changes when another takes it is in a unique index:
+                // PostgreSQL lets a batch's lock on the row stand in the way of that, and not of a renewal.
+                let (expiry, options) = match system {
+                    System::Sqlite => ("", ""),
+                    System::Postgres => (", session int, expires timestamptz not null", " with (fillfactor = 10)"),
+                };
+                return format!(
+                    "create table {schema}tidegate_lease (queue text not null primary key, epoch bigint not null, \
+                     holder text not null{expiry}){options};
+                     create unique index {schema}tidegate_lease_epoch on tidegate_lease (queue, epoch)"
                 );
             }
             _ => "version bigint not null",

@@ -7,11 +7,12 @@ use crate::scheduler::database::Remark;
 use crate::update::sql::{Right, Sql, SqlError, TableName};
 
 /// tidegate's own tables, and what a host does with them.
-const OWN_TABLES: [(&str, &[Right]); 4] = [
+const OWN_TABLES: [(&str, &[Right]); 5] = [
     ("tidegate_version", &[Right::Select]),
     ("tidegate_failures", &[Right::Select, Right::Insert, Right::Update, Right::Delete]),
     ("tidegate_state", &[Right::Select, Right::Insert, Right::Update, Right::Delete]),
     ("tidegate_history", &[Right::Select, Right::Insert, Right::Delete]),
+    ("tidegate_lease", &[Right::Select, Right::Insert, Right::Update]),
 ];
 
 impl Tables {

@@ -20,8 +20,6 @@ const PRUNED_AT_ONCE: usize = 10_000;
 /// Iterations inserted by one statement at most.
 const INSERTED_AT_ONCE: usize = 50;
 
-/// Reads nothing, and fails where one of those that follow is missing.
-const ALL_THERE: &str = "union all select 'there', h.update_name from ";
 /// The key of the pause in `tidegate_state`.
 const PAUSE: &str = "pause";
 /// The key of the running host's activity in `tidegate_state`.
@@ -29,6 +27,14 @@ const ACTIVITY: &str = "activity";
 /// What the keys in `tidegate_state` begin with under which somebody asks for an update to be taken out of the queue; its
 /// name follows.
 const WITHDRAWN: &str = "withdrawn/";
+
+/// Reads nothing, and fails where one of tidegate's own tables is missing.
+fn all_there(schema: &str) -> String {
+    format!(
+        "union all select 'there', h.update_name from {schema}tidegate_version v cross join {schema}tidegate_history h \
+         cross join {schema}tidegate_lease l where 1 = 0"
+    )
+}
 
 /// The tables of one queue.
 #[derive(Debug, Clone)]
@@ -56,6 +62,10 @@ impl Tables {
 
     /// The queue, and whether failures are stored that no longer belong to it.
     pub(crate) async fn queue(&self, sql: &mut dyn Sql) -> Result<(Queue, bool), SqlError> {
+        self.read_queue(sql, &all_there(self.schema)).await
+    }
+
+    async fn read_queue(&self, sql: &mut dyn Sql, all_there: &str) -> Result<(Queue, bool), SqlError> {
         let select = format!(
             "select {}, f.progress, f.failure \
              from {} q left join {}tidegate_failures f on f.queue = {} and f.update_name = q.update_name",
@@ -69,8 +79,7 @@ impl Tables {
         let select = format!(
             "select key, value from {schema}tidegate_state where queue = {first} union all \
              select 'gone', f.update_name from {schema}tidegate_failures f where f.queue = {first} \
-             and not exists (select 1 from {} q where q.update_name = f.update_name) \
-             {ALL_THERE}{schema}tidegate_version v cross join {schema}tidegate_history h where 1 = 0",
+             and not exists (select 1 from {} q where q.update_name = f.update_name) {all_there}",
             self.quoted,
             schema = self.schema,
             first = p(sql, 1)
@@ -94,7 +103,7 @@ impl Tables {
             return Ok(None);
         }
         if made.own_tables {
-            return self.queue(sql).await.map(|(queue, _)| Some(queue));
+            return self.read_queue(sql, "").await.map(|(queue, _)| Some(queue));
         }
         let select = format!("select {} from {} q", queue_columns(sql.dialect().system()), self.quoted);
         let (rows, _) = queue_rows(sql.query(&select, &[]).await?)?;
@@ -133,6 +142,17 @@ impl Tables {
     pub(crate) fn lock_row(&self) -> String {
         format!(
             "select progress_json, set_config('tidegate.batch', 'open', true), pg_backend_pid() \
+             from {} where update_name = $1 for update",
+            self.quoted
+        )
+    }
+
+    /// PostgreSQL: the same under a lease (parameter 2 is what it is on, parameter 3 its epoch), which nobody can take
+    /// from then on until the transaction has ended. The last column is NULL where somebody has.
+    pub(crate) fn lock_row_under_lease(&self) -> String {
+        format!(
+            "select progress_json, set_config('tidegate.batch', 'open', true), pg_backend_pid(), \
+             (select true from tidegate_lease where queue = $2 and epoch = $3 for key share) \
              from {} where update_name = $1 for update",
             self.quoted
         )

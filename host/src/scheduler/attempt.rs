@@ -172,7 +172,7 @@ impl Attempt<'_> {
     fn explained(&self, trouble: Trouble) -> Trouble {
         match trouble {
             // No failure of the update's: the right to work on it was for what is not there any more.
-            Trouble::Failed(error) if error.class() == ErrorClass::Replaced => {
+            Trouble::Failed(error) if error.class().ends_lease() => {
                 Trouble::Interrupted(Interruption::LeaseLost(error.to_string()))
             }
             Trouble::Failed(UpdateError::Sql(error))
@@ -330,16 +330,22 @@ impl Attempt<'_> {
                     break blocked;
                 }
             };
-            interrupt.interrupt().await;
             // Whatever it answers is rolled back; it is only waited for so that nothing is cut off in its middle.
-            let _ = timeout(INTERRUPT_PATIENCE, work).await;
+            let interrupted = async {
+                interrupt.interrupt().await;
+                work.await.map(drop)
+            };
+            let _ = timeout(INTERRUPT_PATIENCE, interrupted).await;
             return Err(trouble);
         };
-        interrupt.interrupt().await;
-        match timeout(INTERRUPT_PATIENCE, work).await {
+        let interrupted = async {
+            interrupt.interrupt().await;
+            work.await
+        };
+        match timeout(INTERRUPT_PATIENCE, interrupted).await {
             // It was done before it noticed.
             Ok(Ok(done)) => Ok(Ended::Done(done)),
-            Ok(Err(error)) if matches!(error.class(), ErrorClass::Connection | ErrorClass::Replaced) => {
+            Ok(Err(error)) if error.class() == ErrorClass::Connection || error.class().ends_lease() => {
                 Err(error.into())
             }
             // Whatever a handler makes of it: if it is more than the interruption, it comes again.
@@ -380,9 +386,16 @@ impl Attempt<'_> {
     async fn was_committed(&mut self, written: Option<&str>) -> Result<bool, Trouble> {
         let mut told = false;
         let found = loop {
-            match self.database.progress(&self.row.update_name).await {
+            let asked = tokio::select! {
+                biased;
+                asked = self.database.progress(&self.row.update_name) => asked,
+                interruption = must_leave_off(self.control, Duration::ZERO, self.lease) => {
+                    return Err(Trouble::Interrupted(interruption));
+                }
+            };
+            match asked {
                 Ok(found) => break found,
-                Err(error) if error.class == ErrorClass::Replaced => return Err(error.into()),
+                Err(error) if error.class.ends_lease() => return Err(error.into()),
                 // Told once: nothing else is heard of the host for as long as this lasts.
                 Err(error) if !std::mem::replace(&mut told, true) => {
                     self.emit(EventKind::Unavailable { error: error.to_string(), retry_in: ASK_AGAIN });
@@ -391,7 +404,9 @@ impl Attempt<'_> {
             }
             tokio::select! {
                 biased;
-                () = self.control.stopped() => return Err(Trouble::Interrupted(Interruption::Stopping)),
+                interruption = must_leave_off(self.control, Duration::ZERO, self.lease) => {
+                    return Err(Trouble::Interrupted(interruption));
+                }
                 () = sleep(ASK_AGAIN) => {}
             }
         };

@@ -28,18 +28,21 @@ use futures_util::future::BoxFuture;
 use tokio::runtime::{Builder, Handle, Runtime, RuntimeFlavor};
 use tokio::sync::oneshot;
 use tokio::task::{Id, JoinSet};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use board::Board;
 pub use control::{Control, Replacement};
 use database::{Database, Holder};
-use event::Events;
+use event::{EventKind, Events};
 use history::History;
 use worker::{PARTING_LIMIT, Worker};
 
 use crate::controller::{Policy, ShadowPolicy, SupervisorSettings, Witness};
 use crate::pace::Estimator;
 use crate::update::{Handler, SqlError};
+
+/// How long a worker may take, once a batch's grace is over, to undo it and to say goodbye.
+const OVERDUE: Duration = Duration::from_secs(4);
 
 /// The handlers of a database's updates, by update name.
 pub type Handlers = HashMap<String, Arc<dyn Handler>>;
@@ -269,7 +272,23 @@ async fn work(
     events.observe(gathered.clone());
     let mut history = JoinSet::new();
     history.spawn(Arc::clone(&gathered).write_down(database.clone(), when_done));
-    let end = Worker::new(workload, settings, events, control, outside, gathered).run().await;
+    let (grace, mut latest) = tokio::sync::watch::channel(settings.shutdown_grace);
+    let worker = Worker::new(workload, settings, events.clone(), control.clone(), outside, gathered, grace);
+    let overdue = async {
+        control.stopped().await;
+        let grace = *latest.borrow_and_update();
+        sleep(grace + OVERDUE).await;
+    };
+    let end = tokio::select! {
+        biased;
+        end = worker.run() => end,
+        // Dropped, the work leaves off, whatever it hangs on; the database rolls back.
+        () = overdue => {
+            tracing::warn!(database = name, "the database does not answer: what was to be done there at last is left");
+            events.emit(&name, EventKind::Stopped);
+            End::Stopped
+        }
+    };
     // The receiver is gone only if the writer is.
     let _ = done.send(());
     match timeout(PARTING_LIMIT, history.join_next()).await {

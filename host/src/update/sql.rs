@@ -552,6 +552,13 @@ impl SqlError {
     }
 }
 
+impl ErrorClass {
+    /// True where this host has no right to go on, or nothing to go on with.
+    pub(crate) fn ends_lease(self) -> bool {
+        matches!(self, ErrorClass::Replaced | ErrorClass::Overtaken)
+    }
+}
+
 /// The classes of errors, by what can be done about them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ErrorClass {
@@ -564,6 +571,8 @@ pub enum ErrorClass {
     /// What is found under the database's name is not what was worked on any more: nothing more is done there, and what
     /// was in hand must not be done to what is there now.
     Replaced,
+    /// Another host has taken the lease that this was to be done under: nothing is done any more.
+    Overtaken,
     /// Nothing helps but a change to the statement, the data or the rights.
     Permanent,
 }
@@ -575,6 +584,7 @@ impl fmt::Display for ErrorClass {
             ErrorClass::Connection => "connection",
             ErrorClass::Interrupted => "interrupted",
             ErrorClass::Replaced => "replaced",
+            ErrorClass::Overtaken => "overtaken",
             ErrorClass::Permanent => "permanent",
         })
     }

@@ -159,6 +159,11 @@ impl Connection {
         self.client.is_closed()
     }
 
+    /// Ends it, whoever waits for an answer.
+    pub(super) fn cut(&self) {
+        self.task.abort();
+    }
+
     /// Resolves when the connection has ended, with the reason.
     pub(super) async fn ended(&self) -> SqlError {
         // Nothing is ever sent: the change to wait for is the end of the channel.

@@ -2,6 +2,7 @@
 
 use std::error::Error as _;
 use std::io;
+use std::time::Duration;
 
 use tokio_postgres::error::{DbError, ErrorPosition, SqlState};
 
@@ -43,6 +44,11 @@ pub(super) fn connect_error(error: &tokio_postgres::Error, server: &str) -> SqlE
 /// A connection that is gone or cannot be made.
 pub(super) fn lost(message: impl Into<String>) -> SqlError {
     SqlError::new(ErrorClass::Connection, message)
+}
+
+/// A server that does not answer.
+pub(super) fn silent(limit: Duration) -> SqlError {
+    lost(format!("the server has not answered for {} s", limit.as_secs()))
 }
 
 /// True where a statement that was prepared earlier has to be prepared anew: what it refers to was changed, or the

@@ -8,9 +8,11 @@ use async_trait::async_trait;
 use futures_util::future::join;
 use tokio::runtime::Handle;
 use tokio::sync::{Mutex, OwnedMutexGuard};
+use tokio::time::timeout;
 
 use super::connection::{Connection, parameters};
 use super::dialect::PostgresDialect;
+use super::error::silent;
 use crate::database::handle::{Control, row_vanished};
 use crate::scheduler::database::{Interrupt, Session, Transaction};
 use crate::update::sql::{Dialect, ErrorClass, Row, Sql, SqlError, Value};
@@ -42,12 +44,18 @@ pub(super) struct Held {
     /// The first error of the transaction: what comes after is only told that there was one.
     first_error: Option<SqlError>,
     interruption: Arc<Interruption>,
+    /// How long each request may take before the server counts as silent.
+    limit: Option<Duration>,
 }
 
 impl Held {
-    pub(super) fn new(turn: OwnedMutexGuard<Option<Arc<Connection>>>, connection: Arc<Connection>) -> Self {
+    pub(super) fn new(
+        turn: OwnedMutexGuard<Option<Arc<Connection>>>,
+        connection: Arc<Connection>,
+        limit: Option<Duration>,
+    ) -> Self {
         let interruption = Arc::new(Interruption::new(Arc::clone(&connection)));
-        Self { connection, turn: Some(turn), stage: Stage::Clean, first_error: None, interruption }
+        Self { connection, turn: Some(turn), stage: Stage::Clean, first_error: None, interruption, limit }
     }
 
     /// Begins a transaction and executes a query in it, in one trip to the server.
@@ -120,7 +128,10 @@ impl Held {
     /// Does something with the connection that can be interrupted meanwhile.
     async fn request<T>(&mut self, work: impl Future<Output = Result<T, SqlError>> + Send) -> Result<T, SqlError> {
         self.interruption.enter().await;
-        let result = work.await;
+        let result = match self.limit {
+            Some(limit) => timeout(limit, work).await.unwrap_or_else(|_| Err(silent(limit))),
+            None => work.await,
+        };
         self.interruption.running.store(false, Ordering::SeqCst);
         result.map_err(|error| self.judge(error))
     }
@@ -213,7 +224,7 @@ async fn tidy(connection: &Connection, script: &str, running: bool) -> bool {
             }
         }
     };
-    tokio::time::timeout(TIDY_TIME, tidied).await.unwrap_or(false)
+    timeout(TIDY_TIME, tidied).await.unwrap_or(false)
 }
 
 /// Interrupts what runs in one holder's hands, and never what runs in the next one's.

@@ -20,18 +20,22 @@ mod tls;
 mod url;
 mod value;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, PoisonError, Weak};
+use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio::sync::Mutex;
+use tokio::time::timeout;
 
 use self::connection::Connection;
 use self::dialect::PostgresDialect;
 use self::held::{Batch, Held, Slot};
-use self::lease::Key;
+use self::lease::{Attempt, Key, Line, Site};
 use self::name::Role;
 pub(crate) use self::sampler::{Access, Own, Probe, Statistics};
 use self::url::Target;
+use crate::database::fence::{self, Fence};
 use crate::database::handle::{self, Control};
 use crate::database::tables::Tables;
 use crate::database::{OpenError, Options, PostgresOptions};
@@ -49,7 +53,13 @@ pub(crate) struct Driver {
     settings: Arc<str>,
     batch: Slot,
     control: Slot,
-    lease: Slot,
+    /// The connection for the lease, from one attempt at it to the next.
+    lease: Mutex<Option<Line>>,
+    site: Site,
+    /// The connections that were made for the queue and for batches, so that one can be cut that hangs.
+    made: std::sync::Mutex<Vec<Weak<Connection>>>,
+    /// How long the server may take for a statement on the queue before it counts as silent.
+    answer_limit: Option<Duration>,
     /// The server's process behind the connection for batches, which is not to be taken for a predecessor's.
     batch_backend: AtomicI64,
     #[cfg(feature = "test-switches")]
@@ -58,6 +68,10 @@ pub(crate) struct Driver {
 
 /// A policy that would hide rows is an error: an update must not leave out in silence what a definition speaks of.
 const ROW_SECURITY: &str = "set row_security = off;";
+/// How long after a statement's time limit a server that has not answered counts as silent.
+const SILENCE: Duration = Duration::from_secs(10);
+/// How long whoever uses a connection is waited for before it is cut.
+const CLOSING: Duration = Duration::from_secs(1);
 /// What a one-shot is free of.
 const WITHOUT_LIMITS: &str = "set statement_timeout = 0; set lock_timeout = 0";
 
@@ -73,15 +87,26 @@ impl Driver {
             true => settings.replace(ROW_SECURITY, ""),
             false => settings,
         };
+        let settings: Arc<str> = settings.into();
+        let site = Site {
+            target: target.clone(),
+            settings: Arc::clone(&settings),
+            queue_table: options.queue_table.clone(),
+            fence: Fence::default(),
+        };
         Ok(Self {
             target,
             holder: options.holder.clone(),
             queue_table: options.queue_table.clone(),
             tables,
-            settings: settings.into(),
+            settings,
             batch: Slot::default(),
             control: Slot::default(),
-            lease: Slot::default(),
+            lease: Mutex::default(),
+            site,
+            made: std::sync::Mutex::default(),
+            answer_limit: (!options.postgres.statement_timeout.is_zero())
+                .then(|| options.postgres.statement_timeout + SILENCE),
             batch_backend: AtomicI64::new(0),
             #[cfg(feature = "test-switches")]
             switches: options.switches,
@@ -94,9 +119,17 @@ impl Driver {
         let usable = turn.as_ref().filter(|connection| !connection.is_closed());
         let connection = match usable {
             Some(connection) => Arc::clone(connection),
-            None => Arc::clone(turn.insert(Arc::new(self.connect(holder, role).await?))),
+            None => {
+                let connection = Arc::clone(turn.insert(Arc::new(self.connect(holder, role).await?)));
+                let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+                made.retain(|made| made.strong_count() > 0);
+                made.push(Arc::downgrade(&connection));
+                connection
+            }
         };
-        Ok(Held::new(turn, connection))
+        // What a batch waits for ends with the lease; a script may take its time.
+        let limit = if role == Role::Control { self.answer_limit } else { None };
+        Ok(Held::new(turn, connection, limit))
     }
 
     async fn connect(&self, holder: &Holder, role: Role) -> Result<Connection, SqlError> {
@@ -105,7 +138,7 @@ impl Driver {
         if role == Role::Batch {
             // The key is known to the server only: which schema the queue table is in.
             let key = Key::find(&connection, &self.queue_table).await?;
-            connection.rename(name::of(holder, role, Some(key))).await?;
+            connection.rename(name::of(holder, role, Some(&key))).await?;
             self.batch_backend.store(connection.backend, Ordering::SeqCst);
         }
         Ok(connection)
@@ -121,18 +154,17 @@ impl Driver {
     }
 }
 
-/// The settings of every session. Texts have to say the same whatever a role or a database has been set to. That a server
-/// looks after its client while a statement runs is known to version 14 and later, on most systems.
+/// The settings of every session. Texts have to say the same whatever a role or a database has been set to.
 fn settings(options: &PostgresOptions) -> String {
     format!(
         "set lock_timeout = {}; set statement_timeout = {}; set idle_in_transaction_session_timeout = {}; \
          set datestyle = 'ISO'; set intervalstyle = 'postgres'; set extra_float_digits = 3; set bytea_output = 'hex'; \
          set standard_conforming_strings = on; {ROW_SECURITY} \
-         do $$ begin perform set_config('client_connection_check_interval', '2000', false); \
-         exception when others then null; end $$",
+         do $$ begin {} end $$",
         options.lock_timeout.as_millis(),
         options.statement_timeout.as_millis(),
         options.idle_in_transaction_timeout.as_millis(),
+        url::server_side(),
     )
 }
 
@@ -155,20 +187,16 @@ impl handle::Driver for Driver {
         if self.switches.lease_always {
             return Ok(LeaseAttempt::Held(Box::new(handle::NoLease)));
         }
-        // Kept from one attempt to the next, and given away with the lease.
         let mut kept = self.lease.lock().await;
-        let name = name::of(holder, Role::Lease, None);
-        let usable = kept.take().filter(|kept| !kept.is_closed() && kept.application_name() == name);
-        let connection = match usable {
-            Some(connection) => connection,
-            None => Arc::new(self.connect(holder, Role::Lease).await?),
-        };
+        let (site, holder) = (self.site.clone(), holder.clone());
         let ours = self.batch_backend.load(Ordering::SeqCst);
-        let attempt = lease::attempt(&connection, &self.queue_table, ours).await?;
-        if let LeaseAttempt::Taken(_) = attempt {
-            *kept = Some(connection);
+        match fence::apart(lease::attempt(site, holder, kept.take(), ours)).await? {
+            Attempt::Held(lease) => Ok(LeaseAttempt::Held(Box::new(lease))),
+            Attempt::Taken(holder, line) => {
+                *kept = Some(line);
+                Ok(LeaseAttempt::Taken(holder))
+            }
         }
-        Ok(attempt)
     }
 
     async fn lease_holder(&self) -> Result<Option<Holder>, SqlError> {
@@ -197,10 +225,17 @@ impl handle::Driver for Driver {
             }
             _ => "begin",
         };
-        let lock = self.tables.lock_row();
+        let mut values = vec![Value::from(update_name)];
+        let lock = match self.site.fence.hold() {
+            None => self.tables.lock_row(),
+            Some(hold) => {
+                values.extend([Value::from(&*hold.queue), hold.epoch.into()]);
+                self.tables.lock_row_under_lease()
+            }
+        };
         let own = held.connection().backend;
         let rows = loop {
-            match held.begin_with(begin, &lock, &[update_name.into()]).await {
+            match held.begin_with(begin, &lock, &values).await {
                 // Somebody committed a change to the row while we waited for it: it is read anew.
                 Err(error) if error.code.as_deref() == Some(SERIALIZATION_FAILURE) => held.end("rollback").await?,
                 Err(error) if error::is_wait_given_up(&error) => {
@@ -214,6 +249,10 @@ impl handle::Driver for Driver {
         if row.as_ref().is_some_and(|row| row.get(2).and_then(Value::as_integer) != Some(own)) {
             held.give_up();
             return Err(pooler::strayed("the batch's transaction was begun in another session than its connection's"));
+        }
+        if row.as_ref().and_then(|row| row.get(3)) == Some(&Value::Null) {
+            held.end("rollback").await?;
+            return Err(fence::overtaken());
         }
         let found = match row.and_then(|row| row.into_iter().next()) {
             None => None,
@@ -265,9 +304,24 @@ impl handle::Driver for Driver {
         inspect::survey(&mut held).await
     }
 
+    fn check_lease(&self) -> Result<(), SqlError> {
+        self.site.fence.check()
+    }
+
     async fn close(&self) {
-        for slot in [&self.batch, &self.control, &self.lease] {
-            slot.lock().await.take();
+        let closed = async {
+            for slot in [&self.batch, &self.control] {
+                slot.lock().await.take();
+            }
+        };
+        if timeout(CLOSING, closed).await.is_err() {
+            // Whoever waits for an answer hears that there will be none.
+            let made = std::mem::take(&mut *self.made.lock().unwrap_or_else(PoisonError::into_inner));
+            made.iter().filter_map(Weak::upgrade).for_each(|connection| connection.cut());
+            for slot in [&self.batch, &self.control] {
+                slot.lock().await.take();
+            }
         }
+        self.lease.lock().await.take();
     }
 }

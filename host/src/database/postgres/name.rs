@@ -1,5 +1,6 @@
 //! The name that each connection gives itself (`application_name`): `tidegate/<host>/<pid>/<role>`, where the role of a
-//! connection for batches ends in the lease's key, so that whoever takes the lease over finds what is left running.
+//! connection for batches, and for the lease, ends in the lease's key, so that whoever takes the lease over finds what is
+//! left running. Hosts of before had no key in the name of the lease's, and knew nothing of the lease's row.
 
 use super::lease::Key;
 use crate::scheduler::database::Holder;
@@ -22,9 +23,10 @@ pub(super) enum Role {
 }
 
 /// The name of a holder's connection. A host's name that is too long loses its end.
-pub(super) fn of(holder: &Holder, role: Role, key: Option<Key>) -> String {
+pub(super) fn of(holder: &Holder, role: Role, key: Option<&Key>) -> String {
     let role = match (role, key) {
-        (Role::Lease, _) => "lease".to_owned(),
+        (Role::Lease, Some(key)) => format!("lease.{}", key.short()),
+        (Role::Lease, None) => "lease".to_owned(),
         (Role::Control, _) => "control".to_owned(),
         (Role::Signals, _) => "signals".to_owned(),
         (Role::Signal, _) => "signal".to_owned(),
@@ -33,9 +35,24 @@ pub(super) fn of(holder: &Holder, role: Role, key: Option<Key>) -> String {
         (Role::Batch, None) => "batch".to_owned(),
     };
     let fixed = format!("tidegate//{}/{role}", holder.pid).len();
-    let plain = |c: char| if c.is_ascii_alphanumeric() || "-._".contains(c) { c } else { '-' };
-    let host: String = holder.host.chars().map(plain).take(LONGEST.saturating_sub(fixed)).collect();
+    let host: String = plain(&holder.host).take(LONGEST.saturating_sub(fixed)).collect();
     format!("tidegate/{host}/{}/{role}", holder.pid)
+}
+
+fn plain(host: &str) -> impl Iterator<Item = char> {
+    host.chars().map(|c| if c.is_ascii_alphanumeric() || "-._".contains(c) { c } else { '-' })
+}
+
+/// True where the session of this name holds the advisory lock for a host that has the row too.
+pub(super) fn knows_row(name: &str) -> bool {
+    name.starts_with("tidegate/") && name.rsplit('/').next().is_some_and(|role| role.starts_with("lease."))
+}
+
+/// True where a connection of this name is this holder's.
+pub(super) fn is_of(name: &str, of: &Holder) -> bool {
+    let Some(Holder { host, pid }) = holder(name) else { return false };
+    // The end may be cut off.
+    pid == of.pid && plain(&of.host).collect::<String>().starts_with(&host)
 }
 
 /// The holder whose connection has this name; `None` where it is not one of tidegate's.
@@ -46,7 +63,7 @@ pub(super) fn holder(name: &str) -> Option<Holder> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Role, holder, of};
+    use super::{Role, holder, is_of, knows_row, of};
     use crate::scheduler::database::Holder;
 
     #[test]
@@ -54,7 +71,9 @@ mod tests {
         let one = Holder { host: "db-1.example".to_owned(), pid: 77 };
         let name = of(&one, Role::Lease, None);
         assert_eq!(name, "tidegate/db-1.example/77/lease");
-        assert_eq!(holder(&name), Some(one));
+        assert_eq!(holder(&name), Some(one.clone()));
+        assert!(is_of(&name, &one) && !is_of(&name, &Holder { pid: 78, ..one }));
+        assert!(!knows_row(&name) && knows_row("tidegate/db-1.example/77/lease.0123abcd"));
         assert_eq!(holder("psql"), None);
     }
 

@@ -29,6 +29,24 @@ pub(super) struct Target {
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(10);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(3);
 const KEEPALIVE_RETRIES: u32 = 3;
+/// How long what was sent may stay without an answer of the other end's network, unless the URL says otherwise.
+const USER_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// The same as the server is to have it: a host that is gone must not keep its locks. Where they are of no use, as on a
+/// socket's file, they change nothing; where a server does not know them, it does without.
+pub(super) fn server_side() -> String {
+    let set = |name: &str, value: u128| format!("perform set_config('{name}', '{value}', false);");
+    [
+        set("tcp_keepalives_idle", KEEPALIVE_IDLE.as_secs().into()),
+        set("tcp_keepalives_interval", KEEPALIVE_INTERVAL.as_secs().into()),
+        set("tcp_keepalives_count", KEEPALIVE_RETRIES.into()),
+        set("tcp_user_timeout", USER_TIMEOUT.as_millis()),
+        // A look at the client while a statement runs: version 14 and later, on most systems.
+        set("client_connection_check_interval", 2_000),
+    ]
+    .map(|set| format!("begin {set} exception when others then null; end;"))
+    .join(" ")
+}
 
 impl Target {
     pub(super) fn parse(url: &str, options: &PostgresOptions) -> Result<Self, OpenError> {
@@ -63,6 +81,9 @@ impl Target {
         }
         if config.get_keepalives_retries().is_none() {
             config.keepalives_retries(KEEPALIVE_RETRIES);
+        }
+        if config.get_tcp_user_timeout().is_none() {
+            config.tcp_user_timeout(USER_TIMEOUT);
         }
         Ok(Self { config, tls: tls::connector(&trust)?, takes_no_options: Arc::default(), trusting: false })
     }

@@ -14,7 +14,7 @@ mod room;
 mod sampler;
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -24,12 +24,21 @@ use self::dialect::SqliteDialect;
 use self::file::Watch;
 use self::room::{Room, Turn};
 pub(crate) use self::sampler::{Own, Probe, Turns, WriteLock};
+use crate::database::fence::{self, Fence};
 use crate::database::handle::{self, Control};
+use crate::database::schema;
 use crate::database::tables::{self, Tables};
 use crate::database::{DEFAULT_QUEUE_TABLE, Options};
 use crate::scheduler::database::{Begin, Holder, Interrupt, LeaseAttempt, Remark, Session, Transaction};
 use crate::update::Opening;
 use crate::update::sql::{Answer, Ask, Dialect, ErrorClass, Row, Sql, SqlError, System, Value};
+
+/// The SQL that reads the epoch of a queue's lease (parameter 1): none where nobody was ever overtaken.
+const SELECT_EPOCH: &str = "select epoch from main.tidegate_lease where queue = ?1";
+
+fn epoch(rows: &[Row]) -> i64 {
+    rows.first().and_then(|row| row.first()).and_then(Value::as_integer).unwrap_or(0)
+}
 
 /// One SQLite database file.
 pub(crate) struct Driver {
@@ -41,6 +50,9 @@ pub(crate) struct Driver {
     slot: Slot,
     watch: Watch,
     room: Arc<Room>,
+    fence: Fence,
+    /// See [`lease::Place::seen`].
+    seen: Mutex<Option<lease::Seen>>,
     #[cfg(feature = "test-switches")]
     switches: crate::database::Switches,
 }
@@ -55,6 +67,8 @@ impl Driver {
             tables,
             slot: Slot::default(),
             room: Arc::default(),
+            fence: Fence::default(),
+            seen: Mutex::default(),
             #[cfg(feature = "test-switches")]
             switches: options.switches,
         }
@@ -67,6 +81,41 @@ impl Driver {
     /// What tells the lock file of this queue table from the default one's.
     fn lock_suffix(&self) -> Option<&str> {
         (self.queue != DEFAULT_QUEUE_TABLE).then_some(self.queue.as_str())
+    }
+
+    /// The epoch of the lease, by what is committed.
+    async fn epoch(&self) -> Result<i64, SqlError> {
+        let mut held = self.take().await?;
+        if !schema::exists(&mut held, schema::LEASE).await? {
+            return Ok(0);
+        }
+        let rows = held.query(SELECT_EPOCH, &[self.queue.as_str().into()]).await?;
+        Ok(epoch(&rows))
+    }
+
+    /// Raises the epoch of the lease: whoever works under another can do nothing from then on. `None` where `may`, asked once
+    /// nobody else can, says no.
+    async fn raise_epoch(
+        &self,
+        holder: &Holder,
+        may: impl FnOnce() -> bool + Send + 'static,
+    ) -> Result<Option<i64>, SqlError> {
+        let mut held = self.take().await?;
+        let (queue, holder) = (Value::from(self.queue.as_str()), serde_json::to_string(holder));
+        let holder = Value::from(holder.map_err(|error| SqlError::permanent(error.to_string()))?);
+        let raise = "insert into main.tidegate_lease (queue, epoch, holder) values (?1, 1, ?2) \
+                     on conflict (queue) do update set epoch = epoch + 1, holder = excluded.holder";
+        let values = [queue.clone(), holder];
+        let raised = move |sqlite: &rusqlite::Connection| {
+            if !may() {
+                return Ok(None);
+            }
+            connection::execute(sqlite, raise, &values)?;
+            Ok(Some(epoch(&connection::query(sqlite, SELECT_EPOCH, &[queue])?)))
+        };
+        let epoch = held.begin_with(raised).await?;
+        held.commit_with(|_| Ok(())).await?;
+        Ok(epoch)
     }
 
     /// Whether a batch planned from `planned` can go on from `found`.
@@ -99,7 +148,27 @@ impl handle::Driver for Driver {
         if self.switches.lease_always {
             return Ok(LeaseAttempt::Held(Box::new(crate::database::handle::NoLease)));
         }
-        lease::try_lease(&self.path, &self.watch, self.lock_suffix(), holder).await
+        let place = lease::Place { path: &self.path, suffix: self.lock_suffix(), seen: &self.seen };
+        let queue = Arc::from(self.queue.as_str());
+        let (locked, epoch) = match place.try_lock(holder).await? {
+            lease::Attempt::Taken(by) => return Ok(LeaseAttempt::Taken(by)),
+            lease::Attempt::Locked(locked) => (locked, self.epoch().await?),
+            lease::Attempt::Stale(stale) => {
+                // Before the file is replaced: from then on a holder that is woken can do nothing, whatever becomes of this.
+                let epoch = match self.raise_epoch(holder, stale.still_there()).await {
+                    Ok(Some(epoch)) => epoch,
+                    Ok(None) => return Ok(LeaseAttempt::Taken(None)),
+                    Err(error) if error.class == ErrorClass::Transient => return Err(stale.explain(error)),
+                    Err(error) => return Err(error),
+                };
+                match stale.replace(holder).await? {
+                    Some(locked) => (locked, epoch),
+                    None => return Ok(LeaseAttempt::Taken(None)),
+                }
+            }
+        };
+        self.watch.check()?;
+        Ok(LeaseAttempt::Held(Box::new(locked.lease(&self.watch, &self.fence, &queue, epoch))))
     }
 
     async fn lease_holder(&self) -> Result<Option<Holder>, SqlError> {
@@ -146,12 +215,21 @@ impl handle::Driver for Driver {
         };
         let select = self.tables.select_progress("?1");
         let name = Value::from(update_name);
-        let (rows, version) = held
-            .begin_with(move |sqlite| {
-                let version = connection::query(sqlite, "PRAGMA data_version", &[])?;
-                Ok((connection::query(sqlite, &select, &[name])?, version))
-            })
-            .await?;
+        let queue = Value::from(self.queue.as_str());
+        let hold = self.fence.hold().map(|hold| hold.epoch);
+        let begun = held.begin_with(move |sqlite| {
+            let of_another = match hold {
+                Some(ours) => epoch(&connection::query(sqlite, SELECT_EPOCH, &[queue])?) != ours,
+                None => false,
+            };
+            let version = connection::query(sqlite, "PRAGMA data_version", &[])?;
+            Ok((of_another, version, connection::query(sqlite, &select, &[name])?))
+        });
+        let (of_another, version, rows) = begun.await?;
+        if of_another {
+            held.rollback().await?;
+            return Err(fence::overtaken());
+        }
         let turn = self.room.begun(version.first().and_then(|row| row.first()).and_then(Value::as_integer));
         let found = rows.into_iter().next().and_then(|row| row.into_iter().next());
         let found = match found {
@@ -190,6 +268,10 @@ impl handle::Driver for Driver {
 
     async fn survey(&self) -> Result<Vec<Remark>, SqlError> {
         inspect::survey(&mut self.take().await?).await
+    }
+
+    fn check_lease(&self) -> Result<(), SqlError> {
+        self.fence.check()
     }
 
     async fn close(&self) {

@@ -17,7 +17,7 @@ impl Worker {
         phase: Phase,
         lease: &mut dyn Lease,
     ) -> Result<(), Interruption> {
-        if error.class() == ErrorClass::Replaced {
+        if error.class().ends_lease() {
             return Err(Interruption::LeaseLost(error.to_string()));
         }
         match (phase, error) {

@@ -26,7 +26,10 @@ use crate::pace::{Backoff, Cost, Shrink, Synapse};
 use crate::update::{ErrorClass, SqlError};
 
 /// A standby tries for the lease at least this often: a takeover is to be a matter of seconds.
-const STANDBY_INTERVAL: Duration = Duration::from_secs(2);
+const STANDBY_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long one attempt at the lease may take: longer than anything takes that has an end of its own.
+const ACQUISITION_LIMIT: Duration = Duration::from_secs(45);
 
 /// A running host looks at pauses, withdrawn rows and its other orders at least this often.
 const LONGEST_REFRESH: Duration = Duration::from_secs(1);
@@ -154,6 +157,8 @@ pub(super) struct Worker {
     activity: Activity,
     activity_written: Option<Activity>,
     history: Arc<History>,
+    /// How long a batch may go on once the host was asked to stop, for whoever waits for this worker.
+    grace: watch::Sender<Duration>,
 }
 
 impl Worker {
@@ -165,6 +170,7 @@ impl Worker {
         control: Control,
         outside: Handle,
         history: Arc<History>,
+        grace: watch::Sender<Duration>,
     ) -> Self {
         let supervisor = Supervisor::new(&workload.name, workload.policy.clone(), workload.supervision);
         let activity = Activity {
@@ -219,6 +225,7 @@ impl Worker {
             activity,
             activity_written: None,
             history,
+            grace,
         }
     }
 
@@ -289,7 +296,22 @@ impl Worker {
             if self.control.is_stopping() {
                 return Err(End::Stopped);
             }
-            let wait = match self.try_acquire().await {
+            let control = self.control.clone();
+            let tried = tokio::select! {
+                biased;
+                () = control.stopped() => return Err(End::Stopped),
+                tried = timeout(ACQUISITION_LIMIT, self.try_acquire()) => tried,
+            };
+            let attempt = match tried {
+                Ok(attempt) => attempt,
+                Err(_) => {
+                    // Whatever hangs is not to hang the next attempt.
+                    let _ = timeout(PARTING_LIMIT, self.workload.database.close()).await;
+                    let message = format!("the database has not answered for {} s", ACQUISITION_LIMIT.as_secs());
+                    Err(SqlError::new(ErrorClass::Connection, message))
+                }
+            };
+            let wait = match attempt {
                 Ok(LeaseAttempt::Held(lease)) => return Ok(lease),
                 Ok(LeaseAttempt::Taken(holder)) => {
                     if self.settings.until_done
@@ -325,7 +347,7 @@ impl Worker {
     /// A host that is to end by itself does not wait for a database that never answered or that refuses it.
     fn is_worth_waiting_for(&self, error: &SqlError) -> bool {
         match error.class {
-            ErrorClass::Transient | ErrorClass::Interrupted => true,
+            ErrorClass::Transient | ErrorClass::Interrupted | ErrorClass::Overtaken => true,
             ErrorClass::Connection | ErrorClass::Replaced => self.answered,
             ErrorClass::Permanent => false,
         }
@@ -383,7 +405,7 @@ impl Worker {
             if self.is_refresh_due()
                 && let Err(error) = self.refresh_unless_told(lease).await?
             {
-                if error.class == ErrorClass::Replaced {
+                if error.class.ends_lease() {
                     return Err(Interruption::LeaseLost(error.to_string()));
                 }
                 if self.settings.until_done && error.class == ErrorClass::Permanent {
@@ -429,6 +451,7 @@ impl Worker {
         let Replacement { handlers, policy, supervision, shadows, settings } = replacement;
         let Settings { holder, until_done, .. } = self.settings.clone();
         self.settings = Settings { holder, until_done, ..settings };
+        self.grace.send_replace(self.settings.shutdown_grace);
         (self.workload.handlers, self.workload.shadows) = (handlers, shadows);
         self.vetted.clear();
         self.supervisor = Supervisor::new(&self.workload.name, policy, supervision);
