@@ -10,6 +10,7 @@ use tokio::task::JoinHandle;
 use tokio_postgres::{Client, Statement};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
+use super::cancel::{Address, cancel};
 use super::error::{connect_error, is_outdated_statement, lost, sql_error};
 use super::pooler;
 use super::url::Target;
@@ -29,6 +30,7 @@ pub(super) struct Connection {
     client: Client,
     statements: Mutex<HashMap<String, Statement>>,
     tls: MakeRustlsConnect,
+    address: Option<Address>,
     /// The task that reads and writes the socket.
     task: JoinHandle<()>,
     /// Why the connection ended.
@@ -107,13 +109,14 @@ impl Connection {
             let _ = reason.set(SqlError { class: ErrorClass::Connection, ..error });
             drop(alive);
         });
-        let tls = target.tls.clone();
+        let (tls, address) = (target.tls.clone(), Address::of(&target.config));
         let (application_name, statements) = (application_name.to_owned(), Mutex::default());
         let (settings, backend, serializable, number) = (String::new(), 0, false, next_number());
         Ok(Self {
             client,
             statements,
             tls,
+            address,
             task,
             end,
             ended,
@@ -266,7 +269,7 @@ impl Connection {
     pub(super) async fn cancel(&self) {
         let token = self.client.cancel_token();
         // Where the server cannot be reached, the connection itself is about to end.
-        let _ = tokio::time::timeout(CANCEL_TIME, token.cancel_query(self.tls.clone())).await;
+        let _ = tokio::time::timeout(CANCEL_TIME, cancel(&token, self.address.as_ref(), self.tls.clone())).await;
     }
 }
 

@@ -124,7 +124,7 @@ pub(super) struct Line {
 pub(super) enum Attempt {
     Held(RowLease),
     /// Another host has it; the connection is good for the next attempt.
-    Taken(Option<Holder>, Line),
+    Taken(Option<Holder>, Box<Line>),
 }
 
 /// The row of the lease.
@@ -393,10 +393,15 @@ pub(super) async fn holder(connection: &Connection, queue_table: &str) -> Result
 }
 
 /// Tries to take the lease; `ours` is the backend of our own connection for batches.
-pub(super) async fn attempt(site: Site, holder: Holder, kept: Option<Line>, ours: i64) -> Result<Attempt, SqlError> {
+pub(super) async fn attempt(
+    site: Site,
+    holder: Holder,
+    kept: Option<Box<Line>>,
+    ours: i64,
+) -> Result<Attempt, SqlError> {
     let line = match kept.filter(|line| line.is_fit(&holder)) {
         Some(line) => line,
-        None => Line::open(&site, &holder).await?,
+        None => Box::new(Line::open(&site, &holder).await?),
     };
     refuse_standby(&line).await?;
     let deadline = Instant::now() + EVICTION_LIMIT;
@@ -443,7 +448,7 @@ pub(super) async fn attempt(site: Site, holder: Holder, kept: Option<Line>, ours
             }
         };
         site.fence.raise(&line.key.queue, epoch, since);
-        let line = Arc::new(line);
+        let line = Arc::from(line);
         // Looked after from now on: what is left running may take a while to end.
         let lease = RowLease::keep(site, holder, Arc::clone(&line), epoch, locked);
         return match line.evict(epoch, ours).await {

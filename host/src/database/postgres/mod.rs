@@ -4,6 +4,7 @@
 //! queue and tidegate's own tables; samplers have others of their own. Each tells the server by its `application_name`
 //! who it is.
 
+mod cancel;
 mod connection;
 mod dialect;
 mod error;
@@ -54,7 +55,7 @@ pub(crate) struct Driver {
     batch: Slot,
     control: Slot,
     /// The connection for the lease, from one attempt at it to the next.
-    lease: Mutex<Option<Line>>,
+    lease: Mutex<Option<Box<Line>>>,
     site: Site,
     /// The connections that were made for the queue and for batches, so that one can be cut that hangs.
     made: std::sync::Mutex<Vec<Weak<Connection>>>,

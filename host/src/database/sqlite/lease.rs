@@ -131,7 +131,7 @@ impl Place<'_> {
         let found = held.and_then(|held| Some((identity, held.holder.clone(), held.beat?)));
         match (&*seen, found) {
             (Some(Seen { of, since }), Some(found)) if *of == found => {
-                (since.elapsed() >= TERM).then(|| (found.1, *since))
+                (since.elapsed() >= TERM).then_some((found.1, *since))
             }
             (_, found) => {
                 *seen = found.map(|of| Seen { of, since: Instant::now() });
