@@ -7,6 +7,7 @@ mod rest;
 mod turn;
 
 use std::collections::{HashMap, HashSet};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -28,8 +29,10 @@ use crate::update::{ErrorClass, SqlError};
 /// A standby tries for the lease at least this often: a takeover is to be a matter of seconds.
 const STANDBY_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long one attempt at the lease may take: longer than anything takes that has an end of its own.
-const ACQUISITION_LIMIT: Duration = Duration::from_secs(45);
+/// How long an attempt at the lease may take: longer than anything takes that has an end of its own. It is told long before
+/// that the database does not answer.
+const ACQUISITION_LIMIT: Duration = Duration::from_secs(120);
+const ACQUISITION_SILENCE: Duration = Duration::from_secs(15);
 
 /// A running host looks at pauses, withdrawn rows and its other orders at least this often.
 const LONGEST_REFRESH: Duration = Duration::from_secs(1);
@@ -297,19 +300,10 @@ impl Worker {
                 return Err(End::Stopped);
             }
             let control = self.control.clone();
-            let tried = tokio::select! {
+            let attempt = tokio::select! {
                 biased;
                 () = control.stopped() => return Err(End::Stopped),
-                tried = timeout(ACQUISITION_LIMIT, self.try_acquire()) => tried,
-            };
-            let attempt = match tried {
-                Ok(attempt) => attempt,
-                Err(_) => {
-                    // Whatever hangs is not to hang the next attempt.
-                    let _ = timeout(PARTING_LIMIT, self.workload.database.close()).await;
-                    let message = format!("the database has not answered for {} s", ACQUISITION_LIMIT.as_secs());
-                    Err(SqlError::new(ErrorClass::Connection, message))
-                }
+                attempt = self.try_acquire() => attempt,
             };
             let wait = match attempt {
                 Ok(LeaseAttempt::Held(lease)) => return Ok(lease),
@@ -354,12 +348,32 @@ impl Worker {
     }
 
     async fn try_acquire(&mut self) -> Result<LeaseAttempt, SqlError> {
-        self.workload.database.prepare().await?;
-        let attempt = self.workload.database.try_lease(&self.settings.holder).await?;
-        if let LeaseAttempt::Taken(_) = attempt
-            && self.settings.until_done
-        {
-            let queue = self.workload.database.queue().await?;
+        let (database, holder, until_done) =
+            (Arc::clone(&self.workload.database), self.settings.holder.clone(), self.settings.until_done);
+        let mut attempt = pin!(async move {
+            database.prepare().await?;
+            let attempt = database.try_lease(&holder).await?;
+            let is_taken = matches!(attempt, LeaseAttempt::Taken(_));
+            let queue = if is_taken && until_done { Some(database.queue().await?) } else { None };
+            Ok((attempt, queue))
+        });
+        let mut tried = timeout(ACQUISITION_SILENCE, &mut attempt).await;
+        if tried.is_err() {
+            // Each wait in it has an end, and they may come to much.
+            let left = ACQUISITION_LIMIT.saturating_sub(ACQUISITION_SILENCE);
+            if !std::mem::replace(&mut self.unavailable, true) {
+                let error = silence(ACQUISITION_SILENCE).to_string();
+                self.emit(EventKind::Unavailable { error, retry_in: left });
+            }
+            tried = timeout(left, attempt).await;
+        }
+        let Ok(tried) = tried else {
+            // What hangs is not to hang the next attempt.
+            let _ = timeout(PARTING_LIMIT, self.workload.database.close()).await;
+            return Err(silence(ACQUISITION_LIMIT));
+        };
+        let (attempt, queue) = tried?;
+        if let Some(queue) = queue {
             self.take_in(queue);
         }
         self.note_available();
@@ -497,4 +511,9 @@ impl Worker {
     fn is_paused(&self) -> bool {
         !self.control.is_enabled() || self.pause.is_some() || self.control.pause_of(&self.workload.name).is_some()
     }
+}
+
+/// A database that does not answer.
+fn silence(limit: Duration) -> SqlError {
+    SqlError::new(ErrorClass::Connection, format!("the database has not answered for {} s", limit.as_secs()))
 }
