@@ -1,6 +1,6 @@
 //! Databases whose controllers take long to compile, beside others that do not wait for them.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::time::Duration;
 
 use crate::support::api::{Api, WITHOUT_TOKENS};
@@ -29,7 +29,7 @@ async fn halted_compiler(host: u32) -> u32 {
 }
 
 /// The number of a process that compiles for a host.
-fn compiler(process: &PathBuf, host: u32) -> Option<u32> {
+fn compiler(process: &Path, host: u32) -> Option<u32> {
     let pid = process.file_name()?.to_str()?.parse().ok()?;
     let status = std::fs::read_to_string(process.join("status")).ok()?;
     let command = std::fs::read_to_string(process.join("cmdline")).ok()?;

@@ -41,7 +41,11 @@ crate::support::on_both! {
         let qualified = TableName { schema, name: "It's".to_owned() };
         let found = describe(&mut *session, &qualified).await.unwrap();
         assert_eq!(describe(&mut *session, &table("It's")).await.unwrap(), found);
-        let column = |name: &str, sql_type: &str, not_null| Column { name: name.into(), sql_type: sql_type.into(), not_null };
+        let collated = |sql_type: &str| match sql_type.contains("int") {
+            true => None,
+            false => Some(place.either("BINARY", "pg_catalog.\"default\"").to_owned()),
+        };
+        let column = |name: &str, sql_type: &str, not_null| Column { name: name.into(), sql_type: sql_type.into(), not_null, collation: collated(sql_type) };
         let a_type = place.either("varchar(20)", "character varying(20)");
         let id_type = place.either("INTEGER", "bigint").to_ascii_lowercase();
         let mut lower = found.columns.clone();

@@ -116,7 +116,7 @@ impl Handler for Backfill {
             });
             reading.into_iter().chain(self.drafts(dialect, batch)).collect()
         };
-        self.walk.check_with(sql, Some(Operation::Update), &[Right::Select, Right::Update], drafts).await
+        self.walk.check_on(sql, problems, &[Right::Select, Right::Update], drafts).await
     }
 
     async fn plan(&self, sql: &mut dyn Sql, progress: &Progress, budget: Budget) -> Result<Option<Plan>, UpdateError> {

@@ -117,7 +117,7 @@ impl Handler for Batch {
         if problems.iter().any(Problem::is_error) {
             return Ok(problems);
         }
-        self.walk.check_with(sql, None, &[Right::Select], |dialect, batch| self.drafts(dialect, batch)).await
+        self.walk.check_on(sql, problems, &[Right::Select], |dialect, batch| self.drafts(dialect, batch)).await
     }
 
     async fn plan(&self, sql: &mut dyn Sql, progress: &Progress, budget: Budget) -> Result<Option<Plan>, UpdateError> {

@@ -247,9 +247,9 @@ impl Handler for Copy {
     }
 
     async fn check(&self, sql: &mut dyn Sql) -> Result<Vec<Problem>, UpdateError> {
-        let mut problems = self.check_names(sql).await?;
-        let named = problems.iter().filter(|problem| !problem.is_error()).cloned().collect::<Vec<_>>();
-        problems.splice(0..0, self.walk.check(sql, None).await?);
+        let named = self.check_names(sql).await?;
+        let walked = self.walk.check(sql, None).await?;
+        let mut problems = [walked.as_slice(), &named].concat();
         if !problems.iter().any(Problem::is_error) {
             let lacking = check_rights(sql, &self.definition.into, &[Right::Insert]).await?;
             problems.extend(lacking.map(|problem| Problem { field: "into", ..problem }));
@@ -265,7 +265,7 @@ impl Handler for Copy {
             });
             reading.into_iter().chain(self.drafts(dialect, batch)).collect()
         };
-        let found = self.walk.check_with(sql, None, &[Right::Select], drafts).await?;
+        let found = self.walk.check_on(sql, walked, &[Right::Select], drafts).await?;
         Ok(found.into_iter().chain(named).chain(sequences).collect())
     }
 

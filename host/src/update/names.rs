@@ -25,7 +25,12 @@ impl Names {
     pub(super) fn key_column(self, table: &Table, name: &str) -> Option<Column> {
         let rowid = || table.rowid && ROWID_NAMES.iter().any(|known| self.equal(known, name));
         self.column(table, name).cloned().or_else(|| {
-            rowid().then(|| Column { name: name.to_owned(), sql_type: "INTEGER".to_owned(), not_null: true })
+            rowid().then(|| Column {
+                name: name.to_owned(),
+                sql_type: "INTEGER".to_owned(),
+                not_null: true,
+                collation: None,
+            })
         })
     }
 

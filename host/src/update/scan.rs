@@ -276,6 +276,26 @@ pub(crate) fn do_block(block: &str, code: &str) -> String {
     format!("DO {tag} {block}\nRAISE EXCEPTION 'rehearsed' USING ERRCODE = '{code}'; END {tag}")
 }
 
+/// The parts between the commas of a CREATE TABLE's parentheses: its columns, and its constraints.
+pub(crate) fn columns<'a, 'b>(code: &'a [Token<'b>]) -> Vec<&'a [Token<'b>]> {
+    let (mut found, mut depth, mut start) = (Vec::new(), 0_usize, 0);
+    for (at, token) in code.iter().enumerate() {
+        let ends = depth == 1 && (token.is_symbol(",") || token.is_symbol(")"));
+        if ends {
+            found.push(code.get(start..at).unwrap_or_default());
+        }
+        if token.is_symbol("(") {
+            depth += 1;
+        } else if token.is_symbol(")") {
+            depth = depth.saturating_sub(1);
+        }
+        if ends || depth == 1 && token.is_symbol("(") {
+            start = at + 1;
+        }
+    }
+    found
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -395,6 +395,9 @@ pub struct Table {
     pub guarded: bool,
     /// True where it has rules: a statement that changes its rows cannot be part of another (PostgreSQL).
     pub rules: bool,
+    /// True where triggers run after rows were changed: they may change these, and others, once more (PostgreSQL; SQLite's
+    /// are told by `guarded`).
+    pub followed: bool,
     /// Tables that inherit from it, its partitions among them (PostgreSQL).
     pub children: u64,
     /// True where SQLite numbers its rows: it can be walked along `rowid`.
@@ -446,6 +449,8 @@ pub struct Column {
     pub sql_type: String,
     /// True where it cannot be NULL.
     pub not_null: bool,
+    /// By what its values are ordered, where that is not by their type alone.
+    pub collation: Option<String>,
 }
 
 /// An index of a table.

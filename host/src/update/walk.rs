@@ -29,7 +29,7 @@ pub(super) use self::advance::{Change, Outcome, Then};
 use self::known::{Known, Memory};
 pub(super) use self::moves::Moved;
 pub use self::pin::accept_definition;
-use self::progress::{Course, Position};
+use self::progress::{Course, Position, collations};
 pub(super) use self::range::{Ends, Key, Lower, Part, Side, filter_clause};
 use self::range::{Range, quoted, same, texts};
 use super::names::Names;
@@ -73,6 +73,8 @@ pub(super) struct Batch {
     left_out: u64,
     /// True where triggers or rules may keep rows from being changed.
     guarded: bool,
+    /// True where triggers run after rows were changed.
+    followed: bool,
     /// True where rows of several tables can have the same key: there may be more than `items`.
     pub(super) ties: bool,
     /// What an operator should know of it.
@@ -86,6 +88,7 @@ struct Stand {
     way: Option<Way>,
     left_out: u64,
     guarded: bool,
+    followed: bool,
     ties: bool,
     notes: Vec<String>,
 }
@@ -116,16 +119,16 @@ fn lower<'a>(after: Option<&'a [String]>, first: Option<&'a [String]>) -> Option
 impl Stand {
     /// The batch that ends a walk over no rows.
     fn nothing_left(self) -> Batch {
-        let Self { key, left_out, guarded, ties, notes, .. } = self;
+        let Self { key, left_out, guarded, followed, ties, notes, .. } = self;
         let (range, next) = (Range::empty(), Next::Finished);
         let (after, first, upto, end) = (None, None, None, None);
-        Batch { key, after, first, upto, range, end, items: 0, next, left_out, guarded, ties, notes }
+        Batch { key, after, first, upto, range, end, items: 0, next, left_out, guarded, followed, ties, notes }
     }
 
     /// The batch of so many items that ends at `upto`, and the walk with it where it is the `last`.
     fn batch(self, dialect: &dyn Dialect, upto: Vec<String>, items: u64, last: bool) -> Batch {
         let Some(way) = self.way else { return Self { way: None, ..self }.nothing_left() };
-        let Self { key, left_out, guarded, ties, notes, .. } = self;
+        let Self { key, left_out, guarded, followed, ties, notes, .. } = self;
         let range = Range::new(dialect, &key, way.ends(Side::At(&upto)));
         let Way { after, first, walked, course } = way;
         let end = Some(course.end.clone());
@@ -138,7 +141,7 @@ impl Stand {
             }
         };
         let upto = (items > 0).then_some(upto);
-        Batch { key, after, first, upto, range, end, items, next, left_out, guarded, ties, notes }
+        Batch { key, after, first, upto, range, end, items, next, left_out, guarded, followed, ties, notes }
     }
 }
 
@@ -209,6 +212,7 @@ impl Walk {
         let way = match position {
             Some(Position { after, items, walk: Some(mut course), .. }) => {
                 course.must_have(key)?;
+                course.collations = collations(key);
                 if course.definition.is_empty() {
                     (course.definition, course.columns) = (self.pinned(), (**named).clone());
                     notes.push("goes on under the definition of now".to_owned());
@@ -233,7 +237,7 @@ impl Walk {
             }
             (way, _) => way,
         };
-        Ok(Stand { key: key.clone(), way, left_out, guarded: table.guarded, ties, notes })
+        Ok(Stand { key: key.clone(), way, left_out, guarded: table.guarded, followed: table.followed, ties, notes })
     }
 
     /// The way from the table's first key to its last one; `None` where the table has no rows.
@@ -251,7 +255,8 @@ impl Walk {
         let types = key.iter().map(|column| column.sql_type.clone()).collect();
         let (table, definition) = (self.table.to_string(), self.pinned());
         let columns = (*known.named).clone();
-        let course = Course { table, key: self.key.clone(), types, end, definition, columns };
+        let course =
+            Course { table, key: self.key.clone(), types, collations: collations(key), end, definition, columns };
         // PostgreSQL takes a range with one end for a large part of the table.
         let first = first.filter(|_| system == System::Postgres);
         Ok(Some(Way { after: None, first, walked: 0, course }))

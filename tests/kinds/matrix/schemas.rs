@@ -445,6 +445,31 @@ fn on_postgres() -> Vec<Schema> {
             ..PLAIN
         },
         Schema {
+            name: "trigger-moves-key-afterwards",
+            value: |tag| (10 * tag).to_string(),
+            after: "CREATE FUNCTION {f}() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                        UPDATE {t} SET {id} = {id} + 355 WHERE {id} = NEW.{id} AND NEW.{touched} <> OLD.{touched};
+                        RETURN NULL;
+                    END $$;
+                    CREATE TRIGGER moves AFTER UPDATE ON {t} FOR EACH ROW EXECUTE FUNCTION {f}()",
+            expected: moved_ahead,
+            ..PLAIN
+        },
+        Schema {
+            name: "trigger-moves-key-and-catches-errors",
+            value: |tag| (10 * tag).to_string(),
+            after: "CREATE FUNCTION {f}() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                        BEGIN
+                            UPDATE {t} SET {id} = {id} + 355 WHERE {id} = NEW.{id} AND NEW.{touched} <> OLD.{touched};
+                        EXCEPTION WHEN division_by_zero THEN NULL;
+                        END;
+                        RETURN NULL;
+                    END $$;
+                    CREATE TRIGGER moves AFTER UPDATE ON {t} FOR EACH ROW EXECUTE FUNCTION {f}()",
+            expected: moved_ahead,
+            ..PLAIN
+        },
+        Schema {
             name: "rule-instead",
             after: "CREATE RULE keeps AS ON DELETE TO {t} WHERE OLD.{tag} % 100 = 14 DO INSTEAD NOTHING;
                     CREATE RULE stays AS ON UPDATE TO {t} WHERE OLD.{tag} % 100 = 14 AND NEW.{touched} <> OLD.{touched}
@@ -704,6 +729,14 @@ fn on_sqlite() -> Vec<Schema> {
         Schema {
             expected: |kind| if kind.walks() { Stops("not of the type") } else { Right },
             ..keys("text-key-with-a-blob", "text", |tag| {
+                if is_special(tag) { format!("x'{tag:06x}'") } else { format!("'{tag}'") }
+            })
+        },
+        Schema {
+            key: &["tag", "id"],
+            table: "CREATE TABLE {t} ({columns}, PRIMARY KEY ({tag}, {id}){constraint})",
+            expected: |kind| no_walk(kind, "not of the type"),
+            ..keys("key-with-a-blob-behind", "text", |tag| {
                 if is_special(tag) { format!("x'{tag:06x}'") } else { format!("'{tag}'") }
             })
         },

@@ -67,7 +67,13 @@ impl Dialect for PostgresDialect {
                       or exists (select from pg_rewrite r where r.ev_class = c.oid and r.ev_type in ('2', '4') \
                           and r.is_instead and r.ev_enabled in ('O', 'A')), \
                       exists (select from pg_rewrite r where r.ev_class = c.oid and r.ev_type <> '1' \
-                          and r.ev_enabled in ('O', 'A')) \
+                          and r.ev_enabled in ('O', 'A')), \
+                      (select l.collnamespace::regnamespace::text || '.' || quote_ident(l.collname) from pg_collation l \
+                          where l.oid = a.attcollation), \
+                      exists (with recursive below (oid) as (select c.oid union select h.inhrelid from pg_inherits h \
+                          join below b on h.inhparent = b.oid) \
+                          select from pg_trigger t join below b on b.oid = t.tgrelid where not t.tgisinternal \
+                          and t.tgtype & 66 = 0 and t.tgtype & 16 = 16 and t.tgenabled in ('O', 'A')) \
                       from pg_class c left join pg_attribute a \
                       on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped \
                       where c.oid = to_regclass($1::text) and c.relkind in ('r', 'p', 'v', 'm', 'f') order by a.attnum";
@@ -88,6 +94,7 @@ impl Dialect for PostgresDialect {
         };
         let guarded = rows.first().is_some_and(|row| boolean(row, 5));
         let rules = rows.first().is_some_and(|row| boolean(row, 6));
+        let followed = rows.first().is_some_and(|row| boolean(row, 8));
         let children = rows.first().and_then(|row| row.get(4)).and_then(Value::as_integer);
         let children = children.and_then(|children| u64::try_from(children).ok()).unwrap_or(0);
         let mut indexes = Vec::new();
@@ -100,6 +107,7 @@ impl Dialect for PostgresDialect {
             kind,
             guarded,
             rules,
+            followed,
             children,
             rowid: false,
             numbered_by: None,
@@ -227,7 +235,8 @@ async fn part_by_statistics(
 }
 
 fn column(row: &Row) -> Column {
-    Column { name: text(row, 0), sql_type: text(row, 1), not_null: boolean(row, 2) }
+    let collation = row.get(7).and_then(Value::as_text).map(str::to_owned);
+    Column { name: text(row, 0), sql_type: text(row, 1), not_null: boolean(row, 2), collation }
 }
 
 /// Adds a row about one column of an index to the indexes; rows of an index follow each other.

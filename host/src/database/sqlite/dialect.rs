@@ -123,12 +123,15 @@ impl Dialect for SqliteDialect {
         }
         let indexes: Vec<Index> = indexes.into_iter().map(|(index, _)| index).collect();
         let select = format!(
-            "SELECT wr, type, EXISTS (SELECT 1 FROM {} WHERE type = 'trigger' AND tbl_name = ?1 COLLATE NOCASE) \
-             FROM {} WHERE name = ?1 COLLATE NOCASE",
+            "SELECT wr, type, EXISTS (SELECT 1 FROM {0} WHERE type = 'trigger' AND tbl_name = ?1 COLLATE NOCASE), \
+             (SELECT sql FROM {0} WHERE type = 'table' AND name = ?1 COLLATE NOCASE) \
+             FROM {1} WHERE name = ?1 COLLATE NOCASE",
             catalogue(table),
             table_list(table)
         );
         let kinds = sql.query(&select, &[table.name.as_str().into()]).await?;
+        let definition = kinds.first().map(|row| string(row, 3)).unwrap_or_default();
+        inspect::name_collations(&definition, &mut columns);
         let kind = kinds.first().map(|row| match string(row, 1).as_str() {
             "view" => TableKind::View,
             "virtual" => TableKind::Virtual,
@@ -143,7 +146,18 @@ impl Dialect for SqliteDialect {
         let numbered_by = number.and_then(|index| index.columns.first().cloned().flatten());
         let renumbered = rowid && plain && numbered_by.is_none();
         let kind = kind.unwrap_or_default();
-        Ok(Some(Table { columns, indexes, kind, guarded, rules: false, children: 0, rowid, numbered_by, renumbered }))
+        Ok(Some(Table {
+            columns,
+            indexes,
+            kind,
+            guarded,
+            rules: false,
+            followed: false,
+            children: 0,
+            rowid,
+            numbered_by,
+            renumbered,
+        }))
     }
 
     fn token(&self, table: &TableName) -> String {
@@ -286,7 +300,10 @@ async fn stored_rows(sql: &mut dyn Sql, table: &TableName) -> Result<Option<f64>
 }
 
 fn column(row: &Row) -> Column {
-    Column { name: string(row, 0), sql_type: string(row, 1), not_null: integer(row, 2) != 0 }
+    let (sql_type, not_null) = (string(row, 1), integer(row, 2) != 0);
+    // Numbers are in order by themselves, and text among them is for the walk to refuse.
+    let ordered = !matches!(Affinity::of(&sql_type), Affinity::Integer | Affinity::Real | Affinity::Numeric);
+    Column { name: string(row, 0), sql_type, not_null, collation: ordered.then(|| "BINARY".to_owned()) }
 }
 
 fn string(row: &Row, column: usize) -> String {

@@ -10,7 +10,9 @@ use super::dialect::catalogue;
 use crate::scheduler::database::Remark;
 use crate::update::plan::{Explanation, Read};
 use crate::update::scan::{self, Kind};
-use crate::update::sql::{ErrorClass, Operation, Reaction, Row, Sql, SqlError, Surroundings, System, TableName, Value};
+use crate::update::sql::{
+    Column, ErrorClass, Operation, Reaction, Row, Sql, SqlError, Surroundings, System, TableName, Value,
+};
 
 /// The name under which [`Dialect::describe`](crate::update::Dialect::describe) gives the index that a rowid table is.
 pub(super) const ROWID: &str = "rowid";
@@ -144,6 +146,34 @@ fn trigger(name: &str, table: &str, statement: &str) -> Option<Reaction> {
             && code.iter().any(|token| token.is("ignore")),
         each_row: true,
     })
+}
+
+/// Gives columns the collations that the statement which made their table names.
+pub(super) fn name_collations(definition: &str, columns: &mut [Column]) {
+    if !definition.to_ascii_lowercase().contains("collate") {
+        return;
+    }
+    let code = scan::code(definition, System::Sqlite);
+    for described in scan::columns(&code) {
+        let name = described.first().and_then(|first| first.name(System::Sqlite));
+        // Deeper down it is an expression's.
+        let mut depth = 0_usize;
+        let collation = described.iter().enumerate().find_map(|(at, token)| {
+            depth = if token.is_symbol("(") {
+                depth + 1
+            } else if token.is_symbol(")") {
+                depth.saturating_sub(1)
+            } else {
+                depth
+            };
+            (depth == 0 && token.is("collate")).then(|| described.get(at + 1)?.name(System::Sqlite)).flatten()
+        });
+        let (Some(name), Some(collation)) = (name, collation) else { continue };
+        let named = columns.iter_mut().find(|column| column.name.eq_ignore_ascii_case(&name));
+        if let Some(Column { collation: ordered @ Some(_), .. }) = named {
+            *ordered = Some(collation.to_ascii_uppercase());
+        }
+    }
 }
 
 /// How long the file is looked through for pages that are not what they should be: with a rollback journal nobody can

@@ -87,16 +87,24 @@ impl Walk {
         statement: &str,
     ) -> Result<u64, UpdateError> {
         let dialect = sql.dialect();
-        let (true, Some(upto), Some(end)) = (batch.guarded, &batch.upto, &batch.end) else {
+        let (true, Some(upto), Some(end)) = (batch.guarded || batch.followed, &batch.upto, &batch.end) else {
             return self.change(sql, batch, filter, statement).await;
         };
         let ends = Ends { lower: Some(Lower::after(Side::At(upto))), upper: Side::At(end) };
         let ahead = Range::new(&*dialect, &batch.key, ends);
         let (skipped, moved) = match dialect.system() {
             System::Postgres => {
-                // Rows that this transaction wrote.
-                const OWN: Option<&str> = Some("xmin = pg_current_xact_id()::xid");
-                let (changed, skipped) = self.change_guarded(sql, batch, filter, statement).await?;
+                // Rows that this transaction wrote: of those that can be seen, what others wrote is committed. A function that
+                // catches errors writes under numbers of its own, which are later ones.
+                const OWN: Option<&str> = Some(
+                    "age(xmin) <= age(pg_current_xact_id()::xid) AND pg_xact_status((pg_current_xact_id()::text::bigint \
+                     + age(pg_current_xact_id()::xid) - age(xmin))::text::xid8) = 'in progress'",
+                );
+                let (changed, skipped) = match batch.guarded {
+                    true => self.change_guarded(sql, batch, filter, statement).await?,
+                    // What runs afterwards keeps no row from being changed.
+                    false => (sql.execute(statement, batch.parameters()).await?, 0),
+                };
                 // The rest of the walk is looked at only where rows have left the batch.
                 let left = self.count_where(sql, &batch.range, OWN).await? < changed;
                 (skipped, if left { self.count_where(sql, &ahead, OWN).await? } else { 0 })

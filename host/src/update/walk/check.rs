@@ -3,7 +3,7 @@
 use super::Walk;
 use crate::update::explain::{no_column, no_table};
 use crate::update::names::Names;
-use crate::update::sql::{Column, Operation, Sql, Table, TableKind, TableName};
+use crate::update::sql::{Column, ErrorClass, Operation, Sql, System, Table, TableKind, TableName};
 use crate::update::{Problem, UpdateError, reach};
 
 impl Walk {
@@ -37,11 +37,49 @@ impl Walk {
             let key = key.unwrap_or_default();
             match names.unique_by(&table, &key) {
                 None => problems.push(not_unique(&self.table, &self.key)),
-                Some(more) => problems.extend(self.check_kind(&table, names, &[key, more].concat())),
+                Some(more) => {
+                    let key = [key, more].concat();
+                    problems.extend(self.check_kind(&table, names, &key));
+                    problems.extend(self.check_values(sql, &key).await?);
+                }
             }
         }
         problems.extend(around);
         Ok(problems)
+    }
+
+    /// Looks for values that a key column of SQLite's can hold beside its type, and that their text does not give back. Those
+    /// of the first column come first or last, where the walk itself meets them before it begins; those of a later one may
+    /// stand anywhere. Beyond the first million rows the walk meets them when it comes there, before it changes a row.
+    async fn check_values(&self, sql: &mut dyn Sql, key: &[Column]) -> Result<Option<Problem>, UpdateError> {
+        const LOOKED_AT: u32 = 1_000_000;
+        let dialect = sql.dialect();
+        let parameter = dialect.parameter(1);
+        let later = key.iter().skip(1).filter(|column| column.name != "rowid" && !column.sql_type.is_empty());
+        for column in later.filter(|_| dialect.system() == System::Sqlite) {
+            let quoted = dialect.quote(&column.name);
+            let back =
+                dialect.key_from_text(1, column).replace(&parameter, &format!("({})", dialect.key_as_text(&quoted)));
+            let order: Vec<String> = key.iter().map(|column| dialect.quote(&column.name)).collect();
+            let statement = format!(
+                "SELECT 1 FROM (SELECT {quoted} IS NOT {back} AS odd FROM {} ORDER BY {} LIMIT {LOOKED_AT}) WHERE odd LIMIT 1",
+                self.source(&*dialect),
+                order.join(", ")
+            );
+            let odd = match sql.query(&statement, &[]).await {
+                Ok(rows) => !rows.is_empty(),
+                // A column of blobs in which something else is.
+                Err(error) if error.class == ErrorClass::Permanent => true,
+                Err(error) => return Err(error.into()),
+            };
+            if odd {
+                return Ok(Some(key_problem(
+                    &format!("key column \"{}\" holds a value that is not of the type that it declares", column.name),
+                    "give such rows values of that type (typeof() tells which they are), or walk along another key",
+                )));
+            }
+        }
+        Ok(None)
     }
 
     pub(super) fn not_ordered(&self) -> Problem {

@@ -49,8 +49,8 @@ impl Known {
 
     /// True where the rows can be changed by a part of a greater statement.
     pub(super) fn takes_parts(&self) -> bool {
-        let Table { guarded, rules, children, kind, .. } = *self.table;
-        !guarded && !rules && children == 0 && kind == TableKind::Plain
+        let Table { guarded, followed, rules, children, kind, .. } = *self.table;
+        !guarded && !followed && !rules && children == 0 && kind == TableKind::Plain
     }
 }
 

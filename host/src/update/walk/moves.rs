@@ -95,23 +95,11 @@ async fn generated(sql: &mut dyn Sql, dialect: &dyn Dialect, table: &TableName) 
 /// The generated columns of a CREATE TABLE: `name [type] [GENERATED ALWAYS] AS (expression)`.
 fn generated_in(definition: &str) -> Vec<Generated> {
     let code = scan::code(definition, System::Sqlite);
-    let (mut found, mut depth, mut start) = (Vec::new(), 0_usize, 0);
-    for (at, token) in code.iter().enumerate() {
-        let ends = depth == 1 && (token.is_symbol(",") || token.is_symbol(")"));
-        if ends {
-            let column = code.get(start..at).unwrap_or_default();
-            let by = column.windows(2).position(|pair| pair[0].is("as") && pair[1].is_symbol("("));
-            if let (Some(name), Some(by)) = (column.first().and_then(|first| first.name(System::Sqlite)), by) {
-                found.push((name, named(parenthesised(&column[by + 1..]), System::Sqlite)));
-            }
-        }
-        if token.is_symbol("(") {
-            depth += 1;
-        } else if token.is_symbol(")") {
-            depth = depth.saturating_sub(1);
-        }
-        if ends || depth == 1 && token.is_symbol("(") {
-            start = at + 1;
+    let mut found = Vec::new();
+    for column in scan::columns(&code) {
+        let by = column.windows(2).position(|pair| pair[0].is("as") && pair[1].is_symbol("("));
+        if let (Some(name), Some(by)) = (column.first().and_then(|first| first.name(System::Sqlite)), by) {
+            found.push((name, named(parenthesised(&column[by + 1..]), System::Sqlite)));
         }
     }
     found

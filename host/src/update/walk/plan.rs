@@ -25,8 +25,19 @@ impl Walk {
         rights: &[Right],
         statements: impl FnOnce(&dyn Dialect, &Batch) -> Vec<Draft> + Send,
     ) -> Result<Vec<Problem>, UpdateError> {
+        let problems = self.check(sql, operation).await?;
+        self.check_on(sql, problems, rights, statements).await
+    }
+
+    /// As [`Walk::check_with`], where the walk itself was looked at already, with these problems.
+    pub(in crate::update) async fn check_on(
+        &self,
+        sql: &mut dyn Sql,
+        mut problems: Vec<Problem>,
+        rights: &[Right],
+        statements: impl FnOnce(&dyn Dialect, &Batch) -> Vec<Draft> + Send,
+    ) -> Result<Vec<Problem>, UpdateError> {
         within_reach!(self.reach, sql, async {
-            let mut problems = self.check(sql, operation).await?;
             if !problems.iter().any(Problem::is_error) {
                 problems.extend(self.check_rights_to_hold(sql, rights).await?);
             }
@@ -177,6 +188,7 @@ impl Batch {
             next: Next::Finished,
             left_out: 0,
             guarded: false,
+            followed: false,
             ties: false,
             notes: Vec::new(),
         }

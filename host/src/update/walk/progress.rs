@@ -37,6 +37,10 @@ pub(super) struct Course {
     /// The types of all columns that order the walk: those of `key`, and those that make it unique. A stored key is text
     /// that a cast turns into a key again: with another type it may mean another place.
     pub(super) types: Vec<String>,
+    /// By what each of these is ordered, where that is not by its type alone: the place of a key among others depends on it.
+    /// Empty in progress that earlier builds wrote.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) collations: Vec<Option<String>>,
     /// The last key that was there when the walk began.
     pub(super) end: Vec<String>,
     /// The definition that the walk began with, long texts as their digests. Empty where none was written down, or another
@@ -59,7 +63,7 @@ impl Position {
 }
 
 impl Course {
-    /// Refuses a key whose columns are of other types than when the walk began.
+    /// Refuses a key whose columns are of other types, or in another order, than when the walk began.
     pub(super) fn must_have(&self, key: &[Column]) -> Result<(), UpdateError> {
         let changed = key.iter().zip(&self.types).find(|(column, was)| column.sql_type != **was);
         if let Some((column, was)) = changed {
@@ -67,6 +71,17 @@ impl Course {
                 "the type of key column \"{}\" changed from {was} to {} during the walk, and the place of the walk may mean \
                  another row now: cancel the update and queue it again to begin anew",
                 column.name, column.sql_type
+            )));
+        }
+        let reordered = key.iter().zip(&self.collations).find(|(column, was)| column.collation != **was);
+        if let Some((column, was)) = reordered {
+            let told = |collation: &Option<String>| collation.clone().unwrap_or_else(|| "none".to_owned());
+            return Err(UpdateError::Failed(format!(
+                "the collation of key column \"{}\" changed from {} to {} during the walk, and rows that it has yet to do may \
+                 stand before its place now: cancel the update and queue it again to begin anew",
+                column.name,
+                told(was),
+                told(&column.collation)
             )));
         }
         if key.len() != self.types.len() {
@@ -77,6 +92,14 @@ impl Course {
             )));
         }
         Ok(())
+    }
+}
+
+/// The collations of a key's columns, for the progress; empty where there are none.
+pub(super) fn collations(key: &[Column]) -> Vec<Option<String>> {
+    match key.iter().any(|column| column.collation.is_some()) {
+        true => key.iter().map(|column| column.collation.clone()).collect(),
+        false => Vec::new(),
     }
 }
 
