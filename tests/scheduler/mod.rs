@@ -6,3 +6,4 @@ mod order;
 mod reload;
 mod slices;
 mod steering;
+mod trips;

@@ -14,6 +14,7 @@ pub mod proxy;
 pub mod recorder;
 pub mod results;
 pub mod run;
+pub mod trips;
 pub mod tutorial;
 
 use std::time::{Duration, Instant};
