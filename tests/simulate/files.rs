@@ -77,6 +77,33 @@ fn time_passes_as_the_scenario_says() {
     assert_eq!((begun[1], begun[2]), (10, 5_000), "{begun:?}");
 }
 
+/// The moments at which batches of an update began, in milliseconds.
+fn begun_of(update_name: &str, text: &str) -> Vec<u128> {
+    let run = simulate(&Candidate::BuiltIn, &scenario(text), None).unwrap();
+    let batches = run.seen.batches.iter().filter(|batch| batch.update_name == update_name);
+    batches.map(|batch| batch.at.as_millis()).collect()
+}
+
+#[test]
+fn what_fails_is_tried_again_when_it_is_due_and_the_others_run_meanwhile() {
+    // A batch of m fails after 5 ms, four times.
+    let failing = "failure = [{ from_ms = 0, until_ms = 60_000, times = 4, class = \"connection\" }]\n";
+    let text = TEXT.replace("\"u\"\nitems = 40", "\"m\"\nitems = 10") + failing;
+    let text = format!("{text}[[update]]\nname = \"n\"\nitems = 100\ncost_ms = 1\nbatch_ms = 0\n");
+    assert_eq!(begun_of("m", &text), [0, 255, 760, 1_765, 3_770]);
+    assert_eq!(begun_of("n", &text), [5, 15, 25, 35, 45, 55, 65, 75, 85, 95]);
+    // Of two that were begun the first by the queue's order goes on; what is queued meanwhile waits for their end.
+    let longer = text.replace("items = 100\n", "items = 1_000\n");
+    let queued = format!("{longer}[[update]]\nname = \"c\"\nitems = 10\nbatch_ms = 0\nqueued_at_ms = 50\n");
+    assert_eq!(begun_of("m", &queued)[..2], [0, 255]);
+    let (ends, c) = (begun_of("n", &queued), begun_of("c", &queued));
+    assert!(c[0] > *ends.last().unwrap(), "{c:?} {ends:?}");
+    // Whose failure is forgotten does not wait for its time: the queue is looked at within a second.
+    let retried = format!("{text}[[action]]\nat_ms = 2_000\ndo = \"retry\"\nupdate = \"m\"\n");
+    let begun = begun_of("m", &retried);
+    assert!(begun[4] <= 3_000, "{begun:?}");
+}
+
 /// A guest that writes the wall clock's and the monotonic clock's seconds into its batch size would be hard to read:
 /// this one waits as many milliseconds as the signal says, so that what it read shows in the moments.
 #[tokio::test]

@@ -443,12 +443,12 @@ impl Worker {
                         return Ok(End::Failed(error));
                     }
                 }
+                // What has ended since the last look may have been all that was known of.
+                Turn::Later(..) | Turn::OfNobody if self.is_outdated => self.refreshed = None,
                 Turn::Later(PutOff { until, why, .. }, update_name) => {
                     self.wait_for(update_name, why);
                     self.rest_until(until, lease).await?;
                 }
-                // What has ended since the last look may have been all that was known of.
-                Turn::OfNobody if self.is_outdated => self.refreshed = None,
                 Turn::OfNobody => {
                     if let Some(end) = self.idle(lease).await? {
                         return Ok(end);

@@ -109,6 +109,7 @@ impl Worker {
         let queue = self.workload.database.queue().await?;
         self.take_in(queue);
         self.forget_tries();
+        self.forget_waits();
         let mut gone: Vec<String> = self.paces.keys().filter(|name| self.roster.get(name).is_none()).cloned().collect();
         gone.sort_unstable();
         gone.iter().for_each(|name| self.note_gone(name));

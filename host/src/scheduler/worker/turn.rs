@@ -103,6 +103,16 @@ impl Worker {
         }
     }
 
+    /// Whose failure somebody has forgotten need not wait for its time: it is to be tried again.
+    pub(super) fn forget_waits(&mut self) {
+        for (update_name, pace) in &mut self.paces {
+            let failed = self.roster.get(update_name).is_none_or(|row| row.failure.is_some());
+            if !failed && !self.unrecorded.contains_key(update_name) {
+                pace.put_off = None;
+            }
+        }
+    }
+
     /// An update that cannot run, or is gone, is another one when it can run again.
     pub(super) fn forget_tries(&mut self) {
         if self.supervisor.has_fallen_back() {
