@@ -82,7 +82,7 @@ on_both! {
 
     async fn a_client_that_does_not_read_holds_nothing_up(place: Place) {
         make_items(place, 600).await;
-        let settings = format!("{FAST}max_batch_size = 2\n");
+        let settings = FAST.replace("max_batch_size = 10", "max_batch_size = 2");
         let api = Api::start(place, &settings, &with_updates()).await;
         let socket = TcpSocket::new_v4().unwrap();
         socket.set_recv_buffer_size(4_096).unwrap();

@@ -101,7 +101,7 @@ impl FaultKind {
             }
             FaultKind::ErrorReturned => "the controller itself said so; its message tells why",
             FaultKind::OutOfRange => {
-                "batch sizes are 1 to 2147483647, target durations at most `max_target_duration_ms`"
+                "batch sizes are 1 to 2147483647, the least at most `max_min_batch_size`, target durations at most `max_target_duration_ms`"
             }
             FaultKind::Unreadable => "correct `path` in [[controller]], or let this user read the file",
             FaultKind::Incompatible => {
