@@ -232,3 +232,40 @@ async fn a_database_that_does_not_answer_is_a_problem_and_no_panic() {
     );
     assert_eq!(queue.json()["type"], "urn:tidegate:problem:database");
 }
+
+/// An update that others keep waiting gives way: told with the reason, for as long as another is in hand.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_gives_way_is_told_and_can_be_tried_at_once() {
+    let place = &Place::postgres().await;
+    make_items(place, 20).await;
+    place.run("create table more as select * from items; alter table more add primary key (id)").await;
+    let update = |name: &str, table: &str| {
+        format!(
+            "[[update]]\nname = \"{name}\"\nkind = \"backfill\"\ntable = \"{table}\"\nkey = \"id\"\nset = \"touched = 1\"\n"
+        )
+    };
+    let updates = format!("{}{}{}", update("a", "items"), update("b", "more"), crate::support::api::with_tokens());
+    let settings = "sleep_duration_ms = 100\nmax_batch_size = 1\ndefault_batch_size = 1";
+    let folder = crate::support::binary::Folder::new(place, settings, "lock_timeout_ms = 100", &updates);
+    let lock = place.lock_items().await;
+    let api = Api::start_in(folder).await;
+    for name in ["a", "b"] {
+        api.post(QUEUE, ADMIN, json!({ "name": name })).await;
+    }
+    until("one gives way to the other", async || {
+        let queue = get(&api, QUEUE).await;
+        let row = queue["updates"].as_array().unwrap().iter().find(|row| row["name"] == "a").cloned().unwrap();
+        let reason = row["reason"].as_str().unwrap_or_default();
+        row["state"] == "backing-off" && reason.starts_with("gives way to others, ") && reason.contains("lock timeout")
+    })
+    .await;
+    until("the other ends", async || place.rows("select count(*) from more where touched = 1").await == ["20"]).await;
+    until("it waits by itself", async || states(&api).await == ["a backing-off"]).await;
+    drop(lock);
+    assert_eq!(
+        results(&post(&api, "/api/v1/databases/master/run-now").await)[0].split(' ').take(2).collect::<Vec<_>>(),
+        ["master", "a"]
+    );
+    until("it ends too", async || states(&api).await.is_empty()).await;
+    assert_eq!(touched(place).await, ["1|20"]);
+}

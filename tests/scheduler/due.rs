@@ -1,7 +1,7 @@
 //! Ready and due: what fails is put off, and nobody else is held up by it; what is no update's trouble is none's.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -9,7 +9,7 @@ use tidegate::controller::BuiltIn;
 use tidegate::scheduler::End;
 use tidegate::scheduler::event::EventKind;
 use tidegate::update::sql::{ErrorClass, Sql, SqlError};
-use tidegate::update::{Budget, Handler, Mode, Next, Noop, Progress, Step, UpdateError};
+use tidegate::update::{Budget, Handler, Mode, Noop, Progress, Step, UpdateError};
 
 use crate::support::on_both;
 use crate::support::place::{Place, row};
@@ -33,27 +33,22 @@ impl Handler for After {
     }
 }
 
-/// Fails with each of these errors, one after the other, and does a batch between two.
-struct Failing {
-    errors: Vec<SqlError>,
-    calls: AtomicUsize,
+/// Fails with this error, once.
+struct FailsOnce {
+    error: SqlError,
+    failed: AtomicBool,
 }
 
 #[async_trait]
-impl Handler for Failing {
+impl Handler for FailsOnce {
     fn mode(&self, _: &Progress) -> Result<Mode, UpdateError> {
         Ok(Mode::Batched)
     }
 
     async fn run(&self, _: &mut dyn Sql, _: &Progress, _: Budget) -> Result<Step, UpdateError> {
-        let call = self.calls.fetch_add(1, Ordering::SeqCst);
-        match (call % 2, self.errors.get(call / 2)) {
-            (_, None) => Ok(Step::finished(0)),
-            (0, Some(error)) => Err(error.clone().into()),
-            (_, Some(_)) => {
-                let progress = Progress::parse(&format!("{{\"n\":{call}}}"))?;
-                Ok(Step::new(0, Next::Continue(progress)))
-            }
+        match self.failed.swap(true, Ordering::SeqCst) {
+            true => Ok(Step::finished(0)),
+            false => Err(self.error.clone().into()),
         }
     }
 }
@@ -121,13 +116,12 @@ on_both! {
             (coded("SQLITE_IOERR_READ"), 100),
             (lost, 100),
         ];
-        let errors = cases.iter().map(|(error, _)| error.clone()).collect();
-        let failing = Failing { errors, calls: AtomicUsize::new(0) };
-        let story = Run::on(place, &[row("a")]).await.define("a", Arc::new(failing)).until_done().await;
-        assert_eq!(story.remaining(), []);
-        let sizes = sizes(&story.events);
-        let tried_again: Vec<u64> = sizes.iter().skip(1).step_by(2).copied().take(cases.len()).collect();
-        assert_eq!(tried_again, cases.map(|(_, size)| size));
+        for (error, tried_again) in cases {
+            let told = format!("{error:?}");
+            let once = FailsOnce { error, failed: AtomicBool::new(false) };
+            let story = Run::on(place, &[row("a")]).await.define("a", Arc::new(once)).until_done().await;
+            assert_eq!((story.remaining(), sizes(&story.events)), (vec![], vec![100, tried_again]), "{told}");
+        }
     }
 
     async fn thousands_of_rows_that_do_nothing_are_neither_slept_nor_looked_through(place: Place) {
@@ -138,7 +132,8 @@ on_both! {
         let rows: Vec<_> = names.iter().map(|name| row(name)).collect();
         database.enqueue_all(&rows).await.unwrap().unwrap();
         let mut run = names.iter().fold(Run::with(database), |run, name| run.define(name, Arc::new(Noop)));
-        run.supervision.builtin = BuiltIn::default();
+        // A target that none of them takes, however busy the machine is.
+        run.supervision.builtin = BuiltIn { target: Duration::from_secs(60), ..BuiltIn::default() };
         run.settings.poll_interval = Duration::from_secs(1);
         let story = run.until_done().await;
         assert_eq!(story.end, End::Done { remaining: vec![] });
