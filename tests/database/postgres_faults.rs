@@ -215,6 +215,38 @@ async fn a_host_that_knows_the_lock_alone_and_this_one_exclude_each_other() {
     lease(&*database, 1).await.release().await;
 }
 
+/// Whoever takes over may not be allowed to end what the predecessor has left: its session keeps the lock that hosts of
+/// before know, and the row alone is the lease, until the lock is to be had.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lease_is_taken_over_by_a_role_that_may_end_nothing() {
+    let (place, first) = ready().await;
+    let role = format!("modest_{}", place.url.rsplit('/').next().unwrap());
+    place
+        .run(&format!(
+            "create role {role} login; grant select, insert, update, delete on background_updates, tidegate_failures, \
+             tidegate_state, tidegate_history, tidegate_lease to {role}; grant select on tidegate_version to {role}"
+        ))
+        .await;
+    let url = place.url.replace("postgres@", &format!("{role}@"));
+    let second = tidegate::database::open(&url, tidegate::database::Options::new(holder(2))).unwrap();
+    let held = lease(&*first, 1).await;
+    assert!(matches!(second.try_lease(&holder(2)).await.unwrap(), LeaseAttempt::Taken(Some(by)) if by == holder(1)));
+    // As if it had been stopped: another epoch is what a renewal would undo.
+    place.run("update tidegate_lease set epoch = epoch + 1, expires = clock_timestamp() - interval '1 second'").await;
+    let taken_over = lease(&*second, 2).await;
+    assert_eq!(second.lease_holder().await.unwrap(), Some(holder(2)));
+    assert_eq!(first.begin("a", "{}").await.err().expect("no batch").class, ErrorClass::Overtaken);
+    begin(&*second, "a", "{}").await.commit(None).await.unwrap();
+    // The first one notices, and lets go of the lock.
+    let locked = "select 1 from tidegate_lease l join pg_locks k on k.pid = l.session and k.locktype = 'advisory'";
+    until("the lock is taken too", async || !place.rows(locked).await.is_empty()).await;
+    held.release().await;
+    assert!(matches!(first.try_lease(&holder(1)).await.unwrap(), LeaseAttempt::Taken(Some(by)) if by == holder(2)));
+    taken_over.release().await;
+    second.close().await;
+    place.run(&format!("drop owned by {role}; drop role {role}")).await;
+}
+
 /// Nobody can take the lease from a batch whose transaction is open; but it can be renewed.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_batch_keeps_its_lease_until_it_has_ended() {

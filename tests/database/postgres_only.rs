@@ -202,3 +202,22 @@ fn urls_that_make_no_sense_are_explained() {
         assert!(!error.contains("secret"), "{url}: {error}");
     }
 }
+
+/// Directly, and through a pooler that refuses such options when a session begins.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_server_looks_after_its_end_of_a_connection() {
+    let place = Place::postgres().await;
+    let pooler = crate::support::pgbouncer::Pooler::start(&place.url, "session", "");
+    for url in [place.url.clone(), pooler.url(&place.url)] {
+        let database = place.by_way_of(url).open();
+        let mut session = database.inspect().await.unwrap();
+        let set = "select current_setting('tcp_user_timeout'), current_setting('tcp_keepalives_idle'), \
+                   current_setting('tcp_keepalives_interval'), current_setting('tcp_keepalives_count'), \
+                   current_setting('client_connection_check_interval')";
+        let row = session.query(set, &[]).await.unwrap().remove(0);
+        let texts: Vec<&str> = row.iter().filter_map(|value| value.as_text()).collect();
+        assert_eq!(texts, ["15000", "10", "3", "3", "2s"]);
+        drop(session);
+        database.close().await;
+    }
+}
