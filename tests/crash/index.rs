@@ -89,3 +89,21 @@ async fn an_index_that_a_killed_host_left_half_built_is_built_anew() {
     let indexes = place.rows("select relname from pg_class where relkind = 'i' and relname like 'items_slowly%'").await;
     assert_eq!(indexes, ["items_slowly"]);
 }
+
+/// Nobody lives whom the server would miss: its build goes on until whoever takes over ends it.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_index_that_a_stopped_host_left_half_built_is_built_anew() {
+    let place = &Place::postgres().await;
+    let (mut first, mut second) = two_hosts(place, 120).await;
+    until("the index is being built", async || !place.rows(BUILDING).await.is_empty()).await;
+    first.signal("STOP");
+    second.says("working on this database", Duration::from_secs(10)).await;
+    second.says("index: finished", PATIENCE).await;
+    first.signal("CONT");
+    first.says("lease lost", PATIENCE).await;
+    first.says(&format!("standing by: process {} on ", second.id()), PATIENCE).await;
+    assert!(!first.said().contains("index: finished"), "{}", first.said());
+    assert_eq!(valid(place).await, ["t"]);
+    let indexes = place.rows("select relname from pg_class where relkind = 'i' and relname like 'items_slowly%'").await;
+    assert_eq!(indexes, ["items_slowly"]);
+}

@@ -3,16 +3,37 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use tidegate::scheduler::End;
-use tidegate::scheduler::database::Pause;
+use tidegate::scheduler::database::{LeaseAttempt, Pause};
 use tidegate::scheduler::event::EventKind;
+use tidegate::update::sql::Sql;
+use tidegate::update::{Budget, Handler, Mode, Progress, Step, UpdateError};
 
-use crate::support::place::{Place, row};
+use crate::support::place::{Place, holder, row};
 use crate::support::recorder::{Recorder, wait};
 use crate::support::run::{Run, Running, make_items, touch, touched};
 use crate::support::{on_both, until};
 
 const DAYS: Duration = Duration::from_secs(24 * 24 * 3_600);
+
+/// Longer than a lease lasts that nobody renews.
+const BLOCKED: Duration = Duration::from_secs(9);
+
+/// Blocks the thread that it runs on, as no handler should.
+struct Blocking;
+
+#[async_trait]
+impl Handler for Blocking {
+    fn mode(&self, _: &Progress) -> Result<Mode, UpdateError> {
+        Ok(Mode::Batched)
+    }
+
+    async fn run(&self, _: &mut dyn Sql, _: &Progress, _: Budget) -> Result<Step, UpdateError> {
+        std::thread::sleep(BLOCKED);
+        Ok(Step::finished(1))
+    }
+}
 
 /// A wait between batches, so that there is a between.
 fn short() -> Duration {
@@ -207,6 +228,22 @@ on_both! {
         let stopped = tokio::time::timeout(Duration::from_secs(15), running.stop()).await;
         assert_eq!(stopped.expect("the host waits for the lock").end, End::Stopped);
         drop(lock);
+    }
+
+    async fn a_handler_that_blocks_its_thread_costs_no_lease(place: Place) {
+        let mut running = Run::on(place, &[row("a")]).await.define("a", Arc::new(Blocking)).start();
+        running.next("the batch", |kind| matches!(kind, EventKind::BatchStarted { .. }).then_some(())).await;
+        let (other, since) = (place.open(), std::time::Instant::now());
+        while since.elapsed() < BLOCKED * 3 / 4 {
+            let attempt = other.try_lease(&holder(2)).await.unwrap();
+            assert!(matches!(attempt, LeaseAttempt::Taken(_)), "taken over after {:?}", since.elapsed());
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        let story = running.end().await;
+        assert_eq!(story.finished(), ["a"]);
+        let lost = story.events.iter().find(|kind| matches!(kind, EventKind::LeaseLost { .. }));
+        assert!(lost.is_none(), "{lost:?}");
+        other.close().await;
     }
 }
 
