@@ -27,8 +27,9 @@ pub trait Database: Send + Sync {
     /// Among others: tables of a newer tidegate, missing rights, a network filesystem under SQLite.
     async fn prepare(&self) -> Result<(), SqlError>;
 
-    /// Tries to become the one runner of this database; never blocks on another's lease. Once it is held, whatever
-    /// a killed predecessor left running on the server has ended before this returns.
+    /// Tries to become the one runner of this database; never blocks on another's lease. Asked again and again, about once
+    /// a second, it takes over from a holder that has given no sign of life for some seconds. Once it is held, whatever a
+    /// predecessor left running on the server has ended before this returns.
     ///
     /// # Errors
     /// Whatever the database says.
@@ -62,10 +63,12 @@ pub trait Database: Send + Sync {
     async fn look(&self) -> Result<Option<Queue>, SqlError>;
 
     /// Opens the transaction of a batch: locks the update's row and compares its progress with `progress`, the text
-    /// that the batch was planned from.
+    /// that the batch was planned from. Where [`Database::try_lease`] gave a lease, nobody else can take that from here on
+    /// until the transaction has ended.
     ///
     /// # Errors
-    /// Whatever the database says.
+    /// Whatever the database says. With class [`Overtaken`](crate::update::ErrorClass::Overtaken) another host has the lease,
+    /// and nothing is done under this one any more.
     async fn begin(&self, update_name: &str, progress: &str) -> Result<Begin, SqlError>;
 
     /// As [`Database::begin`], with the transaction opened as a handler needs it.
