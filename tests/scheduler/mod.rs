@@ -1,5 +1,6 @@
 //! The loop, on real databases: what runs, in which order, what stops it, and what is left after a failure.
 
+mod aside;
 mod due;
 mod failure;
 mod order;

@@ -38,6 +38,21 @@ pub(crate) trait Driver: Send + Sync + 'static {
     /// dropped.
     async fn control(&self) -> Result<Box<dyn Control>, SqlError>;
 
+    /// The connection for what is noted and looked at beside the work: that for the queue, where there is none for it alone.
+    async fn aside(&self) -> Result<Box<dyn Control>, SqlError> {
+        self.control().await
+    }
+
+    /// See [`Database::observe`]; without the retry.
+    async fn observe(&self) -> Result<Box<dyn Session>, SqlError> {
+        self.inspect().await
+    }
+
+    /// See [`Database::observes_meanwhile`].
+    fn observes_meanwhile(&self) -> bool {
+        false
+    }
+
     /// See [`Database::try_lease`].
     async fn try_lease(&self, holder: &Holder) -> Result<LeaseAttempt, SqlError>;
 
@@ -164,10 +179,19 @@ impl<D: Driver> Handle<D> {
     /// One attempt at storing what this host does. What is told of a commit that waits for a standby does not wait for it.
     async fn try_set_activity(&self, activity: Option<&Activity>) -> Result<(), SqlError> {
         self.driver.check_lease()?;
-        let mut control = self.driver.control().await?;
-        control.begin_here().await?;
-        self.tables.set_activity(&mut *control, activity).await?;
-        control.commit().await
+        let mut aside = self.driver.aside().await?;
+        aside.begin_here().await?;
+        self.tables.set_activity(&mut *aside, activity).await?;
+        aside.commit().await
+    }
+
+    /// One attempt at adding to the history, which waits for no other server either.
+    async fn try_add_history(&self, records: &[Arc<Record>]) -> Result<(), SqlError> {
+        let mut aside = self.driver.aside().await?;
+        aside.begin_here().await?;
+        self.tables.add_history(&mut *aside, records).await?;
+        self.prune(&mut *aside).await?;
+        aside.commit().await
     }
 
     /// Prunes the history where it is time to.
@@ -310,6 +334,14 @@ impl<D: Driver> Database for Handle<D> {
         retried!(self.driver.inspect().await)
     }
 
+    async fn observe(&self) -> Result<Box<dyn Session>, SqlError> {
+        retried!(self.driver.observe().await)
+    }
+
+    fn observes_meanwhile(&self) -> bool {
+        self.driver.observes_meanwhile()
+    }
+
     async fn progress(&self, update_name: &str) -> Result<Option<String>, SqlError> {
         plainly!(self, sql => self.tables.progress(sql, update_name))
     }
@@ -358,13 +390,7 @@ impl<D: Driver> Database for Handle<D> {
     }
 
     async fn add_history(&self, records: &[Arc<Record>]) -> Result<(), SqlError> {
-        with_tables!(
-            self,
-            in_transaction!(self, sql => async {
-                self.tables.add_history(sql, records).await?;
-                self.prune(sql).await
-            })
-        )
+        with_tables!(self, retried!(self.try_add_history(records).await))
     }
 
     async fn history(&self, update_name: Option<&str>, limit: u32) -> Result<Vec<Record>, SqlError> {

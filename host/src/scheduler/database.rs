@@ -99,6 +99,20 @@ pub trait Database: Send + Sync {
     /// Whatever the database says.
     async fn inspect(&self) -> Result<Box<dyn Session>, SqlError>;
 
+    /// The same for looks at how far an update has come, which no batch and no look at the queue is to wait for.
+    ///
+    /// # Errors
+    /// Whatever the database says.
+    async fn observe(&self) -> Result<Box<dyn Session>, SqlError> {
+        self.inspect().await
+    }
+
+    /// True where [`Database::observe`], [`Database::set_activity`] and [`Database::add_history`] have a connection of their
+    /// own.
+    fn observes_meanwhile(&self) -> bool {
+        false
+    }
+
     /// The progress of an update as it is committed now; `None` where its row is gone.
     ///
     /// # Errors

@@ -1,8 +1,8 @@
 //! The PostgreSQL driver.
 //!
-//! Three connections for the work, each made when it is first needed: one for the lease, one for batches and one-shots, one for the
-//! queue and tidegate's own tables; samplers have others of their own. Each tells the server by its `application_name`
-//! who it is.
+//! Four connections for the work, each made when it is first needed: one for the lease, one for batches and one-shots, one for
+//! the queue, one for what is noted and estimated beside the work; samplers have others of their own. Each tells the server by
+//! its `application_name` who it is.
 
 mod cancel;
 mod connection;
@@ -54,6 +54,7 @@ pub(crate) struct Driver {
     settings: Arc<str>,
     batch: Slot,
     control: Slot,
+    aside: Slot,
     /// The connection for the lease, from one attempt at it to the next.
     lease: Mutex<Option<Box<Line>>>,
     site: Site,
@@ -103,6 +104,7 @@ impl Driver {
             settings,
             batch: Slot::default(),
             control: Slot::default(),
+            aside: Slot::default(),
             lease: Mutex::default(),
             site,
             made: std::sync::Mutex::default(),
@@ -129,7 +131,7 @@ impl Driver {
             }
         };
         // What a batch waits for ends with the lease; a script may take its time.
-        let limit = if role == Role::Control { self.answer_limit } else { None };
+        let limit = if matches!(role, Role::Control | Role::Aside) { self.answer_limit } else { None };
         Ok(Held::new(turn, connection, limit))
     }
 
@@ -181,6 +183,18 @@ impl handle::Driver for Driver {
 
     async fn control(&self) -> Result<Box<dyn Control>, SqlError> {
         Ok(Box::new(self.take(&self.control, &self.holder, Role::Control).await?))
+    }
+
+    async fn aside(&self) -> Result<Box<dyn Control>, SqlError> {
+        Ok(Box::new(self.take(&self.aside, &self.holder, Role::Aside).await?))
+    }
+
+    async fn observe(&self) -> Result<Box<dyn Session>, SqlError> {
+        Ok(Box::new(self.take(&self.aside, &self.holder, Role::Aside).await?))
+    }
+
+    fn observes_meanwhile(&self) -> bool {
+        true
     }
 
     async fn try_lease(&self, holder: &Holder) -> Result<LeaseAttempt, SqlError> {
@@ -311,7 +325,7 @@ impl handle::Driver for Driver {
 
     async fn close(&self) {
         let closed = async {
-            for slot in [&self.batch, &self.control] {
+            for slot in [&self.batch, &self.control, &self.aside] {
                 slot.lock().await.take();
             }
         };
@@ -319,7 +333,7 @@ impl handle::Driver for Driver {
             // Whoever waits for an answer hears that there will be none.
             let made = std::mem::take(&mut *self.made.lock().unwrap_or_else(PoisonError::into_inner));
             made.iter().filter_map(Weak::upgrade).for_each(|connection| connection.cut());
-            for slot in [&self.batch, &self.control] {
+            for slot in [&self.batch, &self.control, &self.aside] {
                 slot.lock().await.take();
             }
         }

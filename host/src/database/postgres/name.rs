@@ -14,6 +14,8 @@ pub(super) enum Role {
     Lease,
     Batch,
     Control,
+    /// What is noted and estimated beside the work.
+    Aside,
     /// The server's statistics.
     Signals,
     /// A signal of somebody's own.
@@ -28,6 +30,7 @@ pub(super) fn of(holder: &Holder, role: Role, key: Option<&Key>) -> String {
         (Role::Lease, Some(key)) => format!("lease.{}", key.short()),
         (Role::Lease, None) => "lease".to_owned(),
         (Role::Control, _) => "control".to_owned(),
+        (Role::Aside, _) => "aside".to_owned(),
         (Role::Signals, _) => "signals".to_owned(),
         (Role::Signal, _) => "signal".to_owned(),
         (Role::Probe, _) => "probe".to_owned(),

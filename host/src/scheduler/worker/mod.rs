@@ -1,5 +1,6 @@
 //! The loop of one database: become its runner, then choose, ask, run, report, until told to stop.
 
+mod aside;
 mod failure;
 mod iteration;
 mod report;
@@ -13,8 +14,10 @@ use std::time::{Duration, SystemTime};
 
 use tokio::runtime::Handle;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
+use self::aside::Told;
 use self::turn::Turn;
 use super::attempt::{Interruption, Waits};
 use super::choice::Roster;
@@ -40,12 +43,6 @@ const LONGEST_REFRESH: Duration = Duration::from_secs(1);
 /// Waits after failures begin with this and double up to [`LONGEST_BACKOFF`].
 const FIRST_BACKOFF: Duration = Duration::from_millis(250);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(30);
-
-/// How often it is estimated how far the update in hand has come.
-const ESTIMATE_INTERVAL: Duration = Duration::from_secs(2);
-
-/// How long that may take.
-const ESTIMATE_LIMIT: Duration = Duration::from_millis(500);
 
 /// How long a host that ends lets each shadow go on with what it has not answered yet.
 const SHADOW_LIMIT: Duration = Duration::from_millis(500);
@@ -159,6 +156,8 @@ pub(super) struct Worker {
     unrecorded: HashMap<String, (String, Failure)>,
     activity: Activity,
     activity_written: Option<Activity>,
+    /// What is estimated and written beside the loop.
+    aside: Option<JoinHandle<Told>>,
     history: Arc<History>,
     /// How long a batch may go on once the host was asked to stop, for whoever waits for this worker.
     grace: watch::Sender<Duration>,
@@ -227,6 +226,7 @@ impl Worker {
             unrecorded: HashMap::new(),
             activity,
             activity_written: None,
+            aside: None,
             history,
             grace,
         }
@@ -258,6 +258,7 @@ impl Worker {
                     self.current = None;
                     self.vetted.clear();
                     self.refreshed = None;
+                    self.end_aside().await;
                     self.activity_written = None;
                     self.forget_if_replaced().await;
                     lease.release().await;
@@ -397,6 +398,7 @@ impl Worker {
     }
 
     async fn leave(&mut self, lease: Box<dyn Lease>) {
+        self.end_aside().await;
         let last_words = self.last_words();
         match timeout(PARTING_LIMIT, self.workload.database.set_activity(last_words.as_ref())).await {
             Ok(Ok(())) => {}

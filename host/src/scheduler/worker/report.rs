@@ -2,20 +2,13 @@
 
 use std::time::{Duration, SystemTime};
 
-use tokio::time::{Instant, timeout};
-
 use super::super::choice::Standing;
 use super::super::database::{Activity, ControllerRetry, unix_ms};
 use super::super::event::EventKind;
-use super::{ESTIMATE_INTERVAL, ESTIMATE_LIMIT, Worker};
+use super::Worker;
 use crate::controller::supervisor::Notice;
 use crate::controller::{Fallback, Shadow};
-use crate::pace::eta;
-use crate::update::sql::Estimate;
-use crate::update::{Progress, SqlError, UpdateError};
-
-/// How often signals alone are a reason to write down what the host does, in milliseconds.
-const SIGNALS_INTERVAL_MS: i64 = 5_000;
+use crate::update::SqlError;
 
 impl Worker {
     pub(super) fn emit(&self, kind: EventKind) {
@@ -69,58 +62,6 @@ impl Worker {
     pub(super) fn set_state(&mut self, state: &str, reason: Option<String>) {
         state.clone_into(&mut self.activity.state);
         self.activity.reason = reason;
-    }
-
-    /// Estimates, now and then, how far the update in hand has come.
-    pub(super) async fn estimate(&mut self) {
-        if self.estimated.is_some_and(|at| at.elapsed() < ESTIMATE_INTERVAL) {
-            return;
-        }
-        let Some(update_name) = self.current.clone() else { return };
-        self.estimated = Some(Instant::now());
-        // An estimate that has to wait for somebody's lock is not worth the wait.
-        let estimate = timeout(ESTIMATE_LIMIT, self.estimate_of(&update_name)).await;
-        match estimate.unwrap_or(Ok(None)) {
-            Ok(Some(Estimate { done, rows })) => {
-                let pace = self.pace(&update_name);
-                let rate = pace.items as f64 / (pace.since.elapsed().as_secs_f64() * 1e3);
-                let eta = eta((1.0 - done) * rows, rate);
-                self.activity.done = Some(done);
-                self.activity.eta_ms = eta.map(|eta| eta.as_millis().try_into().unwrap_or(u64::MAX));
-                self.emit(EventKind::Progress { update_name, done, eta });
-            }
-            Ok(None) => {}
-            Err(error) => tracing::debug!(update = update_name, %error, "its progress could not be estimated"),
-        }
-    }
-
-    async fn estimate_of(&mut self, update_name: &str) -> Result<Option<Estimate>, UpdateError> {
-        let row = self.roster.get(update_name);
-        let handler = self.workload.handlers.get(update_name);
-        let (Some(row), Some(handler)) = (row, handler) else { return Ok(None) };
-        let progress = Progress::parse(&row.progress)?;
-        let mut session = self.workload.database.inspect().await?;
-        handler.estimate(session.as_sql(), &progress).await
-    }
-
-    /// Writes what this host does, where it is not what was last written. What it measures is written along; where an
-    /// update is in hand, so that the database is written to anyway, also for its own sake, now and then.
-    pub(super) async fn write_activity(&mut self) {
-        self.activity.put_off = self.told_put_off();
-        let (signals, at_ms) = (self.control.measured(&self.workload.name), unix_ms(SystemTime::now()));
-        if let Some(written) = &self.activity_written {
-            let as_before =
-                Activity { at_ms: written.at_ms, signals: written.signals.clone(), ..self.activity.clone() };
-            let is_told = signals.is_empty() || self.activity.update_name.is_none();
-            if *written == as_before && (is_told || at_ms - written.at_ms < SIGNALS_INTERVAL_MS) {
-                return;
-            }
-        }
-        let now = Activity { at_ms, signals, ..self.activity.clone() };
-        match self.workload.database.set_activity(Some(&now)).await {
-            Ok(()) => self.activity_written = Some(now),
-            Err(error) => tracing::debug!(%error, "this host's activity could not be written"),
-        }
     }
 
     /// Tells what the controller used since this was last told; the fuel of it comes back, where it is measured.

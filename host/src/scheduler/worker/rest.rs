@@ -118,10 +118,10 @@ impl Worker {
         self.note_available();
         self.note_pause();
         self.note_blocked();
-        self.estimate().await;
+        self.take_aside().await;
         // A shadow may have answered after the last iteration.
         self.report_controller();
-        self.write_activity().await;
+        self.look_aside().await;
         Ok(())
     }
 }
