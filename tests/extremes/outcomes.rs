@@ -20,7 +20,7 @@ const MASKS: &[(&str, &str)] = &[PACE, ("(?:as told ){20,}", "as told [many time
 const CASES: &[(&str, &str, &str)] = &[
     ("target 0", "misbehave = 'target'", PATIENT),
     ("target 2^32-1", "misbehave = 'target'\namount = 4294967295", PATIENT),
-    ("a first batch of 0", "misbehave = 'batch-size'\nin = 'default-batch-size'", PATIENT),
+    ("a first batch of 0", "misbehave = 'batch-size'\nin = 'default-batch-size'\ntarget_ms = 0", PATIENT),
     ("a first batch of 2^32-1", "misbehave = 'batch-size'\nin = 'default-batch-size'\namount = 4294967295", PATIENT),
     ("a later batch of 0", "misbehave = 'batch-size'\nin = 'min-batch-size'\ncall = 1\ntarget_ms = 0", PATIENT),
     ("later batches of 2^32-1", "misbehave = 'batch-size'\nin = 'min-batch-size'\namount = 4294967295", PATIENT),

@@ -329,7 +329,11 @@ async fn a_key_of_another_collation_than_before_is_refused() {
             ),
         };
         subject.script(collated).await;
-        let error = subject.batch(&*handler, 5, &mut driven).await.unwrap_err().to_string();
+        let mut error = subject.batch(&*handler, 5, &mut driven).await.unwrap_err().to_string();
+        if error.ends_with("may have been altered, and is looked at anew)") {
+            // A statement that was prepared before fails first, on PostgreSQL.
+            error = subject.batch(&*handler, 5, &mut driven).await.unwrap_err().to_string();
+        }
         assert!(error.starts_with(told), "{error}");
         assert_eq!(subject.progress().await.unwrap(), progress);
     }

@@ -31,7 +31,7 @@ const LONGEST_REST: Duration = Duration::from_secs(2);
 const REMEMBERED: u32 = 10;
 
 /// How long that may take.
-const REMEMBERING_LIMIT: Duration = Duration::from_millis(500);
+const REMEMBERING_LIMIT: Duration = Duration::from_secs(2);
 
 /// What an iteration asks of the database, fixed before its controller is asked.
 struct Plan {
