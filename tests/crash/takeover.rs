@@ -207,7 +207,7 @@ async fn a_host_that_was_stopped_amid_a_batch_on_sqlite_is_named() {
     let place = &Place::sqlite();
     queue_touch(place, 300).await;
     let folder = touching(place, "sleep_enabled = false\nmax_batch_size = 100", touch_dragged(place).await);
-    drag(place, 20_000_000).await;
+    drag(place, 5_000_000).await;
     let (mut first, mut second) = runner_and_standby(&folder).await;
     dragging(place).await;
     first.signal("STOP");
@@ -218,7 +218,9 @@ async fn a_host_that_was_stopped_amid_a_batch_on_sqlite_is_named() {
     moved_on(place, Some("{}")).await;
     assert!(!first.said().contains("lease lost") && !second.said().contains(WORKING), "{}", first.said());
     first.kill();
-    takes_over(&mut second, Instant::now()).await;
+    let since = Instant::now();
+    drag(place, 0).await;
+    takes_over(&mut second, since).await;
     each_touched_once(place, 300).await.unwrap();
 }
 

@@ -87,8 +87,9 @@ pub(super) struct Locked {
 pub(super) struct Stale {
     path: PathBuf,
     identity: Identity,
-    pub(super) holder: Holder,
-    pub(super) since: Instant,
+    holder: Holder,
+    beat: u64,
+    since: Instant,
 }
 
 impl Place<'_> {
@@ -119,19 +120,19 @@ impl Place<'_> {
         })
         .await?;
         Ok(match self.is_stale(identity, held.as_ref()) {
-            Some((holder, since)) => Attempt::Stale(Stale { path: lock_file, identity, holder, since }),
+            Some((holder, beat, since)) => Attempt::Stale(Stale { path: lock_file, identity, holder, beat, since }),
             None => Attempt::Taken(held.map(|held| held.holder)),
         })
     }
 
     /// Who has not counted on for as long as a lease lasts, and since when.
-    fn is_stale(&self, identity: Identity, held: Option<&Held>) -> Option<(Holder, Instant)> {
+    fn is_stale(&self, identity: Identity, held: Option<&Held>) -> Option<(Holder, u64, Instant)> {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         // What is just being written is a sign of life.
         let found = held.and_then(|held| Some((identity, held.holder.clone(), held.beat?)));
         match (&*seen, found) {
             (Some(Seen { of, since }), Some(found)) if *of == found => {
-                (since.elapsed() >= TERM).then_some((found.1, *since))
+                (since.elapsed() >= TERM).then_some((found.1, found.2, *since))
             }
             (_, found) => {
                 *seen = found.map(|of| Seen { of, since: Instant::now() });
@@ -173,10 +174,14 @@ impl Stale {
         .await
     }
 
-    /// Tells whether the other's is still in place.
+    /// Tells whether the other's is still in place, and its holder has not counted on: it may have been woken since.
     pub(super) fn still_there(&self) -> impl FnOnce() -> bool + Send + 'static {
-        let (path, is) = (self.path.clone(), self.identity);
-        move || identity(&path).is_ok_and(|found| found == is)
+        let (path, is, beat) = (self.path.clone(), self.identity, self.beat);
+        move || {
+            let said = File::open(&path).and_then(|mut file| read(&mut file));
+            identity(&path).is_ok_and(|found| found == is)
+                && said.is_ok_and(|held| held.is_some_and(|held| held.beat == Some(beat)))
+        }
     }
 
     /// What a host that stands by says where the database cannot be written to.
