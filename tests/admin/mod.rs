@@ -4,6 +4,7 @@ mod api;
 mod controllers;
 mod events;
 mod health;
+mod in_the_way;
 mod limits;
 mod metrics;
 mod openapi;

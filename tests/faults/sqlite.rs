@@ -44,7 +44,9 @@ async fn a_write_lock_held_for_longer_than_the_busy_timeout() {
             other
         };
         let unlock = async |other: rusqlite::Connection| other.execute_batch("rollback").unwrap();
-        endures(place, &folder, ("cannot be written to: database is locked", 3), lock, unlock).await;
+        // This process is the one, and the kernel tells it.
+        let reason = format!("cannot be written to: database is locked; in the way: process {} (", std::process::id());
+        endures(place, &folder, (&reason, 3), lock, unlock).await;
     }
 }
 
@@ -60,6 +62,19 @@ async fn a_reader_that_does_not_end() {
     };
     let stop = async |other: rusqlite::Connection| other.execute_batch("rollback").unwrap();
     endures(place, &folder, ("cannot be written to: database is locked", 3), read, stop).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_that_keeps_a_commit_waiting_is_named() {
+    let place = &queued("delete").await;
+    let folder = touching(place, "busy_timeout_ms = 3000", TOUCH);
+    let reader = other(place);
+    reader.execute_batch("begin; select count(*) from items").unwrap();
+    let mut host = folder.start(&["run", "--until-done"]);
+    host.says(&format!("touch: waits for process {} (", std::process::id()), PATIENCE).await;
+    reader.execute_batch("rollback").unwrap();
+    assert_eq!(host.end(FINISHED).await, 0, "{}", host.said());
+    each_touched_once(place, ROWS).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

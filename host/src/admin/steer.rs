@@ -16,12 +16,14 @@ pub(super) enum NotAccepted {
 
 /// Takes updates out of the queue, whatever they do. The names that were there come back.
 pub(super) async fn cancel(state: &State, site: &Site, names: &[String]) -> Result<Vec<String>, Withdrawal> {
-    site.database.prepare().await?;
     // This host itself need not be asked through the database, which SQLite would not let anybody write to meanwhile.
     for name in names {
         state.control().withdraw(&site.name, name);
     }
-    let withdrawn = withdraw(&*site.database, names).await;
+    let withdrawn = match site.database.prepare().await {
+        Ok(()) => withdraw(&*site.database, names).await,
+        Err(error) => Err(error.into()),
+    };
     for name in names {
         state.control().forget_withdrawal(&site.name, name);
     }

@@ -76,6 +76,11 @@ pub(crate) trait Driver: Send + Sync + 'static {
     /// See [`Database::inspect`]; without the retry.
     async fn inspect(&self) -> Result<Box<dyn Session>, SqlError>;
 
+    /// See [`Database::vetting`]; without the retry.
+    async fn vetting(&self) -> Result<Box<dyn Session>, SqlError> {
+        self.inspect().await
+    }
+
     /// True where the connection for the queue can be asked while a batch runs on its own.
     fn asks_meanwhile(&self) -> bool {
         false
@@ -85,6 +90,11 @@ pub(crate) trait Driver: Send + Sync + 'static {
     async fn in_the_way(&self, control: &mut dyn Sql) -> Result<Vec<String>, SqlError> {
         let _ = control;
         Ok(Vec::new())
+    }
+
+    /// Who keeps this host from writing, where that is known without asking the database.
+    async fn holders(&self) -> Vec<String> {
+        Vec::new()
     }
 
     /// The driver's part of [`Database::survey`]; without the retry.
@@ -362,14 +372,18 @@ impl<D: Driver> Database for Handle<D> {
         with_tables!(self, in_transaction!(self, sql => self.tables.withdraw(sql, update_names)))
     }
 
+    async fn vetting(&self) -> Result<Box<dyn Session>, SqlError> {
+        retried!(self.driver.vetting().await)
+    }
+
     async fn situation(&self, update_name: &str) -> Result<Situation, SqlError> {
         if !self.driver.asks_meanwhile() {
-            return Ok(Situation::default());
+            return Ok(Situation { in_the_way: self.driver.holders().await, ..Situation::default() });
         }
         let mut control = self.driver.control().await?;
         let withdrawn = self.tables.is_withdrawn(&mut *control, update_name).await?;
         let in_the_way = self.driver.in_the_way(&mut *control).await?;
-        Ok(Situation { withdrawn, in_the_way })
+        Ok(Situation { withdrawn, in_the_way, writable: true })
     }
 
     async fn record_failure(&self, update_name: &str, progress: &str, failure: &Failure) -> Result<(), SqlError> {

@@ -158,6 +158,9 @@ impl Attempt<'_> {
             Mode::OneShotOutside => self.outside().await,
         };
         let duration = self.started.elapsed();
+        if let Err(Trouble::Failed(error)) = &result {
+            self.watch.look_back(error).await;
+        }
         self.watch.end();
         Attempted {
             result: result.map_err(|trouble| self.explained(trouble)),
@@ -175,12 +178,7 @@ impl Attempt<'_> {
             Trouble::Failed(error) if error.class().ends_lease() => {
                 Trouble::Interrupted(Interruption::LeaseLost(error.to_string()))
             }
-            Trouble::Failed(UpdateError::Sql(error))
-                if error.class == ErrorClass::Transient && !self.watch.last.is_empty() =>
-            {
-                let message = format!("{}; in the way: {}", error.message, self.watch.last.join(", "));
-                Trouble::Failed(SqlError { message, ..error }.into())
-            }
+            Trouble::Failed(error) => Trouble::Failed(self.watch.explained(error)),
             trouble => trouble,
         }
     }

@@ -150,6 +150,15 @@ pub trait Database: Send + Sync {
         Ok(())
     }
 
+    /// A session to look at an update's definition in before its first batch, which [`Database::situation`] tells of as it
+    /// does of a batch.
+    ///
+    /// # Errors
+    /// Whatever the database says.
+    async fn vetting(&self) -> Result<Box<dyn Session>, SqlError> {
+        self.inspect().await
+    }
+
     /// What is to be known of the batch of an update that takes long, asked while it runs. Nothing, where a database
     /// cannot be asked meanwhile.
     ///
@@ -421,6 +430,8 @@ pub struct Situation {
     pub withdrawn: bool,
     /// Who keeps it waiting: process, application, user, since when.
     pub in_the_way: Vec<String>,
+    /// True where that can be written down meanwhile.
+    pub writable: bool,
 }
 
 /// One iteration, as the history keeps it.

@@ -210,7 +210,10 @@ impl Doing {
     /// Of the update in hand.
     pub fn seen_in_hand(in_hand: &InHand) -> Self {
         let (state, reason) = match &in_hand.phase {
-            Phase::Between => (State::Running, in_hand.rest.as_ref().map(|(_, reason)| reason.clone())),
+            Phase::Between => {
+                let waits = running(None, &in_hand.in_the_way);
+                (State::Running, waits.or_else(|| in_hand.rest.as_ref().map(|(_, reason)| reason.clone())))
+            }
             Phase::Running { .. } => {
                 let since = in_hand.phase_since.elapsed().unwrap_or_default();
                 let since = in_hand.one_shot.then(|| i64::try_from(since.as_millis()).unwrap_or(i64::MAX));

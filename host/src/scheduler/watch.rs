@@ -7,6 +7,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::control::Control;
 use super::database::{Activity, Database, Situation, unix_ms};
 use super::event::{EventKind, Events};
+use crate::update::{ErrorClass, SqlError, UpdateError};
 
 /// When a batch is first looked at, and how often from then on.
 const INTERVAL: Duration = Duration::from_millis(500);
@@ -45,10 +46,32 @@ impl Watch<'_> {
             }
             match timeout(LIMIT, self.database.situation(self.update_name)).await {
                 Ok(Ok(Situation { withdrawn: true, .. })) => return,
-                Ok(Ok(Situation { in_the_way, .. })) => self.tell(in_the_way).await,
+                Ok(Ok(Situation { in_the_way, writable, .. })) => self.tell(in_the_way, writable).await,
                 Ok(Err(error)) => tracing::debug!(update = self.update_name, %error, "a batch could not be looked at"),
-                Err(_) => self.tell(vec!["the database, which does not answer".to_owned()]).await,
+                Err(_) => self.tell(vec!["the database, which does not answer".to_owned()], true).await,
             }
+        }
+    }
+
+    /// Looks who is in the way of what has just failed, where it failed before the first look.
+    pub(super) async fn look_back(&mut self, error: &UpdateError) {
+        if error.class() == ErrorClass::Transient
+            && self.last.is_empty()
+            && let Ok(Ok(Situation { in_the_way, .. })) =
+                timeout(LIMIT, self.database.situation(self.update_name)).await
+        {
+            self.last = in_the_way;
+        }
+    }
+
+    /// A failure that others are to blame for, with who was in the way last.
+    pub(super) fn explained(&self, error: UpdateError) -> UpdateError {
+        match error {
+            UpdateError::Sql(error) if error.class == ErrorClass::Transient && !self.last.is_empty() => {
+                let message = format!("{}; in the way: {}", error.message, self.last.join(", "));
+                SqlError { message, ..error }.into()
+            }
+            error => error,
         }
     }
 
@@ -59,7 +82,7 @@ impl Watch<'_> {
         }
     }
 
-    async fn tell(&mut self, in_the_way: Vec<String>) {
+    async fn tell(&mut self, in_the_way: Vec<String>, writable: bool) {
         if in_the_way == self.activity.in_the_way {
             return;
         }
@@ -68,6 +91,9 @@ impl Watch<'_> {
         }
         self.activity.in_the_way.clone_from(&in_the_way);
         self.emit(in_the_way);
+        if !writable {
+            return;
+        }
         let (signals, at_ms) = (self.control.measured(self.database_name), unix_ms(SystemTime::now()));
         let now = Activity { at_ms, signals, ..self.activity.clone() };
         match timeout(LIMIT, self.database.set_activity(Some(&now))).await {

@@ -221,9 +221,12 @@ fn runner(lease: &LeaseState) -> String {
 
 /// The state of the row in hand, and why it waits.
 fn phase(in_hand: &InHand, paused: bool) -> (&'static str, Option<String>) {
+    let Doing { reason, in_one_go, .. } = Doing::seen_in_hand(in_hand);
     match &in_hand.phase {
-        _ if paused => ("paused", None),
-        Phase::Between | Phase::Running { .. } => ("running", None),
+        // What runs in one go is not interrupted by a pause.
+        _ if paused && !in_one_go => ("paused", None),
+        Phase::Between => ("running", reason.filter(|_| !in_hand.in_the_way.is_empty())),
+        Phase::Running { .. } => ("running", reason),
         Phase::Held { reason, .. } => ("held", Some(reason.clone())),
         Phase::BackingOff { error, .. } => ("backing off", Some(error.clone())),
     }

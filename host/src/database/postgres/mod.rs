@@ -303,6 +303,10 @@ impl handle::Driver for Driver {
         Ok(Box::new(self.take(&self.control, &self.holder, Role::Control).await?))
     }
 
+    async fn vetting(&self) -> Result<Box<dyn Session>, SqlError> {
+        Ok(Box::new(self.take(&self.batch, &self.holder, Role::Batch).await?))
+    }
+
     fn asks_meanwhile(&self) -> bool {
         true
     }

@@ -186,20 +186,35 @@ impl handle::Driver for Driver {
             // No lock is tried where no host is in anybody's way.
             return Ok(self.check_place().await.err().map(|refused| refused.message));
         };
+        let its_own = || noted.as_ref().is_some_and(|held| place::is_written_by(&self.path, held.holder.pid));
+        // A host that is in the middle of a batch is in nobody's way but others', and whoever looks need not wait for it.
+        if its_own() {
+            return Ok(noted.and_then(|held| held.trouble));
+        }
         let begun = match held.begin_with(|_| Ok(())).await {
             Ok(()) => held.rollback().await,
             Err(error) => Err(error),
         };
         match begun {
-            // A host that is in the middle of a batch is in nobody's way but others'.
             Err(error) if error.class == ErrorClass::Transient => {
-                let its_own = noted.as_ref().is_some_and(|held| place::is_written_by(&self.path, held.holder.pid));
-                Ok(if its_own { noted.and_then(|held| held.trouble) } else { Some(error.to_string()) })
+                if its_own() {
+                    return Ok(noted.and_then(|held| held.trouble));
+                }
+                let holders = handle::Driver::holders(self).await;
+                Ok(Some(match holders.is_empty() {
+                    true => error.to_string(),
+                    false => format!("{error}; in the way: {}", holders.join(", ")),
+                }))
             }
             // Whoever may only read learns nothing by trying.
             Ok(()) | Err(SqlError { class: ErrorClass::Permanent, .. }) => Ok(noted.and_then(|held| held.trouble)),
             Err(error) => Err(error),
         }
+    }
+
+    async fn holders(&self) -> Vec<String> {
+        let path = self.path.clone();
+        tokio::task::spawn_blocking(move || place::in_the_way(&path)).await.unwrap_or_default()
     }
 
     async fn begin(&self, update_name: &str, progress: &str, opening: Opening) -> Result<Begin, SqlError> {

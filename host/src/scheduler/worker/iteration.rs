@@ -130,16 +130,37 @@ impl Worker {
         let database = Arc::clone(&self.workload.database);
         let handler = Arc::clone(&plan.handler);
         let checked = async move {
-            let session = database.inspect().await;
+            let session = database.vetting().await;
             let mut session = session.map_err(|error| (Phase::Connect, UpdateError::from(error)))?;
             handler.check(session.as_sql()).await.map_err(|error| (Phase::Plan, error))
+        };
+        let mut watch = Watch {
+            database_name: &self.workload.name,
+            database: &*self.workload.database,
+            events: &self.events,
+            control: &self.control,
+            update_name: name,
+            activity: &mut self.activity,
+            written: &mut self.activity_written,
+            due: Watch::first_look(),
+            last: Vec::new(),
         };
         let checked = tokio::select! {
             biased;
             checked = checked => checked,
             () = control.stopped() => return Err(Interruption::Stopping),
             reason = lease.lost() => return Err(Interruption::LeaseLost(reason)),
+            // Who wants it gone has it gone once this is over: a look waits for no lock for longer than a batch does.
+            never = async { watch.withdrawn().await; std::future::pending().await } => never,
         };
+        let checked = match checked {
+            Ok(problems) => Ok(problems),
+            Err((phase, error)) => {
+                watch.look_back(&error).await;
+                Err((phase, watch.explained(error)))
+            }
+        };
+        watch.end();
         Ok(match checked {
             Ok(problems) => match problems.into_iter().find(Problem::is_error) {
                 Some(problem) => {
