@@ -439,6 +439,14 @@ impl<D: Driver> Database for Handle<D> {
     }
 }
 
+/// Sets a savepoint before a slice, in place of the last one where there is one.
+pub(crate) fn mark(marked: bool) -> &'static str {
+    if marked { "RELEASE tidegate_slice; SAVEPOINT tidegate_slice" } else { "SAVEPOINT tidegate_slice" }
+}
+
+/// Undoes what came after [`mark`].
+pub(crate) const UNDO: &str = "ROLLBACK TO tidegate_slice";
+
 /// The row that a batch has locked is not there any more when its progress is written.
 pub(crate) fn row_vanished(update_name: &str) -> SqlError {
     SqlError::permanent(format!(

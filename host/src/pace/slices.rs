@@ -31,8 +31,8 @@ const MOST: u32 = 32;
 pub struct Bounds {
     /// How long it is to take.
     pub target: Duration,
-    /// The first slice of an update of which nothing is known.
-    pub first: u64,
+    /// Items that it is expected to do. Where nothing is known of the update's cost, its first slice asks for so many.
+    pub expected: u64,
     /// Items that it is to do even where the target is used up …
     pub min: u64,
     /// … but not for longer than this.
@@ -97,20 +97,14 @@ impl Slices {
         }
     }
 
-    /// A batch of one slice of `items`, as Synapse's are; smaller ones only where it is cut off.
-    pub fn whole(bounds: Bounds, cost: Cost, items: u64) -> Self {
-        let bounds = Bounds { first: items, ..bounds };
+    /// A batch of one slice of all that is expected, as Synapse's are; smaller ones only where it is cut off.
+    pub fn whole(bounds: Bounds, cost: Cost) -> Self {
         Self { whole: true, ..Self::new(bounds, cost) }
     }
 
     /// Items that the batch is expected to do.
     pub fn expected(&self) -> u64 {
-        let Bounds { target, first, min, max, .. } = self.bounds;
-        let wanted = match self.cost.items_within(target).filter(|_| !self.whole) {
-            None => first,
-            Some(fitting) => fitting.max(min),
-        };
-        wanted.clamp(1, max)
+        self.bounds.expected
     }
 
     /// Items asked for so far, in slices that went through.
@@ -139,18 +133,18 @@ impl Slices {
     }
 
     fn first(&self, elapsed: Duration) -> u64 {
-        let Bounds { target, first, min, .. } = self.bounds;
+        let Bounds { target, expected, min, .. } = self.bounds;
         if self.too_large.is_some() && elapsed >= target {
             // Nothing is done, and the time is over: as little as is possible, or what was done before, as far as it is cheap.
             let again = self.item_ms.map_or(0, |item_ms| fitting(milliseconds(target) * REDO, item_ms));
             return self.redo.min(again).max(self.cost.undivided());
         }
         if self.whole {
-            return first;
+            return expected;
         }
         let left = milliseconds(target) - milliseconds(elapsed) - self.cost.own_ms();
         match self.item_ms.or(self.cost.item_ms()) {
-            None => first,
+            None => expected,
             Some(item_ms) => {
                 let share = if self.cost.is_certain() { SHARE } else { FIRST_SHARE };
                 let fitting = fitting(left * share, item_ms).max(self.least(elapsed, min, item_ms));
@@ -266,7 +260,7 @@ mod tests {
     const MS: Duration = Duration::from_millis(1);
 
     fn bounds() -> Bounds {
-        Bounds { target: 100 * MS, first: 100, min: 1, cut_off: 1_000 * MS, max: 1_000_000 }
+        Bounds { target: 100 * MS, expected: 100, min: 1, cut_off: 1_000 * MS, max: 1_000_000 }
     }
 
     /// One batch over items of which each costs what `cost` says by its number; how many were done, and how long it took.
@@ -374,7 +368,7 @@ mod tests {
 
     #[test]
     fn a_whole_batch_is_one_slice() {
-        let mut slices = Slices::whole(bounds(), Cost::default(), 500);
+        let mut slices = Slices::whole(Bounds { expected: 500, ..bounds() }, Cost::default());
         let slice = slices.next(Duration::ZERO).unwrap();
         assert_eq!((slice.items, slice.limit), (500, Some(1_000 * MS)));
         slices.done(slice, 500, 20 * MS, 20 * MS);
@@ -385,9 +379,9 @@ mod tests {
         #[test]
         fn every_batch_does_something_and_never_more_than_it_may(
             costs in prop::collection::vec(0.0_f64..2_000.0, 1..50),
-            target in 1_u32..10_000, first in 1_u64..10_000, min in 1_u64..10_000, max in 1_u64..10_000, undo in any::<bool>(),
+            target in 1_u32..10_000, expected in 1_u64..10_000, min in 1_u64..10_000, max in 1_u64..10_000, undo in any::<bool>(),
         ) {
-            let bounds = Bounds { target: MS * target, first, min, cut_off: 1_000 * MS, max };
+            let bounds = Bounds { target: MS * target, expected, min, cut_off: 1_000 * MS, max };
             let cost = |item: u64| costs[usize::try_from(item / 1_000).unwrap() % costs.len()] / 1e3;
             for (done, took) in batches(4, bounds, cost, undo) {
                 prop_assert!((1..=max).contains(&done), "{done}");

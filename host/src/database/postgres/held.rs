@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use super::connection::{Connection, parameters};
 use super::dialect::PostgresDialect;
 use super::error::silent;
-use crate::database::handle::{Control, row_vanished};
+use crate::database::handle::{self, Control, row_vanished};
 use crate::scheduler::database::{Interrupt, Session, Transaction};
 use crate::update::sql::{Dialect, ErrorClass, Row, Sql, SqlError, Value};
 
@@ -109,10 +109,10 @@ impl Held {
         Ok(())
     }
 
-    /// Undoes what came after a savepoint, an interruption among it, within the transaction.
-    async fn undo_to(&mut self, savepoint: &str) -> Result<(), SqlError> {
+    /// Undoes what came after the mark, an interruption among it, within the transaction.
+    async fn undo(&mut self) -> Result<(), SqlError> {
         let connection = Arc::clone(&self.connection);
-        self.request(async { connection.script(&format!("rollback to {savepoint}")).await }).await?;
+        self.request(async { connection.script(handle::UNDO).await }).await?;
         self.first_error = None;
         self.interruption.asked.store(false, Ordering::SeqCst);
         Ok(())
@@ -328,9 +328,6 @@ impl Session for Held {
     }
 }
 
-/// The savepoint before the slice in hand.
-const MARK: &str = "tidegate_slice";
-
 /// The open transaction of a batch.
 pub(super) struct Batch {
     pub(super) held: Held,
@@ -412,15 +409,14 @@ impl Transaction for Batch {
     }
 
     async fn mark(&mut self) -> Result<(), SqlError> {
-        let mark = if self.marked { format!("release {MARK}; savepoint {MARK}") } else { format!("savepoint {MARK}") };
-        self.held.script(&mark).await?;
+        self.held.script(handle::mark(self.marked)).await?;
         self.marked = true;
         Ok(())
     }
 
     async fn undo(&mut self) -> Result<bool, SqlError> {
         if self.marked {
-            self.held.undo_to(MARK).await?;
+            self.held.undo().await?;
         }
         Ok(self.marked)
     }

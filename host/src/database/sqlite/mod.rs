@@ -376,9 +376,7 @@ impl Transaction for Batch {
     }
 
     async fn mark(&mut self) -> Result<(), SqlError> {
-        let mark =
-            if self.marked { "RELEASE tidegate_slice; SAVEPOINT tidegate_slice" } else { "SAVEPOINT tidegate_slice" };
-        self.held.script(mark).await?;
+        self.held.script(handle::mark(self.marked)).await?;
         self.marked = true;
         Ok(())
     }
@@ -388,7 +386,7 @@ impl Transaction for Batch {
         if !self.marked || self.held.is_broken() {
             return Ok(false);
         }
-        self.held.script("ROLLBACK TO tidegate_slice").await?;
+        self.held.script(handle::UNDO).await?;
         Ok(true)
     }
 

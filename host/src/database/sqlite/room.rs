@@ -36,8 +36,8 @@ struct State {
 
 impl Default for State {
     fn default() -> Self {
-        // Others may have waited since before the first batch: whoever is kept out has not written yet.
-        Self { held: Duration::ZERO, ended: None, version: None, contended: true, was_contended: true }
+        // Others may wait from the first batch on: whoever is kept out has not written yet.
+        Self { held: Duration::ZERO, ended: None, version: None, contended: true, was_contended: false }
     }
 }
 

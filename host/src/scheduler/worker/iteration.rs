@@ -240,6 +240,7 @@ impl Worker {
         lease: &mut dyn Lease,
     ) -> Result<(), Interruption> {
         let room = self.workload.database.room_for_others();
+        // A moment, not worth being cut short: an iteration that was entered is to be exited.
         if !room.is_zero() {
             sleep(room).await;
         }
@@ -337,10 +338,10 @@ impl Worker {
             BatchSize::Later { min, .. } => min,
         };
         let (min, max) = if shrink.is_none() { (least.into(), max) } else { (1, items) };
-        let bounds = Bounds { target, first: items, min, cut_off: self.settings.cut_off, max };
+        let bounds = Bounds { target, expected: items, min, cut_off: self.settings.cut_off, max };
         Some(match (plan.subject.one_shot, estimator) {
-            (true, _) => Slices::whole(Bounds { cut_off: Duration::MAX, ..bounds }, cost, items),
-            (false, Estimator::Synapse) => Slices::whole(bounds, cost, items),
+            (true, _) => Slices::whole(Bounds { cut_off: Duration::MAX, ..bounds }, cost),
+            (false, Estimator::Synapse) => Slices::whole(bounds, cost),
             (false, Estimator::Slices) => Slices::new(bounds, cost),
         })
     }

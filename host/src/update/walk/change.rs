@@ -16,21 +16,20 @@ impl Walk {
         filter: Option<&str>,
         statement: &str,
     ) -> Result<u64, UpdateError> {
-        if !batch.guarded {
-            sql.execute(statement, batch.parameters()).await?;
-            return Ok(0);
-        }
-        Ok(self.change_guarded(sql, batch, filter, statement).await?.1)
+        Ok(self.change_counted(sql, batch, filter, statement).await?.1)
     }
 
-    /// The same where something may keep rows from being changed: how many were changed, and how many left as they are.
-    async fn change_guarded(
+    /// The same: how many were changed, and how many left as they are.
+    async fn change_counted(
         &self,
         sql: &mut dyn Sql,
         batch: &Batch,
         filter: Option<&str>,
         statement: &str,
     ) -> Result<(u64, u64), UpdateError> {
+        if !batch.guarded {
+            return Ok((sql.execute(statement, batch.parameters()).await?, 0));
+        }
         let (wanted, changed) = match sql.dialect().system() {
             System::Sqlite => {
                 let wanted = self.matching(sql, batch, filter).await?;
@@ -100,18 +99,14 @@ impl Walk {
                     "age(xmin) <= age(pg_current_xact_id()::xid) AND pg_xact_status((pg_current_xact_id()::text::bigint \
                      + age(pg_current_xact_id()::xid) - age(xmin))::text::xid8) = 'in progress'",
                 );
-                let (changed, skipped) = match batch.guarded {
-                    true => self.change_guarded(sql, batch, filter, statement).await?,
-                    // What runs afterwards keeps no row from being changed.
-                    false => (sql.execute(statement, batch.parameters()).await?, 0),
-                };
+                let (changed, skipped) = self.change_counted(sql, batch, filter, statement).await?;
                 // The rest of the walk is looked at only where rows have left the batch.
                 let left = self.count_where(sql, &batch.range, OWN).await? < changed;
                 (skipped, if left { self.count_where(sql, &ahead, OWN).await? } else { 0 })
             }
             System::Sqlite => {
                 sql.execute("SAVEPOINT tidegate_batch", &[]).await?;
-                let (_, skipped) = self.change_guarded(sql, batch, filter, statement).await?;
+                let (_, skipped) = self.change_counted(sql, batch, filter, statement).await?;
                 let mut moved = 0;
                 // Nobody else writes: where as many rows are in the range as before, none has left it.
                 if self.count(sql, &batch.range).await? < batch.items {
@@ -119,7 +114,7 @@ impl Walk {
                     sql.execute("ROLLBACK TO tidegate_batch", &[]).await?;
                     moved = after.saturating_sub(self.count(sql, &ahead).await?);
                     if moved == 0 {
-                        self.change_guarded(sql, batch, filter, statement).await?;
+                        self.change_counted(sql, batch, filter, statement).await?;
                     }
                 }
                 sql.execute("RELEASE tidegate_batch", &[]).await?;
