@@ -1,10 +1,12 @@
 //! The lease: one runner per database.
 
-use tidegate::scheduler::database::{Database, Holder, Lease, LeaseAttempt};
+use std::sync::Mutex;
 
+use tidegate::scheduler::database::{Database, Holder, Lease, LeaseAttempt};
 use tidegate::update::ErrorClass;
 
 use crate::support::place::{Place, begin, holder, row};
+use crate::support::until;
 
 async fn take(database: &dyn Database, number: u32) -> Box<dyn Lease> {
     match database.try_lease(&holder(number)).await.unwrap() {
@@ -77,12 +79,13 @@ crate::support::on_both! {
         assert_eq!(refused.class, ErrorClass::Overtaken, "{refused}");
         drop(lease);
         // Under another it does.
-        let lease = loop {
-            match database.try_lease(&holder(1)).await.unwrap() {
-                LeaseAttempt::Held(lease) => break lease,
-                LeaseAttempt::Taken(_) => tokio::time::sleep(std::time::Duration::from_millis(20)).await,
-            }
-        };
+        let found = Mutex::new(None);
+        until("the lease is to be had", async || match database.try_lease(&holder(1)).await.unwrap() {
+            LeaseAttempt::Held(lease) => found.lock().unwrap().replace(lease).is_none(),
+            LeaseAttempt::Taken(_) => false,
+        })
+        .await;
+        let lease = found.into_inner().unwrap().unwrap();
         begin(&*database, "a", "{\"n\":1}").await.commit(None).await.unwrap();
         lease.release().await;
     }
