@@ -12,6 +12,7 @@ mod lease;
 mod place;
 mod room;
 mod sampler;
+mod statement;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -110,8 +111,8 @@ impl Driver {
             if !may() {
                 return Ok(None);
             }
-            connection::execute(sqlite, raise, &values)?;
-            Ok(Some(epoch(&connection::query(sqlite, SELECT_EPOCH, &[queue])?)))
+            statement::execute(sqlite, raise, &values)?;
+            Ok(Some(epoch(&statement::query(sqlite, SELECT_EPOCH, &[queue])?)))
         };
         let epoch = held.begin_with(raised).await?;
         held.commit_with(|_| Ok(())).await?;
@@ -234,11 +235,11 @@ impl handle::Driver for Driver {
         let hold = self.fence.hold().map(|hold| hold.epoch);
         let begun = held.begin_with(move |sqlite| {
             let of_another = match hold {
-                Some(ours) => epoch(&connection::query(sqlite, SELECT_EPOCH, &[queue])?) != ours,
+                Some(ours) => epoch(&statement::query(sqlite, SELECT_EPOCH, &[queue])?) != ours,
                 None => false,
             };
-            let version = connection::query(sqlite, "PRAGMA data_version", &[])?;
-            Ok((of_another, version, connection::query(sqlite, &select, &[name])?))
+            let version = statement::query(sqlite, "PRAGMA data_version", &[])?;
+            Ok((of_another, version, statement::query(sqlite, &select, &[name])?))
         });
         let (of_another, version, rows) = begun.await?;
         if of_another {
@@ -366,7 +367,7 @@ impl Transaction for Batch {
             None => (self.tables.delete_row("?1"), vec![name]),
         };
         let update_name = self.update_name.clone();
-        let write = move |sqlite: &rusqlite::Connection| match connection::execute(sqlite, &sql, &values)? {
+        let write = move |sqlite: &rusqlite::Connection| match statement::execute(sqlite, &sql, &values)? {
             0 => Err(handle::row_vanished(&update_name)),
             _ => Ok(()),
         };

@@ -10,9 +10,10 @@ use rusqlite::limits::Limit;
 use rusqlite::{Connection, ffi};
 use tokio::sync::Mutex;
 
-use super::connection::{open_thread, query, without_quoted_texts};
+use super::connection::{open_thread, without_quoted_texts};
 use super::error::{closed, sql_error};
 use super::file::Watch;
+use super::statement::query;
 use crate::database::SamplerOptions;
 use crate::database::sampler::{ms, number};
 use crate::signal::{BuiltIn, Definition, Sample, Sampler};
