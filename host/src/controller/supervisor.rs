@@ -2,17 +2,16 @@
 //! controller is tried again.
 
 mod fallen;
+mod ranges;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use self::fallen::Fallen;
 pub use self::fallen::NextTry;
+use self::ranges::LARGEST;
 use super::witness::{Answer, Exchange, Inputs, Question, Witness};
 use super::{Admission, BuiltIn, Callback, Controller, Fault, FaultKind, Iteration, Outcome, Source, Subject, Usage};
-
-/// Numbers at or above this are wrong in some guests' languages: what a controller returns is cut to one below.
-const NUMBERS_END: u32 = 1 << 31;
 
 /// Who sets the pace of a database, as configured.
 #[derive(Clone)]
@@ -307,7 +306,7 @@ impl Supervisor {
         let began = Instant::now();
         let answer = live.default_batch_size(&subject.update_name, &subject.database_name).await;
         self.tell(Question::DefaultBatchSize, began, answer.as_ref().map(|size| Answer::BatchSize(*size)));
-        self.batch_size(answer, Callback::DefaultBatchSize, self.settings.default_batch_size, NUMBERS_END - 1)
+        self.batch_size(answer, Callback::DefaultBatchSize, self.settings.default_batch_size, LARGEST)
     }
 
     /// The least number of items of a later batch; `None` after a fault that leaves no batch to run.
@@ -316,7 +315,7 @@ impl Supervisor {
         let began = Instant::now();
         let answer = live.min_batch_size(&subject.update_name, &subject.database_name).await;
         self.tell(Question::MinBatchSize, began, answer.as_ref().map(|size| Answer::BatchSize(*size)));
-        let most = self.settings.max_min_batch_size.min(NUMBERS_END - 1);
+        let most = self.settings.max_min_batch_size.min(LARGEST);
         self.batch_size(answer, Callback::MinBatchSize, self.settings.min_batch_size, most)
     }
 
@@ -482,52 +481,6 @@ impl Supervisor {
         self.fallen = Some(fallen);
         self.notices.push(Notice::Fallback { fallback: self.fallback(), reason, retry });
         self.retired = true;
-    }
-
-    fn out_of_range(&mut self, callback: Callback, message: String) {
-        self.note(&Fault { kind: FaultKind::OutOfRange, callback, message });
-    }
-
-    fn target_in_range(&mut self, target: Duration) -> Duration {
-        let most = self.settings.max_target;
-        if target <= most {
-            return target;
-        }
-        let (given, most_ms) = (target.as_millis(), most.as_millis());
-        self.out_of_range(Callback::Enter, format!("target duration {given} ms, cut to {most_ms} ms"));
-        most
-    }
-
-    fn wait_in_range(&mut self, wait: Duration) -> Duration {
-        let most = Duration::from_millis(u64::from(NUMBERS_END) - 1);
-        if wait <= most {
-            return wait;
-        }
-        let (given, most_ms) = (wait.as_millis(), most.as_millis());
-        self.out_of_range(Callback::Enter, format!("a wait of {given} ms, cut to {most_ms} ms"));
-        most
-    }
-
-    fn batch_size(
-        &mut self,
-        answer: Result<Option<u32>, Fault>,
-        callback: Callback,
-        configured: u32,
-        most: u32,
-    ) -> Option<u32> {
-        let nearest = match answer {
-            Ok(None) => return Some(configured),
-            Ok(Some(0)) => 1,
-            Ok(Some(size)) if size > most => most,
-            Ok(Some(size)) => return Some(size),
-            Err(fault) => {
-                self.fault(fault);
-                return None;
-            }
-        };
-        let given = answer.ok().flatten().unwrap_or_default();
-        self.out_of_range(callback, format!("batch size {given}, counted as {nearest}"));
-        Some(nearest)
     }
 }
 

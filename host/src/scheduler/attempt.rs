@@ -1,20 +1,19 @@
 //! One batch: its transaction opened, its slices run, its progress committed, and what came of it.
 
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::FutureExt;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::control::Control;
 use super::database::{Begin, Database, Interrupt, Lease, QueueRow, Transaction};
 use super::event::{EventKind, Events};
+use super::step::{followed_by, moved_on, run_slice, unwound};
 use super::wakeful::Wakeful;
 use super::watch::Watch;
-use crate::pace::{Slice, Slices};
+use crate::pace::Slices;
 use crate::update::sql::Sql;
-use crate::update::{Budget, ErrorClass, Handler, Mode, Next, Progress, SqlError, Step, UpdateError};
+use crate::update::{ErrorClass, Handler, Mode, Next, Progress, SqlError, Step, UpdateError};
 
 /// How long an interrupted statement may take to notice.
 const INTERRUPT_PATIENCE: Duration = Duration::from_secs(5);
@@ -454,45 +453,6 @@ async fn is_kept_waiting(database: &dyn Database, update_name: &str) -> bool {
 async fn roll_back(transaction: Box<dyn Transaction>) {
     if !matches!(timeout(INTERRUPT_PATIENCE, transaction.rollback()).await, Ok(Ok(()))) {
         tracing::debug!("the rollback was not answered; the server rolls back by itself");
-    }
-}
-
-/// Runs one slice.
-async fn run_slice(
-    handler: &dyn Handler,
-    sql: &mut dyn Sql,
-    from: &Progress,
-    slice: Slice,
-) -> Result<Step, UpdateError> {
-    let step = unwound(handler.run(sql, from, Budget { items: slice.items })).await?;
-    moved_on(from, step)
-}
-
-/// What two slices did, one after the other.
-fn followed_by(before: Step, after: Step) -> Step {
-    let mut notes = before.notes;
-    for note in after.notes {
-        if !notes.contains(&note) {
-            notes.push(note);
-        }
-    }
-    Step { items: before.items.saturating_add(after.items), next: after.next, notes }
-}
-
-/// Turns a handler's panic into its failure: one bad handler must not end the host.
-async fn unwound<T>(work: impl Future<Output = Result<T, UpdateError>>) -> Result<T, UpdateError> {
-    AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|panic| {
-        let message = panic.downcast_ref::<&str>().map(ToString::to_string);
-        let message = message.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
-        Err(UpdateError::Detailed { message: "the handler panicked".to_owned(), detail: message })
-    })
-}
-
-/// Refuses a step that would be done again and again.
-fn moved_on(start: &Progress, step: Step) -> Result<Step, UpdateError> {
-    match &step.next {
-        Next::Continue(progress) if progress == start => Err(UpdateError::NoProgress),
-        _ => Ok(step),
     }
 }
 

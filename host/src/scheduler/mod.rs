@@ -12,6 +12,7 @@ pub mod database;
 pub mod event;
 mod history;
 pub mod report;
+mod step;
 mod wakeful;
 mod watch;
 pub mod withdrawal;

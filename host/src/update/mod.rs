@@ -3,6 +3,7 @@
 //! A handler is given a position, a budget and a transaction, does a part of its update, and says how far it came. It
 //! knows neither the driver behind the transaction nor the controller that set the budget.
 
+mod ask;
 mod backfill;
 mod batch;
 mod constraint;
@@ -18,6 +19,7 @@ mod reach;
 pub(crate) mod scan;
 mod script;
 pub mod sql;
+mod sql_error;
 mod surroundings;
 mod validate;
 mod validate_and_delete;

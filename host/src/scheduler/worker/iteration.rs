@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 
 use super::super::End;
 use super::super::attempt::{Attempt, Attempted, Committed, Interruption, Phase, Trouble};
@@ -14,7 +14,6 @@ use super::super::watch::Watch;
 use super::{Pace, PutOff, Rest, Worker};
 use crate::controller::supervisor::{Enter, Start};
 use crate::controller::{Batch, Iteration, Outcome, Subject};
-use crate::pace::{BatchSize, Bounds, Estimator, Slices};
 use crate::update::{Handler, Mode, Problem, Progress, UpdateError};
 
 /// What an update that rests is said to do.
@@ -27,19 +26,13 @@ const SHORTEST_WAIT: Duration = Duration::from_millis(10);
 /// on.
 const LONGEST_REST: Duration = Duration::from_secs(2);
 
-/// Batches of an update that a host looks up in the history before it runs the first of its own.
-const REMEMBERED: u32 = 10;
-
-/// How long that may take.
-const REMEMBERING_LIMIT: Duration = Duration::from_secs(2);
-
 /// What an iteration asks of the database, fixed before its controller is asked.
-struct Plan {
-    row: QueueRow,
+pub(super) struct Plan {
+    pub(super) row: QueueRow,
     handler: Arc<dyn Handler>,
-    progress: Progress,
+    pub(super) progress: Progress,
     mode: Mode,
-    subject: Subject,
+    pub(super) subject: Subject,
 }
 
 /// What enter came to in the end.
@@ -316,53 +309,6 @@ impl Worker {
         self.settle(plan, (result, phase), record, duration, lease).await
     }
 
-    /// What is to be done in how many slices; `None` where asking the controller was a fault that leaves no batch to run.
-    async fn slices(&mut self, plan: &Plan, target: Duration) -> Option<Slices> {
-        self.remember(plan).await;
-        let name = &plan.row.update_name;
-        let estimator = self.settings.estimator;
-        let pace = self.pace(name);
-        let (cost, shrink) = (pace.cost, pace.shrink);
-        let fitting = match estimator {
-            Estimator::Slices => cost.items_within(target),
-            Estimator::Synapse => pace.synapse.items_within(target),
-        };
-        let size = match fitting {
-            None => BatchSize::First(self.supervisor.default_batch_size(&plan.subject).await?),
-            Some(fitting) => BatchSize::Later { fitting, min: self.supervisor.min_batch_size(&plan.subject).await? },
-        };
-        let (items, max) = (size.items(self.settings.max_batch_size, shrink), self.settings.max_batch_size);
-        // As in Synapse the first batch has its items whatever they cost, within the bounds of the least.
-        let least = match size {
-            BatchSize::First(first) => first.min(self.supervisor.max_min_batch_size()),
-            BatchSize::Later { min, .. } => min,
-        };
-        let (min, max) = if shrink.is_none() { (least.into(), max) } else { (1, items) };
-        let bounds = Bounds { target, expected: items, min, cut_off: self.settings.cut_off, max };
-        Some(match (plan.subject.one_shot, estimator) {
-            (true, _) => Slices::whole(Bounds { cut_off: Duration::MAX, ..bounds }, cost),
-            (false, Estimator::Synapse) => Slices::whole(bounds, cost),
-            (false, Estimator::Slices) => Slices::new(bounds, cost),
-        })
-    }
-
-    /// Goes by what batches of this update have cost until now, where another host, or this one before it was started
-    /// again, has written that down.
-    async fn remember(&mut self, plan: &Plan) {
-        let name = &plan.row.update_name;
-        if std::mem::replace(&mut self.pace(name).remembered, true) || plan.progress == Progress::default() {
-            return;
-        }
-        let history = self.workload.database.history(Some(name), REMEMBERED);
-        let Ok(Ok(records)) = timeout(REMEMBERING_LIMIT, history).await else { return };
-        let pace = self.pace(name);
-        for record in records.iter().rev().filter(|record| !record.one_shot && record.error.is_none()) {
-            let duration = Duration::try_from_secs_f64(record.duration_ms / 1e3).unwrap_or_default();
-            pace.cost.remember(record.items, duration);
-            pace.synapse.record(record.items, duration);
-        }
-    }
-
     async fn exit_without_batch(&mut self, iteration: Box<dyn Iteration>) {
         if self.supervisor.is_live() {
             self.supervisor.exit(iteration, &Outcome::Cancelled).await;
@@ -380,109 +326,6 @@ impl Worker {
             // It may take hours, in which nothing else is written.
             self.activity.one_shot_since_ms = Some(unix_ms(SystemTime::now()));
             self.write_activity().await;
-        }
-    }
-
-    /// Takes note of what came of a batch.
-    async fn settle(
-        &mut self,
-        plan: Plan,
-        (result, phase): (Result<Committed, Trouble>, Phase),
-        record: Record,
-        duration: Duration,
-        lease: &mut dyn Lease,
-    ) -> Result<(), Interruption> {
-        let name = plan.row.update_name.clone();
-        if let Ok(committed) = &result {
-            let pace = self.pace(&name);
-            // What a one-shot takes says nothing of the batches that the same update may run.
-            if !record.one_shot {
-                pace.synapse.record(committed.items, duration);
-            }
-            pace.items = pace.items.saturating_add(committed.items);
-            for note in &committed.notes {
-                self.emit(EventKind::Noted { update_name: name.clone(), note: note.clone() });
-            }
-        }
-        let items_per_ms = self.pace(&name).synapse.average_items_per_ms();
-        self.emit(EventKind::IterationEnded { record: Arc::new(record), items_per_ms });
-        if phase != Phase::Connect {
-            self.note_begun();
-        }
-        match result {
-            Ok(committed) => {
-                self.settle_committed(&plan.row, committed).await;
-                lease.note(self.trouble().as_deref()).await;
-                Ok(())
-            }
-            Err(Trouble::Failed(error)) => self.note_failure(&plan.row, &error, phase, lease).await,
-            Err(Trouble::Moved { gone }) => {
-                self.refreshed = None;
-                if gone {
-                    self.note_gone(&name);
-                } else {
-                    self.emit(EventKind::UpdateMoved { update_name: name, gone });
-                }
-                Ok(())
-            }
-            Err(Trouble::Withdrawn) => {
-                self.settle_withdrawn(&name).await;
-                Ok(())
-            }
-            Err(Trouble::Interrupted(interruption)) => Err(interruption),
-        }
-    }
-
-    /// Takes an update out of the queue whose batch was interrupted for that.
-    async fn settle_withdrawn(&mut self, name: &str) {
-        self.refreshed = None;
-        match self.workload.database.cancel(&[name.to_owned()]).await {
-            Ok(_) => {
-                self.control.forget_withdrawal(&self.workload.name, name);
-                self.note_gone(name);
-            }
-            // Whoever asked takes the row out too; if not, the next attempt is interrupted as this one was.
-            Err(error) => tracing::warn!(update = name, %error, "an update that was withdrawn stays queued for now"),
-        }
-    }
-
-    /// An update's row is not in the queue any more: whoever queues one of its name again queues another.
-    pub(super) fn note_gone(&mut self, name: &str) {
-        self.forget(name);
-        self.emit(EventKind::UpdateMoved { update_name: name.to_owned(), gone: true });
-    }
-
-    /// Keeps nothing in mind of an update that is gone.
-    fn forget(&mut self, name: &str) {
-        self.paces.remove(name);
-        self.vetted.remove(name);
-        self.roster.remove(name);
-        self.is_outdated = true;
-        if self.current.as_deref() == Some(name) {
-            self.current = None;
-        }
-    }
-
-    async fn settle_committed(&mut self, row: &QueueRow, committed: Committed) {
-        let name = &row.update_name;
-        let pace = self.pace(name);
-        pace.shrink.after_success();
-        pace.backoff.reset();
-        pace.put_off = None;
-        self.fault_backoff.reset();
-        self.unrecorded.remove(name);
-        self.note_available();
-        if row.failure.is_some()
-            && let Err(error) = self.workload.database.forget_failures(name).await
-        {
-            tracing::warn!(update = name, %error, "an old failure of an update that works again stays on record");
-        }
-        match committed.progress {
-            Some(progress) => self.roster.move_on(name, progress),
-            None => {
-                self.forget(name);
-                self.emit(EventKind::UpdateFinished { update_name: name.clone() });
-            }
         }
     }
 

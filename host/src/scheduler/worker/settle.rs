@@ -1,0 +1,115 @@
+//! What came of a batch, and what follows from it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::super::attempt::{Committed, Interruption, Phase, Trouble};
+use super::super::database::{Lease, QueueRow, Record};
+use super::super::event::EventKind;
+use super::Worker;
+use super::iteration::Plan;
+
+impl Worker {
+    /// Takes note of what came of a batch.
+    pub(super) async fn settle(
+        &mut self,
+        plan: Plan,
+        (result, phase): (Result<Committed, Trouble>, Phase),
+        record: Record,
+        duration: Duration,
+        lease: &mut dyn Lease,
+    ) -> Result<(), Interruption> {
+        let name = plan.row.update_name.clone();
+        if let Ok(committed) = &result {
+            let pace = self.pace(&name);
+            // What a one-shot takes says nothing of the batches that the same update may run.
+            if !record.one_shot {
+                pace.synapse.record(committed.items, duration);
+            }
+            pace.items = pace.items.saturating_add(committed.items);
+            for note in &committed.notes {
+                self.emit(EventKind::Noted { update_name: name.clone(), note: note.clone() });
+            }
+        }
+        let items_per_ms = self.pace(&name).synapse.average_items_per_ms();
+        self.emit(EventKind::IterationEnded { record: Arc::new(record), items_per_ms });
+        if phase != Phase::Connect {
+            self.note_begun();
+        }
+        match result {
+            Ok(committed) => {
+                self.settle_committed(&plan.row, committed).await;
+                lease.note(self.trouble().as_deref()).await;
+                Ok(())
+            }
+            Err(Trouble::Failed(error)) => self.note_failure(&plan.row, &error, phase, lease).await,
+            Err(Trouble::Moved { gone }) => {
+                self.refreshed = None;
+                if gone {
+                    self.note_gone(&name);
+                } else {
+                    self.emit(EventKind::UpdateMoved { update_name: name, gone });
+                }
+                Ok(())
+            }
+            Err(Trouble::Withdrawn) => {
+                self.settle_withdrawn(&name).await;
+                Ok(())
+            }
+            Err(Trouble::Interrupted(interruption)) => Err(interruption),
+        }
+    }
+
+    /// Takes an update out of the queue whose batch was interrupted for that.
+    async fn settle_withdrawn(&mut self, name: &str) {
+        self.refreshed = None;
+        match self.workload.database.cancel(&[name.to_owned()]).await {
+            Ok(_) => {
+                self.control.forget_withdrawal(&self.workload.name, name);
+                self.note_gone(name);
+            }
+            // Whoever asked takes the row out too; if not, the next attempt is interrupted as this one was.
+            Err(error) => tracing::warn!(update = name, %error, "an update that was withdrawn stays queued for now"),
+        }
+    }
+
+    /// An update's row is not in the queue any more: whoever queues one of its name again queues another.
+    pub(super) fn note_gone(&mut self, name: &str) {
+        self.forget(name);
+        self.emit(EventKind::UpdateMoved { update_name: name.to_owned(), gone: true });
+    }
+
+    /// Keeps nothing in mind of an update that is gone.
+    fn forget(&mut self, name: &str) {
+        self.paces.remove(name);
+        self.vetted.remove(name);
+        self.roster.remove(name);
+        self.is_outdated = true;
+        if self.current.as_deref() == Some(name) {
+            self.current = None;
+        }
+    }
+
+    async fn settle_committed(&mut self, row: &QueueRow, committed: Committed) {
+        let name = &row.update_name;
+        let pace = self.pace(name);
+        pace.shrink.after_success();
+        pace.backoff.reset();
+        pace.put_off = None;
+        self.fault_backoff.reset();
+        self.unrecorded.remove(name);
+        self.note_available();
+        if row.failure.is_some()
+            && let Err(error) = self.workload.database.forget_failures(name).await
+        {
+            tracing::warn!(update = name, %error, "an old failure of an update that works again stays on record");
+        }
+        match committed.progress {
+            Some(progress) => self.roster.move_on(name, progress),
+            None => {
+                self.forget(name);
+                self.emit(EventKind::UpdateFinished { update_name: name.clone() });
+            }
+        }
+    }
+}
