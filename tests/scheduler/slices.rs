@@ -1,5 +1,6 @@
 //! The slices of a batch: it ends when its time is up, whatever its items cost.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
@@ -184,4 +185,38 @@ async fn what_was_done_before_a_locked_row_is_committed() {
     drop(lock);
     running.end().await;
     assert_eq!(touched(&place).await, ["1|1000"]);
+}
+
+/// Batches follow each other without a rest: an application that waits for the lock comes by it all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn others_come_to_write_on_sqlite_while_batches_follow_each_other() {
+    let place = Place::sqlite();
+    place.recommended().await;
+    make_items(&place, 300).await;
+    place.run("create table app (id integer primary key)").await;
+    let mut run = Run::on(&place, &[row("a")]).await.define("a", dear_from(&place, 1));
+    run.supervision.builtin.target = Duration::from_millis(100);
+    run.supervision.min_batch_size = 1;
+    let file = place.file().clone();
+    let running = run.start();
+    let over = Arc::new(AtomicBool::new(false));
+    let ends = over.clone();
+    let writing = tokio::task::spawn_blocking(move || {
+        let application = rusqlite::Connection::open(file).unwrap();
+        application.busy_timeout(Duration::from_secs(60)).unwrap();
+        let mut writes = 0;
+        while !ends.load(Ordering::Relaxed) {
+            application.execute("insert into app default values", ()).unwrap();
+            writes += i32::from(!ends.load(Ordering::Relaxed));
+            // Seldom, as an application writes: who writes at once again keeps the host waiting.
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        writes
+    });
+    running.end().await;
+    over.store(true, Ordering::Relaxed);
+    let writes = writing.await.unwrap();
+    assert_eq!(touched(&place).await, ["1|300"]);
+    // It has room about twice a second, and all of this takes six at least.
+    assert!(writes >= 6, "{writes} writes");
 }
