@@ -2,7 +2,7 @@
 
 use super::sql::{Row, Value};
 
-/// One of several statements; see [`Sql::ask`].
+/// One of several statements; see [`Sql::ask`](super::Sql::ask).
 #[derive(Debug, Clone, PartialEq)]
 pub struct Ask {
     /// The statement.

@@ -42,7 +42,7 @@ pub(super) fn run_script(sqlite: &rusqlite::Connection, sql: &str) -> Result<(),
     Ok(())
 }
 
-/// See [`Sql::ask`].
+/// See [`crate::update::Sql::ask`].
 pub(super) fn ask(sqlite: &rusqlite::Connection, statements: &[Ask]) -> Result<Vec<Answer>, SqlError> {
     let mut answers: Vec<Answer> = Vec::with_capacity(statements.len());
     for ask in statements {
