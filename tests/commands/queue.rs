@@ -241,7 +241,7 @@ on_both! {
         let running = run.start();
         let resting = async || {
             let activity = database.queue().await.unwrap().activity;
-            activity.is_some_and(|activity| activity.reason.as_deref() == Some("resting between batches"))
+            activity.is_some_and(|activity| activity.first.reason.as_deref() == Some("resting between batches"))
         };
         until("the host says that it rests", resting).await;
         let before = row().await;
@@ -279,7 +279,7 @@ on_both! {
         let database = run.database.clone();
         let mut running = run.controller(Arc::new(Recorder::waiting(hours))).start();
         running.next("a wait", |kind| matches!(kind, EventKind::Held { .. }).then_some(())).await;
-        let state = async || database.queue().await.unwrap().activity.map(|activity| activity.state);
+        let state = async || database.queue().await.unwrap().activity.map(|activity| activity.first.state);
         until("the host says that it is held", async || state().await.as_deref() == Some("held")).await;
         let held = site.tidegate(&["status"]).await;
         let json = site.tidegate(&["status", "--json"]).await;

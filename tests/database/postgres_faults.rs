@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tidegate::scheduler::database::{Begin, Database, Lease, LeaseAttempt};
+use tidegate::scheduler::database::{Begin, Database, Lease, LeaseAttempt, Planned};
 use tidegate::update::sql::{SqlError, Value};
 use tidegate::update::{ErrorClass, Opening};
 
@@ -255,7 +255,10 @@ async fn a_batch_keeps_its_lease_until_it_has_ended() {
     let other = crate::support::postgres::connect(&place.url).await;
     let take = "set lock_timeout = 100; update tidegate_lease set epoch = epoch + 1";
     for opening in [Opening::EachStatement, Opening::Snapshot] {
-        let Begin::Ready(batch) = database.begin_as("a", "{}", opening).await.unwrap() else { panic!("moved on") };
+        let Begin::Ready(batch) = database.begin_as(&Planned { opening, ..Planned::of("a", "{}") }).await.unwrap()
+        else {
+            panic!("moved on")
+        };
         let refused = other.batch_execute(take).await.unwrap_err();
         assert_eq!(refused.code(), Some(&tokio_postgres::error::SqlState::LOCK_NOT_AVAILABLE), "{refused}");
         let before = place.rows("select expires from tidegate_lease").await;
@@ -264,7 +267,7 @@ async fn a_batch_keeps_its_lease_until_it_has_ended() {
     }
     other.batch_execute(take).await.unwrap();
     for opening in [Opening::EachStatement, Opening::Snapshot] {
-        let refused = database.begin_as("a", "{}", opening).await.err().expect("no batch");
+        let refused = database.begin_as(&Planned { opening, ..Planned::of("a", "{}") }).await.err().expect("no batch");
         assert_eq!(refused.class, ErrorClass::Overtaken, "{refused}");
     }
     held.release().await;

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use futures_util::future::join_all;
 use tidegate::controller::ShadowReport;
 use tidegate::scheduler::database::{
-    Activity, AlreadyQueued, ControllerRetry, Failure, Measured, NewRow, Pause, Record, unix_ms,
+    Activity, AlreadyQueued, ControllerRetry, Failure, LaneWork, Measured, NewRow, Pause, Record, Work, unix_ms,
 };
 use tidegate::update::ErrorClass;
 use tidegate::update::sql::System;
@@ -239,11 +239,10 @@ crate::support::on_both! {
 
     async fn the_activity_is_there_for_others_to_read(place: Place) {
         let database = place.prepared().await;
-        let activity = Activity {
+        let first = Work {
             put_off: Vec::new(),
             one_shot_since_ms: Some(12_345),
             in_the_way: vec!["process 7".to_owned()],
-            holder: holder(4),
             update_name: Some("a".to_owned()),
             state: "running".to_owned(),
             reason: None,
@@ -254,9 +253,10 @@ crate::support::on_both! {
             done: Some(0.25),
             eta_ms: Some(1_500),
             shadows: vec![ShadowReport::new("tomorrow")],
-            at_ms: 77,
-            signals: vec![Measured { name: "load".to_owned(), value: 0.5, unit: String::new(), age_ms: 7 }],
         };
+        let lanes = vec![LaneWork { lane: "indexes".to_owned(), work: Work { done: Some(0.5), ..first.clone() } }];
+        let signals = vec![Measured { name: "load".to_owned(), value: 0.5, unit: String::new(), age_ms: 7 }];
+        let activity = Activity { holder: holder(4), first, lanes, at_ms: 77, signals };
         database.set_activity(Some(&activity)).await.unwrap();
         let other = place.prepared().await;
         assert_eq!(other.queue().await.unwrap().activity, Some(activity));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use tidegate::database::{Options, open};
-use tidegate::scheduler::database::{Begin, Database};
+use tidegate::scheduler::database::{Begin, Database, Planned};
 use tidegate::update::sql::{Dialect, Row, Sql, SqlError, System, TableName, Value};
 use tidegate::update::{Budget, Handler, Mode, Next, Progress, UpdateError};
 
@@ -143,7 +143,10 @@ impl Subject {
                 step
             }
             Mode::Batched | Mode::OneShot => {
-                let Begin::Ready(mut transaction) = self.database.begin_as(UPDATE, &text, handler.opening()).await?
+                let Begin::Ready(mut transaction) = self
+                    .database
+                    .begin_as(&Planned { opening: handler.opening(), ..Planned::of(UPDATE, &text) })
+                    .await?
                 else {
                     panic!("somebody else moved the update");
                 };

@@ -3,6 +3,7 @@
 mod aside;
 mod due;
 mod failure;
+mod lanes;
 mod order;
 mod reload;
 mod slices;

@@ -78,12 +78,12 @@ on_both! {
         running.next("idleness", |kind| matches!(kind, EventKind::Idle { .. }).then_some(())).await;
         let before = running.board.database("master").unwrap();
         assert_eq!(before.blocked.len(), 1, "{:?}", before.blocked);
-        assert!(before.controller.fallback.is_some());
+        assert!(before.first.controller.fallback.is_some());
         running.control.reload("master", replacement);
         assert_eq!(running.next("the reload", reloaded).await, "recorder");
         running.next("the end", |kind| matches!(kind, EventKind::UpdateFinished { .. }).then_some(())).await;
         let after = running.board.database("master").unwrap();
-        assert_eq!((after.controller.fallback, after.controller.faults.len()), (None, 0));
+        assert_eq!((after.first.controller.fallback, after.first.controller.faults.len()), (None, 0));
         assert_eq!(after.totals["later"].items, 10);
         running.stop().await;
         assert_eq!(touched(place).await, ["1|10"]);
@@ -100,7 +100,7 @@ on_both! {
         running.next("the wait", held).await;
         let board = running.board.database("master").unwrap();
         assert_eq!(board.lease, LeaseState::Runner);
-        let phase = board.in_hand.unwrap().phase;
+        let phase = board.first.in_hand.unwrap().phase;
         assert_eq!(phase, Phase::Held { duration: LONG, reason: "because".to_owned() });
         running.control.hurry("master");
         assert_eq!(running.end().await.finished(), ["touch"]);

@@ -78,7 +78,7 @@ on_both! {
         // The host writes down that it is paused once it has come to rest.
         until("the host rests", async || {
             let activity = database.queue().await.unwrap().activity;
-            activity.is_some_and(|activity| activity.state == "paused")
+            activity.is_some_and(|activity| activity.first.state == "paused")
         })
         .await;
         running.control.set_enabled(true);
@@ -142,13 +142,13 @@ on_both! {
         for _ in 0..3 {
             running.next("it is in hand", |kind| matches!(kind, EventKind::UpdateStarted { .. }).then_some(())).await;
             held(&mut running).await;
-            let in_hand = running.board.database("master").unwrap().in_hand.map(|in_hand| in_hand.update_name);
+            let in_hand = running.board.database("master").unwrap().first.in_hand.map(|in_hand| in_hand.update_name);
             assert_eq!(in_hand.as_deref(), Some("a"));
             database.cancel(&["a".to_owned()]).await.unwrap();
             running.next("it is gone", gone).await;
             running.next("nothing is left", |kind| matches!(kind, EventKind::Idle { .. }).then_some(())).await;
             let board = running.board.database("master").unwrap();
-            assert_eq!((board.in_hand, board.ended.back().map(|ended| ended.finished)), (None, Some(false)));
+            assert_eq!((board.first.in_hand, board.ended.back().map(|ended| ended.finished)), (None, Some(false)));
             assert!(database.enqueue(&row("a")).await.unwrap());
         }
         running.stop().await;

@@ -8,7 +8,7 @@ use tidegate::controller::{BuiltIn, Policy, ShadowPolicy, Source, SupervisorSett
 use tidegate::scheduler::board::Board;
 use tidegate::scheduler::database::{Database, NewRow, Record};
 use tidegate::scheduler::event::{Event, EventKind};
-use tidegate::scheduler::{Control, End, Handlers, Host, Replacement, Settings, Summary, Workload};
+use tidegate::scheduler::{Control, End, Handlers, Host, Lanes, Replacement, Settings, Summary, Workload};
 use tidegate::update::Handler;
 use tidegate::update::sql::TableName;
 use tidegate::update::{Backfill, BackfillDefinition};
@@ -63,6 +63,7 @@ pub fn row_after(update_name: &str, depends_on: &str) -> NewRow {
 pub struct Run {
     pub database: Arc<dyn Database>,
     pub handlers: Handlers,
+    pub lanes: Lanes,
     pub policy: Policy,
     pub supervision: SupervisorSettings,
     pub shadows: Vec<ShadowPolicy>,
@@ -91,6 +92,7 @@ impl Run {
         Self {
             database,
             handlers: HashMap::new(),
+            lanes: Lanes::default(),
             policy: Policy::BuiltIn,
             supervision: without_sleep(),
             shadows: Vec::new(),
@@ -109,6 +111,12 @@ impl Run {
         self
     }
 
+    /// Puts an update in a lane.
+    pub fn lane(mut self, update_name: &str, lane: &str) -> Self {
+        self.lanes.put(update_name, lane);
+        self
+    }
+
     /// Goes on until it is told to stop.
     pub fn for_ever(mut self) -> Self {
         self.settings.until_done = false;
@@ -119,6 +127,7 @@ impl Run {
     pub fn replacement(&self) -> Replacement {
         Replacement {
             handlers: self.handlers.clone(),
+            lanes: self.lanes.clone(),
             policy: self.policy.clone(),
             supervision: self.supervision,
             shadows: self.shadows.clone(),
@@ -138,6 +147,7 @@ impl Run {
             name: "master".to_owned(),
             database: self.database,
             handlers: self.handlers,
+            lanes: self.lanes,
             policy: self.policy,
             supervision: self.supervision,
             shadows: self.shadows,

@@ -19,6 +19,7 @@ use tokio::time::timeout;
 
 use super::state::{Site, State};
 use crate::controller::{Fault, ShadowNotice};
+use crate::scheduler::Lanes;
 use crate::scheduler::board::{DatabaseBoard, LeaseState};
 use crate::scheduler::choice::{Standing, assess};
 use crate::scheduler::database::Record;
@@ -350,6 +351,13 @@ async fn momentary(registry: &Registry, state: &State) -> prometheus::Result<()>
         "1 while a controller's fallback sets the database's pace, or holds its updates.",
         &["database"],
     )?;
+    let lane_busy =
+        add.whole("tidegate_lane_busy", "1 while the lane has an update in hand.", &["database", "lane"])?;
+    let lane_fallback = add.whole(
+        "tidegate_lane_fallback",
+        "1 while a controller's fallback sets the lane's pace, or holds its updates.",
+        &["database", "lane"],
+    )?;
     let retry = add.gauge(
         "tidegate_controller_retry_timestamp_seconds",
         "When a controller whose fallback is in force is tried again, in Unix time; in the past while it is.",
@@ -373,8 +381,14 @@ async fn momentary(registry: &Registry, state: &State) -> prometheus::Result<()>
         paused.with_label_values(&[name]).set(i64::from(board.pause.is_some() || !enabled));
         let since = board.last_progress.unwrap_or(state.started_at());
         age.with_label_values(&[name]).set(SystemTime::now().duration_since(since).unwrap_or_default().as_secs_f64());
-        fallback.with_label_values(&[name]).set(i64::from(board.controller.fallback.is_some()));
-        if let Some(next) = board.controller.fallback.as_ref().and_then(|fallback| fallback.retry.as_ref()) {
+        let fallbacks = || board.all_lanes().filter_map(|(_, lane)| lane.controller.fallback.as_ref());
+        fallback.with_label_values(&[name]).set(i64::from(fallbacks().next().is_some()));
+        for (which, lane) in board.all_lanes() {
+            let labels = [name, which.unwrap_or(Lanes::FIRST)];
+            lane_busy.with_label_values(&labels).set(i64::from(lane.in_hand.is_some()));
+            lane_fallback.with_label_values(&labels).set(i64::from(lane.controller.fallback.is_some()));
+        }
+        if let Some(next) = fallbacks().filter_map(|fallback| fallback.retry.as_ref()).min_by_key(|retry| retry.at) {
             retry
                 .with_label_values(&[name])
                 .set(next.at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64());
@@ -413,12 +427,12 @@ async fn queue(state: &State, site: &Site, board: &DatabaseBoard) -> Option<BTre
     let live = state.live();
     let handlers = live.handlers.get(&site.name);
     let standings = assess(&rows, &|name| handlers.is_some_and(|handlers| handlers.contains_key(name)));
-    let in_hand = board.in_hand.as_ref().map(|in_hand| in_hand.update_name.as_str());
+    let is_in_hand = |name: &str| board.in_hand().any(|in_hand| in_hand.update_name == name);
     let states = ["in_hand", "ready", "waiting", "cycle", "undefined", "quarantined", "unreadable"];
     let mut counts: BTreeMap<&'static str, i64> = states.into_iter().map(|name| (name, 0)).collect();
     for (row, standing) in rows.iter().zip(standings) {
         let name = match standing {
-            Standing::Ready if in_hand == Some(&row.update_name) => "in_hand",
+            Standing::Ready if is_in_hand(&row.update_name) => "in_hand",
             Standing::Ready => "ready",
             Standing::DependsOn(_) => "waiting",
             Standing::Cycle(_) => "cycle",

@@ -87,19 +87,17 @@ async fn store(
     for database in selected(&config, name)? {
         let running = store_on(database, pause).await?;
         let word = if pause.is_some() { "paused" } else { "resumed" };
-        let but = match running {
-            Some(name) if pause.is_some() => format!(
-                "; update {name} runs in one go and goes on to its end, unless `tidegate cancel {name}` ends it"
-            ),
-            _ => String::new(),
+        let goes_on = |name| {
+            format!("; update {name} runs in one go and goes on to its end, unless `tidegate cancel {name}` ends it")
         };
+        let but: String = running.iter().filter(|_| pause.is_some()).map(goes_on).collect();
         results.tell(&database.name, None, word, &format!("{}: {word}{but}", database.name))?;
     }
     Ok(())
 }
 
-/// Stores it on one database. Returns the update that a host runs in one go there at this moment.
-async fn store_on(database: &config::Database, pause: Option<&Stored>) -> Result<Option<String>, CliError> {
+/// Stores it on one database. Returns the updates that a host runs in one go there at this moment.
+async fn store_on(database: &config::Database, pause: Option<&Stored>) -> Result<Vec<String>, CliError> {
     let word = if pause.is_some() { "pause" } else { "resume" };
     let refused = || CliError::failure(format!("cannot {word} database \"{}\"", database.name));
     let opened = wiring::open(database)?;
@@ -108,7 +106,7 @@ async fn store_on(database: &config::Database, pause: Option<&Stored>) -> Result
     let queue = opened.look().await.map_err(|error| refused().because_of_database(error))?.unwrap_or_default();
     let running = in_one_go(&*opened, &queue).await.map_err(|error| refused().because_of_database(error))?;
     if let Err(error) = stored {
-        return Err(match running {
+        return Err(match running.first() {
             // SQLite lets nobody write meanwhile.
             Some(Running { update_name, since }) if error.class == ErrorClass::Transient => CliError::failure(format!(
                 "cannot {word} database \"{}\": update \"{update_name}\" runs in one go {since}, and nobody can write meanwhile",
@@ -119,5 +117,5 @@ async fn store_on(database: &config::Database, pause: Option<&Stored>) -> Result
         });
     }
     opened.close().await;
-    Ok(running.map(|running| running.update_name))
+    Ok(running.into_iter().map(|running| running.update_name).collect())
 }

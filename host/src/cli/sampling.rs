@@ -18,7 +18,7 @@ pub(super) type InHand = Arc<dyn Fn(&str) -> Option<String> + Send + Sync>;
 /// The update that a host has in hand.
 pub(super) fn on(board: Board) -> InHand {
     Arc::new(move |database| {
-        board.read(|databases| Some(databases.get(database)?.in_hand.as_ref()?.update_name.clone()))
+        board.read(|databases| Some(databases.get(database)?.in_hand().next()?.update_name.clone()))
     })
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::Serialize;
 use tidegate::admin::api::view::Signal;
 use tidegate::config::Config;
+use tidegate::scheduler::database::Activity;
 use tidegate::signal::{Sampling, Signals as Readings, readable};
 
 use super::enqueue::selected;
@@ -68,7 +69,9 @@ impl Signals {
             let opened = wiring::open(database)?;
             // Where it does not answer, the signals say so.
             if let Ok(Some(queue)) = opened.look().await {
-                in_hand.extend(queue.activity.and_then(|doing| Some((database.name.clone(), doing.update_name?))));
+                let doing = queue.activity.iter().flat_map(Activity::works);
+                let in_hand_there = doing.filter_map(|(_, work)| work.update_name.clone()).next();
+                in_hand.extend(in_hand_there.map(|update_name| (database.name.clone(), update_name)));
             }
             opened.close().await;
         }

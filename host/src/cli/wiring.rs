@@ -8,8 +8,8 @@ use tidegate::config::{self, Config, Diagnostic, Target, UpdateKind};
 use tidegate::controller::Fault;
 use tidegate::database::{self, OpenError, Options};
 use tidegate::sandbox::{Artifact, Compiler, ComponentSource, LoadOptions};
-use tidegate::scheduler::Handlers;
 use tidegate::scheduler::database::{Database, Holder};
+use tidegate::scheduler::{Handlers, Lanes};
 use tidegate::signal::SignalReader;
 use tidegate::update::{
     Backfill, Batch, Copy, CreateIndex, Delete, Handler, Noop, Script, ValidateAndDelete, ValidateConstraint,
@@ -84,6 +84,13 @@ pub(super) fn handler(update: &config::Update, database: &config::Database) -> A
 pub(super) fn handlers(config: &Config, database: &config::Database) -> Handlers {
     let updates = config.updates_of(&database.name);
     updates.map(|update| (update.name.clone(), handler(update, database))).collect()
+}
+
+/// In which lane each of them is worked on.
+pub(super) fn lanes(config: &Config, database: &config::Database) -> Lanes {
+    let mut lanes = Lanes::default();
+    config.updates_of(&database.name).for_each(|update| lanes.put(&update.name, &update.lane));
+    lanes
 }
 
 /// A controller's component, read, compiled and linked, which is to read these signals.

@@ -9,6 +9,7 @@ mod controller;
 mod database;
 mod diagnostic;
 mod job;
+mod lane;
 mod model;
 mod raw;
 mod resolve;

@@ -283,6 +283,8 @@ pub struct Update {
     pub name: String,
     /// The databases that it is defined for.
     pub databases: Databases,
+    /// The lane that it is worked on in.
+    pub lane: String,
     /// What it does.
     pub kind: UpdateKind,
     /// Which rows of its table it is about.

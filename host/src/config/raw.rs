@@ -83,6 +83,14 @@ pub(super) struct Limits {
     pub log_line_bytes: Whole<4_096, 16, MIB>,
 }
 
+/// `[[lane]]`
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(default)]
+pub(super) struct Lane {
+    pub name: Text,
+    pub kinds: Texts,
+}
+
 /// `[admin]`
 #[derive(Debug, Default, serde::Deserialize)]
 #[serde(default)]
@@ -171,6 +179,7 @@ pub(super) struct JobParameter {
 #[serde(default)]
 pub(super) struct Update {
     pub name: Text,
+    pub lane: Text,
     pub kind: Text,
     pub databases: Texts,
     pub schema: Text,

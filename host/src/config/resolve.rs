@@ -9,12 +9,12 @@ use toml::de::{DeTable, DeValue};
 
 use super::model::{BackgroundUpdates, Config, Databases, Places};
 use super::section::{Reader, Section, suggest};
-use super::{admin, controller, database, job, raw, signal, update};
+use super::{admin, controller, database, job, lane, raw, signal, update};
 use crate::pace::Estimator;
 
 /// The sections of the file.
-const SECTIONS: [&str; 8] =
-    ["background_updates", "database", "controller", "update", "job", "admin", "signals", "signal"];
+const SECTIONS: [&str; 9] =
+    ["background_updates", "database", "controller", "lane", "update", "job", "admin", "signals", "signal"];
 
 /// What to do about a file that cannot be read.
 pub(super) const HOW_TO_BE_READ: &str =
@@ -23,13 +23,14 @@ pub(super) const HOW_TO_BE_READ: &str =
 /// Reads the whole document. What is wrong is with the reader afterwards, and what is returned then is of no use.
 pub(super) fn config<'a>(reader: &mut Reader<'a>, mut document: DeTable<'a>) -> Config {
     reader.refuse_unknown_keys("", &mut document, &SECTIONS);
-    let [background, databases, controllers, updates, jobs, admin, sampling, signals] =
+    let [background, databases, controllers, lanes, updates, jobs, admin, sampling, signals] =
         SECTIONS.map(|name| document.remove(name));
     let background_updates = background_updates(reader, background);
     let databases = database::databases(reader, databases);
     let known: Vec<&str> = databases.iter().map(|database| database.name.as_str()).collect();
     let controllers = controller::controllers(reader, controllers, &known);
-    let updates = update::updates(reader, updates, &known);
+    let lanes = lane::lanes(reader, lanes);
+    let updates = update::updates(reader, updates, &known, &lanes);
     let jobs = job::jobs(reader, jobs, &known);
     let sampling = signal::settings(reader, sampling);
     let signals = signal::signals(reader, signals, &sampling, &known);

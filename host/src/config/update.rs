@@ -7,9 +7,9 @@ use toml::de::DeValue;
 
 use super::diagnostic::Position;
 use super::model::{Update, UpdateKind};
-use super::raw;
 use super::resolve::{named_databases, one_of, require, required, text, twice};
 use super::section::{Reader, Section, Table, list};
+use super::{lane, raw};
 use crate::update::sql::TableName;
 use crate::update::{
     BackfillDefinition, BatchDefinition, ConstraintKind, CopyColumn, CopyDefinition, CopySource, CreateIndexDefinition,
@@ -26,7 +26,7 @@ struct Shape {
     optional: &'static [&'static str],
 }
 
-const EVERY_KIND: [&str; 3] = ["name", "kind", "databases"];
+const EVERY_KIND: [&str; 4] = ["name", "kind", "databases", "lane"];
 
 const SHAPES: [Shape; 9] = [
     Shape {
@@ -60,17 +60,28 @@ const SHAPES: [Shape; 9] = [
     Shape { kind: "noop", required: &[], optional: &[] },
 ];
 
+/// The kinds of update.
+pub(super) const KINDS: [&str; SHAPES.len()] = {
+    let (mut kinds, mut number) = ([""; SHAPES.len()], 0);
+    while number < SHAPES.len() {
+        kinds[number] = SHAPES[number].kind;
+        number += 1;
+    }
+    kinds
+};
+
 /// Reads the definitions of all updates.
 pub(super) fn updates<'a>(
     reader: &mut Reader<'a>,
     value: Option<Spanned<DeValue<'a>>>,
     databases: &[&str],
+    lanes: &lane::ByKind,
 ) -> Vec<Update> {
     let Some(value) = value else { return Vec::new() };
     let mut updates: Vec<Update> = Vec::new();
     let mut by_name: HashMap<String, Vec<usize>> = HashMap::new();
     for table in reader.tables(TITLE, value) {
-        let Some(update) = update(reader, table, databases) else { continue };
+        let Some(update) = update(reader, table, databases, lanes) else { continue };
         let same_name = by_name.entry(update.name.clone()).or_default();
         let mut earlier = same_name.iter().map(|index| &updates[*index]);
         if let Some(earlier) = earlier.find(|earlier| earlier.databases.overlap(&update.databases)) {
@@ -84,19 +95,20 @@ pub(super) fn updates<'a>(
     updates
 }
 
-fn update<'a>(reader: &mut Reader<'a>, table: Table<'a>, known: &[&str]) -> Option<Update> {
+fn update<'a>(reader: &mut Reader<'a>, table: Table<'a>, known: &[&str], lanes: &lane::ByKind) -> Option<Update> {
     let section = reader.section::<raw::Update>(TITLE, table);
     let raw = &section.values;
     let databases = named_databases(reader, raw.databases.as_ref(), known);
     let name = required(reader, &section, "name", raw.name.as_ref());
-    let kinds = SHAPES.map(|shape| shape.kind);
-    require(reader, &section, "kind", Some(format!("it can be {}", list(&kinds))));
-    let kind = one_of(reader, "kind", raw.kind.as_ref()?, &kinds)?;
+    require(reader, &section, "kind", Some(format!("it can be {}", list(&KINDS))));
+    let lane = lane::name(reader, "lane", raw.lane.as_ref());
+    let kind = one_of(reader, "kind", raw.kind.as_ref()?, &KINDS)?;
+    let lane = lane.unwrap_or_else(|| lanes.of(kind).to_owned());
     let shape = SHAPES.iter().find(|shape| shape.kind == kind)?;
     check_keys(reader, &section, shape);
     let kind = resolve(reader, &section, kind)?;
     let reach = reach(reader, &section.values)?;
-    Some(Update { name: name?, databases, kind, reach, places: section.places })
+    Some(Update { name: name?, databases, lane, kind, reach, places: section.places })
 }
 
 /// Refuses the keys that another kind has, and names those that are missing.

@@ -19,7 +19,7 @@ pub use fault::{Callback, Fault, FaultKind};
 pub use native::Native;
 pub use shadow::{Shadow, ShadowNotice, ShadowPolicy, ShadowReport};
 pub use supervisor::{Fallback, Policy, Supervisor, SupervisorSettings};
-pub use witness::{Exchange, Inputs, Witness};
+pub use witness::{Exchange, Inputs, Numbers, Witness};
 
 /// The update that a callback is asked about.
 #[derive(Debug, Clone, PartialEq, Eq)]

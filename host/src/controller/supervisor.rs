@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 use self::fallen::Fallen;
 pub use self::fallen::NextTry;
 use self::ranges::LARGEST;
-use super::witness::{Answer, Exchange, Inputs, Question, Witness};
+use super::witness::{Answer, Exchange, Inputs, Numbers, Question, Witness};
 use super::{Admission, BuiltIn, Callback, Controller, Fault, FaultKind, Iteration, Outcome, Source, Subject, Usage};
 
 /// Who sets the pace of a database, as configured.
@@ -159,9 +159,10 @@ pub struct Supervisor {
     notices: Vec<Notice>,
     witnesses: Vec<Arc<dyn Witness>>,
     /// Instances that were started.
-    instances: u64,
+    instance: u64,
     /// Iterations that were begun.
-    iterations: u64,
+    iteration: u64,
+    numbers: Numbers,
     /// What the iteration in hand is of.
     subject: Option<Subject>,
 }
@@ -184,8 +185,9 @@ impl Supervisor {
             spent: None,
             notices: Vec::new(),
             witnesses: Vec::new(),
-            instances: 0,
-            iterations: 0,
+            numbers: Numbers::default(),
+            instance: 0,
+            iteration: 0,
             subject: None,
         };
         if let Policy::Broken { fault, .. } = policy {
@@ -194,6 +196,12 @@ impl Supervisor {
             supervisor.fall_back("it cannot be loaded".to_owned(), &format!(": {fault}"), None);
         }
         supervisor
+    }
+
+    /// Has its instances and iterations numbered with others of its database.
+    pub fn numbered(mut self, numbers: Numbers) -> Self {
+        self.numbers = numbers;
+        self
     }
 
     /// Shows every call from now on to this one, too.
@@ -274,7 +282,7 @@ impl Supervisor {
             }
             _ => {}
         }
-        self.iterations += 1;
+        self.iteration = self.numbers.next_iteration();
         self.subject = Some(subject.clone());
         match self.begin(subject).await {
             Ok(iteration) => Start::Iteration(iteration),
@@ -389,7 +397,7 @@ impl Supervisor {
             Policy::Controller(source) if !self.stands_in => source.start(&self.database_name).await,
             _ => self.settings.builtin.start(&self.database_name).await,
         };
-        self.instances += 1;
+        self.instance = self.numbers.next_instance();
         let mut started = started;
         let measured = measured(started.as_mut().ok());
         self.tell_measured(Question::Start, began, started.as_ref().map(|_| Answer::Done), measured);
@@ -420,8 +428,8 @@ impl Supervisor {
             at: SystemTime::now(),
             database_name: self.database_name.clone(),
             controller: self.describe(),
-            instance: self.instances,
-            iteration: self.iterations,
+            instance: self.instance,
+            iteration: self.iteration,
             subject: self.subject.clone().filter(|_| question != Question::Start),
             question,
             answer: answer.map_err(Fault::clone),

@@ -1,9 +1,27 @@
 //! Seeing the calls of a controller as they are made: what a recorder writes down, and what a shadow is asked too.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use super::{Admission, Callback, Fault, Outcome, Subject, Usage};
+
+/// Numbers for the instances and the iterations of all that set the pace of one database, counted from 1. Clones count on.
+#[derive(Debug, Clone, Default)]
+pub struct Numbers {
+    instances: Arc<AtomicU64>,
+    iterations: Arc<AtomicU64>,
+}
+
+impl Numbers {
+    pub(super) fn next_instance(&self) -> u64 {
+        self.instances.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    pub(super) fn next_iteration(&self) -> u64 {
+        self.iterations.fetch_add(1, Ordering::Relaxed) + 1
+    }
+}
 
 /// Sees every call of whatever sets a database's pace.
 pub trait Witness: Send + Sync {

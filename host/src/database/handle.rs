@@ -12,10 +12,9 @@ use crate::database::tables::Tables;
 #[cfg(feature = "test-switches")]
 use crate::scheduler::database::Lease;
 use crate::scheduler::database::{
-    Activity, AlreadyQueued, Begin, Database, Failure, Holder, LeaseAttempt, NewRow, Pause, Queue, Record, Remark,
-    Session, Situation,
+    Activity, AlreadyQueued, Begin, Database, Failure, Holder, LeaseAttempt, NewRow, Pause, Planned, Queue, Record,
+    Remark, Session, Situation,
 };
-use crate::update::Opening;
 use crate::update::sql::{Dialect, ErrorClass, Sql, SqlError};
 
 /// How often the history is looked through for old iterations.
@@ -63,21 +62,27 @@ pub(crate) trait Driver: Send + Sync + 'static {
     async fn obstacle(&self) -> Result<Option<String>, SqlError>;
 
     /// See [`Database::begin_as`]; without the retry.
-    async fn begin(&self, update_name: &str, progress: &str, opening: Opening) -> Result<Begin, SqlError>;
+    async fn begin(&self, batch: &Planned<'_>) -> Result<Begin, SqlError>;
+
+    /// See [`Database::has_one_writer`].
+    fn has_one_writer(&self) -> bool {
+        false
+    }
 
     /// See [`Database::room_for_others`].
     fn room_for_others(&self) -> Duration {
         Duration::ZERO
     }
 
-    /// See [`Database::session`]; without the retry.
-    async fn session(&self) -> Result<Box<dyn Session>, SqlError>;
+    /// See [`Database::session_in`]; without the retry.
+    async fn session(&self, lane: &str) -> Result<Box<dyn Session>, SqlError>;
 
     /// See [`Database::inspect`]; without the retry.
     async fn inspect(&self) -> Result<Box<dyn Session>, SqlError>;
 
     /// See [`Database::vetting`]; without the retry.
-    async fn vetting(&self) -> Result<Box<dyn Session>, SqlError> {
+    async fn vetting(&self, lane: &str) -> Result<Box<dyn Session>, SqlError> {
+        let _ = lane;
         self.inspect().await
     }
 
@@ -86,9 +91,9 @@ pub(crate) trait Driver: Send + Sync + 'static {
         false
     }
 
-    /// Who keeps a batch of this host waiting, asked over the connection for the queue.
-    async fn in_the_way(&self, control: &mut dyn Sql) -> Result<Vec<String>, SqlError> {
-        let _ = control;
+    /// Who keeps a batch of this host in a lane waiting, asked over the connection for the queue.
+    async fn in_the_way(&self, lane: &str, control: &mut dyn Sql) -> Result<Vec<String>, SqlError> {
+        let _ = (lane, control);
         Ok(Vec::new())
     }
 
@@ -324,20 +329,20 @@ impl<D: Driver> Database for Handle<D> {
         plainly!(self, sql => self.tables.look(sql))
     }
 
-    async fn begin(&self, update_name: &str, progress: &str) -> Result<Begin, SqlError> {
-        self.begin_as(update_name, progress, Opening::default()).await
+    async fn begin_as(&self, batch: &Planned<'_>) -> Result<Begin, SqlError> {
+        with_tables!(self, retried!(self.driver.begin(batch).await))
     }
 
-    async fn begin_as(&self, update_name: &str, progress: &str, opening: Opening) -> Result<Begin, SqlError> {
-        with_tables!(self, retried!(self.driver.begin(update_name, progress, opening).await))
+    fn has_one_writer(&self) -> bool {
+        self.driver.has_one_writer()
     }
 
     fn room_for_others(&self) -> Duration {
         self.driver.room_for_others()
     }
 
-    async fn session(&self) -> Result<Box<dyn Session>, SqlError> {
-        retried!(self.driver.session().await)
+    async fn session_in(&self, lane: &str) -> Result<Box<dyn Session>, SqlError> {
+        retried!(self.driver.session(lane).await)
     }
 
     async fn inspect(&self) -> Result<Box<dyn Session>, SqlError> {
@@ -372,17 +377,17 @@ impl<D: Driver> Database for Handle<D> {
         with_tables!(self, in_transaction!(self, sql => self.tables.withdraw(sql, update_names)))
     }
 
-    async fn vetting(&self) -> Result<Box<dyn Session>, SqlError> {
-        retried!(self.driver.vetting().await)
+    async fn vetting(&self, lane: &str) -> Result<Box<dyn Session>, SqlError> {
+        retried!(self.driver.vetting(lane).await)
     }
 
-    async fn situation(&self, update_name: &str) -> Result<Situation, SqlError> {
+    async fn situation(&self, lane: &str, update_name: &str) -> Result<Situation, SqlError> {
         if !self.driver.asks_meanwhile() {
             return Ok(Situation { in_the_way: self.driver.holders().await, ..Situation::default() });
         }
         let mut control = self.driver.control().await?;
         let withdrawn = self.tables.is_withdrawn(&mut *control, update_name).await?;
-        let in_the_way = self.driver.in_the_way(&mut *control).await?;
+        let in_the_way = self.driver.in_the_way(lane, &mut *control).await?;
         Ok(Situation { withdrawn, in_the_way, writable: true })
     }
 

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use super::error::{BuildError, TooSmall, at_least_one};
 use crate::controller::{BuiltIn, Fallback, Policy, ShadowPolicy, Source, SupervisorSettings, Witness};
 use crate::database::{self, DEFAULT_QUEUE_TABLE, Options, PostgresOptions, SqliteOptions};
-use crate::scheduler::Workload;
 use crate::scheduler::database::{Database, Holder};
+use crate::scheduler::{Lanes, Workload};
 use crate::update::Handler;
 
 /// A database for [`HostBuilder::database`](super::HostBuilder::database): where it is, what is to be done there, and
@@ -24,6 +24,7 @@ pub struct DatabaseSpec {
     postgres: PostgresOptions,
     /// In the order in which they were given, twins included: they are found when the host is built.
     updates: Vec<(String, Arc<dyn Handler>)>,
+    lanes: Lanes,
     policy: Policy,
     supervision: SupervisorSettings,
     shadows: Vec<ShadowPolicy>,
@@ -61,6 +62,7 @@ impl DatabaseSpec {
             sqlite: SqliteOptions::default(),
             postgres: PostgresOptions::default(),
             updates: Vec::new(),
+            lanes: Lanes::default(),
             policy: Policy::BuiltIn,
             supervision: SupervisorSettings::default(),
             shadows: Vec::new(),
@@ -78,6 +80,20 @@ impl DatabaseSpec {
     /// Defines any number of updates whose handlers may be shared, e.g. with another database.
     pub fn updates(mut self, handlers: impl IntoIterator<Item = (String, Arc<dyn Handler>)>) -> Self {
         self.updates.extend(handlers);
+        self
+    }
+
+    /// Puts an update in a lane, where it goes on beside the updates of other lanes: each lane has one update in hand at a
+    /// time, with a controller instance and a connection of its own. What is put nowhere is in the first lane,
+    /// [`Lanes::FIRST`]. On SQLite, which takes one writer at a time, lanes take turns.
+    pub fn lane(mut self, update_name: impl Into<String>, lane: &str) -> Self {
+        self.lanes.put(update_name, lane);
+        self
+    }
+
+    /// Says of all updates in which lane each is; see [`DatabaseSpec::lane`].
+    pub fn lanes(mut self, lanes: Lanes) -> Self {
+        self.lanes = lanes;
         self
     }
 
@@ -167,6 +183,7 @@ impl DatabaseSpec {
             name: self.name,
             database,
             handlers: self.updates.into_iter().collect(),
+            lanes: self.lanes,
             policy: self.policy,
             supervision: self.supervision,
             shadows: self.shadows,

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::database::Holder;
+use super::lanes::Lanes;
 use crate::controller::ShadowReport;
 
 /// What a running host does, as it writes it down for others to read.
@@ -10,6 +11,22 @@ use crate::controller::ShadowReport;
 pub struct Activity {
     /// Who.
     pub holder: Holder,
+    /// What it does in the first lane.
+    #[serde(flatten)]
+    pub first: Work,
+    /// What it does in the others.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lanes: Vec<LaneWork>,
+    /// When this was written, in milliseconds since the Unix epoch.
+    pub at_ms: i64,
+    /// The signals as they stood then.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub signals: Vec<Measured>,
+}
+
+/// What a host does in one of a database's lanes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Work {
     /// The update in hand.
     pub update_name: Option<String>,
     /// What it does with it: "running" (resting between two batches included), "held", "backing off", "paused",
@@ -39,20 +56,78 @@ pub struct Activity {
     /// How controllers do that are asked beside it and decide nothing.
     #[serde(default)]
     pub shadows: Vec<ShadowReport>,
-    /// When this was written, in milliseconds since the Unix epoch.
-    pub at_ms: i64,
     /// Updates that this host has begun and that are not tried before a time, while others are; the first of them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub put_off: Vec<Waiting>,
-    /// The signals as they stood then.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub signals: Vec<Measured>,
+}
+
+/// What a host does in a lane that is not the first.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LaneWork {
+    /// The lane.
+    pub lane: String,
+    /// What it does there.
+    #[serde(flatten)]
+    pub work: Work,
+}
+
+impl Default for Work {
+    fn default() -> Self {
+        Self {
+            update_name: None,
+            state: "idle".to_owned(),
+            reason: None,
+            controller: String::new(),
+            controller_retry: None,
+            fault: None,
+            items_per_ms: None,
+            one_shot_since_ms: None,
+            in_the_way: Vec::new(),
+            done: None,
+            eta_ms: None,
+            shadows: Vec::new(),
+            put_off: Vec::new(),
+        }
+    }
+}
+
+impl Work {
+    /// Lays down whatever is in hand.
+    pub(super) fn lay_down(&mut self) {
+        (self.update_name, self.items_per_ms, self.done, self.eta_ms) = (None, None, None, None);
+    }
+
+    /// What is left of it once the host has gone.
+    fn last_words(&self) -> Self {
+        Self {
+            state: "stopped".to_owned(),
+            controller: self.controller.clone(),
+            fault: self.fault.clone(),
+            shadows: self.shadows.clone(),
+            ..Self::default()
+        }
+    }
 }
 
 impl Activity {
-    /// The update that runs in one go at this moment, and since when, in milliseconds since the Unix epoch.
-    pub fn in_one_go(&self) -> Option<(&str, i64)> {
-        self.update_name.as_deref().zip(self.one_shot_since_ms)
+    /// What is done in each lane, the first one first.
+    pub fn works(&self) -> impl Iterator<Item = (&str, &Work)> {
+        let others = self.lanes.iter().map(|lane| (lane.lane.as_str(), &lane.work));
+        std::iter::once((Lanes::FIRST, &self.first)).chain(others)
+    }
+
+    /// The updates that run in one go at this moment, and since when, in milliseconds since the Unix epoch.
+    pub fn in_one_go(&self) -> impl Iterator<Item = (&str, i64)> {
+        self.works().filter_map(|(_, work)| work.update_name.as_deref().zip(work.one_shot_since_ms))
+    }
+
+    /// What stays on record of a host that leaves: the last faults of its controllers, where there were any.
+    pub(super) fn last_words(&self) -> Option<Self> {
+        let lanes = self.lanes.iter().filter(|lane| lane.work.fault.is_some());
+        let lanes: Vec<LaneWork> =
+            lanes.map(|LaneWork { lane, work }| LaneWork { lane: lane.clone(), work: work.last_words() }).collect();
+        let told = self.first.fault.is_some() || !lanes.is_empty();
+        told.then(|| Self { first: self.first.last_words(), lanes, ..self.clone() })
     }
 }
 

@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
+use super::common::Common;
 use super::control::Control;
-use super::database::{Begin, Database, Interrupt, Lease, QueueRow, Transaction};
-use super::event::{EventKind, Events};
+use super::database::{Begin, Interrupt, Planned, QueueRow, Transaction};
+use super::event::EventKind;
+use super::runner::Tenure;
 use super::step::{followed_by, moved_on, run_slice, unwound};
 use super::wakeful::Wakeful;
 use super::watch::Watch;
@@ -26,12 +28,11 @@ const ASK_AGAIN: Duration = Duration::from_millis(500);
 
 /// What a batch is run with.
 pub(super) struct Attempt<'a> {
-    pub(super) database_name: &'a str,
-    pub(super) database: &'a dyn Database,
-    pub(super) events: &'a Events,
-    pub(super) control: &'a Control,
+    pub(super) common: &'a Common,
+    /// The lane that it runs in.
+    pub(super) lane: &'a Arc<str>,
     pub(super) shutdown_grace: Duration,
-    pub(super) lease: &'a mut dyn Lease,
+    pub(super) tenure: &'a mut Tenure,
     pub(super) watch: Watch<'a>,
     pub(super) waits: &'a mut Waits,
     pub(super) handler: &'a dyn Handler,
@@ -192,7 +193,7 @@ impl Attempt<'_> {
                 Ok(Filled::Full(step)) => return self.commit(transaction, step).await,
                 Ok(Filled::Lost) => {
                     roll_back(transaction).await;
-                    if self.control.is_stopping() {
+                    if self.common.control.is_stopping() {
                         return Err(Trouble::Interrupted(Interruption::Stopping));
                     }
                 }
@@ -213,7 +214,7 @@ impl Attempt<'_> {
         while let Next::Continue(from) = &done.next {
             let Some(slice) = self.slices.next(self.started.elapsed()) else { break };
             if !self.slices.is_empty() {
-                if self.control.is_stopping() {
+                if self.common.control.is_stopping() {
                     break;
                 }
                 if handler.mode(from)? != self.mode {
@@ -247,7 +248,7 @@ impl Attempt<'_> {
         // A row that is withdrawn by now must not be worked on.
         self.begin().await?.rollback().await?;
         self.phase = Phase::Connect;
-        let mut session = self.database.session().await?;
+        let mut session = self.common.database.session_in(self.lane).await?;
         self.phase = Phase::Handler;
         let interrupt = session.interrupter();
         let (handler, start) = (self.handler, self.progress.clone());
@@ -278,9 +279,10 @@ impl Attempt<'_> {
 
     async fn begin(&mut self) -> Result<Box<dyn Transaction>, Trouble> {
         self.phase = Phase::Connect;
-        let (database, row) = (self.database, self.row);
-        let begun = self.waits.begin.until(database.begin_as(&row.update_name, &row.progress, self.handler.opening()));
-        match answered(begun, self.control, self.shutdown_grace, self.lease, &mut self.watch).await?? {
+        let (update_name, progress) = (&self.row.update_name, &self.row.progress);
+        let planned = Planned { lane: self.lane, update_name, progress, opening: self.handler.opening() };
+        let begun = self.waits.begin.until(self.common.database.begin_as(&planned));
+        match answered(begun, &self.common.control, self.shutdown_grace, self.tenure, &mut self.watch).await?? {
             Begin::Ready(transaction) => {
                 self.phase = Phase::Handler;
                 Ok(transaction)
@@ -298,7 +300,7 @@ impl Attempt<'_> {
 
     /// Awaits the database's answer, unless the host must leave off.
     async fn answered<T>(&mut self, answer: impl Future<Output = T>) -> Result<T, Trouble> {
-        answered(answer, self.control, self.shutdown_grace, self.lease, &mut self.watch).await
+        answered(answer, &self.common.control, self.shutdown_grace, self.tenure, &mut self.watch).await
     }
 
     /// Awaits `work`, and interrupts it where the host must leave off, or where it goes on beyond `limit`, counted from the
@@ -315,10 +317,10 @@ impl Attempt<'_> {
             let trouble = tokio::select! {
                 biased;
                 result = &mut work => return result.map(Ended::Done).map_err(Trouble::Failed),
-                interruption = must_leave_off(self.control, self.shutdown_grace, self.lease) => Trouble::Interrupted(interruption),
+                interruption = must_leave_off(&self.common.control, self.shutdown_grace, self.tenure) => Trouble::Interrupted(interruption),
                 () = self.watch.withdrawn() => Trouble::Withdrawn,
                 () = sleep_until(limit.unwrap_or(self.started)), if limit.is_some() => {
-                    let blocked = is_kept_waiting(self.database, &self.row.update_name).await;
+                    let blocked = is_kept_waiting(self.common, self.lane, &self.row.update_name).await;
                     if blocked && self.slices.is_empty() {
                         // There is nothing to save, and a smaller slice would wait as well: the lock's limit counts.
                         limit = None;
@@ -364,7 +366,8 @@ impl Attempt<'_> {
         // Given up, it is not known whether it happened: the next batch compares before it begins.
         let closing = Instant::now();
         let committed = self.waits.commit.until(transaction.commit(progress.as_deref()));
-        let committed = answered(committed, self.control, self.shutdown_grace, self.lease, &mut self.watch).await?;
+        let committed =
+            answered(committed, &self.common.control, self.shutdown_grace, self.tenure, &mut self.watch).await?;
         self.own += closing.elapsed();
         match committed {
             Ok(()) => Ok(Committed { items: step.items, notes: step.notes, progress }),
@@ -385,8 +388,8 @@ impl Attempt<'_> {
         let found = loop {
             let asked = tokio::select! {
                 biased;
-                asked = self.database.progress(&self.row.update_name) => asked,
-                interruption = must_leave_off(self.control, Duration::ZERO, self.lease) => {
+                asked = self.common.database.progress(&self.row.update_name) => asked,
+                interruption = must_leave_off(&self.common.control, Duration::ZERO, self.tenure) => {
                     return Err(Trouble::Interrupted(interruption));
                 }
             };
@@ -401,7 +404,7 @@ impl Attempt<'_> {
             }
             tokio::select! {
                 biased;
-                interruption = must_leave_off(self.control, Duration::ZERO, self.lease) => {
+                interruption = must_leave_off(&self.common.control, Duration::ZERO, self.tenure) => {
                     return Err(Trouble::Interrupted(interruption));
                 }
                 () = sleep(ASK_AGAIN) => {}
@@ -418,7 +421,7 @@ impl Attempt<'_> {
     }
 
     fn emit(&self, kind: EventKind) {
-        self.events.emit(self.database_name, kind);
+        self.common.events.emit_in(&self.common.name, self.lane, kind);
     }
 }
 
@@ -428,7 +431,7 @@ async fn answered<T>(
     answer: impl Future<Output = T>,
     control: &Control,
     grace: Duration,
-    lease: &mut dyn Lease,
+    tenure: &mut Tenure,
     watch: &mut Watch<'_>,
 ) -> Result<T, Trouble> {
     let look = async {
@@ -438,14 +441,14 @@ async fn answered<T>(
     tokio::select! {
         biased;
         answer = answer => Ok(answer),
-        interruption = must_leave_off(control, grace, lease) => Err(Trouble::Interrupted(interruption)),
+        interruption = must_leave_off(control, grace, tenure) => Err(Trouble::Interrupted(interruption)),
         never = look => never,
     }
 }
 
 /// True where others hold locks that the statement in hand of an update waits for.
-async fn is_kept_waiting(database: &dyn Database, update_name: &str) -> bool {
-    let situation = timeout(BLOCKED_PATIENCE, database.situation(update_name)).await;
+async fn is_kept_waiting(common: &Common, lane: &str, update_name: &str) -> bool {
+    let situation = timeout(BLOCKED_PATIENCE, common.database.situation(lane, update_name)).await;
     matches!(situation, Ok(Ok(situation)) if !situation.in_the_way.is_empty())
 }
 
@@ -458,7 +461,7 @@ async fn roll_back(transaction: Box<dyn Transaction>) {
 
 /// Resolves when a batch that runs must leave off: its grace is over after the host was asked to stop, or the lease
 /// is lost.
-async fn must_leave_off(control: &Control, grace: Duration, lease: &mut dyn Lease) -> Interruption {
+async fn must_leave_off(control: &Control, grace: Duration, tenure: &mut Tenure) -> Interruption {
     let stop = async {
         control.stopped().await;
         sleep(grace).await;
@@ -466,6 +469,6 @@ async fn must_leave_off(control: &Control, grace: Duration, lease: &mut dyn Leas
     tokio::select! {
         biased;
         () = stop => Interruption::Stopping,
-        reason = lease.lost() => Interruption::LeaseLost(reason),
+        reason = tenure.lost() => Interruption::LeaseLost(reason),
     }
 }

@@ -63,16 +63,16 @@ pub struct DatabaseBoard {
     pub lease: LeaseState,
     /// Why the database did not answer when it was last asked, where it did not.
     pub unavailable: Option<String>,
-    /// The update in hand.
-    pub in_hand: Option<InHand>,
+    /// What is done in the first lane.
+    pub first: LaneBoard,
+    /// What is done in the others, by name.
+    pub lanes: BTreeMap<String, LaneBoard>,
     /// Updates that failed and that are tried again, by name: where another is in hand, they give way to it until then.
     pub put_off: BTreeMap<String, PutOff>,
     /// Set while updates are paused; the reason, where one was given.
     pub pause: Option<Option<String>>,
     /// Rows that cannot run, each with the reason.
     pub blocked: Vec<(String, String)>,
-    /// Its controller.
-    pub controller: ControllerBoard,
     /// What was done since this host started, by update name.
     pub totals: BTreeMap<String, Totals>,
     /// The last iterations, the newest last.
@@ -81,6 +81,15 @@ pub struct DatabaseBoard {
     pub ended: VecDeque<Ended>,
     /// When a batch was last committed.
     pub last_progress: Option<SystemTime>,
+}
+
+/// What a host does in one lane.
+#[derive(Debug, Clone, Default)]
+pub struct LaneBoard {
+    /// The update in hand.
+    pub in_hand: Option<InHand>,
+    /// Its controller.
+    pub controller: ControllerBoard,
 }
 
 /// Whether a host is a database's runner.
@@ -257,128 +266,83 @@ fn note_fault(faults: &mut VecDeque<(SystemTime, Fault)>, at: SystemTime, fault:
 }
 
 impl DatabaseBoard {
+    /// What is done in each lane, the first one first, which has no name here.
+    pub fn all_lanes(&self) -> impl Iterator<Item = (Option<&str>, &LaneBoard)> {
+        let others = self.lanes.iter().map(|(name, lane)| (Some(name.as_str()), lane));
+        std::iter::once((None, &self.first)).chain(others)
+    }
+
+    /// The updates in hand, that of the first lane first.
+    pub fn in_hand(&self) -> impl Iterator<Item = &InHand> {
+        self.all_lanes().filter_map(|(_, lane)| lane.in_hand.as_ref())
+    }
+
+    fn lane(&mut self, name: Option<&Arc<str>>) -> &mut LaneBoard {
+        match name {
+            None => &mut self.first,
+            Some(name) if self.lanes.contains_key(&**name) => self.lanes.get_mut(&**name).unwrap_or(&mut self.first),
+            Some(name) => self.lanes.entry(name.to_string()).or_default(),
+        }
+    }
+
+    fn every_lane(&mut self) -> impl Iterator<Item = &mut LaneBoard> {
+        std::iter::once(&mut self.first).chain(self.lanes.values_mut())
+    }
+
     fn see(&mut self, event: &Event) {
-        let at = event.at;
+        let (at, lane) = (event.at, event.lane.as_ref());
         match &event.kind {
             EventKind::LeaseAcquired => (self.lease, self.unavailable) = (LeaseState::Runner, None),
             EventKind::StandingBy { holder } => {
                 (self.lease, self.unavailable) = (LeaseState::StandingBy(holder.clone()), None);
             }
             EventKind::LeaseLost { .. } | EventKind::Stopped => {
-                (self.lease, self.in_hand) = (LeaseState::None, None);
+                self.lease = LeaseState::None;
+                self.every_lane().for_each(|lane| lane.in_hand = None);
                 self.put_off.clear();
             }
+            EventKind::LaneClosed => drop(lane.map(|lane| self.lanes.remove(&**lane))),
             EventKind::Unavailable { error, .. } => self.unavailable = Some(error.clone()),
             EventKind::Available => self.unavailable = None,
-            EventKind::UpdateStarted { update_name, one_shot } => self.take_in_hand(update_name, *one_shot, at),
-            EventKind::BatchStarted { update_name, batch_size, target, one_shot } => {
+            EventKind::UpdateStarted { update_name, one_shot } => {
+                self.lane(lane).take_in_hand(update_name, *one_shot, at);
+                self.totals.entry(update_name.to_owned()).or_default();
+            }
+            EventKind::BatchStarted { update_name, .. } => {
                 self.put_off.remove(update_name);
-                self.enter(Phase::Running { batch_size: *batch_size, target: *target }, at);
-                if let Some(in_hand) = &mut self.in_hand {
-                    in_hand.one_shot = *one_shot;
-                }
-            }
-            EventKind::Held { duration, reason, rest: true, .. } => {
-                self.enter(Phase::Between, at);
-                if let Some(in_hand) = &mut self.in_hand {
-                    in_hand.rest = Some((*duration, reason.clone()));
-                }
-            }
-            EventKind::Held { duration, reason, rest: false, .. } => {
-                self.enter(Phase::Held { duration: *duration, reason: reason.clone() }, at);
+                self.lane(lane).see(&event.kind, at);
             }
             EventKind::TransientFailure { update_name, error, retry_in, .. }
             | EventKind::Failure { update_name, error, retry_in: Some(retry_in), .. } => {
-                self.put_off(update_name, *retry_in, error, at);
+                self.put_off(lane, update_name, *retry_in, error, at);
             }
-            EventKind::IterationEnded { record, items_per_ms } => self.note_iteration(record, *items_per_ms, at),
-            EventKind::InTheWay { who, .. } => {
-                if let Some(in_hand) = &mut self.in_hand {
-                    in_hand.in_the_way.clone_from(who);
-                }
-            }
-            EventKind::Progress { done, eta, .. } => {
-                if let Some(in_hand) = &mut self.in_hand {
-                    (in_hand.done, in_hand.eta) = (Some(*done), *eta);
-                }
+            EventKind::IterationEnded { record, items_per_ms } => {
+                self.lane(lane).enter(Phase::Between, at);
+                self.note_iteration(record, *items_per_ms, at);
             }
             EventKind::Failure { update_name, retry_in: None, .. } => self.forget(update_name),
-            EventKind::Idle { .. } => self.in_hand = None,
             EventKind::UpdateFinished { update_name } => self.note_end(update_name, at, true),
             EventKind::UpdateMoved { update_name, gone: true } => self.note_end(update_name, at, false),
-            EventKind::UpdateMoved { gone: false, .. } | EventKind::Noted { .. } => {}
-            EventKind::ControllerLoaded { controller, .. } => {
-                let name = Some(controller.clone());
-                self.controller = ControllerBoard { name, since: Some(at), ..ControllerBoard::default() };
-            }
-            EventKind::ControllerUsed { usage, .. } => self.controller.usage.add(*usage),
-            EventKind::ControllerFault { fault, .. } => note_fault(&mut self.controller.faults, at, fault),
-            EventKind::Shadow { controller, notice } => {
-                let shadow = self
-                    .controller
-                    .shadows
-                    .entry(controller.clone())
-                    .or_insert_with(|| ShadowBoard { report: ShadowReport::new(controller), ..ShadowBoard::default() });
-                shadow.see(notice, at);
-            }
-            EventKind::Fallback { fallback, reason, retry, .. } => {
-                let (fallback, reason) = (fallback.clone(), reason.clone());
-                let retry = retry.as_ref().map(|(update_name, wait)| Retry::after(update_name, at, *wait));
-                let needs_reload = retry.is_none();
-                self.controller.fallback = Some(FallbackBoard { fallback, reason, needs_reload, retry });
-            }
-            EventKind::ControllerTried { update_name, .. } => {
-                if let Some(fallback) = &mut self.controller.fallback {
-                    fallback.retry = Some(Retry::after(update_name, at, Duration::ZERO));
-                }
-            }
-            EventKind::ControllerPutOff { update_name, reason, retry_in, .. } => {
-                if let Some(fallback) = &mut self.controller.fallback {
-                    fallback.reason.clone_from(reason);
-                    fallback.retry = Some(Retry::after(update_name, at, *retry_in));
-                }
-            }
-            EventKind::ControllerBack { .. } => self.controller.fallback = None,
             EventKind::Blocked { rows } => self.blocked.clone_from(rows),
             EventKind::Paused { reason } => self.pause = Some(reason.clone()),
             EventKind::Resumed => self.pause = None,
+            EventKind::UpdateMoved { gone: false, .. } | EventKind::Noted { .. } => {}
+            kind => self.lane(lane).see(kind, at),
         }
     }
 
-    fn take_in_hand(&mut self, update_name: &str, one_shot: bool, at: SystemTime) {
-        self.in_hand = Some(InHand {
-            update_name: update_name.to_owned(),
-            one_shot,
-            since: at,
-            phase: Phase::Between,
-            phase_since: at,
-            rest: None,
-            in_the_way: Vec::new(),
-            done: None,
-            eta: None,
-        });
-        self.totals.entry(update_name.to_owned()).or_default();
-    }
-
-    /// An update that does not run any more is none that a controller could be tried for.
-    fn forget_retry(&mut self, update_name: &str) {
-        if let Some(fallback) = &mut self.controller.fallback {
-            fallback.retry = fallback.retry.take().filter(|retry| retry.update_name != update_name);
-        }
-    }
-
-    fn put_off(&mut self, update_name: &str, wait: Duration, error: &str, at: SystemTime) {
-        if self.in_hand.as_ref().is_some_and(|in_hand| in_hand.update_name == update_name) {
-            self.enter(Phase::BackingOff { duration: wait, error: error.to_owned() }, at);
+    fn put_off(&mut self, lane: Option<&Arc<str>>, update_name: &str, wait: Duration, error: &str, at: SystemTime) {
+        let lane = self.lane(lane);
+        if lane.in_hand.as_ref().is_some_and(|in_hand| in_hand.update_name == update_name) {
+            lane.enter(Phase::BackingOff { duration: wait, error: error.to_owned() }, at);
         }
         self.put_off.insert(update_name.to_owned(), PutOff { until: at + wait, error: error.to_owned() });
     }
 
     /// Nothing is done for an update any more.
     fn forget(&mut self, update_name: &str) {
-        self.in_hand = self.in_hand.take().filter(|in_hand| in_hand.update_name != update_name);
+        self.every_lane().for_each(|lane| lane.forget(update_name));
         self.put_off.remove(update_name);
-        self.forget_retry(update_name);
     }
 
     fn note_end(&mut self, update_name: &str, at: SystemTime, finished: bool) {
@@ -389,15 +353,7 @@ impl DatabaseBoard {
         self.ended.push_back(Ended { update_name: update_name.to_owned(), at, finished });
     }
 
-    fn enter(&mut self, phase: Phase, at: SystemTime) {
-        if let Some(in_hand) = &mut self.in_hand {
-            (in_hand.phase, in_hand.phase_since, in_hand.rest) = (phase, at, None);
-            in_hand.in_the_way.clear();
-        }
-    }
-
     fn note_iteration(&mut self, record: &Arc<Record>, items_per_ms: Option<f64>, at: SystemTime) {
-        self.enter(Phase::Between, at);
         let totals = match self.totals.get_mut(&record.update_name) {
             Some(totals) => totals,
             None => self.totals.entry(record.update_name.clone()).or_default(),
@@ -415,5 +371,107 @@ impl DatabaseBoard {
             self.recent.pop_front();
         }
         self.recent.push_back(Arc::clone(record));
+    }
+}
+
+impl LaneBoard {
+    fn see(&mut self, kind: &EventKind, at: SystemTime) {
+        match kind {
+            EventKind::BatchStarted { batch_size, target, one_shot, .. } => {
+                self.enter(Phase::Running { batch_size: *batch_size, target: *target }, at);
+                if let Some(in_hand) = &mut self.in_hand {
+                    in_hand.one_shot = *one_shot;
+                }
+            }
+            EventKind::Held { duration, reason, rest: true, .. } => {
+                self.enter(Phase::Between, at);
+                if let Some(in_hand) = &mut self.in_hand {
+                    in_hand.rest = Some((*duration, reason.clone()));
+                }
+            }
+            EventKind::Held { duration, reason, rest: false, .. } => {
+                self.enter(Phase::Held { duration: *duration, reason: reason.clone() }, at);
+            }
+            EventKind::InTheWay { who, .. } => {
+                if let Some(in_hand) = &mut self.in_hand {
+                    in_hand.in_the_way.clone_from(who);
+                }
+            }
+            EventKind::Progress { done, eta, .. } => {
+                if let Some(in_hand) = &mut self.in_hand {
+                    (in_hand.done, in_hand.eta) = (Some(*done), *eta);
+                }
+            }
+            EventKind::Idle { .. } => self.in_hand = None,
+            kind => self.controller.see(kind, at),
+        }
+    }
+
+    fn take_in_hand(&mut self, update_name: &str, one_shot: bool, at: SystemTime) {
+        self.in_hand = Some(InHand {
+            update_name: update_name.to_owned(),
+            one_shot,
+            since: at,
+            phase: Phase::Between,
+            phase_since: at,
+            rest: None,
+            in_the_way: Vec::new(),
+            done: None,
+            eta: None,
+        });
+    }
+
+    /// An update that does not run any more is none that a controller could be tried for.
+    fn forget(&mut self, update_name: &str) {
+        self.in_hand = self.in_hand.take().filter(|in_hand| in_hand.update_name != update_name);
+        if let Some(fallback) = &mut self.controller.fallback {
+            fallback.retry = fallback.retry.take().filter(|retry| retry.update_name != update_name);
+        }
+    }
+
+    fn enter(&mut self, phase: Phase, at: SystemTime) {
+        if let Some(in_hand) = &mut self.in_hand {
+            (in_hand.phase, in_hand.phase_since, in_hand.rest) = (phase, at, None);
+            in_hand.in_the_way.clear();
+        }
+    }
+}
+
+impl ControllerBoard {
+    fn see(&mut self, kind: &EventKind, at: SystemTime) {
+        match kind {
+            EventKind::ControllerLoaded { controller, .. } => {
+                let name = Some(controller.clone());
+                *self = Self { name, since: Some(at), ..Self::default() };
+            }
+            EventKind::ControllerUsed { usage, .. } => self.usage.add(*usage),
+            EventKind::ControllerFault { fault, .. } => note_fault(&mut self.faults, at, fault),
+            EventKind::Shadow { controller, notice } => {
+                let shadow = self
+                    .shadows
+                    .entry(controller.clone())
+                    .or_insert_with(|| ShadowBoard { report: ShadowReport::new(controller), ..ShadowBoard::default() });
+                shadow.see(notice, at);
+            }
+            EventKind::Fallback { fallback, reason, retry, .. } => {
+                let (fallback, reason) = (fallback.clone(), reason.clone());
+                let retry = retry.as_ref().map(|(update_name, wait)| Retry::after(update_name, at, *wait));
+                let needs_reload = retry.is_none();
+                self.fallback = Some(FallbackBoard { fallback, reason, needs_reload, retry });
+            }
+            EventKind::ControllerTried { update_name, .. } => {
+                if let Some(fallback) = &mut self.fallback {
+                    fallback.retry = Some(Retry::after(update_name, at, Duration::ZERO));
+                }
+            }
+            EventKind::ControllerPutOff { update_name, reason, retry_in, .. } => {
+                if let Some(fallback) = &mut self.fallback {
+                    fallback.reason.clone_from(reason);
+                    fallback.retry = Some(Retry::after(update_name, at, *retry_in));
+                }
+            }
+            EventKind::ControllerBack { .. } => self.fallback = None,
+            _ => {}
+        }
     }
 }

@@ -2,8 +2,10 @@
 //! changes in that while they are worked through.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
 
 use super::database::{Failure, QueueRow};
+use super::lanes::Lanes;
 
 /// Whether a row of the queue can run, and if not, why.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,17 +83,29 @@ pub(super) struct Roster {
     places: HashMap<String, usize>,
     /// Who waits for whom.
     waiting: HashMap<String, Vec<usize>>,
-    /// The rows that are ready.
-    ready: BTreeSet<usize>,
+    lanes: Arc<Lanes>,
+    /// The rows that are ready, by the numbers of their lanes.
+    ready: Vec<BTreeSet<usize>>,
+    /// What has become of rows while the queue is read anew; `None` while it is not.
+    meanwhile: Option<Vec<Change>>,
+}
+
+/// What becomes of a row.
+#[derive(Debug, Clone)]
+enum Change {
+    Gone(String),
+    MovedOn(String, String),
+    Failed(String, Failure),
 }
 
 impl Roster {
-    pub(super) fn new(rows: Vec<QueueRow>, defined: &dyn Fn(&str) -> bool) -> Self {
-        let mut roster = Self::default();
+    pub(super) fn new(rows: Vec<QueueRow>, lanes: Arc<Lanes>, defined: &dyn Fn(&str) -> bool) -> Self {
+        let ready = vec![BTreeSet::new(); lanes.names().len()];
+        let mut roster = Self { lanes, ready, ..Self::default() };
         let standings = assess(&rows, defined);
         for (place, (row, standing)) in rows.into_iter().zip(standings).enumerate() {
             match &standing {
-                Standing::Ready => drop(roster.ready.insert(place)),
+                Standing::Ready => roster.make_ready(place, &row.update_name),
                 Standing::DependsOn(other) => roster.waiting.entry(other.clone()).or_default().push(place),
                 _ => {}
             }
@@ -104,14 +118,48 @@ impl Roster {
         roster
     }
 
+    fn make_ready(&mut self, place: usize, update_name: &str) {
+        if let Some(ready) = self.ready.get_mut(self.lanes.number_of(update_name)) {
+            ready.insert(place);
+        }
+    }
+
+    /// From now on it is kept in mind what becomes of rows, for [`Roster::renew`].
+    pub(super) fn watch(&mut self) {
+        self.meanwhile = Some(Vec::new());
+    }
+
+    /// Takes in the queue as it was read since [`Roster::watch`]: what has become of rows meanwhile may not be in it.
+    pub(super) fn renew(&mut self, rows: Vec<QueueRow>, lanes: Arc<Lanes>, defined: &dyn Fn(&str) -> bool) {
+        let meanwhile = self.meanwhile.take().unwrap_or_default();
+        *self = Self::new(rows, lanes, defined);
+        for change in meanwhile {
+            match change {
+                Change::Gone(update_name) => self.remove(&update_name),
+                Change::MovedOn(update_name, progress) => self.move_on(&update_name, progress),
+                Change::Failed(update_name, failure) => self.fail(&update_name, failure),
+            }
+        }
+    }
+
+    fn keep_in_mind(&mut self, change: impl FnOnce() -> Change) {
+        if let Some(meanwhile) = &mut self.meanwhile {
+            meanwhile.push(change());
+        }
+    }
+
     /// All rows and how they stand, in the queue's order.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&QueueRow, &Standing)> {
         self.rows.iter().flatten().map(|(row, standing)| (row, standing))
     }
 
-    /// The rows that are ready, in the queue's order.
-    pub(super) fn ready(&self) -> impl Iterator<Item = &QueueRow> {
-        self.ready.iter().filter_map(|place| self.at(*place))
+    /// The rows of a lane that are ready, in the queue's order.
+    pub(super) fn ready(&self, lane: &str) -> impl Iterator<Item = &QueueRow> {
+        self.ready_in(lane).into_iter().flatten().filter_map(|place| self.at(*place))
+    }
+
+    fn ready_in(&self, lane: &str) -> Option<&BTreeSet<usize>> {
+        self.ready.get(self.lanes.number(lane)?)
     }
 
     /// A row that can be worked on, by its name.
@@ -119,9 +167,10 @@ impl Roster {
         self.at(*self.places.get(update_name)?)
     }
 
-    /// The place of a row that is ready: who comes before whom.
-    pub(super) fn place_of_ready(&self, update_name: &str) -> Option<usize> {
-        self.places.get(update_name).copied().filter(|place| self.ready.contains(place))
+    /// The place of a row of a lane that is ready: who comes before whom.
+    pub(super) fn place_of_ready(&self, update_name: &str, lane: &str) -> Option<usize> {
+        let ready = self.ready_in(lane)?;
+        self.places.get(update_name).copied().filter(|place| ready.contains(place))
     }
 
     /// The row at a place.
@@ -131,31 +180,35 @@ impl Roster {
 
     /// Takes note that a row is gone: who waited for it is ready.
     pub(super) fn remove(&mut self, update_name: &str) {
+        self.keep_in_mind(|| Change::Gone(update_name.to_owned()));
         let Some(place) = self.places.remove(update_name) else { return };
-        self.ready.remove(&place);
+        self.ready.iter_mut().for_each(|ready| _ = ready.remove(&place));
         if let Some(row) = self.rows.get_mut(place) {
             *row = None;
         }
         for waiting in self.waiting.remove(update_name).unwrap_or_default() {
-            if let Some(Some((_, standing @ Standing::DependsOn(_)))) = self.rows.get_mut(waiting) {
+            if let Some(Some((row, standing @ Standing::DependsOn(_)))) = self.rows.get_mut(waiting) {
                 *standing = Standing::Ready;
-                self.ready.insert(waiting);
+                let name = row.update_name.clone();
+                self.make_ready(waiting, &name);
             }
         }
     }
 
     /// Takes note of a batch that was committed.
     pub(super) fn move_on(&mut self, update_name: &str, progress: String) {
+        self.keep_in_mind(|| Change::MovedOn(update_name.to_owned(), progress.clone()));
         self.change(update_name, |row| (row.progress, row.failure) = (progress, None));
     }
 
     /// Takes note of a failure.
     pub(super) fn fail(&mut self, update_name: &str, failure: Failure) {
+        self.keep_in_mind(|| Change::Failed(update_name.to_owned(), failure.clone()));
         let quarantined = failure.quarantined;
         let Some(place) = self.change(update_name, |row| row.failure = Some(failure)) else { return };
         if quarantined && let Some(Some((_, standing))) = self.rows.get_mut(place) {
             *standing = Standing::Quarantined;
-            self.ready.remove(&place);
+            self.ready.iter_mut().for_each(|ready| _ = ready.remove(&place));
         }
     }
 
@@ -335,8 +388,8 @@ mod tests {
     #[test]
     fn a_roster_says_what_a_look_at_the_queue_would() {
         let rows = vec![row("a", ""), row("b", "a"), row("c", "b"), row("d", "unheard of"), row("e", "a")];
-        let ready = |roster: &Roster| roster.ready().map(|row| row.update_name.clone()).collect::<Vec<_>>();
-        let mut roster = Roster::new(rows, &|name| name != "e");
+        let ready = |roster: &Roster| roster.ready(Lanes::FIRST).map(|row| row.update_name.clone()).collect::<Vec<_>>();
+        let mut roster = Roster::new(rows, Arc::default(), &|name| name != "e");
         assert_eq!(ready(&roster), ["a", "d"]);
         roster.move_on("a", "{\"n\":1}".to_owned());
         assert_eq!(roster.get("a").map(|row| row.progress.as_str()), Some("{\"n\":1}"));
@@ -348,18 +401,45 @@ mod tests {
         assert_eq!(told, ["quarantined after 5 attempts: no", "waits for b", "no definition"]);
     }
 
+    #[test]
+    fn a_queue_read_anew_is_not_behind_what_was_done_meanwhile() {
+        let mut lanes = Lanes::default();
+        lanes.put("index", "indexes");
+        let lanes = Arc::new(lanes);
+        let rows = vec![row("a", ""), row("index", "a"), row("b", "index"), row("c", "")];
+        let ready =
+            |roster: &Roster, lane: &str| roster.ready(lane).map(|row| row.update_name.clone()).collect::<Vec<_>>();
+        let mut roster = Roster::new(rows.clone(), Arc::clone(&lanes), &|_| true);
+        assert_eq!(
+            (ready(&roster, Lanes::FIRST), ready(&roster, "indexes")),
+            (vec!["a".to_owned(), "c".to_owned()], vec![])
+        );
+        roster.watch();
+        roster.remove("a");
+        roster.move_on("c", "{\"n\":2}".to_owned());
+        roster.renew(rows.clone(), Arc::clone(&lanes), &|_| true);
+        assert_eq!(
+            (ready(&roster, Lanes::FIRST), ready(&roster, "indexes")),
+            (vec!["c".to_owned()], vec!["index".to_owned()])
+        );
+        assert_eq!(roster.get("c").map(|row| row.progress.as_str()), Some("{\"n\":2}"));
+        roster.watch();
+        roster.renew(rows, lanes, &|_| true);
+        assert_eq!(ready(&roster, Lanes::FIRST), ["a", "c"], "what was done before the queue was read is in it");
+    }
+
     proptest! {
         /// Whatever ends, in whatever order, leaves what reading the rest of the queue would find.
         #[test]
         fn a_roster_is_kept_up(links in prop::collection::vec(prop::option::of(0_usize..12), 12), ends in prop::collection::vec(0_usize..12, 12)) {
             let link = |link: &Option<usize>| link.map_or(String::new(), |to| to.to_string());
             let rows: Vec<QueueRow> = links.iter().enumerate().map(|(n, to)| row(&format!("{n}"), &link(to))).collect();
-            let mut roster = Roster::new(rows.clone(), &|_| true);
+            let mut roster = Roster::new(rows.clone(), Arc::default(), &|_| true);
             let mut left = rows;
             for end in ends {
                 let name = end.to_string();
                 // What is part of a circle does not run, and so does not end.
-                if roster.place_of_ready(&name).is_none() {
+                if roster.place_of_ready(&name, Lanes::FIRST).is_none() {
                     continue;
                 }
                 roster.remove(&name);

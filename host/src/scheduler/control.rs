@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use tokio::sync::watch;
 
 use super::database::Measured;
+use super::lanes::Lanes;
 use super::{Handlers, Settings};
 use crate::controller::{Policy, ShadowPolicy, SupervisorSettings};
 use crate::signal::{Definition, Reading, Signals};
@@ -16,6 +17,8 @@ use crate::signal::{Definition, Reading, Signals};
 pub struct Replacement {
     /// The updates that are defined.
     pub handlers: Handlers,
+    /// In which lane each of them is worked on.
+    pub lanes: Lanes,
     /// Who sets the pace.
     pub policy: Policy,
     /// What bounds whoever sets the pace.

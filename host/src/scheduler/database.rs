@@ -7,7 +7,8 @@ use std::time::{Duration, SystemTime};
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-pub use super::activity::{Activity, ControllerRetry, Measured, Waiting};
+pub use super::activity::{Activity, ControllerRetry, LaneWork, Measured, Waiting, Work};
+use super::lanes::Lanes;
 use crate::update::Opening;
 use crate::update::sql::{Dialect, Sql, SqlError};
 
@@ -62,22 +63,27 @@ pub trait Database: Send + Sync {
     /// Whatever the database says.
     async fn look(&self) -> Result<Option<Queue>, SqlError>;
 
-    /// Opens the transaction of a batch: locks the update's row and compares its progress with `progress`, the text
-    /// that the batch was planned from. Where [`Database::try_lease`] gave a lease, nobody else can take that from here on
-    /// until the transaction has ended.
+    /// Opens the transaction of a batch: locks the update's row and compares its progress with that which the batch was
+    /// planned from. Where [`Database::try_lease`] gave a lease, nobody else can take that from here on until the
+    /// transaction has ended. Each lane has a connection of its own for this, where the database can write more than one
+    /// thing at a time.
     ///
     /// # Errors
     /// Whatever the database says. With class [`Overtaken`](crate::update::ErrorClass::Overtaken) another host has the lease,
     /// and nothing is done under this one any more.
-    async fn begin(&self, update_name: &str, progress: &str) -> Result<Begin, SqlError>;
+    async fn begin_as(&self, batch: &Planned<'_>) -> Result<Begin, SqlError>;
 
-    /// As [`Database::begin`], with the transaction opened as a handler needs it.
+    /// As [`Database::begin_as`], for a batch in the first lane that asks for nothing.
     ///
     /// # Errors
-    /// Whatever the database says.
-    async fn begin_as(&self, update_name: &str, progress: &str, opening: Opening) -> Result<Begin, SqlError> {
-        let _ = opening;
-        self.begin(update_name, progress).await
+    /// As [`Database::begin_as`].
+    async fn begin(&self, update_name: &str, progress: &str) -> Result<Begin, SqlError> {
+        self.begin_as(&Planned::of(update_name, progress)).await
+    }
+
+    /// True where the database takes one writer at a time: lanes take turns there.
+    fn has_one_writer(&self) -> bool {
+        false
     }
 
     /// How long the database is to be left alone before the next batch, so that others who wait for it have their turn:
@@ -86,12 +92,20 @@ pub trait Database: Send + Sync {
         Duration::ZERO
     }
 
-    /// A session for statements that no transaction can hold, without a statement timeout. While it is in use none
-    /// of this host's other connections keeps a transaction open.
+    /// A session for statements that no transaction can hold, without a statement timeout, over a lane's connection. While
+    /// it is in use none of this host's other connections keeps a transaction open, but for batches in other lanes.
     ///
     /// # Errors
     /// Whatever the database says.
-    async fn session(&self) -> Result<Box<dyn Session>, SqlError>;
+    async fn session_in(&self, lane: &str) -> Result<Box<dyn Session>, SqlError>;
+
+    /// The same in the first lane.
+    ///
+    /// # Errors
+    /// Whatever the database says.
+    async fn session(&self) -> Result<Box<dyn Session>, SqlError> {
+        self.session_in(Lanes::FIRST).await
+    }
 
     /// A session for questions about the database, under the same time limits as a batch's statements.
     ///
@@ -150,22 +164,23 @@ pub trait Database: Send + Sync {
         Ok(())
     }
 
-    /// A session to look at an update's definition in before its first batch, which [`Database::situation`] tells of as it
-    /// does of a batch.
+    /// A session to look at an update's definition in before its first batch, over a lane's connection, which
+    /// [`Database::situation`] tells of as it does of a batch.
     ///
     /// # Errors
     /// Whatever the database says.
-    async fn vetting(&self) -> Result<Box<dyn Session>, SqlError> {
+    async fn vetting(&self, lane: &str) -> Result<Box<dyn Session>, SqlError> {
+        let _ = lane;
         self.inspect().await
     }
 
-    /// What is to be known of the batch of an update that takes long, asked while it runs. Nothing, where a database
-    /// cannot be asked meanwhile.
+    /// What is to be known of the batch of an update that takes long in a lane, asked while it runs. Nothing, where a
+    /// database cannot be asked meanwhile.
     ///
     /// # Errors
     /// Whatever the database says.
-    async fn situation(&self, update_name: &str) -> Result<Situation, SqlError> {
-        let _ = update_name;
+    async fn situation(&self, lane: &str, update_name: &str) -> Result<Situation, SqlError> {
+        let _ = (lane, update_name);
         Ok(Situation::default())
     }
 
@@ -284,6 +299,26 @@ impl Holder {
     /// This process on this machine.
     pub fn this_process() -> Self {
         Self { host: rustix::system::uname().nodename().to_string_lossy().into_owned(), pid: std::process::id() }
+    }
+}
+
+/// A batch that is to begin.
+#[derive(Debug, Clone, Copy)]
+pub struct Planned<'a> {
+    /// The lane whose connection it takes.
+    pub lane: &'a str,
+    /// The update.
+    pub update_name: &'a str,
+    /// The progress that it was planned from, as its row had it.
+    pub progress: &'a str,
+    /// How its handler needs the transaction to be opened.
+    pub opening: Opening,
+}
+
+impl<'a> Planned<'a> {
+    /// One in the first lane, which asks for nothing.
+    pub fn of(update_name: &'a str, progress: &'a str) -> Self {
+        Self { lane: Lanes::FIRST, update_name, progress, opening: Opening::default() }
     }
 }
 

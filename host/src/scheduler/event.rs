@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::broadcast;
 
 use super::database::{Holder, Record};
+use super::lanes::Lanes;
 use crate::controller::{Fault, ShadowNotice, Usage};
 
 /// Something that happened.
@@ -19,8 +20,20 @@ pub struct Event {
     pub at: SystemTime,
     /// The database it happened to.
     pub database: String,
+    /// The lane that it happened in; `None` for the first, and for what is about the database as a whole.
+    pub lane: Option<Arc<str>>,
     /// What.
     pub kind: EventKind,
+}
+
+impl Event {
+    /// Where it happened, for people: the database, and the lane where it is not the first.
+    pub fn place(&self) -> String {
+        match &self.lane {
+            None => self.database.clone(),
+            Some(lane) => format!("{}/{lane}", self.database),
+        }
+    }
 }
 
 /// What can happen.
@@ -222,11 +235,15 @@ pub enum EventKind {
     },
     /// Updates run again.
     Resumed,
-    /// Nothing is left that can run.
+    /// Nothing is left that can run in a lane.
     Idle {
-        /// Rows that remain in the queue.
+        /// Rows of this lane that remain in the queue.
         remaining: usize,
+        /// Rows of other lanes.
+        elsewhere: usize,
     },
+    /// A lane is no more: the configuration that was loaded has none of its name.
+    LaneClosed,
     /// The host stops work on this database.
     Stopped,
 }
@@ -277,11 +294,20 @@ impl Events {
         self.observers.write().unwrap_or_else(PoisonError::into_inner).push(observer);
     }
 
-    /// Tells everybody.
+    /// Tells everybody of something that happened in a lane.
+    pub(crate) fn emit_in(&self, database: &str, lane: &Arc<str>, kind: EventKind) {
+        self.tell(database, (**lane != *Lanes::FIRST).then(|| Arc::clone(lane)), kind);
+    }
+
+    /// Tells everybody of something that happened to a database.
     pub(crate) fn emit(&self, database: &str, kind: EventKind) {
+        self.tell(database, None, kind);
+    }
+
+    fn tell(&self, database: &str, lane: Option<Arc<str>>, kind: EventKind) {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         *last += 1;
-        let event = Event { number: *last, at: SystemTime::now(), database: database.to_owned(), kind };
+        let event = Event { number: *last, at: SystemTime::now(), database: database.to_owned(), lane, kind };
         for observer in self.observers.read().unwrap_or_else(PoisonError::into_inner).iter() {
             observer.see(&event);
         }

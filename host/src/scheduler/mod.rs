@@ -7,11 +7,14 @@ mod activity;
 mod attempt;
 pub mod board;
 pub mod choice;
+mod common;
 mod control;
 pub mod database;
 pub mod event;
 mod history;
+mod lanes;
 pub mod report;
+mod runner;
 mod step;
 mod wakeful;
 mod watch;
@@ -32,15 +35,20 @@ use tokio::task::{Id, JoinSet};
 use tokio::time::{sleep, timeout};
 
 use board::Board;
+use common::{Common, Surroundings};
 pub use control::{Control, Replacement};
 use database::{Database, Holder};
 use event::{EventKind, Events};
 use history::History;
-use worker::{PARTING_LIMIT, Worker};
+pub use lanes::Lanes;
+use runner::Runner;
 
 use crate::controller::{Policy, ShadowPolicy, SupervisorSettings, Witness};
 use crate::pace::Estimator;
 use crate::update::{Handler, SqlError};
+
+/// How long a host that leaves waits for a database to take its last words.
+const PARTING_LIMIT: Duration = Duration::from_secs(2);
 
 /// How long a worker may take, once a batch's grace is over, to undo it and to say goodbye.
 const OVERDUE: Duration = Duration::from_secs(4);
@@ -56,6 +64,8 @@ pub struct Workload {
     pub database: Arc<dyn Database>,
     /// The updates that are defined for it.
     pub handlers: Handlers,
+    /// In which lane each of them is worked on.
+    pub lanes: Lanes,
     /// Who sets the pace.
     pub policy: Policy,
     /// What bounds whoever sets the pace.
@@ -253,28 +263,38 @@ impl Drop for OwnThread {
 
 /// Works on one database, with its history written beside.
 async fn work(
-    mut workload: Workload,
+    workload: Workload,
     awaited: Option<Awaited>,
     settings: Settings,
     events: Events,
     control: Control,
     outside: Handle,
 ) -> End {
+    let Workload { name, database, handlers, lanes, mut policy, supervision, mut shadows, witnesses } = workload;
     if let Some(awaited) = awaited {
         tokio::select! {
             biased;
             () = control.stopped() => return End::Stopped,
-            (policy, shadows) = awaited => (workload.policy, workload.shadows) = (policy, shadows),
+            found = awaited => (policy, shadows) = found,
         }
     }
     let (done, when_done) = oneshot::channel();
-    let (name, database) = (workload.name.clone(), workload.database.clone());
     let gathered = History::of(&name);
     events.observe(gathered.clone());
     let mut history = JoinSet::new();
     history.spawn(Arc::clone(&gathered).write_down(database.clone(), when_done));
     let (grace, mut latest) = tokio::sync::watch::channel(settings.shutdown_grace);
-    let worker = Worker::new(workload, settings, events.clone(), control.clone(), outside, gathered, grace);
+    let surroundings = Surroundings {
+        name: name.clone(),
+        database: Arc::clone(&database),
+        events: events.clone(),
+        control: control.clone(),
+        outside,
+        history: gathered,
+        witnesses,
+    };
+    let with = Replacement { handlers, lanes, policy, supervision, shadows, settings };
+    let runner = Runner::new(Common::new(surroundings, with, grace));
     let overdue = async {
         control.stopped().await;
         let grace = *latest.borrow_and_update();
@@ -282,7 +302,7 @@ async fn work(
     };
     let end = tokio::select! {
         biased;
-        end = worker.run() => end,
+        end = runner.run() => end,
         // Dropped, the work leaves off, whatever it hangs on; the database rolls back.
         () = overdue => {
             tracing::warn!(database = name, "the database does not answer: what was to be done there at last is left");

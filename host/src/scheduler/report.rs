@@ -1,7 +1,7 @@
 //! What a database and its queue come to for somebody who looks: how each row stands, how far it has come, how fast it
 //! goes. The command line and the API tell it, each in its own shape.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::Handlers;
 use super::board::{DatabaseBoard, InHand, Phase};
 use super::choice::Standing;
-use super::database::{Activity, Database, Holder, Queue, QueueRow, Record, unix_ms};
+use super::database::{Activity, Database, Holder, Queue, QueueRow, Record, Work, unix_ms};
 use crate::pace::eta;
 use crate::update::sql::Estimate;
 use crate::update::{Progress, SqlError};
@@ -98,8 +98,9 @@ pub async fn look(database: &dyn Database, handlers: &Handlers) -> Result<Option
     let Some(queue) = database.look().await? else { return Ok(None) };
     let runner = database.lease_holder().await?;
     let mut paces: HashMap<String, Pace> = HashMap::new();
-    let in_hand = queue.activity.as_ref().and_then(|activity| activity.update_name.as_ref());
-    let is_paced = |place: usize, row: &QueueRow| place < MOST_PACED || in_hand == Some(&row.update_name);
+    let works = queue.activity.iter().flat_map(Activity::works);
+    let in_hand: HashSet<&str> = works.filter_map(|(_, work)| work.update_name.as_deref()).collect();
+    let is_paced = |place: usize, row: &QueueRow| place < MOST_PACED || in_hand.contains(&*row.update_name);
     let rows = || queue.rows.iter().enumerate().filter(|(place, row)| is_paced(*place, row)).map(|(_, row)| row);
     for row in rows() {
         let records = database.history(Some(&row.update_name), RECENT).await?;
@@ -154,41 +155,43 @@ fn lasting(ms: i64) -> String {
 }
 
 impl Doing {
-    /// As a host wrote it down for others.
-    /// The first is of the update in hand, where there is one; the others of those that give way to it.
+    /// As a host wrote it down for others: of the updates in hand, and of those that give way to them.
     pub fn told(activity: &Activity) -> Vec<Self> {
-        let gives_way = activity.update_name.is_some();
-        let others = activity.put_off.iter().map(|waiting| {
+        activity.works().flat_map(|(_, work)| Self::told_in_lane(work)).collect()
+    }
+
+    fn told_in_lane(work: &Work) -> Vec<Self> {
+        let gives_way = work.update_name.is_some();
+        let others = work.put_off.iter().map(|waiting| {
             let left = waiting.until_ms.saturating_sub(unix_ms(SystemTime::now()));
             Self::put_off(&waiting.update_name, &waiting.reason, left, gives_way)
         });
-        Self::told_in_hand(activity).into_iter().chain(others).collect()
+        Self::told_in_hand(work).into_iter().chain(others).collect()
     }
 
-    fn told_in_hand(activity: &Activity) -> Option<Self> {
-        let state = match activity.state.as_str() {
+    fn told_in_hand(work: &Work) -> Option<Self> {
+        let state = match work.state.as_str() {
             "held" => State::Held,
             "backing off" => State::BackingOff,
             "paused" => State::Paused,
             _ => State::Running,
         };
-        let since = activity.one_shot_since_ms.map(|since| unix_ms(SystemTime::now()).saturating_sub(since));
-        let reason = activity.reason.clone().or_else(|| running(since, &activity.in_the_way));
-        let (in_one_go, stuck) = (since.is_some(), !activity.in_the_way.is_empty());
-        Some(Self { update_name: activity.update_name.clone()?, state, reason, in_one_go, stuck })
+        let since = work.one_shot_since_ms.map(|since| unix_ms(SystemTime::now()).saturating_sub(since));
+        let reason = work.reason.clone().or_else(|| running(since, &work.in_the_way));
+        let (in_one_go, stuck) = (since.is_some(), !work.in_the_way.is_empty());
+        Some(Self { update_name: work.update_name.clone()?, state, reason, in_one_go, stuck })
     }
 
-    /// As this host's own events told it; in the same order.
+    /// As this host's own events told it.
     pub fn seen(board: &DatabaseBoard) -> Vec<Self> {
-        let in_hand = board.in_hand.as_ref();
-        let others =
-            board.put_off.iter().filter(|(name, _)| in_hand.is_none_or(|in_hand| in_hand.update_name != **name));
+        let in_hand: HashSet<&str> = board.in_hand().map(|in_hand| in_hand.update_name.as_str()).collect();
+        let others = board.put_off.iter().filter(|(name, _)| !in_hand.contains(name.as_str()));
         let others = others.map(|(name, put_off)| {
             let left = put_off.until.duration_since(SystemTime::now()).unwrap_or_default();
             let left = i64::try_from(left.as_millis()).unwrap_or(i64::MAX);
-            Self::put_off(name, &put_off.error, left, in_hand.is_some())
+            Self::put_off(name, &put_off.error, left, !in_hand.is_empty())
         });
-        in_hand.map(Self::seen_in_hand).into_iter().chain(others).collect()
+        board.in_hand().map(Self::seen_in_hand).chain(others).collect()
     }
 
     /// An update that is tried again, and gives way to another until then, where one is in hand.

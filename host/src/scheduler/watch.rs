@@ -1,12 +1,13 @@
 //! A look at a batch that takes long: who keeps it waiting, and whether somebody wants it to leave off.
 
-use std::time::{Duration, SystemTime};
+use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::control::Control;
-use super::database::{Activity, Database, Situation, unix_ms};
-use super::event::{EventKind, Events};
+use super::common::Common;
+use super::database::Situation;
+use super::event::EventKind;
 use crate::update::{ErrorClass, SqlError, UpdateError};
 
 /// When a batch is first looked at, and how often from then on.
@@ -16,24 +17,18 @@ const LIMIT: Duration = Duration::from_secs(5);
 
 /// The looks at one attempt.
 pub(super) struct Watch<'a> {
-    pub(super) database_name: &'a str,
-    pub(super) database: &'a dyn Database,
-    pub(super) events: &'a Events,
-    pub(super) control: &'a Control,
-    pub(super) update_name: &'a str,
-    /// What this host does; who is in the way stands in it.
-    pub(super) activity: &'a mut Activity,
-    /// The same as it was last written down.
-    pub(super) written: &'a mut Option<Activity>,
-    pub(super) due: Instant,
+    common: &'a Common,
+    lane: &'a Arc<str>,
+    update_name: &'a str,
+    due: Instant,
     /// Who was in the way last, if anybody was.
-    pub(super) last: Vec<String>,
+    last: Vec<String>,
 }
 
-impl Watch<'_> {
-    /// When the first look is due at an attempt that begins now.
-    pub(super) fn first_look() -> Instant {
-        Instant::now() + INTERVAL
+impl<'a> Watch<'a> {
+    /// At an attempt that begins now.
+    pub(super) fn new(common: &'a Common, lane: &'a Arc<str>, update_name: &'a str) -> Self {
+        Self { common, lane, update_name, due: Instant::now() + INTERVAL, last: Vec::new() }
     }
 
     /// Resolves when somebody wants the update to be taken out of the queue. Tells, until then, who keeps it waiting.
@@ -41,10 +36,10 @@ impl Watch<'_> {
         loop {
             sleep_until(self.due).await;
             self.due = Instant::now() + INTERVAL;
-            if self.control.is_withdrawn(self.database_name, self.update_name) {
+            if self.common.control.is_withdrawn(&self.common.name, self.update_name) {
                 return;
             }
-            match timeout(LIMIT, self.database.situation(self.update_name)).await {
+            match timeout(LIMIT, self.common.database.situation(self.lane, self.update_name)).await {
                 Ok(Ok(Situation { withdrawn: true, .. })) => return,
                 Ok(Ok(Situation { in_the_way, writable, .. })) => self.tell(in_the_way, writable).await,
                 Ok(Err(error)) => tracing::debug!(update = self.update_name, %error, "a batch could not be looked at"),
@@ -58,7 +53,7 @@ impl Watch<'_> {
         if error.class() == ErrorClass::Transient
             && self.last.is_empty()
             && let Ok(Ok(Situation { in_the_way, .. })) =
-                timeout(LIMIT, self.database.situation(self.update_name)).await
+                timeout(LIMIT, self.common.database.situation(self.lane, self.update_name)).await
         {
             self.last = in_the_way;
         }
@@ -77,34 +72,27 @@ impl Watch<'_> {
 
     /// Nobody is in the way of what has ended.
     pub(super) fn end(&mut self) {
-        if !std::mem::take(&mut self.activity.in_the_way).is_empty() {
+        if !self.common.tell(self.lane, |work| std::mem::take(&mut work.in_the_way)).is_empty() {
             self.emit(Vec::new());
         }
     }
 
     async fn tell(&mut self, in_the_way: Vec<String>, writable: bool) {
-        if in_the_way == self.activity.in_the_way {
-            return;
-        }
         if !in_the_way.is_empty() {
             self.last.clone_from(&in_the_way);
         }
-        self.activity.in_the_way.clone_from(&in_the_way);
-        self.emit(in_the_way);
-        if !writable {
+        let before = self.common.tell(self.lane, |work| std::mem::replace(&mut work.in_the_way, in_the_way.clone()));
+        if before == in_the_way {
             return;
         }
-        let (signals, at_ms) = (self.control.measured(self.database_name), unix_ms(SystemTime::now()));
-        let now = Activity { at_ms, signals, ..self.activity.clone() };
-        match timeout(LIMIT, self.database.set_activity(Some(&now))).await {
-            Ok(Ok(())) => *self.written = Some(now),
-            Ok(Err(error)) => tracing::debug!(%error, "who is in the way could not be written down"),
-            Err(_) => tracing::debug!("who is in the way could not be written down in time"),
+        self.emit(in_the_way);
+        if writable {
+            self.common.write_activity().await;
         }
     }
 
     fn emit(&self, who: Vec<String>) {
         let update_name = self.update_name.to_owned();
-        self.events.emit(self.database_name, EventKind::InTheWay { update_name, who });
+        self.common.events.emit_in(&self.common.name, self.lane, EventKind::InTheWay { update_name, who });
     }
 }

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::{Instant, sleep};
 
-use super::database::{Database, Queue, unix_ms};
+use super::database::{Database, Holder, Queue, unix_ms};
 use crate::update::{ErrorClass, SqlError};
 
 /// How long a host may take to leave off what it does with an update that is to go.
@@ -48,7 +48,8 @@ pub async fn withdraw(database: &dyn Database, names: &[String]) -> Result<Vec<S
     };
     loop {
         let queue = look(database).await?;
-        let running = in_one_go(database, &queue).await?.filter(|running| names.contains(&running.update_name));
+        let running =
+            in_one_go(database, &queue).await?.into_iter().find(|running| names.contains(&running.update_name));
         let problem = match running {
             None => match database.cancel(names).await {
                 // What the host took out meanwhile is gone as well.
@@ -79,19 +80,21 @@ pub struct Running {
     pub since: String,
 }
 
-/// The update that a living host runs in one go at this moment.
+/// The updates that a living host runs in one go at this moment.
 ///
 /// # Errors
 /// Whatever the database says.
-pub async fn in_one_go(database: &dyn Database, queue: &Queue) -> Result<Option<Running>, SqlError> {
-    let Some(activity) = &queue.activity else { return Ok(None) };
-    let Some((name, since_ms)) = activity.in_one_go() else { return Ok(None) };
-    let queued = queue.rows.iter().any(|row| row.update_name == name);
-    if !queued || database.lease_holder().await?.as_ref() != Some(&activity.holder) {
-        return Ok(None);
+pub async fn in_one_go(database: &dyn Database, queue: &Queue) -> Result<Vec<Running>, SqlError> {
+    let Some(activity) = &queue.activity else { return Ok(Vec::new()) };
+    let is_queued = |name: &str| queue.rows.iter().any(|row| row.update_name == name);
+    let found: Vec<(&str, i64)> = activity.in_one_go().filter(|(name, _)| is_queued(name)).collect();
+    if found.is_empty() || database.lease_holder().await?.as_ref() != Some(&activity.holder) {
+        return Ok(Vec::new());
     }
-    let holder = &activity.holder;
-    let seconds = unix_ms(SystemTime::now()).saturating_sub(since_ms).max(0) / 1_000;
-    let since = format!("for {seconds} s (process {} on {})", holder.pid, holder.host);
-    Ok(Some(Running { update_name: name.to_owned(), since }))
+    let running = found.into_iter().map(|(name, since_ms)| {
+        let Holder { host, pid } = &activity.holder;
+        let seconds = unix_ms(SystemTime::now()).saturating_sub(since_ms).max(0) / 1_000;
+        Running { update_name: name.to_owned(), since: format!("for {seconds} s (process {pid} on {host})") }
+    });
+    Ok(running.collect())
 }

@@ -7,8 +7,8 @@ use async_trait::async_trait;
 
 use super::model::World;
 use crate::scheduler::database::{
-    Activity, AlreadyQueued, Begin, Database, Failure, Holder, Interrupt, Lease, LeaseAttempt, NewRow, Pause, Queue,
-    QueueRow, Record, Remark, Session, Transaction,
+    Activity, AlreadyQueued, Begin, Database, Failure, Holder, Interrupt, Lease, LeaseAttempt, NewRow, Pause, Planned,
+    Queue, QueueRow, Record, Remark, Session, Transaction,
 };
 use crate::update::SqlError;
 use crate::update::plan::Explanation;
@@ -99,7 +99,8 @@ impl Database for Memory {
         self.queue().await.map(Some)
     }
 
-    async fn begin(&self, update_name: &str, progress: &str) -> Result<Begin, SqlError> {
+    async fn begin_as(&self, batch: &Planned<'_>) -> Result<Begin, SqlError> {
+        let Planned { update_name, progress, .. } = *batch;
         self.world.answer().await;
         let found = self.progress(update_name).await?;
         if found.as_deref() != Some(progress) {
@@ -109,7 +110,7 @@ impl Database for Memory {
         Ok(Begin::Ready(Box::new(Open { memory: self.clone(), update_name: update_name.to_owned(), marked: false })))
     }
 
-    async fn session(&self) -> Result<Box<dyn Session>, SqlError> {
+    async fn session_in(&self, _lane: &str) -> Result<Box<dyn Session>, SqlError> {
         Ok(Box::new(Open { memory: self.clone(), update_name: String::new(), marked: false }))
     }
 

@@ -15,7 +15,7 @@ use super::watch::{Seen, Watch, Watched};
 use crate::controller::{Policy, Source};
 use crate::sandbox::{Artifact, ComponentSource, Surroundings};
 use crate::scheduler::database::{Holder, NewRow, Pause};
-use crate::scheduler::{Handlers, Host, Replacement, Settings, Workload};
+use crate::scheduler::{Handlers, Host, Lanes, Replacement, Settings, Workload};
 use crate::update::Handler;
 
 /// The name of the modelled database.
@@ -208,6 +208,7 @@ impl<'a> Stage<'a> {
             name: DATABASE.to_owned(),
             database,
             handlers: self.handlers.clone(),
+            lanes: Lanes::default(),
             policy: self.policy.clone(),
             supervision: self.scenario.host.supervision,
             shadows: Vec::new(),
@@ -271,6 +272,7 @@ impl<'a> Stage<'a> {
     fn replacement(&self) -> Replacement {
         Replacement {
             handlers: self.handlers.clone(),
+            lanes: Lanes::default(),
             policy: self.policy.clone(),
             supervision: self.scenario.host.supervision,
             shadows: Vec::new(),

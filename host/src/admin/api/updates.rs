@@ -15,7 +15,7 @@ use super::view::{self, Did, Done, Results};
 use crate::admin::steer::{self, NotAccepted};
 use crate::admin::{Site, State};
 use crate::scheduler::acceptance::Unaccepted;
-use crate::scheduler::board::{DatabaseBoard, LeaseState, Phase};
+use crate::scheduler::board::{InHand, LeaseState, Phase};
 use crate::scheduler::choice::{Unfit, check_dependency, dependents};
 use crate::scheduler::database::NewRow;
 use crate::scheduler::withdrawal::Withdrawal;
@@ -328,27 +328,27 @@ pub(super) async fn run_now(
     if view.paused {
         return Err(nothing("updates are paused", "resume them first"));
     }
-    let DatabaseBoard { lease, in_hand, put_off, .. } = board;
-    if in_hand.is_none()
-        && let Some(update) = put_off.into_keys().next()
-    {
-        state.control().hurry(&site.name);
-        return Ok(one(&site, update, Did::RunNow));
-    }
-    let Some(in_hand) = in_hand else {
-        return Err(match lease {
+    // Of a hurry that ended no wait, the next one would take advantage.
+    let waits = |in_hand: &&InHand| {
+        in_hand.rest.is_some() || matches!(in_hand.phase, Phase::Held { .. } | Phase::BackingOff { .. })
+    };
+    let waiting = board.in_hand().find(waits);
+    let Some(in_hand) = waiting.or_else(|| board.in_hand().next()) else {
+        if let Some(update) = board.put_off.into_keys().next() {
+            state.control().hurry(&site.name);
+            return Ok(one(&site, update, Did::RunNow));
+        }
+        return Err(match board.lease {
             LeaseState::Runner => nothing("nothing in the queue can run", "the queue tells why"),
             _ => nothing("this host does not work on it", "ask the host that does, which the queue names"),
         });
     };
-    // Of a hurry that ended no wait, the next one would take advantage.
-    let waits = in_hand.rest.is_some() || matches!(in_hand.phase, Phase::Held { .. } | Phase::BackingOff { .. });
-    if waits {
+    if waiting.is_some() {
         state.control().hurry(&site.name);
     } else {
         state.control().wake();
     }
-    Ok(one(&site, in_hand.update_name, if waits { Did::RunNow } else { Did::Running }))
+    Ok(one(&site, in_hand.update_name.clone(), if waiting.is_some() { Did::RunNow } else { Did::Running }))
 }
 
 fn refused(site: &Site, error: &SqlError) -> Problem {

@@ -8,6 +8,7 @@ use super::chart;
 use super::session::{Notice, Visitor};
 use super::view::{ControllerFile, ControllerView, DatabaseView, InHandView, RowView, View, words};
 use crate::controller::ShadowReport;
+use crate::scheduler::Lanes;
 use crate::signal::{SignalStatus, readable};
 
 /// The whole page.
@@ -137,17 +138,22 @@ fn database_section(database: &DatabaseView, visitor: &Visitor) -> Markup {
                 }
             }
             @for obstacle in &database.obstacles { p.obstacle { (obstacle) } }
-            @match &database.in_hand {
-                Some(in_hand) => (in_hand_block(in_hand, database)),
-                None => p.idle {
-                    @match database.queue.as_deref() {
-                        Some([]) => "The queue is empty.",
-                        Some(_) => "No update is in hand.",
-                        None => "",
+            @for lane in &database.lanes {
+                @if database.lanes.len() > 1 {
+                    h3.lane { "Lane " (lane.name.as_deref().unwrap_or(Lanes::FIRST)) }
+                }
+                @match &lane.in_hand {
+                    Some(in_hand) => (in_hand_block(in_hand, database)),
+                    None => p.idle {
+                        @match database.queue.as_deref() {
+                            Some([]) => "The queue is empty.",
+                            Some(_) => "No update is in hand.",
+                            None => "",
+                        }
                     }
                 }
+                (controller(&lane.controller))
             }
-            (controller(&database.controller))
             @if !database.signals.is_empty() { (signals(&database.signals)) }
             @if let Some(rows) = database.queue.as_deref().filter(|rows| !rows.is_empty()) {
                 (queue(rows, name, visitor))
@@ -178,7 +184,7 @@ fn in_hand_block(update: &InHandView, database: &DatabaseView) -> Markup {
                 @if let Some(eta) = update.eta { dt { "Time left" } dd { "about " (words(eta)) } }
                 dt { "Since this host started" }
                 dd { (number(update.items as f64)) " items" }
-                @if let Some(last) = update.last {
+                @if let Some(last) = update.batches.last() {
                     dt { "Last batch" }
                     dd {
                         (number(last.items as f64)) " items in " (format!("{:.0}", last.duration_ms)) " ms"
@@ -186,7 +192,7 @@ fn in_hand_block(update: &InHandView, database: &DatabaseView) -> Markup {
                     }
                 }
             }
-            (chart::durations(&database.batches, &database.name))
+            (chart::durations(&update.batches, &database.name))
         }
     }
 }

@@ -9,9 +9,11 @@ use tokio::time::timeout;
 use crate::admin::state::{Site, State};
 use crate::controller::{ShadowReport, Usage};
 use crate::scheduler::acceptance::is_redefined;
-use crate::scheduler::board::{DatabaseBoard, FallbackBoard, InHand, LeaseState, Phase, Retry};
+use crate::scheduler::board::{
+    ControllerBoard, DatabaseBoard, FallbackBoard, InHand, LaneBoard, LeaseState, Phase, Retry,
+};
 use crate::scheduler::choice::{Standing, assess};
-use crate::scheduler::database::{Queue, QueueRow};
+use crate::scheduler::database::{Queue, QueueRow, Record};
 use crate::scheduler::report::Doing;
 use crate::signal::SignalStatus;
 use crate::update::Progress;
@@ -47,15 +49,22 @@ pub(super) struct DatabaseView {
     pub obstacles: Vec<String>,
     /// True while it is paused, by whomever.
     pub paused: bool,
-    pub in_hand: Option<InHandView>,
+    /// What is done in each lane, the first one first.
+    pub lanes: Vec<LaneView>,
     /// Its first rows, and of the others the one in hand and those in trouble; `None` where the database does not show it.
     pub queue: Option<Vec<RowView>>,
     /// How many rows are left out.
     pub more_rows: usize,
-    /// The last batches, the newest last.
-    pub batches: Vec<BatchView>,
-    pub controller: ControllerView,
     pub signals: Vec<SignalStatus>,
+}
+
+/// A lane, and what is done in it.
+#[derive(Debug, Clone)]
+pub(super) struct LaneView {
+    /// `None` for the first.
+    pub name: Option<String>,
+    pub in_hand: Option<InHandView>,
+    pub controller: ControllerView,
 }
 
 /// The update in hand.
@@ -71,8 +80,8 @@ pub(super) struct InHandView {
     pub items_per_s: Option<f64>,
     pub eta: Option<Duration>,
     pub items: u64,
-    /// The last batch's duration and target in milliseconds.
-    pub last: Option<BatchView>,
+    /// Its last batches, the newest last.
+    pub batches: Vec<BatchView>,
 }
 
 /// A batch.
@@ -199,11 +208,12 @@ async fn database(state: &State, site: &Site) -> DatabaseView {
         runner: runner(&board.lease),
         obstacles,
         paused: pause.is_some(),
-        in_hand: board.in_hand.as_ref().map(|in_hand| in_hand_view(in_hand, &board, pause.is_some())),
+        lanes: board
+            .all_lanes()
+            .map(|(name, lane)| lane_view(state, site, name, lane, &board, pause.is_some()))
+            .collect(),
         more_rows: queued - queue.as_ref().map_or(0, Vec::len),
         queue,
-        batches: batches(&board).collect(),
-        controller: controller(state, site, &board),
         signals: state.live().signals.of(&site.name),
     }
 }
@@ -229,6 +239,21 @@ fn phase(in_hand: &InHand, paused: bool) -> (&'static str, Option<String>) {
         Phase::Running { .. } => ("running", reason),
         Phase::Held { reason, .. } => ("held", Some(reason.clone())),
         Phase::BackingOff { error, .. } => ("backing off", Some(error.clone())),
+    }
+}
+
+fn lane_view(
+    state: &State,
+    site: &Site,
+    name: Option<&str>,
+    lane: &LaneBoard,
+    board: &DatabaseBoard,
+    paused: bool,
+) -> LaneView {
+    LaneView {
+        name: name.map(str::to_owned),
+        in_hand: lane.in_hand.as_ref().map(|in_hand| in_hand_view(in_hand, board, paused)),
+        controller: controller(state, site, &lane.controller),
     }
 }
 
@@ -258,12 +283,14 @@ fn in_hand_view(in_hand: &InHand, board: &DatabaseBoard, paused: bool) -> InHand
         items_per_s,
         eta: in_hand.eta,
         items: totals.items,
-        last: batches(board).last(),
+        batches: batches(board, &in_hand.update_name).collect(),
     }
 }
 
-fn batches(board: &DatabaseBoard) -> impl Iterator<Item = BatchView> {
-    board.recent.iter().map(|record| BatchView {
+/// The last batches of an update; where there is one lane, of all that it had in hand.
+fn batches(board: &DatabaseBoard, update_name: &str) -> impl Iterator<Item = BatchView> {
+    let counts = move |record: &&Arc<Record>| board.lanes.is_empty() || record.update_name == update_name;
+    board.recent.iter().filter(counts).map(|record| BatchView {
         duration_ms: record.duration_ms,
         target_ms: record.target_ms,
         items: record.items,
@@ -275,7 +302,7 @@ fn rows(state: &State, site: &Site, queue: &Queue, board: &DatabaseBoard, paused
     let live = state.live();
     let handlers = live.handlers.get(&site.name);
     let standings = assess(&queue.rows, &|name| handlers.is_some_and(|handlers| handlers.contains_key(name)));
-    let in_hand = |name: &str| board.in_hand.as_ref().filter(|in_hand| in_hand.update_name == name);
+    let in_hand = |name: &str| board.in_hand().find(|in_hand| in_hand.update_name == name);
     let doing = Doing::seen(board);
     let given_way = |name: &str| Some(doing.iter().find(|doing| doing.update_name == name)?.reason.clone());
     let row = |(row, standing): (&QueueRow, &Standing)| {
@@ -318,18 +345,18 @@ fn rows(state: &State, site: &Site, queue: &Queue, board: &DatabaseBoard, paused
     first.iter().zip(of_first).chain(now).chain(others).map(row).collect()
 }
 
-fn controller(state: &State, site: &Site, board: &DatabaseBoard) -> ControllerView {
+fn controller(state: &State, site: &Site, board: &ControllerBoard) -> ControllerView {
     let live = state.live();
     let name = live.controllers.iter().find(|controller| controller.paces(&site.name));
-    let faults = board.controller.faults.iter().rev().take(FAULTS).map(|(at, fault)| {
+    let faults = board.faults.iter().rev().take(FAULTS).map(|(at, fault)| {
         (SystemTime::now().duration_since(*at).unwrap_or_default(), fault.to_string(), fault.kind.hint())
     });
     ControllerView {
         name: name.map_or_else(|| "the built-in policy".to_owned(), |controller| controller.name.clone()),
-        fallback: board.controller.fallback.as_ref().map(fallback),
+        fallback: board.fallback.as_ref().map(fallback),
         faults: faults.collect(),
-        usage: board.controller.usage,
-        shadows: board.controller.shadows.values().map(|shadow| shadow.report.clone()).collect(),
+        usage: board.usage,
+        shadows: board.shadows.values().map(|shadow| shadow.report.clone()).collect(),
     }
 }
 

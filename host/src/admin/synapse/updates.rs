@@ -47,7 +47,8 @@ pub(super) fn status(state: &State) -> Status {
 }
 
 fn current_update(board: &DatabaseBoard) -> Option<CurrentUpdate> {
-    let name = board.in_hand.as_ref()?.update_name.clone();
+    // One a database, as in Synapse: that of the first lane.
+    let name = board.first.in_hand.as_ref()?.update_name.clone();
     let Totals { items, duration, items_per_ms, .. } = board.totals.get(&name).copied().unwrap_or_default();
     Some(CurrentUpdate {
         name,

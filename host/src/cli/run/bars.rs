@@ -2,6 +2,7 @@
 //! news.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
@@ -18,12 +19,15 @@ const WHOLE: u64 = 1_000;
 const UNKNOWN: &str = "{spinner} {prefix:.bold}\n    {wide_msg}";
 const KNOWN: &str = "{spinner} {prefix:.bold} {bar:30} {percent} %\n    {wide_msg}";
 
+/// A database, and a lane that is not its first.
+type Key = (String, Option<Arc<str>>);
+
 /// The bars there are.
 pub(super) struct Bars {
     all: MultiProgress,
     news: News,
-    /// By database: its update in hand.
-    in_hand: BTreeMap<String, (Pace, ProgressBar)>,
+    /// By database and lane: the update in hand there.
+    in_hand: BTreeMap<Key, (Pace, ProgressBar)>,
 }
 
 impl Bars {
@@ -33,33 +37,37 @@ impl Bars {
 
     /// Shows an event.
     pub(super) fn show(&mut self, event: &Event) {
-        let Event { database, kind, .. } = event;
+        let Event { database, lane, kind, .. } = event;
+        let key = (database.clone(), lane.clone());
         if let Some(line) = self.news.line(event) {
             // A terminal that is gone is no reason to stop working.
             let _ = self.all.println(line);
         }
         match kind {
             EventKind::UpdateStarted { update_name, one_shot } => {
-                self.take_away(database);
-                let bar = self.all.add(bar(database, update_name));
-                self.in_hand.insert(database.clone(), (Pace::new(update_name, *one_shot), bar));
+                self.take_away(&key);
+                let bar = self.all.add(bar(&event.place(), update_name));
+                self.in_hand.insert(key.clone(), (Pace::new(update_name, *one_shot), bar));
             }
             EventKind::UpdateFinished { .. }
             | EventKind::UpdateMoved { gone: true, .. }
             | EventKind::Failure { retry_in: None, .. }
-            | EventKind::LeaseLost { .. }
-            | EventKind::Idle { .. }
-            | EventKind::Stopped => self.take_away(database),
+            | EventKind::LaneClosed
+            | EventKind::Idle { .. } => self.take_away(&key),
+            EventKind::LeaseLost { .. } | EventKind::Stopped => {
+                let all: Vec<Key> = self.in_hand.keys().filter(|(of, _)| of == database).cloned().collect();
+                all.iter().for_each(|key| self.take_away(key));
+            }
             _ => {}
         }
-        if let Some((pace, bar)) = self.in_hand.get_mut(database) {
+        if let Some((pace, bar)) = self.in_hand.get_mut(&key) {
             pace.take_in(kind);
             draw(bar, pace);
         }
     }
 
-    fn take_away(&mut self, database: &str) {
-        if let Some((_, bar)) = self.in_hand.remove(database) {
+    fn take_away(&mut self, key: &Key) {
+        if let Some((_, bar)) = self.in_hand.remove(key) {
             bar.finish_and_clear();
             self.all.remove(&bar);
         }
@@ -67,10 +75,10 @@ impl Bars {
 }
 
 /// A bar for an update of which nothing is known yet.
-fn bar(database: &str, update_name: &str) -> ProgressBar {
+fn bar(place: &str, update_name: &str) -> ProgressBar {
     /// How often the spinner turns, so that one sees that the host is alive during a long statement.
     const TURN: Duration = Duration::from_millis(200);
-    let bar = ProgressBar::new(WHOLE).with_prefix(inline(&format!("{database}: {update_name}")));
+    let bar = ProgressBar::new(WHOLE).with_prefix(inline(&format!("{place}: {update_name}")));
     bar.set_style(style(UNKNOWN));
     bar.enable_steady_tick(TURN);
     bar

@@ -171,11 +171,12 @@ fn host(
         .shutdown_grace(background.shutdown_grace)
         .end_when_done(until_done);
     for (database, (name, planned)) in config.databases.iter().zip(databases) {
-        let Replacement { handlers, policy, supervision, shadows, .. } = planned;
+        let Replacement { handlers, lanes, policy, supervision, shadows, .. } = planned;
         let witness = recorder.map(|recorder| Arc::new(recorder.clone()) as Arc<dyn Witness>);
         builder = builder.database(
             DatabaseSpec::opened(name, wiring::open(database)?)
                 .updates(handlers)
+                .lanes(lanes)
                 .policy(policy)
                 .supervision(supervision)
                 .shadows(shadows)

@@ -15,7 +15,7 @@ const FAULT_EVERY: Duration = Duration::from_secs(60);
 /// What was told already.
 #[derive(Default)]
 pub(super) struct News {
-    /// By database, kind and callback.
+    /// By place, kind and callback.
     faults: HashMap<(String, FaultKind, Callback), Told>,
     /// By database: the rows of which it was told that they cannot run.
     blocked: HashMap<String, HashSet<String>>,
@@ -30,6 +30,10 @@ struct Told {
 impl News {
     /// An event as a line, where it is worth one.
     pub(super) fn line(&mut self, event: &Event) -> Option<String> {
+        if event.lane.is_some() && matches!(event.kind, EventKind::Idle { remaining: 0, .. }) {
+            // An empty lane beside another is no news.
+            return None;
+        }
         let untold = self.untold_before(event)?;
         let words = match &event.kind {
             EventKind::Blocked { rows } => words(&self.newly_blocked(&event.database, rows))?,
@@ -39,11 +43,11 @@ impl News {
             }
             kind => words(kind)?,
         };
-        let database = inline(&event.database);
+        let place = inline(&event.place());
         Some(match untold {
-            0 => format!("{database}: {words}"),
-            1 => format!("{database}: {words}\n  once more since this was last told"),
-            untold => format!("{database}: {words}\n  {untold} times more since this was last told"),
+            0 => format!("{place}: {words}"),
+            1 => format!("{place}: {words}\n  once more since this was last told"),
+            untold => format!("{place}: {words}\n  {untold} times more since this was last told"),
         })
     }
 
@@ -57,7 +61,7 @@ impl News {
     /// How many events like this one were not told; `None` where this one is not to be told either.
     fn untold_before(&mut self, event: &Event) -> Option<u64> {
         let EventKind::ControllerFault { fault, .. } = &event.kind else { return Some(0) };
-        let key = (event.database.clone(), fault.kind, fault.callback);
+        let key = (event.place(), fault.kind, fault.callback);
         let untold = match self.faults.get_mut(&key) {
             Some(told) if event.at.duration_since(told.at).is_ok_and(|since| since < FAULT_EVERY) => {
                 told.untold += 1;

@@ -19,7 +19,7 @@ const HOLD_EVERY: Duration = Duration::from_secs(60);
 #[derive(Default)]
 pub(super) struct Plain {
     news: News,
-    /// By database.
+    /// By place.
     in_hand: BTreeMap<String, InHand>,
 }
 
@@ -65,16 +65,17 @@ impl InHand {
 impl Plain {
     /// The lines for an event.
     pub(super) fn lines(&mut self, event: &Event) -> Vec<String> {
-        let Event { at, database, kind, .. } = event;
+        let Event { at, kind, .. } = event;
+        let place = event.place();
         if let EventKind::UpdateStarted { update_name, one_shot } = kind {
-            self.in_hand.insert(database.clone(), InHand::new(update_name, *one_shot, *at));
+            self.in_hand.insert(place.clone(), InHand::new(update_name, *one_shot, *at));
         }
         let mut lines: Vec<String> = self.news.line(event).into_iter().collect();
-        if let Some(in_hand) = self.in_hand.get_mut(database)
+        if let Some(in_hand) = self.in_hand.get_mut(&place)
             && in_hand.take_in(kind, *at)
         {
             let pace = &in_hand.pace;
-            lines.push(format!("{}: {}: {}", inline(database), inline(&pace.update_name), pace.describe()));
+            lines.push(format!("{}: {}: {}", inline(&place), inline(&pace.update_name), pace.describe()));
         }
         lines
     }

@@ -55,6 +55,7 @@ pub(super) fn with(config: &Config, until_done: bool, signals: &Signals, loaded:
             database.name.clone(),
             Replacement {
                 handlers: wiring::handlers(config, database),
+                lanes: wiring::lanes(config, database),
                 policy: policy.unwrap_or(Policy::BuiltIn),
                 supervision: supervision(&config.background_updates, controller),
                 shadows: shadows(config, &database.name, loaded),

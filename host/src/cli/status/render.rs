@@ -5,7 +5,9 @@ use std::time::Duration;
 use tidegate::admin::api::view::{Shadow, ShadowDifference};
 use tidegate::scheduler::report::State;
 
-use super::report::{ActivityReport, DatabaseReport, FaultReport, Report, RetryReport, SignalReport, UpdateReport};
+use super::report::{
+    ActivityReport, DatabaseReport, FaultReport, LaneReport, Report, RetryReport, SignalReport, UpdateReport,
+};
 use crate::cli::output;
 use crate::cli::signals::measure;
 
@@ -17,10 +19,16 @@ pub(super) fn report(report: &Report) -> String {
 fn database(database: &DatabaseReport) -> String {
     let mut lines = vec![headline(database)];
     if let Some(activity) = &database.activity {
-        lines.push(format!("  controller: {}", output::inline(&activity.controller)));
-        lines.extend(retry(activity));
-        lines.extend(activity.fault.iter().map(|fault| format!("  its last fault: {}", output::inline(fault))));
-        lines.extend(activity.shadows.iter().map(shadow));
+        lines.extend(controller(activity));
+    }
+    for LaneReport { lane, activity } in &database.lanes {
+        let state = match &activity.reason {
+            Some(reason) if database.pause.is_none() => format!("{}: {reason}", activity.state),
+            _ => activity.state.clone(),
+        };
+        let update = activity.update.as_ref().map(|update| format!(", {update}")).unwrap_or_default();
+        lines.push(output::inline(&format!("  lane {lane}: {state}{update}")));
+        lines.extend(controller(activity).into_iter().map(|line| format!("  {}", line.replace('\n', "\n  "))));
     }
     if let Some(FaultReport { controller, fault, .. }) = &database.last_fault {
         let (controller, fault) = (output::inline(controller), output::inline(fault));
@@ -40,6 +48,15 @@ fn database(database: &DatabaseReport) -> String {
         lines.push(updates(&database.updates));
     }
     lines.join("\n")
+}
+
+/// Who sets the pace, and how that goes.
+fn controller(activity: &ActivityReport) -> Vec<String> {
+    let mut lines = vec![format!("  controller: {}", output::inline(&activity.controller))];
+    lines.extend(retry(activity));
+    lines.extend(activity.fault.iter().map(|fault| format!("  its last fault: {}", output::inline(fault))));
+    lines.extend(activity.shadows.iter().map(shadow));
+    lines
 }
 
 /// While a controller's fallback is in force, when the controller is tried again.

@@ -6,7 +6,7 @@ use serde::Serialize;
 use tidegate::admin::api::view::Shadow;
 use tidegate::config;
 use tidegate::scheduler::choice::assess;
-use tidegate::scheduler::database::{Activity, Holder, Measured, Pause, QueueRow, unix_ms};
+use tidegate::scheduler::database::{Activity, Holder, LaneWork, Measured, Pause, QueueRow, Work, unix_ms};
 use tidegate::scheduler::report::{Doing, Pace, Snapshot, State, state};
 
 /// The whole of it.
@@ -44,6 +44,8 @@ pub(super) struct DatabaseReport {
     pub obstacle: Option<String>,
     /// What that host said last that it does.
     pub activity: Option<ActivityReport>,
+    /// The same of its other lanes.
+    pub lanes: Vec<LaneReport>,
     /// Where no host works on it: the last fault of the controller of the last host.
     pub last_fault: Option<FaultReport>,
     /// The pause that is stored, where one is.
@@ -97,6 +99,14 @@ pub(super) struct ActivityReport {
     pub at_ms: i64,
 }
 
+/// What a host does in a lane that is not the first.
+#[derive(Debug, Serialize)]
+pub(super) struct LaneReport {
+    pub lane: String,
+    #[serde(flatten)]
+    pub activity: ActivityReport,
+}
+
 /// When a controller is tried again.
 #[derive(Debug, Serialize)]
 pub(super) struct RetryReport {
@@ -134,18 +144,18 @@ impl From<Holder> for RunnerReport {
     }
 }
 
-impl From<Activity> for ActivityReport {
-    fn from(activity: Activity) -> Self {
+impl ActivityReport {
+    fn of(work: Work, at_ms: i64) -> Self {
         Self {
-            update: activity.update_name,
-            state: activity.state,
-            reason: activity.reason,
-            controller: activity.controller,
-            controller_retry: activity.controller_retry.map(|next| RetryReport::new(next.update_name, next.at_ms)),
-            fault: activity.fault,
-            average_items_per_ms: activity.items_per_ms,
-            shadows: activity.shadows.into_iter().map(Shadow::from).collect(),
-            at_ms: activity.at_ms,
+            update: work.update_name,
+            state: work.state,
+            reason: work.reason,
+            controller: work.controller,
+            controller_retry: work.controller_retry.map(|next| RetryReport::new(next.update_name, next.at_ms)),
+            fault: work.fault,
+            average_items_per_ms: work.items_per_ms,
+            shadows: work.shadows.into_iter().map(Shadow::from).collect(),
+            at_ms,
         }
     }
 }
@@ -181,6 +191,7 @@ impl DatabaseReport {
             runner: None,
             obstacle: None,
             activity: None,
+            lanes: Vec::new(),
             last_fault: None,
             pause: None,
             updates: Vec::new(),
@@ -234,11 +245,19 @@ pub(super) fn database(
         let pace = Pace { items_per_ms: pace.items_per_ms.filter(|_| !stuck), ..pace };
         update(row, state, reason, pace)
     });
+    let (activity, lanes) = match activity {
+        Some(Activity { first, lanes, at_ms, .. }) => {
+            let of = |LaneWork { lane, work }| LaneReport { lane, activity: ActivityReport::of(work, at_ms) };
+            (Some(ActivityReport::of(first, at_ms)), lanes.into_iter().map(of).collect())
+        }
+        None => (None, Vec::new()),
+    };
     DatabaseReport {
         queue_table_exists: true,
         updates: updates.collect(),
         runner: runner.map(RunnerReport::from),
-        activity: activity.map(ActivityReport::from),
+        activity,
+        lanes,
         last_fault,
         pause: queue.pause.map(PauseReport::from),
         signals,
@@ -261,8 +280,8 @@ fn measured(activity: &Activity) -> Vec<SignalReport> {
 }
 
 fn last_fault(activity: &Activity) -> Option<FaultReport> {
-    let fault = activity.fault.clone()?;
-    Some(FaultReport { controller: activity.controller.clone(), fault, at_ms: activity.at_ms })
+    let (_, work) = activity.works().find(|(_, work)| work.fault.is_some())?;
+    Some(FaultReport { controller: work.controller.clone(), fault: work.fault.clone()?, at_ms: activity.at_ms })
 }
 
 fn update(row: QueueRow, state: State, reason: Option<String>, pace: Pace) -> UpdateReport {

@@ -13,7 +13,8 @@ use super::super::error::CliError;
 use super::super::remote::Remote;
 use super::super::wiring;
 use super::report::{
-    self, ActivityReport, DatabaseReport, PauseReport, Report, RetryReport, RunnerReport, SignalReport, UpdateReport,
+    self, ActivityReport, DatabaseReport, LaneReport, PauseReport, Report, RetryReport, RunnerReport, SignalReport,
+    UpdateReport,
 };
 
 /// Where to look.
@@ -107,7 +108,14 @@ async fn look_into(
 
 /// The report on a database of a host.
 fn seen_by_host(database: view::Database, queue: Result<view::Queue, String>) -> DatabaseReport {
-    let activity = activity(&database);
+    let is_runner = database.lease == Lease::Runner;
+    let lane = |lane: &view::Lane| LaneReport {
+        lane: lane.lane.clone(),
+        activity: activity(&database, lane.in_hand.as_ref(), &lane.controller, &lane.shadows),
+    };
+    let lanes = if is_runner { database.lanes.iter().map(lane).collect() } else { Vec::new() };
+    let first = || activity(&database, database.in_hand.as_ref(), &database.controller, &database.shadows);
+    let activity = is_runner.then(first);
     let (error, queue) = match queue {
         Ok(queue) => (None, queue),
         Err(error) => (Some(error), view::Queue::default()),
@@ -122,6 +130,7 @@ fn seen_by_host(database: view::Database, queue: Result<view::Queue, String>) ->
         runner: queue.runner.map(|view::Process { host, pid }| RunnerReport { host, pid }),
         obstacle: queue.obstacle,
         activity,
+        lanes,
         last_fault: None,
         pause,
         updates: queue.updates.into_iter().map(UpdateReport::from).collect(),
@@ -135,18 +144,18 @@ fn read(signal: view::Signal) -> Option<SignalReport> {
     Some(SignalReport { name, value: value?, unit, age_ms: age_ms? })
 }
 
-/// What the host does there, where it is the one that works on it.
-fn activity(database: &view::Database) -> Option<ActivityReport> {
-    if database.lease != Lease::Runner {
-        return None;
-    }
-    let in_hand = database.in_hand.as_ref();
+/// What the host does in a lane.
+fn activity(
+    database: &view::Database,
+    in_hand: Option<&view::UpdateInHand>,
+    controller: &view::DatabaseController,
+    shadows: &[view::Shadow],
+) -> ActivityReport {
     let state = in_hand.map(|in_hand| serde_json::to_value(in_hand.state).unwrap_or_default());
     let state = state.as_ref().and_then(|state| state.as_str()).unwrap_or("idle").replace('-', " ");
-    let controller = &database.controller;
     let retry = controller.retry_update.clone().zip(controller.retry_at_ms);
     let retry = retry.map(|(update, at_ms)| RetryReport::new(update, at_ms));
-    Some(ActivityReport {
+    ActivityReport {
         update: in_hand.map(|in_hand| in_hand.update.clone()),
         state: if database.paused { "paused".to_owned() } else { state },
         reason: match database.paused {
@@ -161,9 +170,9 @@ fn activity(database: &view::Database) -> Option<ActivityReport> {
         controller_retry: retry,
         fault: controller.last_fault.clone(),
         average_items_per_ms: in_hand.and_then(|in_hand| in_hand.average_items_per_ms),
-        shadows: database.shadows.clone(),
+        shadows: shadows.to_vec(),
         at_ms: in_hand.map_or(0, |in_hand| in_hand.state_since_ms),
-    })
+    }
 }
 
 impl From<view::QueuedUpdate> for UpdateReport {

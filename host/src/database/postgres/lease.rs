@@ -99,12 +99,12 @@ pub(super) async fn holder(connection: &Connection, queue_table: &str) -> Result
     })
 }
 
-/// Tries to take the lease; `ours` is the backend of our own connection for batches.
+/// Tries to take the lease; `ours` are the backends of our own connections for batches.
 pub(super) async fn attempt(
     site: Site,
     holder: Holder,
     kept: Option<Box<Line>>,
-    ours: i64,
+    ours: Vec<i64>,
 ) -> Result<Attempt, SqlError> {
     let line = match kept.filter(|line| line.is_fit(&holder)) {
         Some(line) => line,
@@ -125,7 +125,7 @@ pub(super) async fn attempt(
             Standing::Orphaned(found) => Some(found),
             Standing::Free(found) => found,
         };
-        line.evict(found.as_ref().map_or(0, |found| found.epoch), ours).await?;
+        line.evict(found.as_ref().map_or(0, |found| found.epoch), &ours).await?;
         let locked = line.try_lock().await?;
         if !locked && line.locks().await?.iter().any(Lock::is_of_before) {
             continue;
@@ -158,7 +158,7 @@ pub(super) async fn attempt(
         let line = Arc::from(line);
         // Looked after from now on: what is left running may take a while to end.
         let lease = RowLease::keep(site, holder, Arc::clone(&line), epoch, locked);
-        return match line.evict(epoch, ours).await {
+        return match line.evict(epoch, &ours).await {
             Ok(()) => Ok(Attempt::Held(lease)),
             Err(error) => {
                 Box::new(lease).release().await;

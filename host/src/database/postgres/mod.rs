@@ -1,8 +1,8 @@
 //! The PostgreSQL driver.
 //!
-//! Four connections for the work, each made when it is first needed: one for the lease, one for batches and one-shots, one for
-//! the queue, one for what is noted and estimated beside the work; samplers have others of their own. Each tells the server by
-//! its `application_name` who it is.
+//! Connections for the work, each made when it is first needed: one for the lease, one for the batches and one-shots of each
+//! lane, one for the queue, one for what is noted and estimated beside the work; samplers have others of their own. Each
+//! tells the server by its `application_name` who it is.
 
 mod cancel;
 mod connection;
@@ -21,6 +21,7 @@ mod tls;
 mod url;
 mod value;
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, PoisonError, Weak};
 use std::time::Duration;
@@ -40,7 +41,7 @@ use crate::database::fence::{self, Fence};
 use crate::database::handle::{self, Control};
 use crate::database::tables::Tables;
 use crate::database::{OpenError, Options, PostgresOptions};
-use crate::scheduler::database::{Begin, Holder, LeaseAttempt, Remark, Session};
+use crate::scheduler::database::{Begin, Holder, LeaseAttempt, Planned, Remark, Session};
 use crate::update::Opening;
 use crate::update::sql::{Dialect, Sql, SqlError, Value};
 
@@ -52,7 +53,7 @@ pub(crate) struct Driver {
     tables: Tables,
     /// The settings of every session.
     settings: Arc<str>,
-    batch: Slot,
+    batches: Batches,
     control: Slot,
     aside: Slot,
     /// The connection for the lease, from one attempt at it to the next.
@@ -62,10 +63,39 @@ pub(crate) struct Driver {
     made: std::sync::Mutex<Vec<Weak<Connection>>>,
     /// How long the server may take for a statement on the queue before it counts as silent.
     answer_limit: Option<Duration>,
-    /// The server's process behind the connection for batches, which is not to be taken for a predecessor's.
-    batch_backend: AtomicI64,
     #[cfg(feature = "test-switches")]
     switches: crate::database::Switches,
+}
+
+/// The connections for batches, by lane.
+#[derive(Default)]
+struct Batches(std::sync::Mutex<BTreeMap<String, Arc<BatchLine>>>);
+
+/// A lane's connection for batches.
+#[derive(Default)]
+struct BatchLine {
+    slot: Slot,
+    /// The server's process behind it, which is not to be taken for a predecessor's.
+    backend: AtomicI64,
+}
+
+impl Batches {
+    fn of(&self, lane: &str) -> Arc<BatchLine> {
+        let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match lines.get(lane) {
+            Some(line) => Arc::clone(line),
+            None => Arc::clone(lines.entry(lane.to_owned()).or_default()),
+        }
+    }
+
+    fn all(&self) -> Vec<Arc<BatchLine>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    /// The processes behind all of them.
+    fn backends(&self) -> Vec<i64> {
+        self.all().iter().map(|line| line.backend.load(Ordering::SeqCst)).filter(|backend| *backend != 0).collect()
+    }
 }
 
 /// A policy that would hide rows is an error: an update must not leave out in silence what a definition speaks of.
@@ -102,7 +132,7 @@ impl Driver {
             queue_table: options.queue_table.clone(),
             tables,
             settings,
-            batch: Slot::default(),
+            batches: Batches::default(),
             control: Slot::default(),
             aside: Slot::default(),
             lease: Mutex::default(),
@@ -110,7 +140,6 @@ impl Driver {
             made: std::sync::Mutex::default(),
             answer_limit: (!options.postgres.statement_timeout.is_zero())
                 .then(|| options.postgres.statement_timeout + SILENCE),
-            batch_backend: AtomicI64::new(0),
             #[cfg(feature = "test-switches")]
             switches: options.switches,
         })
@@ -135,6 +164,14 @@ impl Driver {
         Ok(Held::new(turn, connection, limit))
     }
 
+    /// Waits for a lane's connection for batches.
+    async fn take_batch(&self, lane: &str) -> Result<Held, SqlError> {
+        let line = self.batches.of(lane);
+        let held = self.take(&line.slot, &self.holder, Role::Batch).await?;
+        line.backend.store(held.connection().backend, Ordering::SeqCst);
+        Ok(held)
+    }
+
     async fn connect(&self, holder: &Holder, role: Role) -> Result<Connection, SqlError> {
         let name = name::of(holder, role, None);
         let mut connection = Connection::open(&self.target, &name, &self.settings).await?;
@@ -142,7 +179,6 @@ impl Driver {
             // The key is known to the server only: which schema the queue table is in.
             let key = Key::find(&connection, &self.queue_table).await?;
             connection.rename(name::of(holder, role, Some(&key))).await?;
-            self.batch_backend.store(connection.backend, Ordering::SeqCst);
         }
         Ok(connection)
     }
@@ -204,7 +240,7 @@ impl handle::Driver for Driver {
         }
         let mut kept = self.lease.lock().await;
         let (site, holder) = (self.site.clone(), holder.clone());
-        let ours = self.batch_backend.load(Ordering::SeqCst);
+        let ours = self.batches.backends();
         match fence::apart(lease::attempt(site, holder, kept.take(), ours)).await? {
             Attempt::Held(lease) => Ok(LeaseAttempt::Held(Box::new(lease))),
             Attempt::Taken(holder, line) => {
@@ -229,9 +265,10 @@ impl handle::Driver for Driver {
         Ok(rows.first().and_then(|row| row.first()).and_then(Value::as_text).map(str::to_owned))
     }
 
-    async fn begin(&self, update_name: &str, progress: &str, opening: Opening) -> Result<Begin, SqlError> {
+    async fn begin(&self, batch: &Planned<'_>) -> Result<Begin, SqlError> {
         const SERIALIZATION_FAILURE: &str = "40001";
-        let mut held = self.take(&self.batch, &self.holder, Role::Batch).await?;
+        let Planned { lane, update_name, progress, opening } = *batch;
+        let mut held = self.take_batch(lane).await?;
         #[cfg(feature = "test-switches")]
         let opening = if self.switches.without_snapshot { Opening::EachStatement } else { opening };
         let begin = match opening {
@@ -293,8 +330,8 @@ impl handle::Driver for Driver {
         })))
     }
 
-    async fn session(&self) -> Result<Box<dyn Session>, SqlError> {
-        let mut held = self.take(&self.batch, &self.holder, Role::Batch).await?;
+    async fn session(&self, lane: &str) -> Result<Box<dyn Session>, SqlError> {
+        let mut held = self.take_batch(lane).await?;
         held.change_settings(WITHOUT_LIMITS).await?;
         Ok(Box::new(held))
     }
@@ -303,16 +340,16 @@ impl handle::Driver for Driver {
         Ok(Box::new(self.take(&self.control, &self.holder, Role::Control).await?))
     }
 
-    async fn vetting(&self) -> Result<Box<dyn Session>, SqlError> {
-        Ok(Box::new(self.take(&self.batch, &self.holder, Role::Batch).await?))
+    async fn vetting(&self, lane: &str) -> Result<Box<dyn Session>, SqlError> {
+        Ok(Box::new(self.take_batch(lane).await?))
     }
 
     fn asks_meanwhile(&self) -> bool {
         true
     }
 
-    async fn in_the_way(&self, control: &mut dyn Sql) -> Result<Vec<String>, SqlError> {
-        match self.batch_backend.load(Ordering::SeqCst) {
+    async fn in_the_way(&self, lane: &str, control: &mut dyn Sql) -> Result<Vec<String>, SqlError> {
+        match self.batches.of(lane).backend.load(Ordering::SeqCst) {
             0 => Ok(Vec::new()),
             process => obstacles::of(control, process).await,
         }
@@ -328,8 +365,10 @@ impl handle::Driver for Driver {
     }
 
     async fn close(&self) {
+        let lines = self.batches.all();
+        let slots = || lines.iter().map(|line| &line.slot).chain([&self.control, &self.aside]);
         let closed = async {
-            for slot in [&self.batch, &self.control, &self.aside] {
+            for slot in slots() {
                 slot.lock().await.take();
             }
         };
@@ -337,7 +376,7 @@ impl handle::Driver for Driver {
             // Whoever waits for an answer hears that there will be none.
             let made = std::mem::take(&mut *self.made.lock().unwrap_or_else(PoisonError::into_inner));
             made.iter().filter_map(Weak::upgrade).for_each(|connection| connection.cut());
-            for slot in [&self.batch, &self.control, &self.aside] {
+            for slot in slots() {
                 slot.lock().await.take();
             }
         }

@@ -30,7 +30,7 @@ use crate::database::handle::{self, Control};
 use crate::database::schema;
 use crate::database::tables::{self, Tables};
 use crate::database::{DEFAULT_QUEUE_TABLE, Options};
-use crate::scheduler::database::{Begin, Holder, Interrupt, LeaseAttempt, Remark, Session, Transaction};
+use crate::scheduler::database::{Begin, Holder, Interrupt, LeaseAttempt, Planned, Remark, Session, Transaction};
 use crate::update::Opening;
 use crate::update::sql::{Answer, Ask, Dialect, ErrorClass, Row, Sql, SqlError, System, Value};
 
@@ -218,7 +218,9 @@ impl handle::Driver for Driver {
         tokio::task::spawn_blocking(move || place::in_the_way(&path)).await.unwrap_or_default()
     }
 
-    async fn begin(&self, update_name: &str, progress: &str, opening: Opening) -> Result<Begin, SqlError> {
+    async fn begin(&self, batch: &Planned<'_>) -> Result<Begin, SqlError> {
+        // The one connection is every lane's, one after the other.
+        let Planned { update_name, progress, opening, lane: _ } = *batch;
         let mut held = self.take().await?;
         let dangling = match opening {
             Opening::Rebuild => match held.without_foreign_keys().await {
@@ -274,7 +276,11 @@ impl handle::Driver for Driver {
         self.room.room()
     }
 
-    async fn session(&self) -> Result<Box<dyn Session>, SqlError> {
+    fn has_one_writer(&self) -> bool {
+        true
+    }
+
+    async fn session(&self, _lane: &str) -> Result<Box<dyn Session>, SqlError> {
         self.inspect().await
     }
 

@@ -1,15 +1,17 @@
 //! What is done beside the loop: how far the update in hand has come is estimated, and what the host does is written down.
 //!
-//! Where a database has a connection for that, no batch waits for it: it is done by a task, one at a time, whose findings
-//! the loop takes at its next look at the queue.
+//! Where a database has a connection for that, no batch waits for it: it is done by a task, one at a time for each lane,
+//! whose findings the loop takes at its next look at the queue.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
-use super::super::database::{Activity, Database, Measured, unix_ms};
+use super::super::activity::Work;
+use super::super::common::Common;
+use super::super::database::Database;
 use super::super::event::EventKind;
 use super::{PARTING_LIMIT, Worker};
 use crate::pace::eta;
@@ -20,19 +22,12 @@ use crate::update::{Handler, Progress, UpdateError};
 const ESTIMATE_INTERVAL: Duration = Duration::from_secs(2);
 /// How long that may take: an estimate that has to wait for somebody's lock is not worth the wait.
 const ESTIMATE_LIMIT: Duration = Duration::from_millis(500);
-/// How long writing down what the host does may take.
-const WRITING_LIMIT: Duration = Duration::from_secs(2);
-/// How often signals alone are a reason to write down what the host does, in milliseconds.
-const SIGNALS_INTERVAL_MS: i64 = 5_000;
 
 /// What is to be looked at and written.
 struct Look {
-    database: Arc<dyn Database>,
+    common: Arc<Common>,
+    lane: Arc<str>,
     estimate: Option<Wanted>,
-    activity: Activity,
-    signals: Vec<Measured>,
-    /// What was written last.
-    written: Option<Activity>,
 }
 
 /// An estimate that is wanted.
@@ -48,8 +43,6 @@ struct Wanted {
 #[derive(Debug, Default)]
 pub(super) struct Told {
     estimated: Option<Estimated>,
-    /// What was written, where anything was; and what had been before.
-    written: Option<(Activity, Option<Activity>)>,
 }
 
 #[derive(Debug)]
@@ -61,16 +54,16 @@ struct Estimated {
 
 impl Look {
     async fn take(self) -> Told {
-        let Self { database, estimate, mut activity, signals, written } = self;
+        let Self { common, lane, estimate } = self;
         let estimated = match estimate {
-            Some(wanted) => wanted.estimate(&*database).await,
+            Some(wanted) => wanted.estimate(&*common.database).await,
             None => None,
         };
         if let Some(estimated) = &estimated {
-            estimated.note_in(&mut activity);
+            common.tell(&lane, |work| estimated.note_in(work));
         }
-        let written = write(&*database, activity, signals, written).await;
-        Told { estimated, written }
+        common.write_activity().await;
+        Told { estimated }
     }
 }
 
@@ -97,38 +90,12 @@ impl Wanted {
 }
 
 impl Estimated {
-    fn note_in(&self, activity: &mut Activity) {
-        if activity.update_name.as_ref() == Some(&self.update_name) {
-            activity.done = Some(self.done);
-            activity.eta_ms = self.eta.map(|eta| eta.as_millis().try_into().unwrap_or(u64::MAX));
+    fn note_in(&self, work: &mut Work) {
+        if work.update_name.as_ref() == Some(&self.update_name) {
+            work.done = Some(self.done);
+            work.eta_ms = self.eta.map(|eta| eta.as_millis().try_into().unwrap_or(u64::MAX));
         }
     }
-}
-
-/// Writes what a host does, where it is not what was last written; gives what was, and what had been before. What the host
-/// measures is written along; where an update is in hand, so that the database is written to anyway, also for its own sake,
-/// now and then.
-async fn write(
-    database: &dyn Database,
-    activity: Activity,
-    signals: Vec<Measured>,
-    written: Option<Activity>,
-) -> Option<(Activity, Option<Activity>)> {
-    let at_ms = unix_ms(SystemTime::now());
-    if let Some(written) = &written {
-        let as_before = Activity { at_ms: written.at_ms, signals: written.signals.clone(), ..activity.clone() };
-        let is_told = signals.is_empty() || activity.update_name.is_none();
-        if *written == as_before && (is_told || at_ms - written.at_ms < SIGNALS_INTERVAL_MS) {
-            return None;
-        }
-    }
-    let now = Activity { at_ms, signals, ..activity };
-    match timeout(WRITING_LIMIT, database.set_activity(Some(&now))).await {
-        Ok(Ok(())) => return Some((now, written)),
-        Ok(Err(error)) => tracing::debug!(%error, "this host's activity could not be written"),
-        Err(_) => tracing::debug!("this host's activity could not be written in time"),
-    }
-    None
 }
 
 impl Worker {
@@ -140,7 +107,7 @@ impl Worker {
         }
         let estimate = self.wanted();
         let look = self.look(estimate);
-        if self.workload.database.observes_meanwhile() {
+        if self.common.database.observes_meanwhile() {
             self.aside = Some(tokio::spawn(look.take()));
         } else {
             let told = look.take().await;
@@ -156,14 +123,9 @@ impl Worker {
     }
 
     fn look(&mut self, estimate: Option<Wanted>) -> Look {
-        self.activity.put_off = self.told_put_off();
-        Look {
-            database: Arc::clone(&self.workload.database),
-            estimate,
-            activity: self.activity.clone(),
-            signals: self.control.measured(&self.workload.name),
-            written: self.activity_written.clone(),
-        }
+        let put_off = self.told_put_off();
+        self.tell(|work| work.put_off = put_off);
+        Look { common: Arc::clone(&self.common), lane: Arc::clone(&self.lane), estimate }
     }
 
     /// The estimate that is wanted now: one of the update in hand, now and then.
@@ -173,8 +135,8 @@ impl Worker {
         }
         let update_name = self.current.clone()?;
         self.estimated = Some(Instant::now());
-        let progress = Progress::parse(&self.roster.get(&update_name)?.progress).ok()?;
-        let handler = Arc::clone(self.workload.handlers.get(&update_name)?);
+        let progress = Progress::parse(&self.common.state().roster.get(&update_name)?.progress).ok()?;
+        let handler = Arc::clone(self.means.with.handlers.get(&update_name)?);
         let pace = self.pace(&update_name);
         let rate = pace.items as f64 / (pace.since.elapsed().as_secs_f64() * 1e3);
         Some(Wanted { update_name, handler, progress, rate })
@@ -196,7 +158,7 @@ impl Worker {
     }
 
     /// The same before this host leaves; what takes too long is cut off.
-    pub(super) async fn end_aside(&mut self) {
+    pub(in super::super) async fn end_aside(&mut self) {
         let Some(mut look) = self.aside.take() else { return };
         if timeout(PARTING_LIMIT, &mut look).await.is_err() {
             look.abort();
@@ -207,13 +169,8 @@ impl Worker {
         if let Some(estimated) = told.estimated
             && self.current.as_ref() == Some(&estimated.update_name)
         {
-            estimated.note_in(&mut self.activity);
             let Estimated { update_name, done, eta } = estimated;
             self.emit(EventKind::Progress { update_name, done, eta });
-        }
-        if let Some((written, before)) = told.written {
-            // Where a batch has told meanwhile who is in its way, nobody knows which of the two is the last.
-            self.activity_written = (self.activity_written == before).then_some(written);
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use super::super::attempt::{Interruption, Phase};
-use super::super::database::{Failure, Lease, QueueRow, unix_ms};
+use super::super::database::{Failure, QueueRow, unix_ms};
 use super::super::event::EventKind;
 use super::{PutOff, Worker};
 use crate::update::{ErrorClass, SqlError, UpdateError};
@@ -15,7 +15,6 @@ impl Worker {
         row: &QueueRow,
         error: &UpdateError,
         phase: Phase,
-        lease: &mut dyn Lease,
     ) -> Result<(), Interruption> {
         if error.class().ends_lease() {
             return Err(Interruption::LeaseLost(error.to_string()));
@@ -24,13 +23,13 @@ impl Worker {
             (Phase::Connect, UpdateError::Sql(error)) => self.note_refusal(row, error),
             _ => self.note_failed(row, error, phase).await,
         }
-        lease.note(self.trouble().as_deref()).await;
+        self.note_trouble();
         Ok(())
     }
 
     /// The database lets no batch begin: no update's doing, and none is tried for a while.
     fn note_refusal(&mut self, row: &QueueRow, error: &SqlError) {
-        if self.settings.until_done && error.class == ErrorClass::Permanent {
+        if self.means.with.settings.until_done && error.class == ErrorClass::Permanent {
             self.hopeless = Some(error.clone());
         }
         let wait = self.refusal_backoff.after_failure();
@@ -43,7 +42,7 @@ impl Worker {
             let detail = error.detail.clone();
             EventKind::TransientFailure { update_name: row.update_name.clone(), error: why, detail, retry_in: wait }
         } else {
-            self.locked_out = true;
+            self.common.note_locked_out(&self.lane, true);
             EventKind::Unavailable { error: why, retry_in: wait }
         };
         self.emit(event);
@@ -53,9 +52,7 @@ impl Worker {
     pub(super) fn note_begun(&mut self) {
         self.refusal_backoff.reset();
         self.refused = None;
-        if std::mem::take(&mut self.locked_out) && !self.unavailable {
-            self.emit(EventKind::Available);
-        }
+        self.common.note_locked_out(&self.lane, false);
     }
 
     async fn note_failed(&mut self, row: &QueueRow, error: &UpdateError, phase: Phase) {
@@ -65,17 +62,17 @@ impl Worker {
         let attempts = if transient { before } else { before + 1 };
         // Progress that cannot be read does not become readable by trying, nor does a definition become the one before.
         let hopeless = matches!(error, UpdateError::Progress { .. } | UpdateError::Redefined { .. });
-        let quarantined = !transient && (hopeless || attempts >= self.settings.max_attempts);
+        let quarantined = !transient && (hopeless || attempts >= self.means.with.settings.max_attempts);
         let code = error.code().map(str::to_owned);
         let at_ms = unix_ms(SystemTime::now());
         let failure = Failure { attempts, error: error.told(), code, at_ms, quarantined };
-        if let Err(error) = self.record(row, &failure).await {
+        if let Err(error) = self.common.record(row, &failure).await {
             tracing::warn!(update = name, %error, "a failure could not be recorded yet");
         }
-        self.roster.fail(name, failure.clone());
+        self.common.state().roster.fail(name, failure.clone());
         if error.class() == ErrorClass::Connection {
             // The rest of the queue had better know at once whether the database is there.
-            self.refreshed = None;
+            self.common.state().refreshed = None;
         }
         if phase == Phase::Handler && error.is_of_size() {
             self.pace(name).shrink.after_transient_failure();
@@ -84,42 +81,15 @@ impl Worker {
         self.set_state("backing off", Some(failure.error.clone()));
         self.report_failure(row, failure, error.detail().map(str::to_owned), transient, wait);
         if quarantined {
-            self.is_outdated = true;
+            self.common.state().is_outdated = true;
             self.paces.remove(name);
             self.current = None;
         }
     }
 
-    /// Records a failure, or keeps it in mind until the database takes it: what it counts for must not depend on that.
-    async fn record(&mut self, row: &QueueRow, failure: &Failure) -> Result<(), SqlError> {
-        let recorded = self.workload.database.record_failure(&row.update_name, &row.progress, failure).await;
-        match recorded {
-            Ok(()) => drop(self.unrecorded.remove(&row.update_name)),
-            Err(_) => {
-                self.unrecorded.insert(row.update_name.clone(), (row.progress.clone(), failure.clone()));
-            }
-        }
-        recorded
-    }
-
-    /// What is in the way, where the database will not take a word of it.
-    pub(super) fn trouble(&self) -> Option<String> {
-        self.refused.clone().or_else(|| self.unrecorded.values().next().map(|(_, failure)| failure.error.clone()))
-    }
-
-    /// Counts the failures that the database did not take to their rows, and offers them again.
-    pub(super) async fn record_late(&mut self) {
-        let mut unrecorded = std::mem::take(&mut self.unrecorded);
-        let rows: Vec<QueueRow> = unrecorded.keys().filter_map(|name| self.roster.get(name)).cloned().collect();
-        for row in rows {
-            // Of a row that is gone or moved on nothing is kept, as in the database.
-            let kept = unrecorded.remove(&row.update_name).filter(|(progress, _)| *progress == row.progress);
-            let Some((_, failure)) = kept else { continue };
-            if let Err(error) = self.record(&row, &failure).await {
-                tracing::debug!(update = row.update_name, %error, "a failure still could not be recorded");
-            }
-            self.roster.fail(&row.update_name, failure);
-        }
+    /// Tells what is in the way, where the database will not take a word of it.
+    pub(super) fn note_trouble(&self) {
+        self.common.note_trouble(&self.lane, self.refused.as_ref());
     }
 
     fn report_failure(

@@ -7,9 +7,9 @@ use tokio::time::{Instant, sleep};
 
 use super::super::End;
 use super::super::attempt::{Attempt, Attempted, Committed, Interruption, Phase, Trouble};
-use super::super::choice::Standing;
-use super::super::database::{Lease, QueueRow, Record, unix_ms};
+use super::super::database::{QueueRow, Record, unix_ms};
 use super::super::event::EventKind;
+use super::super::runner::Tenure;
 use super::super::watch::Watch;
 use super::{Pace, PutOff, Rest, Worker};
 use crate::controller::supervisor::{Enter, Start};
@@ -55,22 +55,25 @@ struct Waited {
 impl Worker {
     /// One iteration. An end comes back where the controller's fallback holds everything and the host is to end once
     /// nothing can run.
-    pub(super) async fn iterate(&mut self, row: QueueRow, lease: &mut dyn Lease) -> Result<Option<End>, Interruption> {
+    pub(super) async fn iterate(&mut self, row: QueueRow, tenure: &mut Tenure) -> Result<Option<End>, Interruption> {
+        if !self.common.claim(&self.lane, &row.update_name) {
+            return Ok(None);
+        }
         let plan = match self.plan(&row) {
             Ok(plan) => plan,
             Err(error) => {
-                self.note_failure(&row, &error, Phase::Plan, lease).await?;
+                self.note_failure(&row, &error, Phase::Plan).await?;
                 return Ok(None);
             }
         };
         self.take_in_hand(&plan);
-        if let Err((phase, error)) = self.vet(&plan, lease).await? {
-            self.note_failure(&row, &error, phase, lease).await?;
+        if let Err((phase, error)) = self.vet(&plan, tenure).await? {
+            self.note_failure(&row, &error, phase).await?;
             return Ok(None);
         }
         let mut iteration = match self.supervisor.start(&plan.subject).await {
             Start::Iteration(iteration) => iteration,
-            Start::Hold(reason) => return self.held_by_fallback(&plan, reason, lease).await,
+            Start::Hold(reason) => return self.held_by_fallback(&plan, reason, tenure).await,
             Start::Faulted => {
                 self.bar_after_fault();
                 return Ok(None);
@@ -78,9 +81,9 @@ impl Worker {
         };
         self.report_controller();
         let mut waited = Waited::default();
-        let admitted = self.admit(&plan, &mut *iteration, &mut waited, lease).await;
+        let admitted = self.admit(&plan, &mut *iteration, &mut waited, tenure).await;
         match admitted {
-            Ok(Admitted::Run(target)) => self.run_batch(plan, iteration, target, waited, lease).await?,
+            Ok(Admitted::Run(target)) => self.run_batch(plan, iteration, target, waited, tenure).await?,
             Ok(Admitted::No) | Err(_) => {
                 self.supervisor.close(iteration).await;
                 self.report_controller();
@@ -94,14 +97,14 @@ impl Worker {
     }
 
     fn plan(&self, row: &QueueRow) -> Result<Plan, UpdateError> {
-        let Some(handler) = self.workload.handlers.get(&row.update_name).cloned() else {
+        let Some(handler) = self.means.with.handlers.get(&row.update_name).cloned() else {
             return Err(UpdateError::Failed("no definition".to_owned()));
         };
         let progress = Progress::parse(&row.progress)?;
         let mode = handler.mode(&progress)?;
         let subject = Subject {
             update_name: row.update_name.clone(),
-            database_name: self.workload.name.clone(),
+            database_name: self.common.name.clone(),
             one_shot: mode.is_one_shot(),
         };
         Ok(Plan { row: row.clone(), handler, progress, mode, subject })
@@ -113,36 +116,27 @@ impl Worker {
     async fn vet(
         &mut self,
         plan: &Plan,
-        lease: &mut dyn Lease,
+        tenure: &mut Tenure,
     ) -> Result<Result<(), (Phase, UpdateError)>, Interruption> {
         let name = &plan.row.update_name;
         if plan.mode != Mode::Batched || self.vetted.contains(name) {
             return Ok(Ok(()));
         }
-        let control = self.control.clone();
-        let database = Arc::clone(&self.workload.database);
+        let control = self.common.control.clone();
+        let database = Arc::clone(&self.common.database);
         let handler = Arc::clone(&plan.handler);
+        let lane = Arc::clone(&self.lane);
         let checked = async move {
-            let session = database.vetting().await;
+            let session = database.vetting(&lane).await;
             let mut session = session.map_err(|error| (Phase::Connect, UpdateError::from(error)))?;
             handler.check(session.as_sql()).await.map_err(|error| (Phase::Plan, error))
         };
-        let mut watch = Watch {
-            database_name: &self.workload.name,
-            database: &*self.workload.database,
-            events: &self.events,
-            control: &self.control,
-            update_name: name,
-            activity: &mut self.activity,
-            written: &mut self.activity_written,
-            due: Watch::first_look(),
-            last: Vec::new(),
-        };
+        let mut watch = Watch::new(&self.common, &self.lane, name);
         let checked = tokio::select! {
             biased;
             checked = checked => checked,
             () = control.stopped() => return Err(Interruption::Stopping),
-            reason = lease.lost() => return Err(Interruption::LeaseLost(reason)),
+            reason = tenure.lost() => return Err(Interruption::LeaseLost(reason)),
             // Who wants it gone has it gone once this is over: a look waits for no lock for longer than a batch does.
             never = async { watch.withdrawn().await; std::future::pending().await } => never,
         };
@@ -174,14 +168,14 @@ impl Worker {
         if self.current.as_ref() != Some(name) {
             self.current = Some(name.clone());
             self.estimated = None;
-            (self.activity.done, self.activity.eta_ms) = (None, None);
+            self.tell(|work| (work.done, work.eta_ms) = (None, None));
             self.set_state("running", None);
             let one_shot = plan.subject.one_shot;
             self.emit(EventKind::UpdateStarted { update_name: name.clone(), one_shot });
         }
         self.pace(name).put_off = None;
-        self.activity.update_name = Some(name.clone());
-        self.activity.items_per_ms = self.pace(name).synapse.average_items_per_ms();
+        let items_per_ms = self.pace(name).synapse.average_items_per_ms();
+        self.tell(|work| (work.update_name, work.items_per_ms) = (Some(name.clone()), items_per_ms));
     }
 
     pub(super) fn pace(&mut self, update_name: &str) -> &mut Pace {
@@ -194,7 +188,7 @@ impl Worker {
         plan: &Plan,
         iteration: &mut dyn Iteration,
         waited: &mut Waited,
-        lease: &mut dyn Lease,
+        tenure: &mut Tenure,
     ) -> Result<Admitted, Interruption> {
         loop {
             let (duration, reason) = match self.supervisor.enter(iteration).await {
@@ -215,7 +209,7 @@ impl Worker {
             }
             waited.reason = Some(reason);
             let started = Instant::now();
-            let rest = self.rest_on(&plan.row, duration, lease).await;
+            let rest = self.rest_on(&plan.row, duration, tenure).await;
             waited.total += started.elapsed();
             if rest? == Rest::Overtaken {
                 return Ok(Admitted::No);
@@ -230,9 +224,20 @@ impl Worker {
         iteration: Box<dyn Iteration>,
         target: Duration,
         waited: Waited,
-        lease: &mut dyn Lease,
+        tenure: &mut Tenure,
     ) -> Result<(), Interruption> {
-        let room = self.workload.database.room_for_others();
+        let common = Arc::clone(&self.common);
+        let _turn = if common.database.has_one_writer() {
+            tokio::select! {
+                biased;
+                turn = common.turn.lock() => Some(turn),
+                () = common.control.stopped() => None,
+                reason = tenure.lost() => return Err(Interruption::LeaseLost(reason)),
+            }
+        } else {
+            None
+        };
+        let room = self.common.database.room_for_others();
         // A moment, not worth being cut short: an iteration that was entered is to be exited.
         if !room.is_zero() {
             sleep(room).await;
@@ -242,32 +247,20 @@ impl Worker {
             self.bar_after_fault();
             return Ok(());
         };
-        if self.control.is_stopping() || self.is_paused() {
+        if self.common.control.is_stopping() || self.common.is_paused() {
             self.exit_without_batch(iteration).await;
-            self.refreshed = None;
+            self.common.state().refreshed = None;
             return Ok(());
         }
         self.announce(&plan, slices.expected(), target).await;
         let started_ms = unix_ms(SystemTime::now());
-        let watch = Watch {
-            database_name: &self.workload.name,
-            database: &*self.workload.database,
-            events: &self.events,
-            control: &self.control,
-            update_name: &plan.row.update_name,
-            activity: &mut self.activity,
-            written: &mut self.activity_written,
-            due: Watch::first_look(),
-            last: Vec::new(),
-        };
+        let watch = Watch::new(&self.common, &self.lane, &plan.row.update_name);
         let attempt = Attempt {
             watch,
-            database_name: &self.workload.name,
-            database: &*self.workload.database,
-            events: &self.events,
-            control: &self.control,
-            shutdown_grace: self.settings.shutdown_grace,
-            lease,
+            common: &self.common,
+            lane: &self.lane,
+            shutdown_grace: self.means.with.settings.shutdown_grace,
+            tenure,
             waits: &mut self.waits,
             handler: &*plan.handler,
             row: &plan.row,
@@ -284,7 +277,7 @@ impl Worker {
         }
         // What nothing came of was to be as large as was expected.
         let batch_size = if slices.is_empty() { slices.expected() } else { slices.asked() };
-        self.activity.one_shot_since_ms = None;
+        self.tell(|work| work.one_shot_since_ms = None);
         let outcome = outcome(&result, batch_size, duration);
         // Before its exit, which may bring its fallback or end it.
         let controller = self.supervisor.describe();
@@ -306,7 +299,7 @@ impl Worker {
             fuel: self.report_usage().map(|fuel| fuel + waited.fuel),
         };
         self.report_controller();
-        self.settle(plan, (result, phase), record, duration, lease).await
+        self.settle(plan, (result, phase), record, duration).await
     }
 
     async fn exit_without_batch(&mut self, iteration: Box<dyn Iteration>) {
@@ -324,7 +317,7 @@ impl Worker {
         self.emit(EventKind::BatchStarted { update_name, batch_size, target, one_shot });
         if one_shot {
             // It may take hours, in which nothing else is written.
-            self.activity.one_shot_since_ms = Some(unix_ms(SystemTime::now()));
+            self.tell(|work| work.one_shot_since_ms = Some(unix_ms(SystemTime::now())));
             self.write_activity().await;
         }
     }
@@ -333,25 +326,32 @@ impl Worker {
         &mut self,
         plan: &Plan,
         reason: String,
-        lease: &mut dyn Lease,
+        tenure: &mut Tenure,
     ) -> Result<Option<End>, Interruption> {
         self.report_controller();
-        if self.settings.until_done && self.roster.ready().all(|row| self.supervisor.is_hopeless(&row.update_name)) {
-            let rows = self.roster.iter();
-            let why = |row: &QueueRow, standing: &Standing| standing.explain(row).unwrap_or_else(|| reason.clone());
-            let remaining = rows.map(|(row, standing)| (row.update_name.clone(), why(row, standing))).collect();
-            return Ok(Some(End::Done { remaining }));
+        if self.means.with.settings.until_done
+            && self.is_hopeless()
+            && let Some(end) = self.common.rest(&self.lane, Some(reason.clone()))
+        {
+            return Ok(Some(end));
         }
-        if self.activity.state != "held" || self.activity.reason.as_ref() != Some(&reason) {
-            let (update_name, duration) = (plan.row.update_name.clone(), self.refresh_interval());
+        let is_told = self.tell(|work| work.state == "held" && work.reason.as_ref() == Some(&reason));
+        if !is_told {
+            let (update_name, duration) = (plan.row.update_name.clone(), self.common.refresh_interval());
             let controller = self.supervisor.describe();
             self.emit(EventKind::Held { update_name, controller, duration, reason: reason.clone(), rest: false });
         }
         self.set_state("held", Some(reason));
         let next_try = self.supervisor.next_try().map(|next| next.due.saturating_duration_since(Instant::now()));
-        self.rest(self.refresh_interval().min(next_try.unwrap_or(Duration::MAX)), lease).await?;
-        self.refreshed = None;
+        self.rest(self.common.refresh_interval().min(next_try.unwrap_or(Duration::MAX)), tenure).await?;
+        self.common.state().refreshed = None;
         Ok(None)
+    }
+
+    /// True where nothing that is ready in this lane can run before somebody mends the controller.
+    fn is_hopeless(&self) -> bool {
+        let state = self.common.state();
+        state.roster.ready(&self.lane).all(|row| self.supervisor.is_hopeless(&row.update_name))
     }
 
     /// The controller failed: nothing is tried before it is asked again.

@@ -1,67 +1,27 @@
-//! What the loop tells: events, and the activity that `status` reads.
+//! What a lane tells: events, and what `status` reads of it.
 
-use std::time::{Duration, SystemTime};
-
-use super::super::choice::Standing;
-use super::super::database::{Activity, ControllerRetry, unix_ms};
+use super::super::activity::Work;
+use super::super::database::{ControllerRetry, unix_ms};
 use super::super::event::EventKind;
 use super::Worker;
 use crate::controller::supervisor::Notice;
 use crate::controller::{Fallback, Shadow};
-use crate::update::SqlError;
 
 impl Worker {
     pub(super) fn emit(&self, kind: EventKind) {
-        self.events.emit(&self.workload.name, kind);
+        self.common.events.emit_in(&self.common.name, &self.lane, kind);
     }
 
-    pub(super) fn note_pause(&mut self) {
-        let paused = self.is_paused();
-        if paused != self.paused {
-            let reason = self.pause_reason();
-            self.emit(if paused { EventKind::Paused { reason } } else { EventKind::Resumed });
-        }
-        self.paused = paused;
+    /// Changes what this lane is said to do, and gives what comes of that.
+    pub(super) fn tell<T>(&self, change: impl FnOnce(&mut Work) -> T) -> T {
+        self.common.tell(&self.lane, change)
     }
 
-    /// Why updates are paused, where somebody said so.
-    pub(super) fn pause_reason(&self) -> Option<String> {
-        let stored = self.pause.as_ref().and_then(|pause| pause.reason.clone());
-        stored.or_else(|| self.control.pause_of(&self.workload.name)?)
-    }
-
-    /// Tells which rows cannot run, where that has changed. Rows that merely wait for others are in good order.
-    pub(super) fn note_blocked(&mut self) {
-        let in_order = |standing: &Standing| matches!(standing, Standing::Ready | Standing::DependsOn(_));
-        let rows = self.roster.iter();
-        let blocked: Vec<(String, String)> = rows
-            .filter(|(_, standing)| !in_order(standing))
-            .filter_map(|(row, standing)| Some((row.update_name.clone(), standing.explain(row)?)))
-            .collect();
-        if blocked != self.blocked {
-            self.blocked.clone_from(&blocked);
-            self.emit(EventKind::Blocked { rows: blocked });
-        }
-    }
-
-    pub(super) fn note_unavailable(&mut self, error: &SqlError) -> Duration {
-        let retry_in = self.database_backoff.after_failure();
-        self.unavailable = true;
-        self.emit(EventKind::Unavailable { error: error.to_string(), retry_in });
-        retry_in
-    }
-
-    pub(super) fn note_available(&mut self) {
-        self.database_backoff.reset();
-        self.answered = true;
-        if std::mem::take(&mut self.unavailable) && !self.locked_out {
-            self.emit(EventKind::Available);
-        }
-    }
-
-    pub(super) fn set_state(&mut self, state: &str, reason: Option<String>) {
-        state.clone_into(&mut self.activity.state);
-        self.activity.reason = reason;
+    pub(super) fn set_state(&self, state: &str, reason: Option<String>) {
+        self.tell(|work| {
+            state.clone_into(&mut work.state);
+            work.reason = reason;
+        });
     }
 
     /// Tells what the controller used since this was last told; the fuel of it comes back, where it is measured.
@@ -71,22 +31,6 @@ impl Worker {
             self.emit(EventKind::ControllerUsed { controller: self.supervisor.name().to_owned(), usage });
         }
         Some(usage.fuel)
-    }
-
-    /// What stays on record of a host that leaves: its controller's last fault, where there was one.
-    pub(super) fn last_words(&self) -> Option<Activity> {
-        self.activity.fault.is_some().then(|| Activity {
-            update_name: None,
-            state: "stopped".to_owned(),
-            reason: None,
-            controller_retry: None,
-            items_per_ms: None,
-            done: None,
-            eta_ms: None,
-            put_off: Vec::new(),
-            at_ms: unix_ms(SystemTime::now()),
-            ..self.activity.clone()
-        })
     }
 
     /// Passes on what the supervisor noticed.
@@ -109,13 +53,16 @@ impl Worker {
                 Notice::Back => EventKind::ControllerBack { controller },
             });
         }
-        self.activity.controller = self.supervisor.describe();
-        self.activity.controller_retry = self
+        let controller = self.supervisor.describe();
+        let controller_retry = self
             .supervisor
             .next_try()
             .map(|next| ControllerRetry { update_name: next.update_name.clone(), at_ms: unix_ms(next.at) });
-        self.activity.shadows = self.shadows.iter().map(Shadow::report).collect();
-        self.activity.fault =
-            self.supervisor.last_fault().map(|fault| format!("{fault} (hint: {})", fault.kind.hint()));
+        let shadows = self.shadows.iter().map(Shadow::report).collect();
+        let fault = self.supervisor.last_fault().map(|fault| format!("{fault} (hint: {})", fault.kind.hint()));
+        self.tell(|work| {
+            (work.controller, work.controller_retry) = (controller, controller_retry);
+            (work.shadows, work.fault) = (shadows, fault);
+        });
     }
 }

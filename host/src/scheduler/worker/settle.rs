@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::super::attempt::{Committed, Interruption, Phase, Trouble};
-use super::super::database::{Lease, QueueRow, Record};
+use super::super::database::{QueueRow, Record};
 use super::super::event::EventKind;
 use super::Worker;
 use super::iteration::Plan;
@@ -17,7 +17,6 @@ impl Worker {
         (result, phase): (Result<Committed, Trouble>, Phase),
         record: Record,
         duration: Duration,
-        lease: &mut dyn Lease,
     ) -> Result<(), Interruption> {
         let name = plan.row.update_name.clone();
         if let Ok(committed) = &result {
@@ -39,12 +38,12 @@ impl Worker {
         match result {
             Ok(committed) => {
                 self.settle_committed(&plan.row, committed).await;
-                lease.note(self.trouble().as_deref()).await;
+                self.note_trouble();
                 Ok(())
             }
-            Err(Trouble::Failed(error)) => self.note_failure(&plan.row, &error, phase, lease).await,
+            Err(Trouble::Failed(error)) => self.note_failure(&plan.row, &error, phase).await,
             Err(Trouble::Moved { gone }) => {
-                self.refreshed = None;
+                self.common.state().refreshed = None;
                 if gone {
                     self.note_gone(&name);
                 } else {
@@ -62,10 +61,10 @@ impl Worker {
 
     /// Takes an update out of the queue whose batch was interrupted for that.
     async fn settle_withdrawn(&mut self, name: &str) {
-        self.refreshed = None;
-        match self.workload.database.cancel(&[name.to_owned()]).await {
+        self.common.state().refreshed = None;
+        match self.common.database.cancel(&[name.to_owned()]).await {
             Ok(_) => {
-                self.control.forget_withdrawal(&self.workload.name, name);
+                self.common.control.forget_withdrawal(&self.common.name, name);
                 self.note_gone(name);
             }
             // Whoever asked takes the row out too; if not, the next attempt is interrupted as this one was.
@@ -83,8 +82,9 @@ impl Worker {
     fn forget(&mut self, name: &str) {
         self.paces.remove(name);
         self.vetted.remove(name);
-        self.roster.remove(name);
-        self.is_outdated = true;
+        self.common.note_end(name);
+        // What this has stirred it knows.
+        self.stirs.mark_unchanged();
         if self.current.as_deref() == Some(name) {
             self.current = None;
         }
@@ -97,15 +97,15 @@ impl Worker {
         pace.backoff.reset();
         pace.put_off = None;
         self.fault_backoff.reset();
-        self.unrecorded.remove(name);
-        self.note_available();
+        self.common.forget_unrecorded(name);
+        self.common.note_available();
         if row.failure.is_some()
-            && let Err(error) = self.workload.database.forget_failures(name).await
+            && let Err(error) = self.common.database.forget_failures(name).await
         {
             tracing::warn!(update = name, %error, "an old failure of an update that works again stays on record");
         }
         match committed.progress {
-            Some(progress) => self.roster.move_on(name, progress),
+            Some(progress) => self.common.state().roster.move_on(name, progress),
             None => {
                 self.forget(name);
                 self.emit(EventKind::UpdateFinished { update_name: name.clone() });

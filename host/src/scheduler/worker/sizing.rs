@@ -20,7 +20,7 @@ impl Worker {
     pub(super) async fn slices(&mut self, plan: &Plan, target: Duration) -> Option<Slices> {
         self.remember(plan).await;
         let name = &plan.row.update_name;
-        let estimator = self.settings.estimator;
+        let estimator = self.means.with.settings.estimator;
         let pace = self.pace(name);
         let (cost, shrink) = (pace.cost, pace.shrink);
         let fitting = match estimator {
@@ -31,14 +31,15 @@ impl Worker {
             None => BatchSize::First(self.supervisor.default_batch_size(&plan.subject).await?),
             Some(fitting) => BatchSize::Later { fitting, min: self.supervisor.min_batch_size(&plan.subject).await? },
         };
-        let (items, max) = (size.items(self.settings.max_batch_size, shrink), self.settings.max_batch_size);
+        let (items, max) =
+            (size.items(self.means.with.settings.max_batch_size, shrink), self.means.with.settings.max_batch_size);
         // As in Synapse the first batch has its items whatever they cost, within the bounds of the least.
         let least = match size {
             BatchSize::First(first) => first.min(self.supervisor.max_min_batch_size()),
             BatchSize::Later { min, .. } => min,
         };
         let (min, max) = if shrink.is_none() { (least.into(), max) } else { (1, items) };
-        let bounds = Bounds { target, expected: items, min, cut_off: self.settings.cut_off, max };
+        let bounds = Bounds { target, expected: items, min, cut_off: self.means.with.settings.cut_off, max };
         Some(match (plan.subject.one_shot, estimator) {
             (true, _) => Slices::whole(Bounds { cut_off: Duration::MAX, ..bounds }, cost),
             (false, Estimator::Synapse) => Slices::whole(bounds, cost),
@@ -53,7 +54,7 @@ impl Worker {
         if std::mem::replace(&mut self.pace(name).remembered, true) || plan.progress == Progress::default() {
             return;
         }
-        let history = self.workload.database.history(Some(name), REMEMBERED);
+        let history = self.common.database.history(Some(name), REMEMBERED);
         let Ok(Ok(records)) = timeout(REMEMBERING_LIMIT, history).await else { return };
         let pace = self.pace(name);
         for record in records.iter().rev().filter(|record| !record.one_shot && record.error.is_none()) {

@@ -1,4 +1,4 @@
-//! Whose turn it is.
+//! Whose turn it is in a lane.
 //!
 //! An update that cannot be tried at the moment, whatever the reason, is put off: it has a time before which it is not
 //! tried. Of the others the first by the queue's order is next, those that this host has begun before those that it has
@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::super::activity::Waiting;
 use super::super::choice::Roster;
-use super::super::database::{Queue, QueueRow};
+use super::super::database::QueueRow;
 use super::{PutOff, Worker};
 
 /// What is next.
@@ -25,51 +25,39 @@ pub(super) enum Turn {
 }
 
 impl Worker {
-    /// Takes in the queue as it was read.
-    pub(super) fn take_in(&mut self, queue: Queue) {
-        let handlers = &self.workload.handlers;
-        self.roster = Roster::new(queue.rows, &|name| handlers.contains_key(name));
-        self.pause = queue.pause;
-        self.is_outdated = false;
-    }
-
-    /// The rows that remain and why, where none can run.
-    pub(super) fn nothing_can_run(&self) -> Option<Vec<(String, String)>> {
-        let rows = self.roster.iter();
-        rows.map(|(row, standing)| Some((row.update_name.clone(), standing.explain(row)?))).collect()
-    }
-
     /// What is next. What the controller's fallback holds gives way to what the controller is still to be tried for.
     pub(super) fn choose(&self) -> Turn {
         let now = Instant::now();
-        if let Some(barred) = self.barred.as_ref().filter(|barred| barred.until > now && self.is_any_ready()) {
+        let state = self.common.state();
+        let roster = &state.roster;
+        if let Some(barred) = self.barred.as_ref().filter(|barred| barred.until > now)
+            && roster.ready(&self.lane).next().is_some()
+        {
             return Turn::Later(barred.clone(), None);
         }
         let put_off = |row: &QueueRow| self.paces.get(&row.update_name)?.put_off.as_ref();
-        let is_due = |row: &&QueueRow| put_off(row).is_none_or(|put_off| put_off.until <= now);
+        let is_due = |row: &&QueueRow| {
+            put_off(row).is_none_or(|put_off| put_off.until <= now) && !state.is_claimed(&self.lane, &row.update_name)
+        };
         let is_free = |row: &&QueueRow| is_due(row) && !self.supervisor.holds(&row.update_name);
-        let free = self.begun().find(is_free).or_else(|| self.roster.ready().find(is_free));
-        let held = || self.begun().find(is_due).or_else(|| self.roster.ready().find(is_due));
+        let free = self.begun(roster).find(is_free).or_else(|| roster.ready(&self.lane).find(is_free));
+        let held = || self.begun(roster).find(is_due).or_else(|| roster.ready(&self.lane).find(is_due));
         if let Some(row) = free.or_else(held) {
             return Turn::Of(row.clone());
         }
-        let waiting = self.roster.ready().filter_map(|row| Some((put_off(row)?, row)));
+        let waiting = roster.ready(&self.lane).filter_map(|row| Some((put_off(row)?, row)));
         match waiting.min_by_key(|(put_off, _)| put_off.until) {
             Some((put_off, row)) => Turn::Later(put_off.clone(), Some(row.update_name.clone())),
             None => Turn::OfNobody,
         }
     }
 
-    /// The rows that this host has begun and that are ready, in the queue's order.
-    fn begun(&self) -> impl Iterator<Item = &QueueRow> {
+    /// The rows that this lane has begun and that are ready, in the queue's order.
+    fn begun<'a>(&self, roster: &'a Roster) -> impl Iterator<Item = &'a QueueRow> {
         let mut places: Vec<usize> =
-            self.paces.keys().filter_map(|update_name| self.roster.place_of_ready(update_name)).collect();
+            self.paces.keys().filter_map(|update_name| roster.place_of_ready(update_name, &self.lane)).collect();
         places.sort_unstable();
-        places.into_iter().filter_map(|place| self.roster.at(place))
-    }
-
-    fn is_any_ready(&self) -> bool {
-        self.roster.ready().next().is_some()
+        places.into_iter().filter_map(|place| roster.at(place))
     }
 
     /// Has an update not tried for a while; others are, meanwhile. How long comes back: longer each time, until one of
@@ -85,13 +73,24 @@ impl Worker {
     pub(super) fn told_put_off(&self) -> Vec<Waiting> {
         /// As many as a person reads.
         const MOST: usize = 50;
-        let in_hand = self.activity.update_name.as_ref();
-        let others = self.begun().filter(|row| Some(&row.update_name) != in_hand);
+        let in_hand = self.tell(|work| work.update_name.clone());
+        let state = self.common.state();
+        let others = self.begun(&state.roster).filter(|row| Some(&row.update_name) != in_hand.as_ref());
         let told = others.filter_map(|row| {
             let PutOff { until_ms, why, .. } = self.paces.get(&row.update_name)?.put_off.as_ref()?;
             Some(Waiting { update_name: row.update_name.clone(), until_ms: *until_ms, reason: why.clone() })
         });
         told.take(MOST).collect()
+    }
+
+    /// Ends whatever is waited for, where somebody has asked for that since it was last looked.
+    pub(super) fn hurry_if_told(&mut self) -> bool {
+        let hurries = self.common.hurries();
+        let told = std::mem::replace(&mut self.hurries, hurries) != hurries;
+        if told {
+            self.hurry();
+        }
+        told
     }
 
     /// Ends whatever is waited for.
@@ -106,8 +105,8 @@ impl Worker {
     /// Whose failure somebody has forgotten need not wait for its time: it is to be tried again.
     pub(super) fn forget_waits(&mut self) {
         for (update_name, pace) in &mut self.paces {
-            let failed = self.roster.get(update_name).is_none_or(|row| row.failure.is_some());
-            if !failed && !self.unrecorded.contains_key(update_name) {
+            let failed = self.common.state().roster.get(update_name).is_none_or(|row| row.failure.is_some());
+            if !failed && !self.common.is_unrecorded(update_name) {
                 pace.put_off = None;
             }
         }
@@ -116,7 +115,8 @@ impl Worker {
     /// An update that cannot run, or is gone, is another one when it can run again.
     pub(super) fn forget_tries(&mut self) {
         if self.supervisor.has_fallen_back() {
-            let ready: HashSet<&str> = self.roster.ready().map(|row| row.update_name.as_str()).collect();
+            let state = self.common.state();
+            let ready: HashSet<&str> = state.roster.ready(&self.lane).map(|row| row.update_name.as_str()).collect();
             self.supervisor.retain_tries(|update_name| ready.contains(update_name));
         }
     }

@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 use super::{exact_ms, ms};
 use crate::admin::{LoadedController, State};
 use crate::controller::{Fault, ShadowReport, Usage};
-use crate::scheduler::board::DatabaseBoard;
+use crate::scheduler::board::ControllerBoard;
 use crate::scheduler::database::unix_ms;
 
 /// The controllers.
@@ -70,6 +70,8 @@ pub struct ControllerOn {
     /// The database.
     #[schema(example = "master")]
     pub database: String,
+    /// The lane; `null` for the first.
+    pub lane: Option<String>,
     /// Since when; `null` until this host works there.
     pub since_ms: Option<i64>,
     /// "default" or "hold", where the fallback took over.
@@ -203,12 +205,13 @@ impl NamedController {
     pub fn of(state: &State, controller: &LoadedController) -> Self {
         let on = |name: &String| {
             let board = state.board().database(name).unwrap_or_default();
-            match controller.shadow {
-                true => ControllerOn::shadow(name, &controller.name, &board),
-                false => ControllerOn::of(name, &board),
-            }
+            let lanes = board.all_lanes().map(|(lane, board)| match controller.shadow {
+                true => ControllerOn::shadow(name, lane, &controller.name, &board.controller),
+                false => ControllerOn::of(name, lane, &board.controller),
+            });
+            lanes.collect::<Vec<_>>()
         };
-        let databases: Vec<ControllerOn> = controller.databases.iter().map(on).collect();
+        let databases: Vec<ControllerOn> = controller.databases.iter().flat_map(on).collect();
         let (component, fault) = match controller.component.as_ref() {
             Some(loaded) => (loaded.as_ref().ok(), loaded.as_ref().err()),
             None => (None, None),
@@ -256,12 +259,12 @@ fn not_live_because(fault: Option<&Fault>, databases: &[ControllerOn]) -> Option
 }
 
 impl ControllerOn {
-    fn of(name: &str, board: &DatabaseBoard) -> Self {
-        let controller = &board.controller;
+    fn of(name: &str, lane: Option<&str>, controller: &ControllerBoard) -> Self {
         let in_force = controller.fallback.as_ref();
         let retry = in_force.and_then(|in_force| in_force.retry.as_ref());
         Self {
             database: name.to_owned(),
+            lane: lane.map(str::to_owned),
             since_ms: controller.since.map(unix_ms),
             fallback: in_force.map(|in_force| in_force.fallback.clone()),
             fallback_reason: in_force.map(|in_force| in_force.reason.clone()),
@@ -273,11 +276,12 @@ impl ControllerOn {
         }
     }
 
-    fn shadow(name: &str, controller: &str, board: &DatabaseBoard) -> Self {
-        let shadow = board.controller.shadows.get(controller).cloned().unwrap_or_default();
+    fn shadow(name: &str, lane: Option<&str>, controller: &str, board: &ControllerBoard) -> Self {
+        let shadow = board.shadows.get(controller).cloned().unwrap_or_default();
         Self {
             database: name.to_owned(),
-            since_ms: board.controller.since.map(unix_ms),
+            lane: lane.map(str::to_owned),
+            since_ms: board.since.map(unix_ms),
             fallback: None,
             fallback_reason: None,
             retry_update: None,

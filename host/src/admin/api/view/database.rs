@@ -5,7 +5,7 @@ use utoipa::ToSchema;
 
 use super::{Process, exact_ms, ms, state};
 use crate::admin::{Site, State};
-use crate::scheduler::board::{self, DatabaseBoard, InHand, LeaseState, Phase};
+use crate::scheduler::board::{self, ControllerBoard, DatabaseBoard, InHand, LaneBoard, LeaseState, Phase};
 use crate::scheduler::database::{Holder, unix_ms};
 use crate::scheduler::report::{self, Doing};
 
@@ -40,11 +40,13 @@ pub struct Database {
     pub pause_reason: Option<String>,
     /// True where this host is paused there and forgets so when it restarts; another pause may be stored besides.
     pub paused_until_restart: bool,
-    /// The update that this host has in hand.
+    /// The update that this host has in hand, in the first lane.
     pub in_hand: Option<UpdateInHand>,
+    /// The other lanes, each with what is done in it.
+    pub lanes: Vec<Lane>,
     /// Rows that cannot run, and why.
     pub blocked: Vec<super::BlockedRow>,
-    /// Who sets its pace.
+    /// Who sets its pace, in the first lane.
     pub controller: DatabaseController,
     /// The controllers that are asked beside it and decide nothing.
     pub shadows: Vec<super::Shadow>,
@@ -52,6 +54,20 @@ pub struct Database {
     pub totals: Vec<Totals>,
     /// When this host last committed a batch there.
     pub last_progress_at_ms: Option<i64>,
+}
+
+/// A lane that is not the first, and what is done in it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Lane {
+    /// The lane.
+    #[schema(example = "indexes")]
+    pub lane: String,
+    /// The update that this host has in hand there.
+    pub in_hand: Option<UpdateInHand>,
+    /// Who sets the pace there.
+    pub controller: DatabaseController,
+    /// The controllers that are asked beside it and decide nothing.
+    pub shadows: Vec<super::Shadow>,
 }
 
 /// Whether a host works on a database.
@@ -172,10 +188,11 @@ impl Database {
             paused: board.pause.is_some() || here.is_some() || disabled,
             pause_reason: board.pause.clone().flatten().or_else(|| here.clone().flatten()),
             paused_until_restart: here.is_some() || disabled,
-            in_hand: board.in_hand.as_ref().map(|in_hand| UpdateInHand::of(in_hand, &board)),
+            in_hand: board.first.in_hand.as_ref().map(|in_hand| UpdateInHand::of(in_hand, &board)),
+            lanes: board.lanes.iter().map(|(name, lane)| Lane::of(name, lane, &board)).collect(),
             blocked: board.blocked.iter().map(super::BlockedRow::of).collect(),
-            controller: DatabaseController::of(&board),
-            shadows: board.controller.shadows.values().map(|shadow| shadow.report.clone().into()).collect(),
+            controller: DatabaseController::of(&board.first.controller),
+            shadows: shadows(&board.first.controller),
             totals: board.totals.iter().map(|(name, totals)| Totals::of(name, totals)).collect(),
             last_progress_at_ms: board.last_progress.map(unix_ms),
         }
@@ -207,9 +224,23 @@ impl UpdateInHand {
     }
 }
 
+impl Lane {
+    fn of(name: &str, lane: &LaneBoard, board: &DatabaseBoard) -> Self {
+        Self {
+            lane: name.to_owned(),
+            in_hand: lane.in_hand.as_ref().map(|in_hand| UpdateInHand::of(in_hand, board)),
+            controller: DatabaseController::of(&lane.controller),
+            shadows: shadows(&lane.controller),
+        }
+    }
+}
+
+fn shadows(controller: &ControllerBoard) -> Vec<super::Shadow> {
+    controller.shadows.values().map(|shadow| shadow.report.clone().into()).collect()
+}
+
 impl DatabaseController {
-    fn of(board: &DatabaseBoard) -> Self {
-        let controller = &board.controller;
+    fn of(controller: &ControllerBoard) -> Self {
         let in_force = controller.fallback.as_ref();
         let retry = in_force.and_then(|in_force| in_force.retry.as_ref());
         let last = controller.faults.back();

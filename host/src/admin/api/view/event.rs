@@ -32,6 +32,9 @@ pub struct HostEvent {
     pub at_ms: i64,
     /// The database that it happened to.
     pub database: String,
+    /// The lane that it happened in; left out for the first, and for what is about the database as a whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lane: Option<String>,
     /// What.
     #[serde(flatten)]
     pub data: EventData,
@@ -62,6 +65,8 @@ pub enum EventData {
     },
     /// The database answers again.
     Available {},
+    /// The lane is no more: the configuration that was loaded has none of its name.
+    LaneClosed {},
     /// An update was chosen.
     UpdateStarted {
         /// The update.
@@ -315,6 +320,7 @@ impl HostEvent {
             id: format!("{started_at_ms}-{}", event.number),
             at_ms: unix_ms(event.at),
             database: event.database.clone(),
+            lane: event.lane.as_deref().map(str::to_owned),
             data: data(event),
         }
     }
@@ -327,6 +333,7 @@ fn data(event: &Event) -> EventData {
         EventKind::LeaseLost { reason } => EventData::LeaseLost { reason },
         EventKind::Unavailable { error, retry_in } => EventData::Unavailable { error, retry_in_ms: ms(retry_in) },
         EventKind::Available => EventData::Available {},
+        EventKind::LaneClosed => EventData::LaneClosed {},
         EventKind::UpdateStarted { update_name: update, one_shot } => EventData::UpdateStarted { update, one_shot },
         EventKind::Held { update_name: update, controller, duration, reason, rest } => {
             EventData::Held { update, duration_ms: ms(duration), reason, controller, rest }
@@ -374,7 +381,7 @@ fn data(event: &Event) -> EventData {
         EventKind::Blocked { rows } => EventData::Blocked { rows: rows.iter().map(BlockedRow::of).collect() },
         EventKind::Paused { reason } => EventData::Paused { reason },
         EventKind::Resumed => EventData::Resumed {},
-        EventKind::Idle { remaining } => EventData::Idle { remaining: remaining as u64 },
+        EventKind::Idle { remaining, .. } => EventData::Idle { remaining: remaining as u64 },
         EventKind::Stopped => EventData::Stopped {},
     }
 }

@@ -18,7 +18,7 @@ use utoipa::openapi::{Object, ObjectBuilder, Type};
 pub use controller::{
     ControllerFault, ControllerOn, Controllers, LoadedComponent, NamedController, Shadow, ShadowDifference, Used,
 };
-pub use database::{Database, DatabaseController, Databases, Lease, Totals, UpdateInHand};
+pub use database::{Database, DatabaseController, Databases, Lane, Lease, Totals, UpdateInHand};
 pub use event::{BlockedRow, EventData, HostEvent};
 pub use queue::{Defined, EndedUpdate, Iteration, Queue, QueuedUpdate, StoredPause};
 pub use signal::{Signal, Signals};

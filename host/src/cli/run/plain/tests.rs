@@ -20,7 +20,7 @@ fn lines(events: Vec<(u64, EventKind)>) -> String {
     let mut plain = Plain::default();
     let lines = events.into_iter().flat_map(|(at_ms, kind)| {
         let at = SystemTime::UNIX_EPOCH + Duration::from_millis(at_ms);
-        plain.lines(&Event { number: 1, at, database: "master".to_owned(), kind })
+        plain.lines(&Event { number: 1, at, database: "master".to_owned(), lane: None, kind })
     });
     lines.collect::<Vec<_>>().join("\n")
 }
@@ -76,7 +76,7 @@ fn a_life_from_start_to_finish_with_its_pace_every_five_seconds() {
         }
     }
     events.push((12_000, EventKind::UpdateFinished { update_name: name() }));
-    events.push((12_000, EventKind::Idle { remaining: 0 }));
+    events.push((12_000, EventKind::Idle { remaining: 0, elsewhere: 0 }));
     events.push((12_000, EventKind::Stopped));
     insta::assert_snapshot!(lines(events));
 }
@@ -187,7 +187,7 @@ fn whatever_goes_wrong_is_told() {
         (9, EventKind::Available),
         (10, EventKind::Paused { reason: Some("maintenance".to_owned()) }),
         (11, EventKind::Resumed),
-        (12, EventKind::Idle { remaining: 2 }),
+        (12, EventKind::Idle { remaining: 2, elsewhere: 0 }),
         (13, EventKind::LeaseLost { reason: "the connection is gone".to_owned() }),
     ]));
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use tidegate::config::Config;
-use tidegate::scheduler::database::{Activity, ControllerRetry, Failure, Holder, Pause, Queue, QueueRow};
+use tidegate::scheduler::database::{Activity, ControllerRetry, Failure, Holder, Pause, Queue, QueueRow, Work};
 use tidegate::scheduler::report::{Pace, Snapshot};
 use tidegate::update::sql::Estimate;
 
@@ -36,20 +36,18 @@ fn holder() -> Holder {
 
 fn activity(state: &str, reason: Option<&str>) -> Activity {
     Activity {
-        put_off: Vec::new(),
-        one_shot_since_ms: None,
-        in_the_way: Vec::new(),
         holder: holder(),
-        update_name: Some("fill_search_body".to_owned()),
-        state: state.to_owned(),
-        reason: reason.map(str::to_owned),
-        controller: "office-hours".to_owned(),
-        controller_retry: None,
-        fault: None,
-        items_per_ms: Some(12.3),
-        done: Some(0.43),
-        eta_ms: Some(47_000),
-        shadows: Vec::new(),
+        first: Work {
+            update_name: Some("fill_search_body".to_owned()),
+            state: state.to_owned(),
+            reason: reason.map(str::to_owned),
+            controller: "office-hours".to_owned(),
+            items_per_ms: Some(12.3),
+            done: Some(0.43),
+            eta_ms: Some(47_000),
+            ..Work::default()
+        },
+        lanes: Vec::new(),
         at_ms: 1_700_000_000_000,
         signals: Vec::new(),
     }
@@ -89,14 +87,15 @@ fn each_row_says_how_it_stands() {
 #[test]
 fn a_held_update_says_why_and_a_controller_its_last_fault() {
     let mut held = activity("held", Some("outside 22:00 to 06:00"));
-    held.fault = Some("out of fuel in enter: 10000000 used".to_owned());
+    held.first.fault = Some("out of fuel in enter: 10000000 used".to_owned());
     insta::assert_snapshot!(rendered(full(held, None, Some(holder()))));
 }
 
 #[test]
 fn a_controller_that_is_tried_again_says_when() {
     let next_try = ControllerRetry { update_name: "fill\nbody".to_owned(), at_ms: 1_700_000_000_000 };
-    let held = Activity { controller_retry: Some(next_try), ..activity("held", Some("at fault")) };
+    let mut held = activity("held", Some("at fault"));
+    held.first.controller_retry = Some(next_try);
     let mut database = full(held, None, Some(holder()));
     for (in_ms, expected) in [(0, "now"), (7_250, "in 7.2s"), (280_000, "in 5m")] {
         database.activity.as_mut().unwrap().controller_retry.as_mut().unwrap().in_ms = in_ms;

@@ -227,17 +227,20 @@ impl Line {
     }
 
     /// Ends what a predecessor left on the server, or waits for its end where we may not; nothing, where another host has
-    /// taken the lease meanwhile. `epoch` is that of the row as it is known, `ours` our own connection for batches.
-    pub(super) async fn evict(&self, epoch: i64, ours: i64) -> Result<(), SqlError> {
+    /// taken the lease meanwhile. `epoch` is that of the row as it is known, `ours` the backends of our own
+    /// connections for batches.
+    pub(super) async fn evict(&self, epoch: i64, ours: &[i64]) -> Result<(), SqlError> {
         // A backend that runs a statement or has a transaction open holds locks, which everybody may see, unlike its state.
         let select = format!(
             "select l.pid::bigint, bool_or(l.locktype <> 'advisory') from pg_locks l join pg_stat_activity a on a.pid = l.pid \
-             where a.datname = current_database() and a.pid <> $1::int and a.pid <> pg_backend_pid() \
+             where a.datname = current_database() and a.pid <> all ($1::text::int[]) and a.pid <> pg_backend_pid() \
              and (l.locktype <> 'advisory' and a.application_name like 'tidegate/%' and a.application_name like $2 or {}) \
              and not exists (select from tidegate_lease o where o.queue = $3 and o.epoch <> $4) group by l.pid",
             self.key.is_on()
         );
         let named = format!("%/batch.{}", self.key.short());
+        let ours: Vec<String> = ours.iter().map(ToString::to_string).collect();
+        let ours = format!("{{{}}}", ours.join(","));
         let values = [ours.into(), named.into(), Value::from(&*self.key.queue), epoch.into()];
         let deadline = Instant::now() + EVICTION_LIMIT;
         let mut not_ours = HashSet::new();

@@ -1,0 +1,575 @@
+//! What the lanes of one database have in common: the queue as it was last read, what is to be worked with, what is told.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout};
+
+use super::choice::{Roster, Standing};
+use super::control::{Control, Replacement};
+use super::database::{Activity, Database, Failure, LaneWork, Pause, Queue, QueueRow, Work, unix_ms};
+use super::event::{EventKind, Events};
+use super::history::History;
+use super::lanes::Lanes;
+use super::{End, PARTING_LIMIT};
+use crate::controller::{Numbers, Witness};
+use crate::pace::Backoff;
+use crate::update::SqlError;
+
+/// A running host looks at pauses, withdrawn rows and its other orders at least this often.
+const LONGEST_REFRESH: Duration = Duration::from_secs(1);
+/// How long writing down what the host does may take.
+const WRITING_LIMIT: Duration = Duration::from_secs(2);
+/// How often signals alone are a reason to write down what the host does, in milliseconds.
+const SIGNALS_INTERVAL_MS: i64 = 5_000;
+
+/// Waits after failures begin with this and double up to [`LONGEST_BACKOFF`].
+pub(super) const FIRST_BACKOFF: Duration = Duration::from_millis(250);
+pub(super) const LONGEST_BACKOFF: Duration = Duration::from_secs(30);
+
+/// What the lanes of one database have in common.
+pub(super) struct Common {
+    pub(super) name: String,
+    pub(super) database: Arc<dyn Database>,
+    pub(super) events: Events,
+    pub(super) control: Control,
+    /// Where what is no part of the work is done, however long it takes.
+    pub(super) outside: Handle,
+    pub(super) history: Arc<History>,
+    pub(super) witnesses: Vec<Arc<dyn Witness>>,
+    /// Held by the lane whose turn it is, where the database takes one writer at a time.
+    pub(super) turn: tokio::sync::Mutex<()>,
+    /// How long a batch may go on once the host was asked to stop, for whoever waits for the work to end.
+    grace: watch::Sender<Duration>,
+    state: Mutex<State>,
+    /// Held while the queue is read.
+    reading: tokio::sync::Mutex<()>,
+    /// What was last written down of this host. Held while something is.
+    written: tokio::sync::Mutex<Option<Activity>>,
+    /// Counts what the lanes are to notice of each other.
+    stirs: watch::Sender<u64>,
+    /// What is in the way of the work, for the lease.
+    trouble: watch::Sender<Option<String>>,
+}
+
+/// What changes of it.
+pub(super) struct State {
+    pub(super) means: Arc<Means>,
+    /// The queue as it was last read, kept up with what this host did since.
+    pub(super) roster: Roster,
+    /// The stored pause, as it was last read.
+    pause: Option<Pause>,
+    /// When the queue was last read; `None` forces a look before the next choice.
+    pub(super) refreshed: Option<Instant>,
+    /// How often it was read.
+    looks: u64,
+    /// True where something has ended since.
+    pub(super) is_outdated: bool,
+    backoff: Backoff,
+    unavailable: bool,
+    /// The lanes in which the database lets no batch begin, though it answers.
+    locked_out: BTreeSet<Arc<str>>,
+    /// True once the database has answered.
+    pub(super) answered: bool,
+    paused: bool,
+    blocked: Vec<(String, String)>,
+    /// Failures that the database would not take, with the progress that their rows had, by update name.
+    unrecorded: HashMap<String, (String, Failure)>,
+    /// How often all waits were to end.
+    hurries: u64,
+    /// What each lane does.
+    works: BTreeMap<Arc<str>, Work>,
+    /// What is in the way of a lane.
+    troubles: BTreeMap<Arc<str>, String>,
+    /// The lanes in which nothing can run, each with the reason where it is its controller's.
+    at_rest: BTreeMap<Arc<str>, Option<String>>,
+    /// The update that each lane is at: what is put in another lane meanwhile waits for that.
+    claims: BTreeMap<Arc<str>, String>,
+    /// True where every lane is to leave off after its batch.
+    is_leaving: bool,
+}
+
+/// What a database is worked with, until that is replaced.
+pub(super) struct Means {
+    /// The number of replacements before.
+    pub(super) generation: u64,
+    pub(super) with: Replacement,
+    pub(super) lanes: Arc<Lanes>,
+    /// Numbers for the instances and iterations of controllers, whatever the lane.
+    pub(super) numbers: Numbers,
+}
+
+impl Means {
+    fn new(generation: u64, with: Replacement) -> Arc<Self> {
+        Arc::new(Self { generation, lanes: Arc::new(with.lanes.clone()), with, numbers: Numbers::default() })
+    }
+}
+
+/// Where a database is, and who is told of the work on it.
+pub(super) struct Surroundings {
+    pub(super) name: String,
+    pub(super) database: Arc<dyn Database>,
+    pub(super) events: Events,
+    pub(super) control: Control,
+    pub(super) outside: Handle,
+    pub(super) history: Arc<History>,
+    pub(super) witnesses: Vec<Arc<dyn Witness>>,
+}
+
+impl Common {
+    pub(super) fn new(surroundings: Surroundings, with: Replacement, grace: watch::Sender<Duration>) -> Arc<Self> {
+        let Surroundings { name, database, events, control, outside, history, witnesses } = surroundings;
+        let state = State {
+            means: Means::new(0, with),
+            roster: Roster::default(),
+            pause: None,
+            refreshed: None,
+            looks: 0,
+            is_outdated: false,
+            backoff: Backoff::new(FIRST_BACKOFF, LONGEST_BACKOFF),
+            unavailable: false,
+            locked_out: BTreeSet::new(),
+            answered: false,
+            paused: false,
+            blocked: Vec::new(),
+            unrecorded: HashMap::new(),
+            hurries: 0,
+            works: BTreeMap::new(),
+            troubles: BTreeMap::new(),
+            at_rest: BTreeMap::new(),
+            claims: BTreeMap::new(),
+            is_leaving: false,
+        };
+        Arc::new(Self {
+            name,
+            database,
+            events,
+            control,
+            outside,
+            history,
+            witnesses,
+            turn: tokio::sync::Mutex::default(),
+            grace,
+            state: Mutex::new(state),
+            reading: tokio::sync::Mutex::default(),
+            written: tokio::sync::Mutex::default(),
+            stirs: watch::Sender::new(0),
+            trouble: watch::Sender::new(None),
+        })
+    }
+
+    /// Nothing is awaited while it is held.
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn emit(&self, kind: EventKind) {
+        self.events.emit(&self.name, kind);
+    }
+
+    /// Sees whatever lanes are to notice of each other, from now on.
+    pub(super) fn stirs(&self) -> watch::Receiver<u64> {
+        self.stirs.subscribe()
+    }
+
+    pub(super) fn stir(&self) {
+        self.stirs.send_modify(|stirs| *stirs = stirs.wrapping_add(1));
+    }
+
+    /// Sees what is in the way of the work.
+    pub(super) fn troubles(&self) -> watch::Receiver<Option<String>> {
+        self.trouble.subscribe()
+    }
+
+    /// Takes what was ordered with [`Control::reload`].
+    pub(super) fn reload(&self) {
+        let Some(mut with) = self.control.take_replacement(&self.name) else { return };
+        let mut state = self.state();
+        let before = &state.means;
+        (with.settings.holder, with.settings.until_done) =
+            (before.with.settings.holder.clone(), before.with.settings.until_done);
+        self.grace.send_replace(with.settings.shutdown_grace);
+        state.means = Means::new(before.generation + 1, with);
+        state.refreshed = None;
+        drop(state);
+        self.stir();
+    }
+
+    /// How often all waits were to end until now.
+    pub(super) fn hurries(&self) -> u64 {
+        let more = self.control.take_hurry(&self.name);
+        let mut state = self.state();
+        if more {
+            state.hurries += 1;
+        }
+        let hurries = state.hurries;
+        drop(state);
+        if more {
+            self.stir();
+        }
+        hurries
+    }
+
+    /// Reads the queue, unless another lane has done so while this one waited for its turn.
+    pub(super) async fn read(&self) -> Result<(), SqlError> {
+        let _reading = self.reading.lock().await;
+        if !self.is_refresh_due() {
+            return Ok(());
+        }
+        self.state().roster.watch();
+        let queue = self.database.queue().await?;
+        self.take_in(queue);
+        let mut state = self.state();
+        state.looks += 1;
+        state.refreshed = Some(Instant::now());
+        Ok(())
+    }
+
+    /// Takes in the queue as it was read.
+    pub(super) fn take_in(&self, queue: Queue) {
+        let mut state = self.state();
+        let means = Arc::clone(&state.means);
+        let lanes = Arc::clone(&means.lanes);
+        state.roster.renew(queue.rows, lanes, &|name| means.with.handlers.contains_key(name));
+        state.pause = queue.pause;
+        state.is_outdated = false;
+    }
+
+    /// What follows from a look at the queue for all lanes.
+    pub(super) async fn look_after(&self) {
+        self.record_late().await;
+        self.note_available();
+        self.note_pause();
+        self.note_blocked();
+        // What has become ready may be another lane's.
+        self.stir();
+    }
+
+    pub(super) fn looks(&self) -> u64 {
+        self.state().looks
+    }
+
+    pub(super) fn refresh_interval(&self) -> Duration {
+        self.state().refresh_interval()
+    }
+
+    pub(super) fn is_refresh_due(&self) -> bool {
+        self.until_refresh().is_zero()
+    }
+
+    /// How long until the queue is to be read.
+    pub(super) fn until_refresh(&self) -> Duration {
+        let state = self.state();
+        state.refreshed.map_or(Duration::ZERO, |at| state.refresh_interval().saturating_sub(at.elapsed()))
+    }
+
+    /// The rows that remain and why, where none can run.
+    pub(super) fn nothing_can_run(&self) -> Option<Vec<(String, String)>> {
+        let state = self.state();
+        let rows = state.roster.iter();
+        rows.map(|(row, standing)| Some((row.update_name.clone(), standing.explain(row)?))).collect()
+    }
+
+    /// How many rows there are in a lane, and in the others.
+    pub(super) fn count_rows(&self, lane: &Arc<str>) -> (usize, usize) {
+        let state = self.state();
+        let lanes = &state.means.lanes;
+        let rows: Vec<bool> = state.roster.iter().map(|(row, _)| lanes.of(&row.update_name) == lane).collect();
+        let here = rows.iter().filter(|here| **here).count();
+        (here, rows.len() - here)
+    }
+
+    /// Takes note that nothing can run in a lane, for the reason of its controller where it is that; the end, where this was
+    /// the last lane in which something could.
+    pub(super) fn rest(&self, lane: &Arc<str>, reason: Option<String>) -> Option<End> {
+        let mut state = self.state();
+        state.at_rest.insert(Arc::clone(lane), reason);
+        let lanes = Arc::clone(&state.means.lanes);
+        let is_at_rest = |lane: &Arc<str>| state.at_rest.contains_key(lane);
+        if !state.means.with.settings.until_done || !lanes.names().iter().all(is_at_rest) {
+            return None;
+        }
+        let why = |row: &QueueRow, standing: &Standing| {
+            let held = || state.at_rest.get(lanes.of(&row.update_name))?.clone();
+            standing.explain(row).or_else(held)
+        };
+        let rows = state.roster.iter();
+        let remaining: Option<_> =
+            rows.map(|(row, standing)| Some((row.update_name.clone(), why(row, standing)?))).collect();
+        Some(End::Done { remaining: remaining? })
+    }
+
+    /// Takes note that a row is gone, which may have others run, in whatever lane.
+    pub(super) fn note_end(&self, update_name: &str) {
+        let mut state = self.state();
+        state.roster.remove(update_name);
+        state.is_outdated = true;
+        state.at_rest.clear();
+        drop(state);
+        self.stir();
+    }
+
+    /// Takes an update in hand for a lane; false where another is still at it.
+    pub(super) fn claim(&self, lane: &Arc<str>, update_name: &str) -> bool {
+        let mut state = self.state();
+        if state.is_claimed(lane, update_name) {
+            return false;
+        }
+        state.at_rest.remove(lane);
+        state.claims.insert(Arc::clone(lane), update_name.to_owned());
+        true
+    }
+
+    /// Gives back what was claimed last.
+    pub(super) fn unclaim(&self, lane: &Arc<str>) {
+        self.state().claims.remove(lane);
+    }
+
+    /// Has every lane leave off after its batch.
+    pub(super) fn leave(&self, leave: bool) {
+        self.state().is_leaving = leave;
+        self.stir();
+    }
+
+    pub(super) fn is_leaving(&self) -> bool {
+        self.state().is_leaving
+    }
+
+    /// Forgets a lane that is no more.
+    pub(super) fn forget_lane(&self, lane: &Arc<str>) {
+        let mut state = self.state();
+        state.works.remove(lane);
+        state.troubles.remove(lane);
+        state.at_rest.remove(lane);
+        state.claims.remove(lane);
+        state.locked_out.remove(lane);
+    }
+
+    /// What is held under a lease is held no longer.
+    pub(super) fn lose(&self) {
+        let mut state = self.state();
+        state.refreshed = None;
+        state.claims.clear();
+        state.at_rest.clear();
+        state.is_leaving = false;
+    }
+
+    /// Forgets what is known of a database where another has taken its place: nothing of it is true of that one.
+    pub(super) async fn forget_if_replaced(&self) -> bool {
+        if !self.database.is_replaced() {
+            return false;
+        }
+        self.take_in(Queue::default());
+        self.state().forget();
+        if timeout(PARTING_LIMIT, self.history.forget()).await.is_err() {
+            tracing::debug!("the history is being written, to a database that does not answer");
+        }
+        true
+    }
+
+    pub(super) fn is_paused(&self) -> bool {
+        let stored = self.state().pause.is_some();
+        !self.control.is_enabled() || stored || self.control.pause_of(&self.name).is_some()
+    }
+
+    /// True where it was told that updates are paused.
+    pub(super) fn was_paused(&self) -> bool {
+        self.state().paused
+    }
+
+    fn note_pause(&self) {
+        let paused = self.is_paused();
+        if std::mem::replace(&mut self.state().paused, paused) != paused {
+            let reason = self.pause_reason();
+            self.emit(if paused { EventKind::Paused { reason } } else { EventKind::Resumed });
+        }
+    }
+
+    /// Why updates are paused, where somebody said so.
+    pub(super) fn pause_reason(&self) -> Option<String> {
+        let stored = self.state().pause.as_ref().and_then(|pause| pause.reason.clone());
+        stored.or_else(|| self.control.pause_of(&self.name)?)
+    }
+
+    /// Tells which rows cannot run, where that has changed. Rows that merely wait for others are in good order.
+    fn note_blocked(&self) {
+        let in_order = |standing: &Standing| matches!(standing, Standing::Ready | Standing::DependsOn(_));
+        let mut state = self.state();
+        let rows = state.roster.iter();
+        let blocked: Vec<(String, String)> = rows
+            .filter(|(_, standing)| !in_order(standing))
+            .filter_map(|(row, standing)| Some((row.update_name.clone(), standing.explain(row)?)))
+            .collect();
+        if blocked != state.blocked {
+            state.blocked.clone_from(&blocked);
+            drop(state);
+            self.emit(EventKind::Blocked { rows: blocked });
+        }
+    }
+
+    pub(super) fn note_unavailable(&self, error: &SqlError) -> Duration {
+        let mut state = self.state();
+        let retry_in = state.backoff.after_failure();
+        state.unavailable = true;
+        drop(state);
+        self.emit(EventKind::Unavailable { error: error.to_string(), retry_in });
+        retry_in
+    }
+
+    /// Tells that the database does not answer, where that was not told yet.
+    pub(super) fn note_silent(&self, error: &SqlError, retry_in: Duration) {
+        if !std::mem::replace(&mut self.state().unavailable, true) {
+            self.emit(EventKind::Unavailable { error: error.to_string(), retry_in });
+        }
+    }
+
+    pub(super) fn note_available(&self) {
+        let mut state = self.state();
+        state.backoff.reset();
+        state.answered = true;
+        if std::mem::take(&mut state.unavailable) && state.locked_out.is_empty() {
+            drop(state);
+            self.emit(EventKind::Available);
+        }
+    }
+
+    /// Takes note that the database lets no batch begin in a lane, or that one has begun.
+    pub(super) fn note_locked_out(&self, lane: &Arc<str>, locked_out: bool) {
+        let mut state = self.state();
+        if locked_out {
+            state.locked_out.insert(Arc::clone(lane));
+        } else if state.locked_out.remove(lane) && state.locked_out.is_empty() && !state.unavailable {
+            drop(state);
+            self.emit(EventKind::Available);
+        }
+    }
+
+    /// Records a failure, or keeps it in mind until the database takes it: what it counts for must not depend on that.
+    pub(super) async fn record(&self, row: &QueueRow, failure: &Failure) -> Result<(), SqlError> {
+        let recorded = self.database.record_failure(&row.update_name, &row.progress, failure).await;
+        let mut state = self.state();
+        match recorded {
+            Ok(()) => drop(state.unrecorded.remove(&row.update_name)),
+            Err(_) => {
+                state.unrecorded.insert(row.update_name.clone(), (row.progress.clone(), failure.clone()));
+            }
+        }
+        recorded
+    }
+
+    /// Counts the failures that the database did not take to their rows, and offers them again.
+    async fn record_late(&self) {
+        let (mut unrecorded, rows) = {
+            let mut state = self.state();
+            let unrecorded = std::mem::take(&mut state.unrecorded);
+            let rows = unrecorded.keys().filter_map(|name| state.roster.get(name)).cloned();
+            let rows: Vec<QueueRow> = rows.collect();
+            (unrecorded, rows)
+        };
+        for row in rows {
+            // Of a row that is gone or moved on nothing is kept, as in the database.
+            let kept = unrecorded.remove(&row.update_name).filter(|(progress, _)| *progress == row.progress);
+            let Some((_, failure)) = kept else { continue };
+            if let Err(error) = self.record(&row, &failure).await {
+                tracing::debug!(update = row.update_name, %error, "a failure still could not be recorded");
+            }
+            self.state().roster.fail(&row.update_name, failure);
+        }
+    }
+
+    /// True where a failure of this update waits to be recorded.
+    pub(super) fn is_unrecorded(&self, update_name: &str) -> bool {
+        self.state().unrecorded.contains_key(update_name)
+    }
+
+    pub(super) fn forget_unrecorded(&self, update_name: &str) {
+        self.state().unrecorded.remove(update_name);
+    }
+
+    /// Tells the lease what is in the way of a lane, where the database will not take a word of it.
+    pub(super) fn note_trouble(&self, lane: &Arc<str>, refused: Option<&String>) {
+        let mut state = self.state();
+        match refused {
+            Some(refused) => drop(state.troubles.insert(Arc::clone(lane), refused.clone())),
+            None => drop(state.troubles.remove(lane)),
+        }
+        let unrecorded = || state.unrecorded.values().next().map(|(_, failure)| failure.error.clone());
+        let trouble = state.troubles.values().next().cloned().or_else(unrecorded);
+        drop(state);
+        self.trouble.send_if_modified(|told| {
+            let is_new = *told != trouble;
+            *told = trouble;
+            is_new
+        });
+    }
+
+    /// Changes what a lane is said to do, and gives what comes of that.
+    pub(super) fn tell<T>(&self, lane: &Arc<str>, change: impl FnOnce(&mut Work) -> T) -> T {
+        change(self.state().works.entry(Arc::clone(lane)).or_default())
+    }
+
+    /// What this host does.
+    fn activity(&self) -> Activity {
+        let signals = self.control.measured(&self.name);
+        let state = self.state();
+        let mut works = state.works.clone();
+        let first = works.remove(Lanes::FIRST).unwrap_or_default();
+        let others = works.into_iter().map(|(lane, work)| LaneWork { lane: lane.to_string(), work });
+        let holder = state.means.with.settings.holder.clone();
+        Activity { holder, first, lanes: others.collect(), at_ms: unix_ms(SystemTime::now()), signals }
+    }
+
+    /// Writes down what this host does, where it is not what was last written. What the host measures is written along;
+    /// where an update is in hand, so that the database is written to anyway, also for its own sake, now and then.
+    pub(super) async fn write_activity(&self) {
+        let mut written = self.written.lock().await;
+        let now = self.activity();
+        if let Some(written) = &*written {
+            let as_before = Activity { at_ms: written.at_ms, signals: written.signals.clone(), ..now.clone() };
+            let is_told = now.signals.is_empty() || now.works().all(|(_, work)| work.update_name.is_none());
+            if *written == as_before && (is_told || now.at_ms - written.at_ms < SIGNALS_INTERVAL_MS) {
+                return;
+            }
+        }
+        match timeout(WRITING_LIMIT, self.database.set_activity(Some(&now))).await {
+            Ok(Ok(())) => *written = Some(now),
+            Ok(Err(error)) => tracing::debug!(%error, "this host's activity could not be written"),
+            Err(_) => tracing::debug!("this host's activity could not be written in time"),
+        }
+    }
+
+    /// Under another lease it is written anew what this host does.
+    pub(super) async fn forget_written(&self) {
+        *self.written.lock().await = None;
+    }
+
+    /// Writes down what is to be known of this host once it has left.
+    pub(super) async fn write_last_words(&self) {
+        let last_words = self.activity().last_words();
+        match timeout(PARTING_LIMIT, self.database.set_activity(last_words.as_ref())).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(%error, "the last word on this host's activity was not written"),
+            Err(_) => tracing::debug!("the last word on this host's activity was not written in time"),
+        }
+    }
+}
+
+impl State {
+    /// Forgets what is not true of another database.
+    fn forget(&mut self) {
+        self.unrecorded.clear();
+        self.troubles.clear();
+    }
+
+    fn refresh_interval(&self) -> Duration {
+        self.means.with.settings.poll_interval.min(LONGEST_REFRESH)
+    }
+
+    /// True where another lane than this one is at an update.
+    pub(super) fn is_claimed(&self, lane: &Arc<str>, update_name: &str) -> bool {
+        self.claims.iter().any(|(of, claimed)| of != lane && claimed == update_name)
+    }
+}
