@@ -56,6 +56,13 @@ const WRONG: &[(&str, &str)] = &[
     ),
     ("target-over-maximum+", "[background_updates]\nbackground_update_duration_ms = 90_000\n"),
     ("estimator+", "[background_updates]\nestimator = \"kalman\"\n"),
+    (
+        "lane-wrong+",
+        "[[lane]]\nname = \"main\"\nkinds = [\"sql\"]\n[[lane]]\nname = \"in dexes\"\nkinds = []\n\
+         [[lane]]\nname = \"a\"\nkinds = [\"create-index\", \"creat-index\"]\n[[lane]]\nname = \"a\"\nkinds = []\n\
+         [[lane]]\nname = \"b\"\nkinds = [\"create-index\"]\n[[lane]]\n",
+    ),
+    ("update-lane-wrong+", "[[update]]\nname = \"u\"\nkind = \"noop\"\nlane = \"a/b\"\n"),
     ("url-missing", "[[database]]\nname = \"main\"\n"),
     ("url-empty", "[[database]]\nurl = \"\"\n"),
     ("url-twice", "[[database]]\nurl = \"sqlite:app.db\"\nurl_file = \"url\"\n"),

@@ -5,6 +5,7 @@ mod controllers;
 mod events;
 mod health;
 mod in_the_way;
+mod lanes;
 mod limits;
 mod metrics;
 mod openapi;

@@ -10,7 +10,7 @@ use super::raw;
 use super::resolve::{require, required, twice};
 use super::section::{Reader, Table, list, suggest};
 use super::update::KINDS;
-use crate::scheduler::Lanes;
+use crate::update::FIRST_LANE;
 
 const TITLE: &str = "[[lane]]";
 
@@ -24,7 +24,7 @@ pub(super) struct ByKind(HashMap<String, String>);
 impl ByKind {
     /// The lane of the updates of a kind that name none themselves.
     pub(super) fn of(&self, kind: &str) -> &str {
-        self.0.get(kind).map_or(Lanes::FIRST, String::as_str)
+        self.0.get(kind).map_or(FIRST_LANE, String::as_str)
     }
 }
 
@@ -48,7 +48,7 @@ fn lane<'a>(
     required(reader, &section, "name", raw.name.as_ref());
     require(reader, &section, "kinds", Some(format!("name the kinds of update that it is for: {}", list(&KINDS))));
     let name = name(reader, "name", raw.name.as_ref())?;
-    if name == Lanes::FIRST {
+    if name == FIRST_LANE {
         let message = format!("\"{name}\" is the lane of all updates that are in no other");
         reader.error(section.places.of("name"), message, Some("give this one another name".to_owned()));
     }

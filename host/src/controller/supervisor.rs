@@ -162,6 +162,8 @@ pub struct Supervisor {
     instance: u64,
     /// Iterations that were begun.
     iteration: u64,
+    /// Its lane; `None` for the first.
+    lane: Option<Arc<str>>,
     numbers: Numbers,
     /// What the iteration in hand is of.
     subject: Option<Subject>,
@@ -185,6 +187,7 @@ impl Supervisor {
             spent: None,
             notices: Vec::new(),
             witnesses: Vec::new(),
+            lane: None,
             numbers: Numbers::default(),
             instance: 0,
             iteration: 0,
@@ -198,9 +201,9 @@ impl Supervisor {
         supervisor
     }
 
-    /// Has its instances and iterations numbered with others of its database.
-    pub fn numbered(mut self, numbers: Numbers) -> Self {
-        self.numbers = numbers;
+    /// Says in which lane of its database it is, and has its instances and iterations numbered with those of other lanes.
+    pub fn in_lane(mut self, lane: Option<Arc<str>>, numbers: Numbers) -> Self {
+        (self.lane, self.numbers) = (lane, numbers);
         self
     }
 
@@ -427,6 +430,7 @@ impl Supervisor {
         let exchange = Arc::new(Exchange {
             at: SystemTime::now(),
             database_name: self.database_name.clone(),
+            lane: self.lane.clone(),
             controller: self.describe(),
             instance: self.instance,
             iteration: self.iteration,

@@ -37,6 +37,8 @@ pub struct Exchange {
     pub at: SystemTime,
     /// The database.
     pub database_name: String,
+    /// The lane; `None` for the first.
+    pub lane: Option<Arc<str>>,
     /// Who was asked: a controller, or what stands in for one.
     pub controller: String,
     /// The number of the instance: 1 for the first that was started for this database, then 2 and so on; 0 where none

@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use crate::update::FIRST_LANE;
+
 /// In which lane each update of a database is worked on. Each lane has one update in hand at a time, with a controller
 /// instance and a connection of its own; what no lane is named for is in the first one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,7 +23,7 @@ impl Default for Lanes {
 
 impl Lanes {
     /// The lane of all updates that are put in no other: all of them, as in Synapse, where no lane is configured.
-    pub const FIRST: &str = "main";
+    pub const FIRST: &str = FIRST_LANE;
 
     /// Puts an update in a lane, which is made where there is none of that name.
     pub fn put(&mut self, update_name: impl Into<String>, lane: &str) {

@@ -14,6 +14,7 @@ pub mod event;
 mod history;
 mod lanes;
 pub mod report;
+mod row;
 mod runner;
 mod step;
 mod wakeful;

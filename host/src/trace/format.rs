@@ -160,6 +160,9 @@ pub struct CallLine {
     pub at_ms: i64,
     /// The database.
     pub database: String,
+    /// The lane; none for the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lane: Option<String>,
     /// Who was asked: a controller, or what stands in for one.
     pub controller: String,
     /// The number of the instance of this database: 1 for the first, and again for the first after a reload.
@@ -284,6 +287,7 @@ impl From<&Exchange> for CallLine {
         Self {
             at_ms: unix_ms(*at),
             database: exchange.database_name.clone(),
+            lane: exchange.lane.as_deref().map(str::to_owned),
             controller: exchange.controller.clone(),
             instance: exchange.instance,
             iteration: exchange.iteration,

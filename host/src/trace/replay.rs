@@ -25,8 +25,8 @@ pub struct Replay {
     /// Under each set of limits that was met.
     artifacts: Vec<(Limits, Arc<Artifact>)>,
     controllers: Vec<ControllerFacts>,
-    /// By database.
-    stages: HashMap<String, Stage>,
+    /// By database and lane.
+    stages: HashMap<(String, Option<String>), Stage>,
     report: Report,
 }
 
@@ -169,11 +169,12 @@ impl Replay {
     }
 
     async fn ask(&mut self, number: u64, call: &CallLine) -> Result<(), Fault> {
-        let playback = self.stages.entry(call.database.clone()).or_default().playback.clone();
+        let place = (call.database.clone(), call.lane.clone());
+        let playback = self.stages.entry(place.clone()).or_default().playback.clone();
         let at = Duration::from_millis(u64::try_from(call.at_ms).unwrap_or_default());
         playback.play(&call.inputs(), at);
         let source = self.source(call, playback).await?;
-        let Some(stage) = self.stages.get_mut(&call.database) else { return Ok(()) };
+        let Some(stage) = self.stages.get_mut(&place) else { return Ok(()) };
         let Some(answer) = stage.ask(call, &source).await else {
             self.report.not_asked += 1;
             return Ok(());

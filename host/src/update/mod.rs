@@ -45,6 +45,9 @@ pub use validate::{ValidateConstraint, ValidateConstraintDefinition};
 pub use validate_and_delete::{ValidateAndDelete, ValidateAndDeleteDefinition};
 pub use walk::accept_definition;
 
+/// The lane of all updates that are put in no other.
+pub const FIRST_LANE: &str = "main";
+
 /// How an update stands between two batches: the object in its row's `progress_json`.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Progress(pub Map<String, Json>);

@@ -23,6 +23,7 @@ use super::attempt::{Interruption, Waits};
 use super::common::{Common, FIRST_BACKOFF, LONGEST_BACKOFF, Means};
 use super::database::unix_ms;
 use super::event::EventKind;
+use super::lanes::Lanes;
 use super::runner::Tenure;
 use super::{End, PARTING_LIMIT};
 use crate::controller::{Shadow, Supervisor};
@@ -139,7 +140,7 @@ impl Worker {
     pub(super) fn new(common: &Arc<Common>, lane: Arc<str>) -> Self {
         let means = Arc::clone(&common.state().means);
         let mut worker = Self {
-            supervisor: supervisor(common, &means),
+            supervisor: supervisor(common, &lane, &means),
             wakes: common.control.wakes(),
             stirs: common.stirs(),
             common: Arc::clone(common),
@@ -283,7 +284,7 @@ impl Worker {
             return false;
         }
         self.report_usage();
-        self.supervisor = supervisor(&self.common, &means);
+        self.supervisor = supervisor(&self.common, &self.lane, &means);
         self.means = means;
         self.vetted.clear();
         self.fault_backoff.reset();
@@ -341,7 +342,8 @@ impl Worker {
     }
 }
 
-fn supervisor(common: &Common, means: &Means) -> Supervisor {
+fn supervisor(common: &Common, lane: &Arc<str>, means: &Means) -> Supervisor {
     let with = &means.with;
-    Supervisor::new(&common.name, with.policy.clone(), with.supervision).numbered(means.numbers.clone())
+    let lane = (**lane != *Lanes::FIRST).then(|| Arc::clone(lane));
+    Supervisor::new(&common.name, with.policy.clone(), with.supervision).in_lane(lane, means.numbers.clone())
 }

@@ -1,0 +1,128 @@
+//! What stands in a queue and in tidegate's own tables.
+
+use serde::{Deserialize, Serialize};
+
+use super::activity::Activity;
+
+/// The queue of a database at one moment.
+#[derive(Debug, Clone, Default)]
+pub struct Queue {
+    /// Its rows, in order of (ordering, update_name).
+    pub rows: Vec<QueueRow>,
+    /// The stored pause, where there is one.
+    pub pause: Option<Pause>,
+    /// What the running host last said of itself.
+    pub activity: Option<Activity>,
+}
+
+/// A row of the queue, and what tidegate remembers of it.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct QueueRow {
+    /// `update_name`.
+    pub update_name: String,
+    /// `progress_json`, as it stands there.
+    pub progress: String,
+    /// `depends_on`; an empty text counts as none.
+    pub depends_on: Option<String>,
+    /// `ordering`.
+    pub ordering: i64,
+    /// Its failures since the last success.
+    pub failure: Option<Failure>,
+    /// Why the row cannot be worked on as it stands there, in words: on SQLite any bytes can stand anywhere. Its name is
+    /// one to show then, and not the one in the table.
+    pub problem: Option<String>,
+}
+
+/// A row to be queued.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewRow {
+    /// `update_name`.
+    pub update_name: String,
+    /// `progress_json`.
+    pub progress: String,
+    /// `depends_on`.
+    pub depends_on: Option<String>,
+    /// `ordering`.
+    pub ordering: i64,
+}
+
+/// Updates that are in the queue already, by name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AlreadyQueued(pub Vec<String>);
+
+/// What went wrong with an update.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// Failures in a row that count; transient ones do not.
+    pub attempts: u32,
+    /// The last error, transient or not.
+    pub error: String,
+    /// The database's own code for it, where it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<String>,
+    /// When, in milliseconds since the Unix epoch.
+    pub at_ms: i64,
+    /// True once the queue goes on without it.
+    pub quarantined: bool,
+}
+
+/// A pause that is stored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pause {
+    /// Since when, in milliseconds since the Unix epoch.
+    pub since_ms: i64,
+    /// Why, as whoever paused it said.
+    pub reason: Option<String>,
+}
+
+/// What is to be known of a batch that runs.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Situation {
+    /// True where somebody asked for its update to be taken out of the queue.
+    pub withdrawn: bool,
+    /// Who keeps it waiting: process, application, user, since when.
+    pub in_the_way: Vec<String>,
+    /// True where that can be written down meanwhile.
+    pub writable: bool,
+}
+
+/// One iteration, as the history keeps it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// The update.
+    pub update_name: String,
+    /// When its batch began, in milliseconds since the Unix epoch.
+    pub started_ms: i64,
+    /// True where the update happened in one go.
+    pub one_shot: bool,
+    /// The controller that set the pace.
+    pub controller: String,
+    /// The target duration in milliseconds, where a batch ran.
+    pub target_ms: Option<u64>,
+    /// Items asked for.
+    pub batch_size: u64,
+    /// Items processed; 0 where the batch was rolled back.
+    pub items: u64,
+    /// How long the batch took in milliseconds, its commit included, waiting not.
+    pub duration_ms: f64,
+    /// How long the controller made it wait before, in milliseconds.
+    pub waited_ms: f64,
+    /// The reason that the controller last gave for waiting.
+    pub wait_reason: Option<String>,
+    /// "completed", "finished", "failed" or "cancelled".
+    pub outcome: String,
+    /// The error, where it failed.
+    pub error: Option<String>,
+    /// What an operator should know of the batch, a sentence each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
+    /// Fuel that the controller used in the iteration, where it is measured.
+    pub fuel: Option<u64>,
+}
+
+impl Record {
+    /// True where its batch was committed.
+    pub fn is_committed(&self) -> bool {
+        matches!(self.outcome.as_str(), "completed" | "finished")
+    }
+}
