@@ -7,6 +7,7 @@ mod commits;
 mod in_one_go;
 mod index;
 mod killed;
+mod lanes;
 mod outages;
 mod redefined;
 mod signals;
@@ -82,11 +83,18 @@ pub async fn each_touched_once(place: &Place, rows: u32) -> Result<(), String> {
 /// Whether, at this instant, the items that are touched are those that the progress says are done. Returns how many
 /// these are, and whether the update is queued still.
 pub async fn in_agreement(place: &Place) -> Result<(u64, bool), String> {
+    in_agreement_on(place, "items", "touch").await
+}
+
+/// The same of an update that touches another table.
+async fn in_agreement_on(place: &Place, table: &str, update_name: &str) -> Result<(u64, bool), String> {
     // One statement, and so one snapshot.
-    let select = "select (select count(*) from items where touched = 1), (select max(id) from items where touched > 0), \
-                  (select count(*) from items where touched > 1), (select max(id) from items), \
-                  (select progress_json from background_updates where update_name = 'touch')";
-    let rows = place.rows(select).await;
+    let select = format!(
+        "select (select count(*) from {table} where touched = 1), (select max(id) from {table} where touched > 0), \
+         (select count(*) from {table} where touched > 1), (select max(id) from {table}), \
+         (select progress_json from background_updates where update_name = '{update_name}')"
+    );
+    let rows = place.rows(&select).await;
     let columns: Vec<&str> = rows[0].splitn(5, '|').collect();
     let number = |column: usize| columns[column].parse::<u64>().unwrap_or_default();
     let (once, last, more, all, progress) = (number(0), number(1), number(2), number(3), columns[4]);
