@@ -4,7 +4,7 @@ mod batch;
 mod dialect;
 mod files;
 mod lease;
-mod poolers;
+pub mod poolers;
 mod postgres_faults;
 mod postgres_only;
 mod postgres_tls;

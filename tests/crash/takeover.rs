@@ -115,27 +115,36 @@ async fn what_a_killed_host_left_running_on_the_server_has_ended_before_the_stan
 /// A machine that was suspended, say: its connections stay open, and so the server goes on with its statement.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_host_that_was_stopped_amid_a_batch_does_nothing_more() {
-    let place = &Place::postgres().await;
-    queue_touch(place, 500).await;
-    let folder = touching(place, "sleep_enabled = false\nmax_batch_size = 100", touch_dragged(place).await);
-    drag(place, ENDLESS).await;
-    let (mut first, mut second) = runner_and_standby(&folder).await;
-    dragging(place).await;
-    first.signal("STOP");
-    let since = Instant::now();
-    let left = processes(place, "batch").await;
-    assert_eq!(left.len(), 1, "{left:?}");
-    second.says(WORKING, PATIENCE).await;
-    assert!(since.elapsed() < TAKEOVER, "took over after {:?}: {}", since.elapsed(), second.said());
-    assert!(is_gone(place, &left[0]).await, "the statement of the first host runs while the second works");
-    dragging(place).await;
-    first.signal("CONT");
-    gives_way(&mut first, &second).await;
-    drag(place, 0).await;
-    assert_eq!(second.end(PATIENCE).await, 0, "{}", second.said());
-    first.repeats(WORKING, 2, PATIENCE).await;
-    each_touched_once(place, 500).await.unwrap();
+    for pooled in [false, true] {
+        let place = &Place::postgres().await;
+        let pooler = pooled.then(|| Pooler::start(&place.url, "transaction", ""));
+        let way = pooler.as_ref().map_or_else(|| place.url.clone(), |pooler| pooler.url(&place.url));
+        queue_touch(place, 500).await;
+        let settings = "sleep_enabled = false\nmax_batch_size = 100";
+        let folder = touching(&place.by_way_of(way), settings, touch_dragged(place).await);
+        drag(place, ENDLESS).await;
+        let (mut first, mut second) = runner_and_standby(&folder).await;
+        dragging(place).await;
+        first.signal("STOP");
+        let since = Instant::now();
+        let left = place.rows(BATCHES).await;
+        assert_eq!(left.len(), 1, "{left:?}");
+        second.says(WORKING, PATIENCE).await;
+        assert!(since.elapsed() < TAKEOVER, "took over after {:?}: {}", since.elapsed(), second.said());
+        assert!(is_gone(place, &left[0]).await, "the statement of the first host runs while the second works");
+        dragging(place).await;
+        first.signal("CONT");
+        gives_way(&mut first, &second).await;
+        drag(place, 0).await;
+        assert_eq!(second.end(PATIENCE).await, 0, "{}", second.said());
+        first.repeats(WORKING, 2, PATIENCE).await;
+        each_touched_once(place, 500).await.unwrap();
+    }
 }
+
+/// The server's processes that are in the middle of a batch.
+const BATCHES: &str = "select pid from pg_stat_activity where datname = current_database() and xact_start is not null \
+                       and application_name like 'tidegate/%/batch.%'";
 
 /// Who was overtaken says so, and stands by.
 async fn gives_way(first: &mut Process, second: &Process) {
@@ -145,6 +154,9 @@ async fn gives_way(first: &mut Process, second: &Process) {
 
 /// Batches far between, so that a host rests nearly always.
 const RESTING: &str = "sleep_duration_ms = 700\nmax_batch_size = 50";
+
+/// Batches small and one after the other, so that a host is nearly always in one.
+const BUSY: &str = "sleep_duration_ms = 1\nmax_batch_size = 1";
 
 /// Stops a host while it rests.
 async fn stop_at_rest(place: &Place, host: &Process) {
@@ -166,20 +178,18 @@ async fn is_amid_a_batch(place: &Place) -> bool {
             other.busy_timeout(Duration::ZERO).unwrap();
             other.execute_batch("begin immediate; rollback").is_err()
         }
-        System::Postgres => {
-            let open = "select 1 from pg_stat_activity where datname = current_database() and xact_start is not null \
-                        and application_name like 'tidegate/%/batch.%'";
-            !place.rows(open).await.is_empty()
-        }
+        System::Postgres => !place.rows(BATCHES).await.is_empty(),
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_host_behind_a_pooler_that_was_stopped_is_overtaken() {
-    let place = &Place::postgres().await;
-    let pooler = Pooler::start(&place.url, "session", "");
-    let folder = touching(&place.by_way_of(pooler.url(&place.url)), RESTING, "touched = touched + 1");
-    stopped_at_rest(place, &folder).await;
+    for mode in ["session", "transaction"] {
+        let place = &Place::postgres().await;
+        let pooler = Pooler::start(&place.url, mode, "");
+        let folder = touching(&place.by_way_of(pooler.url(&place.url)), RESTING, "touched = touched + 1");
+        stopped_at_rest(place, &folder).await;
+    }
 }
 
 /// Stopped between two batches for half a minute, a host is overtaken, and does nothing more.
@@ -230,7 +240,7 @@ const STOPPED: Duration = Duration::from_secs(30);
 #[tokio::test(flavor = "multi_thread")]
 async fn a_host_whose_network_falls_silent_is_overtaken() {
     // Between two batches mostly, and in their middle.
-    for settings in [RESTING, "sleep_duration_ms = 1\nmax_batch_size = 1"] {
+    for settings in [RESTING, BUSY] {
         let place = &Place::postgres().await;
         falls_silent(place, server().port, settings).await;
     }
@@ -238,9 +248,11 @@ async fn a_host_whose_network_falls_silent_is_overtaken() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_host_behind_a_pooler_whose_network_falls_silent_is_overtaken() {
-    let place = &Place::postgres().await;
-    let pooler = Pooler::start(&place.url, "session", "");
-    falls_silent(place, pooler.port(), RESTING).await;
+    for (mode, settings) in [("session", RESTING), ("transaction", RESTING), ("transaction", BUSY)] {
+        let place = &Place::postgres().await;
+        let pooler = Pooler::start(&place.url, mode, "");
+        falls_silent(place, pooler.port(), settings).await;
+    }
 }
 
 /// A host works by way of a network that drops all packets after a while, to this port; and one stands by for it.

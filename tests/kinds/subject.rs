@@ -143,12 +143,11 @@ impl Subject {
                 step
             }
             Mode::Batched | Mode::OneShot => {
-                let Begin::Ready(mut transaction) = self
-                    .database
-                    .begin_as(&Planned { opening: handler.opening(), ..Planned::of(UPDATE, &text) })
-                    .await?
-                else {
-                    panic!("somebody else moved the update");
+                let planned = Planned { opening: handler.opening(), ..Planned::of(UPDATE, &text) };
+                let mut transaction = match self.database.begin_as(&planned).await? {
+                    Begin::Ready(transaction) => transaction,
+                    Begin::Failed(error) => return Err(error.into()),
+                    Begin::Moved(_) => panic!("somebody else moved the update"),
                 };
                 let mut recorder = Recorder { sql: transaction.as_sql(), statements: &mut driven.statements };
                 match handler.run(&mut recorder, &progress, Budget { items }).await {

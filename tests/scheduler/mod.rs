@@ -8,4 +8,4 @@ mod order;
 mod reload;
 mod slices;
 mod steering;
-mod trips;
+pub mod trips;

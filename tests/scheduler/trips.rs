@@ -14,16 +14,32 @@ use crate::support::trips::{Counted, Way};
 const ROWS: u32 = 3_000;
 const BATCH: u64 = 100;
 
+/// The trips of a batch of the plainest kind, on a place without tables.
+pub async fn of_touching(place: &Place) -> u32 {
+    make_items(place, ROWS).await;
+    let cost = usual(&counted(place, touch()).await);
+    assert_eq!(touched(place).await, ["1|3000"]);
+    cost.trips
+}
+
 /// What a batch in the middle of an update costs, the same for nearly all of them.
 async fn cost(place: &Place, handler: Arc<dyn Handler>) -> Counted {
+    let counted = counted(place, handler).await;
+    // The last one finds that no rows are left.
+    assert_eq!(counted.len() as u64, u64::from(ROWS) / BATCH + 1, "{counted:?}");
+    usual(&counted)
+}
+
+async fn counted(place: &Place, handler: Arc<dyn Handler>) -> Vec<Counted> {
     let way = Way::to(&place.url, "batch").await;
     let mut run = Run::on(&place.by_way_of(way.url.clone()), &[row("fill")]).await.define("fill", handler);
     run.settings.max_batch_size = BATCH;
     let story = run.until_done().await;
     assert_eq!(story.remaining(), []);
-    let counted = way.counted();
-    // The last one finds that no rows are left.
-    assert_eq!(counted.len() as u64, u64::from(ROWS) / BATCH + 1, "{counted:?}");
+    way.counted()
+}
+
+fn usual(counted: &[Counted]) -> Counted {
     let mut all: Vec<(u32, u32)> = counted.iter().map(|each| (each.trips, each.statements)).collect();
     all.sort_unstable();
     let (trips, statements) = all[all.len() / 2];

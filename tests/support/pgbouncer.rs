@@ -46,7 +46,7 @@ impl Pooler {
             path.display()
         );
         fs::write(path.join("pgbouncer.ini"), configuration).unwrap();
-        fs::write(path.join("users"), "\"postgres\" \"\"\n").unwrap();
+        fs::write(path.join("users"), "\"postgres\" \"\"\n\"matrix_role\" \"\"\n").unwrap();
         fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
         let mut shell = Command::new("/bin/sh");
         // PgBouncer refuses root.

@@ -29,7 +29,7 @@ pub struct Way {
 }
 
 impl Way {
-    /// To the database at `url`. Counted is what sessions do whose name has `whose` in it.
+    /// To the database at `url`. Counted is what sessions do whose name has `whose` in it, or whose transactions do.
     pub async fn to(url: &str, whose: &'static str) -> Self {
         let (_, place) = url.split_once('@').expect("a user before the server's name");
         let (server, _) = place.split_once('/').expect("a database behind it");
@@ -99,13 +99,14 @@ async fn requests(
         } else {
             // The first message of a session has no kind, and names who it is.
             begun = true;
-            is_counted = bytes.windows(whose.len()).any(|window| window == whose.as_bytes());
+            is_counted = holds(bytes, whose);
         }
         for (kind, body) in messages.by_ref().filter(|(kind, _)| matches!(kind, b'Q' | b'S')) {
             let mut waiting = waiting.lock().unwrap();
             open.trips += u32::from(*waiting == 0);
             open.statements += 1;
             *waiting += 1;
+            is_counted |= body.starts_with(b"begin") && holds(&body, whose);
             if kind == b'Q' && body.starts_with(b"commit") {
                 let done = std::mem::take(&mut open);
                 if is_counted {
@@ -117,6 +118,10 @@ async fn requests(
             return;
         }
     }
+}
+
+fn holds(bytes: &[u8], words: &str) -> bool {
+    bytes.windows(words.len()).any(|window| window == words.as_bytes())
 }
 
 /// The messages in what has come until now: a kind, a length, and what they say.

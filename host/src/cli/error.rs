@@ -203,7 +203,10 @@ pub(super) fn hint_on(error: &SqlError) -> Option<&'static str> {
              where they are missing"
         }
         Some(SHARED_SESSION) => {
-            "name the PostgreSQL server itself in the `url`, or a pool in session mode (PgBouncer: pool_mode = session)"
+            "name the PostgreSQL server itself in the `url`, or a pool in transaction or session mode (PgBouncer: pool_mode)"
+        }
+        Some("TIDEGATE_FEW_SESSIONS") => {
+            "let the pool have more sessions (PgBouncer: default_pool_size), or name the PostgreSQL server itself in the `url`"
         }
         Some("SQLITE_NOTADB") => "correct the path in the `url`: the file is something else",
         Some(code) if code.starts_with("SQLITE_READONLY") => "let this user write to the file and to its folder",

@@ -257,7 +257,14 @@ impl CreateIndex {
             IndexParts::Expressions(_) => "expressions",
         };
         if self.system == System::Postgres {
-            return postgres::check(sql, wanted, field).await;
+            let problem = postgres::check(sql, wanted, field).await?;
+            return Ok(match problem {
+                None if sql.shares_session() && postgres::is_needed(sql, wanted).await? => {
+                    let [message, hint] = postgres::SHARED;
+                    Some(Problem::error("index", message, hint))
+                }
+                problem => problem,
+            });
         }
         match sqlite::find(sql, wanted).await? {
             None => {

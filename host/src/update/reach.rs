@@ -33,27 +33,26 @@ impl Reach {
     /// Has PostgreSQL apply the policies to what follows, where the update is about the rows that they let through.
     /// Called in a transaction, for which it counts.
     pub(super) async fn enter(self, sql: &mut dyn Sql) -> Result<(), SqlError> {
-        self.set(sql, "SET LOCAL row_security = on").await
+        if self.asks_policies(sql) {
+            sql.execute("SET LOCAL row_security = on", &[]).await?;
+        }
+        Ok(())
     }
 
     /// The same outside a transaction, until [`Reach::leave_session`], or until the session is handed back.
     pub(super) async fn enter_session(self, sql: &mut dyn Sql) -> Result<(), SqlError> {
-        if self.asks_policies(sql) {
-            sql.expect_foreign();
+        match self.asks_policies(sql) {
+            true => sql.adjust("row_security", "on").await,
+            false => Ok(()),
         }
-        self.set(sql, "SET row_security = on").await
     }
 
     /// Ends what [`Reach::enter_session`] began.
     pub(super) async fn leave_session(self, sql: &mut dyn Sql) -> Result<(), SqlError> {
-        self.set(sql, "SET row_security = off").await
-    }
-
-    async fn set(self, sql: &mut dyn Sql, statement: &str) -> Result<(), SqlError> {
-        if self.asks_policies(sql) {
-            sql.execute(statement, &[]).await?;
+        match self.asks_policies(sql) {
+            true => sql.adjust("row_security", "off").await,
+            false => Ok(()),
         }
-        Ok(())
     }
 
     fn asks_policies(self, sql: &mut dyn Sql) -> bool {

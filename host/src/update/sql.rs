@@ -118,6 +118,37 @@ pub trait Sql: Send {
         None
     }
 
+    /// Sets something otherwise for the statements outside a transaction that follow, until the session is handed back; a
+    /// session that others use too is not changed by it. For settings of PostgreSQL's.
+    ///
+    /// # Errors
+    /// Whatever the database says.
+    async fn adjust(&mut self, name: &'static str, value: &'static str) -> Result<(), SqlError> {
+        self.execute(&format!("SET LOCAL {name} = {value}"), &[]).await.map(drop)
+    }
+
+    /// Begins, outside a transaction, one of which nothing stays (PostgreSQL).
+    ///
+    /// # Errors
+    /// Whatever the database says.
+    async fn begin_rehearsal(&mut self) -> Result<(), SqlError> {
+        Ok(())
+    }
+
+    /// Undoes what came after [`Sql::begin_rehearsal`].
+    ///
+    /// # Errors
+    /// Whatever the database says.
+    async fn end_rehearsal(&mut self) -> Result<(), SqlError> {
+        Ok(())
+    }
+
+    /// True where the server's sessions are for others too, and a statement that no transaction can hold cannot be given what
+    /// it needs: behind a pooler in transaction mode.
+    fn shares_session(&self) -> bool {
+        false
+    }
+
     /// Says that statements follow which may leave settings, roles or temporary tables behind: after this transaction, or
     /// when the session is handed back, the session is made what it was.
     fn expect_foreign(&mut self) {}

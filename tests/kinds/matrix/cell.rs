@@ -15,6 +15,7 @@ use super::plain::{Plain, Random};
 use super::schemas::{Expected, ROWS, Role, Schema, Table};
 use super::update::{Check, Kind};
 use super::writer::{Signals, Writer};
+use crate::database::poolers::Neighbour;
 use crate::kinds::subject::{Driven, Subject};
 use crate::support::place::{Place, holder};
 
@@ -38,6 +39,9 @@ pub enum Without {
     RowSecurity,
     /// The statements of a batch see different rows.
     Snapshot,
+    /// All are in place, and the host has no session of its own: its way leads through the pooler at this port, whose
+    /// sessions others use too.
+    Session(u16),
 }
 
 impl Without {
@@ -128,10 +132,16 @@ impl Cell {
         }
         drop(place.prepared().await);
         self.arrange(&plain, &table).await;
-        let url = match self.schema.role {
+        let mut url = match self.schema.role {
             Role::Superuser => place.url.clone(),
             Role::Other | Role::Owner => place.url.replacen("postgres@", &format!("{ROLE}@"), 1),
         };
+        let mut neighbours = Vec::new();
+        if let Without::Session(pooler) = without {
+            let (front, name) = (url.split('@').next().unwrap_or_default(), url.rsplit('/').next().unwrap_or_default());
+            url = format!("{front}@127.0.0.1:{pooler}/{name}");
+            neighbours.push(Neighbour::move_in(&url).await);
+        }
         let mut options = Options::new(holder(1));
         options.switches = without.switches();
         let subject = Subject::sharing(Arc::clone(&place), open(&url, options).unwrap());
@@ -153,6 +163,7 @@ impl Cell {
         signals.stop.store(true, Ordering::SeqCst);
         (&mut task.0).await.map_err(|error| error.to_string())??;
         subject.database.close().await;
+        drop(neighbours);
 
         if bystanders != self.bystanders(&plain, &table).await {
             return Err("rows changed that the update is not about".to_owned());

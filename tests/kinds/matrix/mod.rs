@@ -19,6 +19,7 @@ use tidegate::update::sql::System;
 
 use self::cell::{Cell, Outcome, ROLE, Without, system_name};
 use self::update::Kind;
+use crate::support::pgbouncer::Pooler;
 use crate::support::place::Place;
 use crate::support::postgres;
 
@@ -123,6 +124,26 @@ async fn every_kind_is_right_on_every_schema_or_says_why_not() {
     assert!(!cells.is_empty(), "no cell is called \"{wanted}\"");
     println!("seed {}", cells[0].seed);
     let done = run(cells, Without::Nothing).await;
+    println!("{}", table(&done));
+    let failures = failures(&done);
+    assert!(failures.is_empty(), "{failures}");
+}
+
+/// Without a session of its own, and with neighbours who set the sessions that it is given to whatever leads astray.
+#[tokio::test(flavor = "multi_thread", worker_threads = 8)]
+async fn every_kind_is_right_through_a_pooler_in_transaction_mode() {
+    const SCHEMAS: [&str; 8] =
+        ["plain", "quoted", "child", "rls-forced", "rls-bypassed", "trigger-skips", "key-composite", "key-timestamptz"];
+    let wanted = std::env::var("TIDEGATE_CELL").unwrap_or_default();
+    let mut cells = cells(SEED, &wanted);
+    // An index is built through no such pooler.
+    cells.retain(|cell| {
+        let known = SCHEMAS.contains(&cell.schema.name) || !wanted.is_empty();
+        cell.system == System::Postgres && cell.kind != Kind::CreateIndex && known
+    });
+    let lines = "default_pool_size = 3\nserver_round_robin = 1\nmax_client_conn = 1000\nserver_login_retry = 0";
+    let pooler = Pooler::start(&Place::postgres().await.url, "transaction", lines);
+    let done = run(cells, Without::Session(pooler.port())).await;
     println!("{}", table(&done));
     let failures = failures(&done);
     assert!(failures.is_empty(), "{failures}");

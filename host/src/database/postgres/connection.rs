@@ -5,14 +5,17 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
+use futures_util::future::join3;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Statement};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::cancel::{Address, cancel};
 use super::error::{connect_error, is_outdated_statement, lost, sql_error};
-use super::pooler;
+use super::pooler::{self, Sessions};
+use super::settings::{Isolation, Settings, Sharing, USUAL};
 use super::url::Target;
 use super::value::{self, Parameter};
 use crate::database::next_number;
@@ -40,30 +43,40 @@ pub(super) struct Connection {
     application_name: String,
     /// No other connection has it.
     pub(super) number: u64,
-    /// The session's settings.
+    /// The script that sets the session.
     settings: String,
-    /// The process that serves it.
+    /// The process that serves it; 0 where that is another one for each transaction.
     pub(super) backend: i64,
+    /// `None` where the session is its own.
+    pub(super) sharing: Option<Sharing>,
     /// True where transactions are serializable unless they say otherwise: the database's or the role's own wish.
     pub(super) serializable: bool,
 }
 
 impl Connection {
-    /// Connects, sees to it that the session is its own, and executes `set_up`, which holds the session's settings.
-    pub(super) async fn open(target: &Target, application_name: &str, set_up: &str) -> Result<Self, SqlError> {
+    /// Connects, finds out whether the session is its own, and sees to its settings.
+    pub(super) async fn open(target: &Target, application_name: &str, settings: &Settings) -> Result<Self, SqlError> {
         let attempts = u32::try_from(target.config.get_hosts().len().max(1)).unwrap_or(1);
         let limit = target.config.get_connect_timeout().map_or(SET_UP_TIME, |each| *each * attempts + SET_UP_TIME);
         let open = async {
-            let mut connection = Self::marked(target, application_name).await?;
-            connection.set_up(set_up).await?;
-            Ok(connection)
+            if target.shares_sessions.load(Ordering::Relaxed) {
+                return Self::sharing(target, application_name, settings).await;
+            }
+            match Self::marked(target, application_name).await? {
+                Some(mut connection) => {
+                    connection.set_up(&settings.script()).await?;
+                    Ok(connection)
+                }
+                None => Self::sharing(target, application_name, settings).await,
+            }
         };
         let opened = tokio::time::timeout(limit, open).await;
         opened.map_err(|_| lost(format!("cannot connect to {} within {} s", target.server(), limit.as_secs())))?
     }
 
-    /// Connects to a session that is this connection's own, and knows it by a mark, or by what a second one meets.
-    async fn marked(target: &Target, application_name: &str) -> Result<Self, SqlError> {
+    /// Connects to a session that is this connection's own, and knows it by a mark, or by what a second one meets; `None`
+    /// where there is none to be had.
+    async fn marked(target: &Target, application_name: &str) -> Result<Option<Self>, SqlError> {
         let (setting, value) = (pooler::MARK, pooler::mark()?);
         if !target.takes_no_options.load(Ordering::Relaxed) {
             let known = target.config.get_options().map_or_else(String::new, |options| format!("{options} "));
@@ -72,7 +85,7 @@ impl Connection {
                 Ok(connection) => {
                     let row = pooler::row(&connection, &format!("select current_setting('{setting}', true)")).await?;
                     if row == [Some(value)] {
-                        return Ok(connection);
+                        return Ok(Some(connection));
                     }
                 }
                 Err(error) if pooler::may_refuse_options(&error) => {}
@@ -81,9 +94,22 @@ impl Connection {
         }
         let connection = Self::line(target, application_name, None).await?;
         target.takes_no_options.store(true, Ordering::Relaxed);
-        if !target.trusting {
-            pooler::refuse_shared(&connection, target, application_name).await?;
+        if !target.trusting && pooler::sessions(&connection, target, application_name).await? == Sessions::Shared {
+            target.shares_sessions.store(true, Ordering::Relaxed);
+            return Ok(None);
         }
+        Ok(Some(connection))
+    }
+
+    /// Connects to a pooler whose sessions are everybody's.
+    async fn sharing(target: &Target, application_name: &str, settings: &Settings) -> Result<Self, SqlError> {
+        // The name of its work is given by each transaction: a pooler may leave that of a connection with a session.
+        let mut connection = Self::line(target, "tidegate", None).await?;
+        let usual = pooler::row(&connection, USUAL).await?;
+        let of = |at: usize| usual.get(at).cloned().flatten().unwrap_or_default();
+        connection.sharing = Some(Sharing::new(settings.clone(), &of(0), of(1) == "t"));
+        connection.serializable = connection.sharing.as_ref().is_some_and(Sharing::is_serializable);
+        application_name.clone_into(&mut connection.application_name);
         Ok(connection)
     }
 
@@ -124,6 +150,7 @@ impl Connection {
             number,
             settings,
             backend,
+            sharing: None,
             serializable,
         })
     }
@@ -146,6 +173,10 @@ impl Connection {
 
     /// Gives it another name.
     pub(super) async fn rename(&mut self, name: String) -> Result<(), SqlError> {
+        if self.sharing.is_some() {
+            self.application_name = name;
+            return Ok(());
+        }
         let value = Value::from(name.as_str());
         self.query("select set_config('application_name', $1, false)", &[value], false).await?;
         self.application_name = name;
@@ -157,9 +188,25 @@ impl Connection {
         format!("reset all; {}; set application_name = '{}'", self.settings, self.application_name)
     }
 
-    /// True where it can be used no longer.
+    /// The same within a transaction, for the session or, where others use it too, for that alone.
+    pub(super) fn tidied(&self) -> String {
+        match &self.sharing {
+            None => format!("reset session authorization; reset role; discard temp; {}", self.settings_anew()),
+            Some(sharing) => sharing.anew(&self.application_name),
+        }
+    }
+
+    /// The words that begin a transaction.
+    pub(super) fn begin(&self, isolation: Isolation) -> String {
+        match &self.sharing {
+            None => isolation.begin().to_owned(),
+            Some(sharing) => sharing.begin(isolation, &self.application_name),
+        }
+    }
+
+    /// True where it can be used no longer. Behind a pooler, a server that could only be read may be another one by now.
     pub(super) fn is_closed(&self) -> bool {
-        self.client.is_closed()
+        self.client.is_closed() || self.sharing.as_ref().is_some_and(|sharing| sharing.may_not_write)
     }
 
     /// Ends it, whoever waits for an answer.
@@ -190,6 +237,9 @@ impl Connection {
 
     /// Executes one statement and returns the number of rows it changed.
     pub(super) async fn execute(&self, sql: &str, values: &[Value], in_transaction: bool) -> Result<u64, SqlError> {
+        if self.sharing.is_some() {
+            return self.alone(in_transaction, self.execute_unnamed(sql, values)).await;
+        }
         loop {
             let (statement, known) = self.prepare(sql).await?;
             let parameters = parameters(sql, &statement, values)?;
@@ -202,6 +252,9 @@ impl Connection {
 
     /// Executes one statement and returns its rows.
     pub(super) async fn query(&self, sql: &str, values: &[Value], in_transaction: bool) -> Result<Vec<Row>, SqlError> {
+        if self.sharing.is_some() {
+            return self.alone(in_transaction, self.query_unnamed(sql, values)).await;
+        }
         loop {
             let (statement, known) = self.prepare(sql).await?;
             let parameters = parameters(sql, &statement, values)?;
@@ -216,6 +269,43 @@ impl Connection {
     /// Executes a script.
     pub(super) async fn script(&self, sql: &str) -> Result<(), SqlError> {
         self.client.batch_execute(sql).await.map_err(|error| self.error(&error))
+    }
+
+    /// Executes a script outside a transaction.
+    pub(super) async fn script_alone(&self, sql: &str) -> Result<(), SqlError> {
+        self.alone(self.sharing.is_none(), self.script(sql)).await
+    }
+
+    /// Executes a statement that the server is not to remember: the next one may be another session's.
+    pub(super) async fn execute_unnamed(&self, sql: &str, values: &[Value]) -> Result<u64, SqlError> {
+        let parameters: Vec<Parameter<'_>> = values.iter().map(Parameter).collect();
+        let parameters: Vec<_> = parameters.iter().map(|parameter| (parameter as _, Type::UNKNOWN)).collect();
+        self.client.execute_typed(sql, &parameters).await.map_err(|error| self.error(&error))
+    }
+
+    async fn query_unnamed(&self, sql: &str, values: &[Value]) -> Result<Vec<Row>, SqlError> {
+        let parameters: Vec<Parameter<'_>> = values.iter().map(Parameter).collect();
+        let parameters: Vec<_> = parameters.iter().map(|parameter| (parameter as _, Type::UNKNOWN)).collect();
+        let rows = self.client.query_typed(sql, &parameters).await.map_err(|error| self.error(&error))?;
+        rows.iter().map(value::row).collect()
+    }
+
+    /// Awaits `work`: outside a transaction, in one of its own, all in one trip.
+    async fn alone<T>(
+        &self,
+        in_transaction: bool,
+        work: impl Future<Output = Result<T, SqlError>>,
+    ) -> Result<T, SqlError> {
+        if in_transaction {
+            return work.await;
+        }
+        let begin = self.begin(Isolation::Committed);
+        let (begun, done, committed) = join3(self.script(&begin), work, self.script("commit")).await;
+        begun?;
+        // Where it failed, the commit was a rollback.
+        let done = done?;
+        committed?;
+        Ok(done)
     }
 
     /// `Ok` where the statement is worth another attempt, freshly prepared: where it was prepared earlier and what it

@@ -13,6 +13,8 @@ use tokio::time::timeout;
 use super::connection::{Connection, parameters};
 use super::dialect::PostgresDialect;
 use super::error::silent;
+use super::pooler;
+use super::settings::{Before, GIVE_BACK, Isolation, Sharing};
 use crate::database::handle::{self, Control, row_vanished};
 use crate::scheduler::database::{Interrupt, Session, Transaction};
 use crate::update::sql::{Dialect, ErrorClass, Row, Sql, SqlError, Value};
@@ -31,6 +33,8 @@ enum Stage {
     Clean,
     /// A transaction is open, or may be.
     Transaction,
+    /// A transaction is open that is rolled back in any case, in a session whose settings may have been changed before.
+    Rehearsal { changed: bool },
     /// The session's settings were changed, or may be.
     Changed,
 }
@@ -43,6 +47,8 @@ pub(super) struct Held {
     stage: Stage,
     /// The first error of the transaction: what comes after is only told that there was one.
     first_error: Option<SqlError>,
+    /// How the session was before the transaction, where others use it too.
+    before: Option<Before>,
     interruption: Arc<Interruption>,
     /// How long each request may take before the server counts as silent.
     limit: Option<Duration>,
@@ -55,32 +61,44 @@ impl Held {
         limit: Option<Duration>,
     ) -> Self {
         let interruption = Arc::new(Interruption::new(Arc::clone(&connection)));
-        Self { connection, turn: Some(turn), stage: Stage::Clean, first_error: None, interruption, limit }
+        Self { connection, turn: Some(turn), stage: Stage::Clean, first_error: None, before: None, interruption, limit }
     }
 
     /// Begins a transaction and executes a query in it, in one trip to the server.
-    pub(super) async fn begin_with(&mut self, begin: &str, sql: &str, values: &[Value]) -> Result<Vec<Row>, SqlError> {
+    pub(super) async fn begin_with(
+        &mut self,
+        isolation: Isolation,
+        sql: &str,
+        values: &[Value],
+    ) -> Result<Vec<Row>, SqlError> {
         let connection = Arc::clone(&self.connection);
-        self.request(async {
+        let begin = connection.begin(isolation);
+        if connection.sharing.is_none() {
             // Prepared beforehand, so that nothing stands between the two.
-            connection.prepare(sql).await
-        })
-        .await?;
+            self.request(async { connection.prepare(sql).await }).await?;
+        }
         self.stage = Stage::Transaction;
         let connection = Arc::clone(&self.connection);
-        self.request(async {
-            let (begun, rows) = join(connection.script(begin), connection.query(sql, values, true)).await;
-            begun?;
-            rows
-        })
-        .await
+        let (before, rows) = self
+            .request(async {
+                let (begun, rows) = join(pooler::rows(&connection, &begin), connection.query(sql, values, true)).await;
+                Ok((Before::of(&begun?), rows?))
+            })
+            .await?;
+        self.before = before;
+        Ok(rows)
     }
 
     /// Executes a statement and commits, in one trip to the server. Only an error of class `Connection` leaves open
     /// whether it happened.
     pub(super) async fn commit_with(&mut self, sql: &str, values: &[Value]) -> Result<(), SqlError> {
         let connection = Arc::clone(&self.connection);
-        self.request(async {
+        let work = async {
+            if connection.sharing.is_some() {
+                let (written, committed) =
+                    join(connection.execute_unnamed(sql, values), connection.script("commit")).await;
+                return written.and(committed);
+            }
             let (statement, known) = connection.prepare(sql).await?;
             let parameters = parameters(sql, &statement, values)?;
             let client = connection.client();
@@ -94,8 +112,8 @@ impl Held {
                 return Err(connection.error(&error));
             }
             committed.map_err(|error| connection.error(&error))
-        })
-        .await?;
+        };
+        self.last_request(work).await?;
         self.stage = Stage::Clean;
         Ok(())
     }
@@ -103,7 +121,7 @@ impl Held {
     /// Executes a statement that belongs to the transaction itself.
     pub(super) async fn end(&mut self, statement: &str) -> Result<(), SqlError> {
         let connection = Arc::clone(&self.connection);
-        self.request(async { connection.script(statement).await }).await?;
+        self.last_request(async { connection.script(statement).await }).await?;
         self.stage = Stage::Clean;
         self.first_error = None;
         Ok(())
@@ -118,27 +136,36 @@ impl Held {
         Ok(())
     }
 
-    /// Changes the session's settings until it is handed back.
-    pub(super) async fn change_settings(&mut self, change: &str) -> Result<(), SqlError> {
-        self.stage = Stage::Changed;
-        let connection = Arc::clone(&self.connection);
-        self.request(async { connection.script(change).await }).await
+    /// Does the last of a transaction. In a session that others use too it cannot be interrupted: by the time that the
+    /// request for it arrives, the session may be another's.
+    async fn last_request<T>(&mut self, work: impl Future<Output = Result<T, SqlError>> + Send) -> Result<T, SqlError> {
+        if self.connection.sharing.is_none() {
+            return self.request(work).await;
+        }
+        self.interruption.wait().await;
+        self.limited(work).await
     }
 
     /// Does something with the connection that can be interrupted meanwhile.
     async fn request<T>(&mut self, work: impl Future<Output = Result<T, SqlError>> + Send) -> Result<T, SqlError> {
         self.interruption.enter().await;
+        let result = self.limited(work).await;
+        self.interruption.running.store(false, Ordering::SeqCst);
+        result
+    }
+
+    async fn limited<T>(&mut self, work: impl Future<Output = Result<T, SqlError>> + Send) -> Result<T, SqlError> {
         let result = match self.limit {
             Some(limit) => timeout(limit, work).await.unwrap_or_else(|_| Err(silent(limit))),
             None => work.await,
         };
-        self.interruption.running.store(false, Ordering::SeqCst);
         result.map_err(|error| self.judge(error))
     }
 
     /// Tells our own interruption from a timeout, and a transaction's first error from what follows from it.
     fn judge(&mut self, error: SqlError) -> SqlError {
         const QUERY_CANCELED: &str = "57014";
+        const READ_ONLY: &str = "25006";
         const IN_FAILED_TRANSACTION: &str = "25P02";
         let code = error.code.as_deref();
         if code == Some(IN_FAILED_TRANSACTION)
@@ -148,13 +175,29 @@ impl Held {
         }
         let interrupted = code == Some(QUERY_CANCELED) && self.interruption.asked.load(Ordering::SeqCst);
         let error = if interrupted { SqlError { class: ErrorClass::Interrupted, ..error } } else { error };
-        if error.class == ErrorClass::Connection {
+        // Behind a pooler, the server may be a standby by now, and the next one the primary.
+        let is_demoted = self.connection.sharing.is_some() && error.code.as_deref() == Some(READ_ONLY);
+        if error.class == ErrorClass::Connection || is_demoted {
             self.give_up();
         }
-        if matches!(self.stage, Stage::Transaction) && self.first_error.is_none() {
+        if self.in_transaction() && self.first_error.is_none() {
             self.first_error = Some(error.clone());
         }
         error
+    }
+
+    /// Makes a session that others use too what it was before this transaction, whatever statements of others have made of
+    /// it. What the transaction is set to is then to be set anew.
+    async fn give_back(&mut self) -> Result<(), SqlError> {
+        const SET: &str = "select pg_catalog.set_config($1, $2, false)";
+        let Some(before) = self.before.take() else { return Ok(()) };
+        self.script(&Sharing::drop_temporary()).await?;
+        self.query(GIVE_BACK, &[before.settings.into()]).await?;
+        let whose = [("session_authorization", before.authorization), ("role", before.role)];
+        for (name, value) in [("statement_timeout", before.statement_timeout)].into_iter().chain(whose) {
+            self.query(SET, &[name.into(), value.into()]).await?;
+        }
+        Ok(())
     }
 
     /// Closes the connection: whoever comes next opens another.
@@ -170,7 +213,7 @@ impl Held {
     }
 
     fn in_transaction(&self) -> bool {
-        matches!(self.stage, Stage::Transaction)
+        matches!(self.stage, Stage::Transaction | Stage::Rehearsal { .. })
     }
 
     pub(super) fn interrupter(&self) -> Arc<dyn Interrupt> {
@@ -181,10 +224,17 @@ impl Held {
 impl Drop for Held {
     fn drop(&mut self) {
         let running = self.interruption.running.load(Ordering::SeqCst);
+        let sharing = self.connection.sharing.as_ref();
+        if let Some(sharing) = sharing {
+            sharing.handed_back();
+            self.stage = if self.in_transaction() { Stage::Transaction } else { Stage::Clean };
+        }
         let script = match &self.stage {
             Stage::Clean if !running => return,
-            Stage::Clean | Stage::Transaction => "rollback".to_owned(),
-            Stage::Changed => format!("rollback; {}", self.connection.settings_anew()),
+            Stage::Clean | Stage::Transaction | Stage::Rehearsal { changed: false } => "rollback".to_owned(),
+            Stage::Rehearsal { changed: true } | Stage::Changed => {
+                format!("rollback; {}", self.connection.settings_anew())
+            }
         };
         let Some(mut turn) = self.turn.take() else { return };
         if turn.is_none() {
@@ -250,6 +300,11 @@ impl Interruption {
         self.running.store(true, Ordering::SeqCst);
     }
 
+    /// Before a request that is not to be cancelled, once no cancelling is under way.
+    async fn wait(&self) {
+        drop(self.open.lock().await);
+    }
+
     async fn close(&self) {
         *self.open.lock().await = false;
     }
@@ -283,8 +338,39 @@ impl Sql for Held {
     }
 
     async fn script(&mut self, sql: &str) -> Result<(), SqlError> {
-        let connection = Arc::clone(&self.connection);
-        self.request(async { connection.script(sql).await }).await
+        let (connection, inside) = (Arc::clone(&self.connection), self.in_transaction());
+        match inside {
+            true => self.request(async { connection.script(sql).await }).await,
+            false => self.request(async { connection.script_alone(sql).await }).await,
+        }
+    }
+
+    async fn adjust(&mut self, name: &'static str, value: &'static str) -> Result<(), SqlError> {
+        self.stage = Stage::Changed;
+        match &self.connection.sharing {
+            Some(sharing) => {
+                sharing.adjust(name, value);
+                Ok(())
+            }
+            None => self.script(&format!("set {name} = {value}")).await,
+        }
+    }
+
+    async fn begin_rehearsal(&mut self) -> Result<(), SqlError> {
+        self.stage = Stage::Rehearsal { changed: matches!(self.stage, Stage::Changed) };
+        let begin = self.connection.begin(Isolation::Usual);
+        self.script(&begin).await
+    }
+
+    async fn end_rehearsal(&mut self) -> Result<(), SqlError> {
+        let changed = matches!(self.stage, Stage::Rehearsal { changed: true } | Stage::Changed);
+        self.end("rollback").await?;
+        self.stage = if changed { Stage::Changed } else { Stage::Clean };
+        Ok(())
+    }
+
+    fn shares_session(&self) -> bool {
+        self.connection.sharing.is_some()
     }
 
     fn connection(&self) -> Option<u64> {
@@ -304,12 +390,14 @@ impl Control for Held {
     async fn begin(&mut self) -> Result<(), SqlError> {
         self.stage = Stage::Transaction;
         // Whatever the database's default: each statement on our own tables has to see what others have committed.
-        self.script("begin isolation level read committed").await
+        let begin = self.connection.begin(Isolation::Committed);
+        self.script(&begin).await
     }
 
     async fn begin_here(&mut self) -> Result<(), SqlError> {
         self.stage = Stage::Transaction;
-        self.script("begin isolation level read committed; set local synchronous_commit = local").await
+        let begin = self.connection.begin(Isolation::Committed) + "; set local synchronous_commit = local";
+        self.script(&begin).await
     }
 
     async fn commit(&mut self) -> Result<(), SqlError> {
@@ -362,6 +450,10 @@ impl Sql for Batch {
         self.held.script(sql).await
     }
 
+    fn shares_session(&self) -> bool {
+        self.held.shares_session()
+    }
+
     fn connection(&self) -> Option<u64> {
         Sql::connection(&self.held)
     }
@@ -381,6 +473,7 @@ impl Batch {
         if rows.first().and_then(|row| row.first()).and_then(Value::as_text) != Some("open") {
             return Err(row_vanished(&self.update_name));
         }
+        self.held.give_back().await?;
         let tidied = format!("{}; select set_config('tidegate.batch', 'open', true)", self.tidied);
         self.held.script(&tidied).await
     }

@@ -8,17 +8,18 @@ use crate::update::plan::{Explanation, Read};
 use crate::update::sql::{Dialect, Lacking, Operation, Right, Row, Sql, SqlError, TableName, Value};
 
 /// What a plan avoids where it can when it is asked whether it could: reading all, and sorting.
-const AVOIDING: &str =
-    "begin; set local enable_seqscan = off; set local enable_sort = off; set local enable_bitmapscan = off";
+const AVOIDING: &str = "set local enable_seqscan = off; set local enable_sort = off; set local enable_bitmapscan = off";
 
 /// See [`Dialect::explain`]; outside a transaction.
 pub(super) async fn explain(sql: &mut dyn Sql, statement: &str, parameters: &[Value]) -> Result<Explanation, SqlError> {
     let rows = sql.query(&format!("EXPLAIN {statement}"), parameters).await?;
     let lines = rows.iter().map(|row| text(row, 0)).collect();
     // Whether an index could serve: for a small table PostgreSQL rightly prefers to read all of it.
+    let explain = format!("EXPLAIN (VERBOSE, FORMAT JSON) {statement}");
+    sql.begin_rehearsal().await?;
     sql.script(AVOIDING).await?;
-    let forced = sql.query(&format!("EXPLAIN (VERBOSE, FORMAT JSON) {statement}"), parameters).await;
-    sql.script("rollback").await?;
+    let forced = sql.query(&explain, parameters).await;
+    sql.end_rehearsal().await?;
     let json: Json = serde_json::from_str(&forced?.first().map(|row| text(row, 0)).unwrap_or_default())
         .map_err(|error| SqlError::permanent(format!("the plan is no JSON: {error}")))?;
     let mut explanation = Explanation { lines, ..Explanation::default() };

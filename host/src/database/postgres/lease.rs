@@ -8,7 +8,9 @@
 //! `idle_in_transaction_session_timeout` or the server's look at its client.
 //!
 //! Hosts of before know an advisory lock of a session and nothing else. It is taken as well, so that they and this one
-//! exclude each other, and it tells sooner than the expiry that a host has died: its session has ended then.
+//! exclude each other, and it tells sooner than the expiry that a host has died: its session has ended then. Behind a pooler
+//! in transaction mode, where there is no such session, the row is all: a host of before that takes the lock meanwhile ends
+//! the lease.
 //!
 //! All is polled, never waited for: a session that waits for a lock holds a snapshot, and another host's CREATE INDEX
 //! CONCURRENTLY would wait for that snapshot for ever.
@@ -27,6 +29,7 @@ pub(super) use self::line::{Key, Line};
 use super::connection::Connection;
 use super::error::lost;
 use super::name;
+use super::settings::Settings;
 use super::url::Target;
 use crate::database::fence::Fence;
 use crate::database::schema;
@@ -45,7 +48,7 @@ const LOCK_NOT_AVAILABLE: &str = "55P03";
 #[derive(Clone)]
 pub(super) struct Site {
     pub(super) target: Target,
-    pub(super) settings: Arc<str>,
+    pub(super) settings: Settings,
     pub(super) queue_table: String,
     pub(super) fence: Fence,
 }

@@ -16,6 +16,7 @@ mod name;
 mod obstacles;
 mod pooler;
 mod sampler;
+mod settings;
 mod surroundings;
 mod tls;
 mod url;
@@ -36,6 +37,7 @@ use self::held::{Batch, Held, Slot};
 use self::lease::{Attempt, Key, Line, Site};
 use self::name::Role;
 pub(crate) use self::sampler::{Access, Own, Probe, Statistics};
+use self::settings::{Isolation, Settings};
 use self::url::Target;
 use crate::database::fence::{self, Fence};
 use crate::database::handle::{self, Control};
@@ -52,7 +54,7 @@ pub(crate) struct Driver {
     queue_table: String,
     tables: Tables,
     /// The settings of every session.
-    settings: Arc<str>,
+    settings: Settings,
     batches: Batches,
     control: Slot,
     aside: Slot,
@@ -63,6 +65,8 @@ pub(crate) struct Driver {
     made: std::sync::Mutex<Vec<Weak<Connection>>>,
     /// How long the server may take for a statement on the queue before it counts as silent.
     answer_limit: Option<Duration>,
+    /// How each transaction of a batch calls itself in whatever session it is given; `None` where sessions are the host's own.
+    batch_name: std::sync::Mutex<Option<String>>,
     #[cfg(feature = "test-switches")]
     switches: crate::database::Switches,
 }
@@ -99,13 +103,13 @@ impl Batches {
 }
 
 /// A policy that would hide rows is an error: an update must not leave out in silence what a definition speaks of.
-const ROW_SECURITY: &str = "set row_security = off;";
+const ROW_SECURITY: (&str, &str) = ("row_security", "off");
 /// How long after a statement's time limit a server that has not answered counts as silent.
 const SILENCE: Duration = Duration::from_secs(10);
 /// How long whoever uses a connection is waited for before it is cut.
 const CLOSING: Duration = Duration::from_secs(1);
 /// What a one-shot is free of.
-const WITHOUT_LIMITS: &str = "set statement_timeout = 0; set lock_timeout = 0";
+const LIMITS: [&str; 2] = ["statement_timeout", "lock_timeout"];
 
 impl Driver {
     pub(crate) fn new(url: &str, options: &Options, tables: Tables) -> Result<Self, OpenError> {
@@ -113,16 +117,15 @@ impl Driver {
         let mut target = Target::parse(url, &options.postgres)?;
         #[cfg(feature = "test-switches")]
         (target.trusting = options.switches.trust_sessions);
-        let settings = settings(&options.postgres);
+        let mut values = settings(&options.postgres);
+        values.push((ROW_SECURITY.0, ROW_SECURITY.1.to_owned()));
         #[cfg(feature = "test-switches")]
-        let settings = match options.switches.policies_hide {
-            true => settings.replace(ROW_SECURITY, ""),
-            false => settings,
-        };
-        let settings: Arc<str> = settings.into();
+        values.retain(|(name, _)| !options.switches.policies_hide || *name != ROW_SECURITY.0);
+        let besides = format!("do $$ begin {} end $$", url::server_side()).into();
+        let settings = Settings { values: values.into(), besides, writes: None };
         let site = Site {
             target: target.clone(),
-            settings: Arc::clone(&settings),
+            settings: settings.clone(),
             queue_table: options.queue_table.clone(),
             fence: Fence::default(),
         };
@@ -140,6 +143,7 @@ impl Driver {
             made: std::sync::Mutex::default(),
             answer_limit: (!options.postgres.statement_timeout.is_zero())
                 .then(|| options.postgres.statement_timeout + SILENCE),
+            batch_name: std::sync::Mutex::default(),
             #[cfg(feature = "test-switches")]
             switches: options.switches,
         })
@@ -152,6 +156,8 @@ impl Driver {
         let connection = match usable {
             Some(connection) => Arc::clone(connection),
             None => {
+                // One that is not fit for use is gone, whatever comes of the next.
+                turn.take();
                 let connection = Arc::clone(turn.insert(Arc::new(self.connect(holder, role).await?)));
                 let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
                 made.retain(|made| made.strong_count() > 0);
@@ -178,7 +184,10 @@ impl Driver {
         if role == Role::Batch {
             // The key is known to the server only: which schema the queue table is in.
             let key = Key::find(&connection, &self.queue_table).await?;
-            connection.rename(name::of(holder, role, Some(&key))).await?;
+            let name = name::of(holder, role, Some(&key));
+            connection.rename(name.clone()).await?;
+            let shared = connection.sharing.is_some().then_some(name);
+            *self.batch_name.lock().unwrap_or_else(PoisonError::into_inner) = shared;
         }
         Ok(connection)
     }
@@ -194,17 +203,19 @@ impl Driver {
 }
 
 /// The settings of every session. Texts have to say the same whatever a role or a database has been set to.
-fn settings(options: &PostgresOptions) -> String {
-    format!(
-        "set lock_timeout = {}; set statement_timeout = {}; set idle_in_transaction_session_timeout = {}; \
-         set datestyle = 'ISO'; set intervalstyle = 'postgres'; set extra_float_digits = 3; set bytea_output = 'hex'; \
-         set standard_conforming_strings = on; {ROW_SECURITY} \
-         do $$ begin {} end $$",
-        options.lock_timeout.as_millis(),
-        options.statement_timeout.as_millis(),
-        options.idle_in_transaction_timeout.as_millis(),
-        url::server_side(),
-    )
+fn settings(options: &PostgresOptions) -> Vec<(&'static str, String)> {
+    let limit = |limit: Duration| limit.as_millis().to_string();
+    let word = str::to_owned;
+    vec![
+        ("lock_timeout", limit(options.lock_timeout)),
+        ("statement_timeout", limit(options.statement_timeout)),
+        ("idle_in_transaction_session_timeout", limit(options.idle_in_transaction_timeout)),
+        ("datestyle", word("'ISO'")),
+        ("intervalstyle", word("'postgres'")),
+        ("extra_float_digits", word("3")),
+        ("bytea_output", word("'hex'")),
+        ("standard_conforming_strings", word("on")),
+    ]
 }
 
 #[async_trait]
@@ -240,7 +251,9 @@ impl handle::Driver for Driver {
         }
         let mut kept = self.lease.lock().await;
         let (site, holder) = (self.site.clone(), holder.clone());
-        let ours = self.batches.backends();
+        let shares = self.target.shares_sessions.load(Ordering::Relaxed);
+        // A session that others use too may be in a predecessor's hands by now.
+        let ours = if shares { Vec::new() } else { self.batches.backends() };
         match fence::apart(lease::attempt(site, holder, kept.take(), ours)).await? {
             Attempt::Held(lease) => Ok(LeaseAttempt::Held(Box::new(lease))),
             Attempt::Taken(holder, line) => {
@@ -271,11 +284,9 @@ impl handle::Driver for Driver {
         let mut held = self.take_batch(lane).await?;
         #[cfg(feature = "test-switches")]
         let opening = if self.switches.without_snapshot { Opening::EachStatement } else { opening };
-        let begin = match opening {
-            Opening::Snapshot | Opening::Rebuild if !held.connection().serializable => {
-                "begin isolation level repeatable read"
-            }
-            _ => "begin",
+        let isolation = match opening {
+            Opening::Snapshot | Opening::Rebuild if !held.connection().serializable => Isolation::Snapshot,
+            _ => Isolation::Usual,
         };
         let mut values = vec![Value::from(update_name)];
         let lock = match self.site.fence.hold() {
@@ -287,7 +298,7 @@ impl handle::Driver for Driver {
         };
         let own = held.connection().backend;
         let rows = loop {
-            match held.begin_with(begin, &lock, &values).await {
+            match held.begin_with(isolation, &lock, &values).await {
                 // Somebody committed a change to the row while we waited for it: it is read anew.
                 Err(error) if error.code.as_deref() == Some(SERIALIZATION_FAILURE) => held.end("rollback").await?,
                 Err(error) if error::is_wait_given_up(&error) => {
@@ -298,7 +309,10 @@ impl handle::Driver for Driver {
             }
         };
         let row = rows.into_iter().next();
-        if row.as_ref().is_some_and(|row| row.get(2).and_then(Value::as_integer) != Some(own)) {
+        let process = row.as_ref().and_then(|row| row.get(2)).and_then(Value::as_integer);
+        if held.shares_session() {
+            self.batches.of(lane).backend.store(process.unwrap_or(0), Ordering::SeqCst);
+        } else if row.is_some() && process != Some(own) {
             held.give_up();
             return Err(pooler::strayed("the batch's transaction was begun in another session than its connection's"));
         }
@@ -318,13 +332,13 @@ impl handle::Driver for Driver {
             held.end("rollback").await?;
             return Ok(Begin::Moved(found));
         }
-        let settings_anew = held.connection().settings_anew();
+        let tidied = held.connection().tidied();
         Ok(Begin::Ready(Box::new(Batch {
             held,
             foreign: false,
             marked: false,
             update_name: update_name.to_owned(),
-            tidied: format!("reset session authorization; reset role; discard temp; {settings_anew}"),
+            tidied,
             write: self.tables.write_locked_row(),
             delete: self.tables.delete_locked_row(),
         })))
@@ -332,7 +346,9 @@ impl handle::Driver for Driver {
 
     async fn session(&self, lane: &str) -> Result<Box<dyn Session>, SqlError> {
         let mut held = self.take_batch(lane).await?;
-        held.change_settings(WITHOUT_LIMITS).await?;
+        for limit in LIMITS {
+            held.adjust(limit, "0").await?;
+        }
         Ok(Box::new(held))
     }
 
@@ -349,7 +365,14 @@ impl handle::Driver for Driver {
     }
 
     async fn in_the_way(&self, lane: &str, control: &mut dyn Sql) -> Result<Vec<String>, SqlError> {
-        match self.batches.of(lane).backend.load(Ordering::SeqCst) {
+        let name = self.batch_name.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let known = self.batches.of(lane).backend.load(Ordering::SeqCst);
+        let process = match name {
+            // Which process it was given is not known before its transaction has begun: none of another lane's.
+            Some(name) if known == 0 => obstacles::process(control, &name, &self.batches.backends()).await?,
+            _ => known,
+        };
+        match process {
             0 => Ok(Vec::new()),
             process => obstacles::of(control, process).await,
         }

@@ -28,6 +28,16 @@ order by prepared";
 /// True where a process ($1) has written its commit and a synchronous standby has not confirmed it.
 const UNCONFIRMED: &str = "select 1 from pg_stat_activity where pid = $1::int and wait_event = 'SyncRep'";
 
+/// The process that runs a transaction of this name, and is none of these; 0 where none does.
+pub(super) async fn process(control: &mut dyn Sql, application_name: &str, others: &[i64]) -> Result<i64, SqlError> {
+    let select = "select pid::bigint from pg_stat_activity where datname = current_database() and application_name = $1 \
+                  and pid <> all ($2::text::int[])";
+    let others: Vec<String> = others.iter().map(ToString::to_string).collect();
+    let others = format!("{{{}}}", others.join(","));
+    let rows = control.query(select, &[application_name.into(), others.into()]).await?;
+    Ok(rows.first().and_then(|row| row.first()).and_then(Value::as_integer).unwrap_or(0))
+}
+
 /// Who keeps a process waiting, in words.
 pub(super) async fn of(control: &mut dyn Sql, process: i64) -> Result<Vec<String>, SqlError> {
     let process = [Value::Integer(process)];

@@ -1,8 +1,9 @@
 //! Whether a connection has a session of the server's to itself, or shares some with others through a pooler.
 //!
-//! A lease is a lock of a session, and so are settings and temporary tables a session's. A pooler in transaction or
-//! statement mode (PgBouncer's `pool_mode`) runs each transaction in whatever session is free: the lock would stay
-//! there, to be met as their own by whoever comes next, and the settings would reach the application.
+//! A pooler in transaction or statement mode (PgBouncer's `pool_mode`) runs each transaction, or each statement, in whatever
+//! session is free. In transaction mode a host keeps nothing in a session: each of its transactions brings its settings along
+//! (`settings.rs`), no statement is prepared for the next, and the lease is a row without a lock beside it. In statement mode
+//! nothing can be done.
 //!
 //! A session that says by which option it was begun was begun for us: no pooler hands on options that it does not know.
 //! Where one is refused or dropped on the way, two connections ask which process of the server answers them. Nothing is
@@ -27,6 +28,9 @@ const TURNS: [usize; 12] = [0, 0, 1, 0, 1, 1, 0, 1, 0, 0, 1, 0];
 /// The code of the error of a connection that shares sessions.
 pub(super) const SHARED: &str = "TIDEGATE_SHARED_SESSION";
 
+/// The code of the error of a pooler that has too few sessions.
+const FEW: &str = "TIDEGATE_FEW_SESSIONS";
+
 /// The setting that a session is begun with.
 pub(super) const MARK: &str = "tidegate.session";
 
@@ -45,25 +49,35 @@ pub(super) fn may_refuse_options(error: &SqlError) -> bool {
     code.is_some_and(|class| !matches!(class, "28" | "3D" | "53" | "57"))
 }
 
-/// Fails where the sessions behind a connection are not its own. `peer` is the name of the connection that is opened
+/// What is behind a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sessions {
+    /// A session of its own.
+    Own,
+    /// Another session for each transaction.
+    Shared,
+}
+
+/// What is behind a connection; fails where that is nothing to work with. `peer` is the name of the connection that is opened
 /// beside it meanwhile.
-pub(super) async fn refuse_shared(ours: &Connection, target: &Target, peer: &str) -> Result<(), SqlError> {
+pub(super) async fn sessions(ours: &Connection, target: &Target, peer: &str) -> Result<Sessions, SqlError> {
     let looked = timeout(LIMIT, async {
         let other = Connection::line(target, peer, None).await?;
         look([ours, &other], target).await
     });
     looked.await.unwrap_or_else(|_| {
         let message = format!(
-            "{} is a connection pooler, and gave no second session of the server's within {} s: a host needs three, \
-             three more for signals, and one for a moment whenever it connects",
+            "{} is a connection pooler, and gave no second session of the server's within {} s: in session mode a host \
+             needs four, three more for signals, and one for a moment whenever it connects; in transaction mode it needs \
+             two at once, one of them for as long as a batch takes",
             target.server(),
             LIMIT.as_secs()
         );
-        Err(SqlError::new(ErrorClass::Connection, message))
+        Err(SqlError::new(ErrorClass::Connection, message).with_code(FEW))
     })
 }
 
-async fn look(both: [&Connection; 2], target: &Target) -> Result<(), SqlError> {
+async fn look(both: [&Connection; 2], target: &Target) -> Result<Sessions, SqlError> {
     let mut processes = [process(both[0]).await?, process(both[1]).await?];
     let mut shared = processes[0] == processes[1];
     for turn in TURNS {
@@ -75,26 +89,20 @@ async fn look(both: [&Connection; 2], target: &Target) -> Result<(), SqlError> {
         processes[turn] = process;
     }
     // In statement mode this is refused.
-    let is_refused = both[1].script("begin").await.is_err();
-    if !shared && !is_refused {
-        // While one is kept busy, the other one still has its own.
-        let kept = (process(both[1]).await?, process(both[0]).await?);
-        shared = kept != (processes[1], processes[0]);
+    if both[1].script("begin").await.is_err() {
+        return Err(refusal(target));
     }
-    if !is_refused {
-        both[1].script("rollback").await?;
-    }
-    match (is_refused, shared) {
-        (true, _) => Err(refusal(target, "statement")),
-        (false, true) => Err(refusal(target, "transaction")),
-        (false, false) => Ok(()),
-    }
+    // While one is kept busy, the other one still has its own; or there is another one for it.
+    let kept = (process(both[1]).await?, process(both[0]).await?);
+    shared |= kept != (processes[1], processes[0]);
+    both[1].script("rollback").await?;
+    Ok(if shared { Sessions::Shared } else { Sessions::Own })
 }
 
-fn refusal(target: &Target, mode: &str) -> SqlError {
+fn refusal(target: &Target) -> SqlError {
     let message = format!(
-        "{} is a connection pooler in {mode} mode: it runs each {mode} in whatever session of the server's is free, and \
-         the lease of a host and its settings need one of its own",
+        "{} is a connection pooler in statement mode: it runs each statement in whatever session of the server's is free, \
+         and a batch is a transaction of several",
         target.server()
     );
     SqlError::new(ErrorClass::Connection, message).with_code(SHARED)
@@ -113,12 +121,17 @@ async fn process(connection: &Connection) -> Result<i64, SqlError> {
     process.ok_or_else(|| SqlError::new(ErrorClass::Connection, "the server does not say which process answers"))
 }
 
-/// The texts of the one row of a query.
+/// The texts of the first row of a query.
 pub(super) async fn row(connection: &Connection, sql: &str) -> Result<Vec<Option<String>>, SqlError> {
+    Ok(rows(connection, sql).await?.into_iter().next().unwrap_or_default())
+}
+
+/// The texts of all rows that a script's queries give.
+pub(super) async fn rows(connection: &Connection, sql: &str) -> Result<Vec<Vec<Option<String>>>, SqlError> {
     let messages = connection.client().simple_query(sql).await.map_err(|error| connection.error(&error))?;
-    let row = messages.iter().find_map(|message| match message {
+    let row = |message: &SimpleQueryMessage| match message {
         SimpleQueryMessage::Row(row) => Some((0..row.len()).map(|at| row.get(at).map(str::to_owned)).collect()),
         _ => None,
-    });
-    Ok(row.unwrap_or_default())
+    };
+    Ok(messages.iter().filter_map(row).collect())
 }

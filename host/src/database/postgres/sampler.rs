@@ -12,6 +12,7 @@ use tokio::time::timeout;
 use super::connection::Connection;
 use super::lag::Positions;
 use super::name::{self, Role};
+use super::settings::Settings;
 use super::url::Target;
 use crate::database::sampler::{TableInHand, ms, number};
 use crate::database::{OpenError, Options, SamplerOptions};
@@ -79,14 +80,12 @@ impl Access {
 
     async fn connect(&self, role: Role, writes: bool) -> Result<Connection, String> {
         let limit = self.limit.as_millis().max(1);
-        let set_up = format!(
-            "set statement_timeout = {limit}; set lock_timeout = {limit}; \
-             set idle_in_transaction_session_timeout = {limit}; set default_transaction_read_only = {}",
-            if writes { "off" } else { "on" }
-        );
+        let limits = ["statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout"];
+        let values = limits.map(|name| (name, limit.to_string())).into();
+        let settings = Settings { values, besides: "".into(), writes: Some(writes) };
         let name = name::of(&self.holder, role, None);
         let limit = CONNECTING.max(self.limit);
-        let opened = timeout(limit, Connection::open(&self.target, &name, &set_up)).await;
+        let opened = timeout(limit, Connection::open(&self.target, &name, &settings)).await;
         let silent = |_| format!("cannot connect to {} within {} ms", self.target.server(), limit.as_millis());
         opened.map_err(silent)?.map_err(|error| error.to_string())
     }

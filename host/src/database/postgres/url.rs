@@ -21,6 +21,8 @@ pub(super) struct Target {
     pub(super) tls: MakeRustlsConnect,
     /// True once it was seen that options of a session do not reach the server: a pooler is between.
     pub(super) takes_no_options: Arc<AtomicBool>,
+    /// True once it was seen that each transaction runs in whatever session is free.
+    pub(super) shares_sessions: Arc<AtomicBool>,
     /// True where no session is looked at: for tests alone.
     pub(super) trusting: bool,
 }
@@ -85,7 +87,8 @@ impl Target {
         if config.get_tcp_user_timeout().is_none() {
             config.tcp_user_timeout(USER_TIMEOUT);
         }
-        Ok(Self { config, tls: tls::connector(&trust)?, takes_no_options: Arc::default(), trusting: false })
+        let tls = tls::connector(&trust)?;
+        Ok(Self { config, tls, takes_no_options: Arc::default(), shares_sessions: Arc::default(), trusting: false })
     }
 }
 

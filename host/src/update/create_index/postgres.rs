@@ -93,6 +93,7 @@ pub(super) async fn build(sql: &mut dyn Sql, wanted: &CreateIndexDefinition) -> 
     replaced(sql, wanted).await?;
     build_alone(sql, wanted).await?;
     if let Some(replaced) = replaced(sql, wanted).await? {
+        refuse_shared(sql)?;
         sql.execute(&drop_statement(&replaced), &[]).await?;
     }
     Ok(())
@@ -129,8 +130,10 @@ async fn build_alone(sql: &mut dyn Sql, wanted: &CreateIndexDefinition) -> Resul
             let same = shape::is_wanted(sql, wanted, &found.shape, &found.definition).await?;
             return if same { Ok(()) } else { Err(wanted.differs(&found.definition, &statement)) };
         }
+        refuse_shared(sql)?;
         drop_leftover(sql, &found, &table).await?;
     }
+    refuse_shared(sql)?;
     const DUPLICATE_TABLE: &str = "42P07";
     let Err(error) = sql.execute(&statement, &[]).await else { return Ok(()) };
     if error.class == ErrorClass::Permanent
@@ -150,6 +153,19 @@ async fn build_alone(sql: &mut dyn Sql, wanted: &CreateIndexDefinition) -> Resul
     Err(error.into())
 }
 
+/// What no transaction can hold cannot bring its settings along either, least of all that it has no time limit.
+pub(super) const SHARED: [&str; 2] = [
+    "PostgreSQL builds and drops an index concurrently outside a transaction, and a connection pooler in transaction mode \
+     runs that in whatever session is free, under the limits that others have set there",
+    "name the server itself in the `url`, or a pool in session mode, for as long as it takes (PgBouncer: a second entry \
+     under [databases] with pool_mode = session); or build the index by hand: one that is there counts as done",
+];
+
+fn refuse_shared(sql: &mut dyn Sql) -> Result<(), UpdateError> {
+    let [message, hint] = SHARED;
+    if sql.shares_session() { Err(UpdateError::Failed(format!("{message} ({hint})"))) } else { Ok(()) }
+}
+
 /// The statement that makes the index.
 pub(super) fn statement(dialect: &dyn Dialect, wanted: &CreateIndexDefinition) -> String {
     let (name, table) = (dialect.quote(&wanted.index), dialect.table(&wanted.table));
@@ -165,6 +181,11 @@ pub(super) fn drop_statement(replaced: &str) -> String {
 pub(super) async fn is_there(sql: &mut dyn Sql, wanted: &CreateIndexDefinition) -> Result<bool, UpdateError> {
     let table = sql.dialect().table(&wanted.table);
     Ok(find(sql, &wanted.index, &table).await?.is_some_and(|found| found.of_this_table && found.valid))
+}
+
+/// Whether anything is left to be built or dropped.
+pub(super) async fn is_needed(sql: &mut dyn Sql, wanted: &CreateIndexDefinition) -> Result<bool, UpdateError> {
+    Ok(!is_there(sql, wanted).await? || replaced(sql, wanted).await?.is_some())
 }
 
 /// What keeps PostgreSQL from making the index, and whether another of that name is there: the index is made on an
@@ -192,8 +213,9 @@ pub(super) async fn check(
     if let Err(error) = shape::written(sql, wanted).await {
         return refusal(error, field, &statement);
     }
-    let copied = copy(sql, wanted).await;
-    sql.script("ROLLBACK").await?;
+    sql.begin_rehearsal().await?;
+    let copied = sql.script(&copy(&*dialect, wanted)).await;
+    sql.end_rehearsal().await?;
     if let Err(error) = copied
         && NOT_INDEXABLE.iter().any(|code| error.code.as_deref() == Some(code))
     {
@@ -273,6 +295,10 @@ async fn drop_leftover(sql: &mut dyn Sql, leftover: &Found, table: &str) -> Resu
 
 /// Drops what a build that was interrupted has left. Whoever is in its way is not waited for long: it says then what stays.
 pub(super) async fn abandon(sql: &mut dyn Sql, wanted: &CreateIndexDefinition) -> Result<Option<String>, UpdateError> {
+    // Where none can be built, none was left.
+    if sql.shares_session() {
+        return Ok(None);
+    }
     let table = sql.dialect().table(&wanted.table);
     let Some(found) = find(sql, &wanted.index, &table).await?.filter(|found| found.of_this_table && !found.valid)
     else {
@@ -288,17 +314,11 @@ pub(super) async fn abandon(sql: &mut dyn Sql, wanted: &CreateIndexDefinition) -
     }))
 }
 
-/// Makes the index wanted on an empty copy of the table, which bears the table's name because the condition may speak
-/// of it. It leaves a transaction open.
-async fn copy(sql: &mut dyn Sql, wanted: &CreateIndexDefinition) -> Result<(), SqlError> {
-    let dialect = sql.dialect();
-    let copy = format!("pg_temp.{}", dialect.quote(&wanted.table.name));
-    let tail = wanted.tail(&*dialect, &dialect.quote(&wanted.index), &copy);
-    let table = dialect.table(&wanted.table);
-    sql.script(&format!(
-        "BEGIN; CREATE TEMPORARY TABLE {} (LIKE {table}); {} {tail}",
-        dialect.quote(&wanted.table.name),
-        wanted.head()
-    ))
-    .await
+/// A script that makes the index wanted on an empty copy of the table, which bears the table's name because the condition
+/// may speak of it.
+fn copy(dialect: &dyn Dialect, wanted: &CreateIndexDefinition) -> String {
+    let (name, table) = (dialect.quote(&wanted.table.name), dialect.table(&wanted.table));
+    let tail = wanted.tail(dialect, &dialect.quote(&wanted.index), &format!("pg_temp.{name}"));
+    let head = wanted.head();
+    format!("CREATE TEMPORARY TABLE {name} (LIKE {table}); {head} {tail}")
 }

@@ -110,6 +110,7 @@ impl Keeper {
         };
         let since = Instant::now();
         let session = match self.locked {
+            _ if line.connection.sharing.is_some() => "null".to_owned(),
             true => line.connection.backend.to_string(),
             false => format!("case when pg_try_advisory_lock({}) then pg_backend_pid() end", line.key.number),
         };

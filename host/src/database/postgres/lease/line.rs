@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::future::join;
 use sha2::{Digest as _, Sha256};
 use tokio::time::sleep;
 
@@ -12,6 +13,7 @@ use crate::database::fence::TERM;
 use crate::database::postgres::connection::Connection;
 use crate::database::postgres::name::{self, Role};
 use crate::database::postgres::pooler;
+use crate::database::postgres::settings::Isolation;
 use crate::scheduler::database::Holder;
 use crate::update::sql::{ErrorClass, Row, SqlError, Value};
 
@@ -132,11 +134,13 @@ impl Line {
     /// One statement in a transaction of its own that depends on nothing that the session is set to, in one trip; the
     /// first column of its row, if one comes back. It waits for no other server, and `wal` says whether for the disk.
     pub(super) async fn trip(&self, wal: &str, statement: &str) -> Result<Option<String>, SqlError> {
-        let script = format!(
-            "begin isolation level read committed; set local lock_timeout = 1000; set local statement_timeout = 5000; \
-             set local synchronous_commit = {wal}; {statement}; commit"
+        let begin = format!(
+            "{}; set local lock_timeout = 1000; set local statement_timeout = 5000; set local synchronous_commit = {wal}",
+            self.connection.begin(Isolation::Committed)
         );
-        match pooler::row(&self.connection, &script).await {
+        let work = format!("{statement}; commit");
+        let (begun, row) = join(self.connection.script(&begin), pooler::row(&self.connection, &work)).await;
+        match begun.and(row) {
             Ok(row) => Ok(row.into_iter().next().map(Option::unwrap_or_default)),
             Err(error) => {
                 // What failed has left its transaction open.
@@ -154,7 +158,11 @@ impl Line {
 
     /// Tries to take the advisory lock: in one statement, and so in one session. It is taken in that of the connection or in
     /// none, and never a second time in one that holds it for somebody else.
+    /// There is none to be had where sessions are shared.
     pub(super) async fn try_lock(&self) -> Result<bool, SqlError> {
+        if self.connection.sharing.is_some() {
+            return Ok(false);
+        }
         let take = format!(
             "select case when pg_backend_pid() <> {} then 'strayed' \
              when exists (select from pg_locks l where {} and l.pid = pg_backend_pid()) then 'held' \
@@ -232,10 +240,10 @@ impl Line {
     pub(super) async fn evict(&self, epoch: i64, ours: &[i64]) -> Result<(), SqlError> {
         // A backend that runs a statement or has a transaction open holds locks, which everybody may see, unlike its state.
         let select = format!(
-            "select l.pid::bigint, bool_or(l.locktype <> 'advisory') from pg_locks l join pg_stat_activity a on a.pid = l.pid \
+            "select l.pid::bigint, bool_or(l.locktype <> 'advisory'), a.application_name from pg_locks l join pg_stat_activity a on a.pid = l.pid \
              where a.datname = current_database() and a.pid <> all ($1::text::int[]) and a.pid <> pg_backend_pid() \
              and (l.locktype <> 'advisory' and a.application_name like 'tidegate/%' and a.application_name like $2 or {}) \
-             and not exists (select from tidegate_lease o where o.queue = $3 and o.epoch <> $4) group by l.pid",
+             and not exists (select from tidegate_lease o where o.queue = $3 and o.epoch <> $4) group by l.pid, a.application_name",
             self.key.is_on()
         );
         let named = format!("%/batch.{}", self.key.short());
@@ -247,13 +255,15 @@ impl Line {
         loop {
             let rows = self.query(&select, &values).await?;
             // A session that holds the advisory lock and does nothing is in nobody's way, where it cannot be ended.
-            let found: Vec<i64> = rows
+            let found: Vec<(i64, &str)> = rows
                 .iter()
-                .filter_map(|row| Some((row.first()?.as_integer()?, row.get(1)?.as_integer()? == 1)))
-                .filter(|(process, runs)| *runs || !not_ours.contains(process))
-                .map(|(process, _)| process)
+                .filter_map(|row| {
+                    Some((row.first()?.as_integer()?, row.get(1)?.as_integer()? == 1, row.get(2)?.as_text()?))
+                })
+                .filter(|(process, runs, _)| *runs || !not_ours.contains(process))
+                .map(|(process, _, name)| (process, name))
                 .collect();
-            let Some(first) = found.first() else { return Ok(()) };
+            let Some((first, _)) = found.first() else { return Ok(()) };
             if Instant::now() >= deadline {
                 return Err(SqlError::new(
                     ErrorClass::Transient,
@@ -263,8 +273,10 @@ impl Line {
                     ),
                 ));
             }
-            for process in found {
-                match self.query("select pg_terminate_backend($1::int)", &[process.into()]).await {
+            for (process, name) in found {
+                // Behind a pooler the same process may do another's work an instant later, under another name.
+                let end = "select pg_terminate_backend(pid) from pg_stat_activity where pid = $1::int and application_name = $2";
+                match self.query(end, &[process.into(), name.into()]).await {
                     Err(error) if error.class == ErrorClass::Connection => return Err(error),
                     Err(_) => drop(not_ours.insert(process)),
                     // Gone, or about to be: the next look tells.
