@@ -15,8 +15,8 @@ use super::dialect::PostgresDialect;
 use super::error::silent;
 use super::pooler;
 use super::settings::{Before, GIVE_BACK, Isolation, Sharing};
-use crate::database::handle::{self, Control, row_vanished};
-use crate::scheduler::database::{Interrupt, Session, Transaction};
+use crate::database::handle::{self, Control};
+use crate::scheduler::database::{Interrupt, Session};
 use crate::update::sql::{Dialect, ErrorClass, Row, Sql, SqlError, Value};
 
 /// A connection's place, shared by all who take turns with it; empty until it is opened.
@@ -128,7 +128,7 @@ impl Held {
     }
 
     /// Undoes what came after the mark, an interruption among it, within the transaction.
-    async fn undo(&mut self) -> Result<(), SqlError> {
+    pub(super) async fn undo(&mut self) -> Result<(), SqlError> {
         let connection = Arc::clone(&self.connection);
         self.request(async { connection.script(handle::UNDO).await }).await?;
         self.first_error = None;
@@ -188,7 +188,7 @@ impl Held {
 
     /// Makes a session that others use too what it was before this transaction, whatever statements of others have made of
     /// it. What the transaction is set to is then to be set anew.
-    async fn give_back(&mut self) -> Result<(), SqlError> {
+    pub(super) async fn give_back(&mut self) -> Result<(), SqlError> {
         const SET: &str = "select pg_catalog.set_config($1, $2, false)";
         let Some(before) = self.before.take() else { return Ok(()) };
         self.script(&Sharing::drop_temporary()).await?;
@@ -409,117 +409,6 @@ impl Control for Held {
 impl Session for Held {
     fn interrupter(&self) -> Arc<dyn Interrupt> {
         Held::interrupter(self)
-    }
-
-    fn as_sql(&mut self) -> &mut dyn Sql {
-        self
-    }
-}
-
-/// The open transaction of a batch.
-pub(super) struct Batch {
-    pub(super) held: Held,
-    /// True where statements that the host did not write were executed.
-    pub(super) foreign: bool,
-    /// Makes the session what the host made it, whatever statements of others did to it.
-    pub(super) tidied: String,
-    /// True where there is a savepoint of the host's own.
-    pub(super) marked: bool,
-    pub(super) update_name: String,
-    /// Writes the progress: parameter 1 is the update's name, parameter 2 the progress.
-    pub(super) write: String,
-    /// Deletes the row: parameter 1 is the update's name.
-    pub(super) delete: String,
-}
-
-#[async_trait]
-impl Sql for Batch {
-    fn dialect(&self) -> Arc<dyn Dialect> {
-        self.held.dialect()
-    }
-
-    async fn execute(&mut self, sql: &str, parameters: &[Value]) -> Result<u64, SqlError> {
-        self.held.execute(sql, parameters).await
-    }
-
-    async fn query(&mut self, sql: &str, parameters: &[Value]) -> Result<Vec<Row>, SqlError> {
-        self.held.query(sql, parameters).await
-    }
-
-    async fn script(&mut self, sql: &str) -> Result<(), SqlError> {
-        self.held.script(sql).await
-    }
-
-    fn shares_session(&self) -> bool {
-        self.held.shares_session()
-    }
-
-    fn connection(&self) -> Option<u64> {
-        Sql::connection(&self.held)
-    }
-
-    fn expect_foreign(&mut self) {
-        self.foreign = true;
-    }
-}
-
-impl Batch {
-    /// Undoes in the transaction what statements of others did to the session, so that the progress is written where the
-    /// host means to write it, and no later batch meets their settings.
-    async fn tidy(&mut self) -> Result<(), SqlError> {
-        self.held.connection().forget_all();
-        let open = "select current_setting('tidegate.batch', true)";
-        let rows = self.held.query(open, &[]).await?;
-        if rows.first().and_then(|row| row.first()).and_then(Value::as_text) != Some("open") {
-            return Err(row_vanished(&self.update_name));
-        }
-        self.held.give_back().await?;
-        let tidied = format!("{}; select set_config('tidegate.batch', 'open', true)", self.tidied);
-        self.held.script(&tidied).await
-    }
-}
-
-#[async_trait]
-impl Transaction for Batch {
-    async fn commit(mut self: Box<Self>, progress: Option<&str>) -> Result<(), SqlError> {
-        const DIVISION_BY_ZERO: &str = "22012";
-        if self.foreign {
-            self.tidy().await?;
-        }
-        let mut values = vec![Value::from(self.update_name.as_str())];
-        let sql = match progress {
-            Some(progress) => {
-                values.push(progress.into());
-                &self.write
-            }
-            None => &self.delete,
-        };
-        let committed = self.held.commit_with(sql, &values).await;
-        committed.map_err(|error| match error.code.as_deref() {
-            Some(DIVISION_BY_ZERO) => row_vanished(&self.update_name),
-            _ => error,
-        })
-    }
-
-    async fn mark(&mut self) -> Result<(), SqlError> {
-        self.held.script(handle::mark(self.marked)).await?;
-        self.marked = true;
-        Ok(())
-    }
-
-    async fn undo(&mut self) -> Result<bool, SqlError> {
-        if self.marked {
-            self.held.undo().await?;
-        }
-        Ok(self.marked)
-    }
-
-    async fn rollback(mut self: Box<Self>) -> Result<(), SqlError> {
-        self.held.end("rollback").await
-    }
-
-    fn interrupter(&self) -> Arc<dyn Interrupt> {
-        self.held.interrupter()
     }
 
     fn as_sql(&mut self) -> &mut dyn Sql {

@@ -4,6 +4,7 @@
 //! lane, one for the queue, one for what is noted and estimated beside the work; samplers have others of their own. Each
 //! tells the server by its `application_name` who it is.
 
+mod batch;
 mod cancel;
 mod connection;
 mod dialect;
@@ -31,9 +32,10 @@ use async_trait::async_trait;
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
+use self::batch::Batch;
 use self::connection::Connection;
 use self::dialect::PostgresDialect;
-use self::held::{Batch, Held, Slot};
+use self::held::{Held, Slot};
 use self::lease::{Attempt, Key, Line, Site};
 use self::name::Role;
 pub(crate) use self::sampler::{Access, Own, Probe, Statistics};
