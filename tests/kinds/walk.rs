@@ -366,6 +366,60 @@ async fn a_value_of_another_type_in_a_later_column_of_the_key_is_found_before_th
     }
 }
 
+/// Beyond the rows that `check` looks at, the walk meets them: wherever a batch ends at one it is refused with nothing changed,
+/// and one within a batch is in that batch and in no other.
+#[tokio::test]
+async fn a_value_of_another_type_in_a_later_column_is_met_once_or_refused() {
+    let mut refused = 0;
+    for (column, odd) in [
+        ("text", &["x'00ff'", "x''", "x'7a'"][..]),
+        ("real", &["9e999", "-9e999", "x'05'", "'text'"]),
+        ("integer", &["x'05'", "'text'", "5.5", "''"]),
+        ("numeric", &["9e999", "x'05'", "'text'"]),
+        ("blob", &["'text'", "5", "5.5"]),
+    ] {
+        let odd: Vec<String> =
+            (1..=4).flat_map(|room| odd.iter().map(move |value| format!("({room}, {value})"))).collect();
+        let own = |n: u32| if column == "blob" { format!("x'{n:02}'") } else { n.to_string() };
+        let usual: Vec<String> = (1..=4)
+            .flat_map(|room| (3..=7).map(move |n| (room, n)))
+            .map(|(room, n)| format!("({room}, {})", own(n)))
+            .collect();
+        for items in 1..=12 {
+            let subject = Subject::sqlite().await;
+            subject
+                .script(&format!(
+                    "CREATE TABLE t (room integer not null, n {column} not null, touched integer not null default 0,
+                     PRIMARY KEY (room, n)); INSERT INTO t (room, n) VALUES {}, {}",
+                    usual.join(", "),
+                    odd.join(", ")
+                ))
+                .await;
+            let backfill = Backfill::new(BackfillDefinition {
+                table: table("t"),
+                key: names(&["room", "n"]),
+                set: TOUCH.to_owned(),
+                filter: None,
+            });
+            let driven = subject.drive(&backfill, items).await;
+            let touched = subject.rows("SELECT DISTINCT touched FROM t ORDER BY 1").await;
+            match driven {
+                Ok(_) => assert_eq!(touched, ["1"], "{column}, {items}"),
+                Err(error) => {
+                    refused += 1;
+                    let told = error.told();
+                    assert!(told.contains("not of the type that it declares") || column == "blob", "{told}");
+                    assert!(
+                        touched.iter().all(|touched| ["0", "1"].contains(&touched.as_str())),
+                        "{column}: {touched:?}"
+                    );
+                }
+            }
+        }
+    }
+    assert!(refused > 10, "{refused}");
+}
+
 #[tokio::test]
 async fn a_key_that_its_text_does_not_give_back_is_refused() {
     // SQLite alone stores what a column does not declare.

@@ -160,6 +160,7 @@ async fn a_login_that_expires_is_no_updates_failure() {
     for _ in 0..4 {
         let error = refused_again(&mut running).await;
         assert!(error.contains("is not permitted to log in"), "{error}");
+        assert!(error.ends_with("(permanent, SQLSTATE 28000)"), "{error}");
     }
     let counted =
         "select count(*) from tidegate_failures where failure like '%log in%' or failure not like '%\"attempts\":0%'";

@@ -380,12 +380,9 @@ impl UpdateError {
     /// The error as everybody is told it, controllers, viewers, the history and traces: a database's with its class and
     /// code, and without its [detail](UpdateError::detail).
     pub fn told(&self) -> String {
-        let UpdateError::Sql(error) = self else { return self.to_string() };
-        match &error.code {
-            // SQLite's codes, and tidegate's own, say whose they are.
-            Some(code) if code.contains('_') => format!("{error} ({}, {code})", error.class),
-            Some(code) => format!("{error} ({}, SQLSTATE {code})", error.class),
-            None => format!("{error} ({})", error.class),
+        match self {
+            UpdateError::Sql(error) => error.told(),
+            error => error.to_string(),
         }
     }
 }

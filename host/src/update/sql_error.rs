@@ -15,12 +15,14 @@ pub struct SqlError {
     /// What else the database said, where that may hold values of rows (PostgreSQL's DETAIL, and a message that is not told
     /// as it is). It goes to the operator's log alone: no controller, viewer, history or trace is given it.
     pub detail: Option<String>,
+    /// True where it came of what was deferred to the commit: however many rows there are, they are not to blame.
+    pub deferred: bool,
 }
 
 impl SqlError {
     /// An error of this class, without a code of the database's.
     pub fn new(class: ErrorClass, message: impl Into<String>) -> Self {
-        Self { class, code: None, message: message.into(), detail: None }
+        Self { class, code: None, message: message.into(), detail: None, deferred: false }
     }
 
     /// An error that trying again will not help.
@@ -34,6 +36,16 @@ impl SqlError {
         self
     }
 
+    /// The error as everybody is told it: with its class and code, and without its detail.
+    pub(crate) fn told(&self) -> String {
+        match &self.code {
+            // SQLite's codes, and tidegate's own, say whose they are.
+            Some(code) if code.contains('_') => format!("{self} ({}, {code})", self.class),
+            Some(code) => format!("{self} ({}, SQLSTATE {code})", self.class),
+            None => format!("{self} ({})", self.class),
+        }
+    }
+
     /// True where the same for fewer rows may succeed: it took too long, met the locks of others, or wanted more memory or
     /// room than there is. Without a code it is whoever made it that says so, by the class.
     pub fn is_of_size(&self) -> bool {
@@ -41,7 +53,8 @@ impl SqlError {
         const POSTGRES: &[&str] = &["57014", "55P03", "40P01", "40001", "53100", "53200", "53400"];
         const SQLITE: &[&str] = &["SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_NOMEM", "SQLITE_FULL"];
         let is_known = |code: &str| POSTGRES.contains(&code) || SQLITE.iter().any(|known| code.starts_with(known));
-        self.class == ErrorClass::Transient && self.code.as_deref().is_none_or(is_known)
+        let is_known = self.code.as_deref().is_none_or(is_known);
+        self.class == ErrorClass::Transient && is_known && !self.deferred
     }
 
     /// What to do about it where a SQLite file is damaged; `None` where it is something else.

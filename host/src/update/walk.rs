@@ -243,15 +243,15 @@ impl Walk {
     /// The way from the table's first key to its last one; `None` where the table has no rows.
     async fn set_out(&self, sql: &mut dyn Sql, known: &Known) -> Result<Option<Way>, UpdateError> {
         let key = &known.key;
-        let Some(end) = self.outermost(sql, key, " DESC").await? else { return Ok(None) };
+        let Some(mut end) = self.outermost_row(sql, key, " DESC").await? else { return Ok(None) };
         let system = sql.dialect().system();
         // SQLite orders values of other types than the column's before or behind those: where the first and the last are
         // found again, all between them are.
-        let first = self.outermost(sql, key, "").await?;
-        if let Some(first) = &first {
+        let mut first = self.outermost_row(sql, key, "").await?;
+        if let Some(first) = &mut first {
             self.find_again(sql, key, first).await?;
         }
-        self.find_again(sql, key, &end).await?;
+        self.find_again(sql, key, &mut end).await?;
         let types = key.iter().map(|column| column.sql_type.clone()).collect();
         let (table, definition) = (self.table.to_string(), self.pinned());
         let columns = (*known.named).clone();
@@ -269,8 +269,20 @@ impl Walk {
         key: &Key,
         direction: &str,
     ) -> Result<Option<Vec<String>>, UpdateError> {
+        let mut row = self.outermost_row(sql, key, direction).await?;
+        row.iter_mut().for_each(|row| row.truncate(key.len()));
+        Ok(row)
+    }
+
+    /// The same, and behind it, on SQLite, what it is stored as.
+    async fn outermost_row(
+        &self,
+        sql: &mut dyn Sql,
+        key: &Key,
+        direction: &str,
+    ) -> Result<Option<Vec<String>>, UpdateError> {
         let statement = self.in_order(&*sql.dialect(), key, "", direction, "LIMIT 1");
-        sql.query(&statement, &[]).await?.into_iter().next().map(key_of).transpose()
+        sql.query(&statement, &[]).await?.into_iter().next().map(|row| key_of(row, usize::MAX)).transpose()
     }
 
     /// How far the walk has come, from statistics.
@@ -336,12 +348,16 @@ impl Walk {
         (self.in_order(dialect, key, &format!("\nWHERE {condition}"), "", &limit), parameters)
     }
 
-    /// The statement that gives keys as texts, in the key's order or in the reverse.
+    /// The statement that gives keys as texts, in the key's order or in the reverse; on SQLite with what they are stored as, in
+    /// a column behind them.
     ///
     /// The table has an alias because ORDER BY with a bare name would mean the output column of that name, which is text.
     fn in_order(&self, dialect: &dyn Dialect, key: &[Column], clause: &str, direction: &str, limit: &str) -> String {
         let columns = quoted(dialect, key, Some("walked"));
-        let texts: Vec<String> = columns.iter().map(|column| dialect.key_as_text(column)).collect();
+        let mut texts: Vec<String> = columns.iter().map(|column| dialect.key_as_text(column)).collect();
+        if dialect.system() == System::Sqlite {
+            texts.push(stored_as(&columns));
+        }
         let order: Vec<String> = columns.iter().map(|column| format!("{column}{direction}")).collect();
         format!(
             "SELECT {} FROM {} AS walked{clause}\nORDER BY {} {limit}",
@@ -352,20 +368,25 @@ impl Walk {
     }
 
     /// Makes sure that the key found is met again under its text, where a column can hold what it does not declare: the
-    /// text 'abc' in a column of integers would come back as 0, and the walk would go over rows a second time.
-    async fn find_again(&self, sql: &mut dyn Sql, key: &Key, found: &[String]) -> Result<(), UpdateError> {
+    /// text 'abc' in a column of integers would come back as 0, and the walk would go over rows a second time. `found` loses
+    /// what stands behind the key.
+    async fn find_again(&self, sql: &mut dyn Sql, key: &Key, found: &mut Vec<String>) -> Result<(), UpdateError> {
         let dialect = sql.dialect();
         if dialect.system() != System::Sqlite {
             return Ok(());
         }
         let parameters: Vec<Value> = texts(Some(found)).collect();
         let again = sql.query(&self.finding_again(&*dialect, key), &parameters).await?;
+        found.truncate(key.len());
         if again.is_empty() { Err(self.not_found_again(found)) } else { Ok(()) }
     }
 
-    /// The statement that gives a row where there is one of a key, bound from parameter 1 on.
+    /// SQLite: the statement that gives a row where there is one of a key, bound from parameter 1 on, and stored as it was,
+    /// bound behind that: the text of a BLOB may be that of another row's number.
     fn finding_again(&self, dialect: &dyn Dialect, key: &Key) -> String {
-        format!("SELECT 1 FROM {} WHERE {} LIMIT 1", self.source(dialect), same(dialect, key))
+        let (same, stored) = (same(dialect, key), stored_as(&quoted(dialect, key, None)));
+        let behind = dialect.parameter(key.len() + 1);
+        format!("SELECT 1 FROM {} WHERE {same} AND {stored} = {behind} LIMIT 1", self.source(dialect))
     }
 
     fn not_found_again(&self, found: &[String]) -> UpdateError {
@@ -442,8 +463,15 @@ impl Batch {
     }
 }
 
-fn key_of(row: Row) -> Result<Vec<String>, UpdateError> {
+/// SQLite: what the columns of a key are stored as.
+fn stored_as(columns: &[String]) -> String {
+    columns.iter().map(|column| format!("typeof({column})")).collect::<Vec<_>>().join(" || ' ' || ")
+}
+
+/// The key that is in the first `columns` of a row.
+fn key_of(row: Row, columns: usize) -> Result<Vec<String>, UpdateError> {
     row.into_iter()
+        .take(columns)
         .map(|value| match value {
             Value::Text(text) => Ok(text),
             other => Err(UpdateError::Detailed {

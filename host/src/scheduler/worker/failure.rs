@@ -33,7 +33,7 @@ impl Worker {
             self.hopeless = Some(error.clone());
         }
         let wait = self.refusal_backoff.after_failure();
-        let why = error.to_string();
+        let why = error.told();
         self.set_state("backing off", Some(why.clone()));
         self.barred = Some(PutOff::new(wait, why.clone()));
         self.refused = Some(why.clone());

@@ -192,7 +192,7 @@ impl Walk {
         let (bound, mut parameters) = self.bound_statement(&*dialect, &known.key, ends, budget.items);
         let Some(token) = known.token.as_ref().filter(|_| known.is_remembered()) else {
             let row = sql.query(&bound, &parameters).await?.into_iter().next();
-            return Ok(Found::End(row.map(key_of).transpose()?));
+            return Ok(Found::End(row.map(|row| key_of(row, known.key.len())).transpose()?));
         };
         parameters.push(token.clone());
         let parts: Vec<String> = (1..=known.key.len()).map(|part| format!("part_{part}")).collect();
@@ -298,7 +298,8 @@ impl Walk {
         let same = row.next().and_then(|same| same.as_integer()) == Some(1);
         let written = if counted { row.next().and_then(|count| count.as_integer()) } else { None };
         let key: Row = row.collect();
-        let key = if key.first().is_none_or(|part| *part == Value::Null) { None } else { Some(key_of(key)?) };
+        let key =
+            if key.first().is_none_or(|part| *part == Value::Null) { None } else { Some(key_of(key, usize::MAX)?) };
         Ok((same, written.and_then(|count| u64::try_from(count).ok()).unwrap_or(0), key))
     }
 
@@ -322,7 +323,8 @@ impl Walk {
         statements.push(Ask::query(bound, parameters.into_iter().map(Given::Value), Expected::Some));
         let found = (0..known.key.len()).map(|column| Given::Found(bounding, column));
         let again = self.finding_again(&*dialect, &known.key);
-        statements.push(Ask::query(again, found.clone(), Expected::Some));
+        let with_stored = found.clone().chain([Given::Found(bounding, known.key.len())]);
+        statements.push(Ask::query(again, with_stored, Expected::Some));
         let finding = statements.len();
         if let Some(change) = change {
             let range = Range::new(&*dialect, &known.key, Ends { upper: Side::Unknown, ..ends });
@@ -336,7 +338,8 @@ impl Walk {
         }
         let changed = answers.get(finding).map(|answer| answer.changed);
         let again = answers.get(bounding + 1).is_some_and(|answer| !answer.rows.is_empty());
-        let key = answers.swap_remove(bounding).rows.into_iter().next().map(key_of).transpose()?;
+        let row = answers.swap_remove(bounding).rows.into_iter().next();
+        let key = row.map(|row| key_of(row, known.key.len())).transpose()?;
         Ok(match (key, changed) {
             (Some(key), _) if !again => return Err(self.not_found_again(&key)),
             (Some(key), Some(changed)) => Found::Done(key, changed),

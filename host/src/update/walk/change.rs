@@ -4,7 +4,7 @@ use super::range::{Ends, Lower, Range, Side};
 use super::{Batch, Walk, counted, rows};
 use crate::update::UpdateError;
 use crate::update::reach::OnSkip;
-use crate::update::sql::{Sql, System, Value};
+use crate::update::sql::{Sql, SqlError, System, Value};
 
 impl Walk {
     /// Has `statement` change the batch's rows that meet `filter`, and makes sure that it did: a trigger or a rule can
@@ -100,6 +100,7 @@ impl Walk {
                      + age(pg_current_xact_id()::xid) - age(xmin))::text::xid8) = 'in progress'",
                 );
                 let (changed, skipped) = self.change_counted(sql, batch, filter, statement).await?;
+                run_deferred(sql).await?;
                 // The rest of the walk is looked at only where rows have left the batch.
                 let left = self.count_where(sql, &batch.range, OWN).await? < changed;
                 (skipped, if left { self.count_where(sql, &ahead, OWN).await? } else { 0 })
@@ -132,4 +133,19 @@ impl Walk {
             self.key.join(", ")
         )))
     }
+}
+
+/// Has PostgreSQL run now what triggers have deferred to the commit, when it would be too late to see what they do. What is
+/// deferred for keys and foreign keys stays so: the next slice may make it right.
+async fn run_deferred(sql: &mut dyn Sql) -> Result<(), UpdateError> {
+    const DEFERRED: &str = "\
+        SELECT string_agg(DISTINCT format('%I.%I', n.nspname, c.conname), ', ') FROM pg_trigger t \
+        JOIN pg_constraint c ON c.oid = t.tgconstraint JOIN pg_namespace n ON n.oid = c.connamespace \
+        WHERE NOT t.tgisinternal AND t.tginitdeferred AND t.tgenabled IN ('O', 'A')";
+    let found = sql.query(DEFERRED, &[]).await?;
+    if let Some(names) = found.first().and_then(|row| row.first()).and_then(Value::as_text) {
+        let run = sql.execute(&format!("SET CONSTRAINTS {names} IMMEDIATE"), &[]).await;
+        run.map_err(|error| SqlError { deferred: true, ..error })?;
+    }
+    Ok(())
 }

@@ -98,7 +98,8 @@ impl Walk {
                 Some(end) => {
                     let ends = Ends { lower: Some(behind(after.as_deref())), upper: Side::At(end) };
                     let (statement, parameters) = self.bound_statement(&*dialect, &key, ends, budget.items);
-                    let found = sql.query(&statement, &parameters).await?.into_iter().next().map(key_of).transpose()?;
+                    let found = sql.query(&statement, &parameters).await?.into_iter().next();
+                    let found = found.map(|row| key_of(row, key.len())).transpose()?;
                     found.or_else(|| Some(end.clone()))
                 }
                 None => None,
@@ -136,7 +137,7 @@ impl Walk {
                 sampled.join(", "),
             );
             if let Some(found) = sql.query(&statement, &[]).await?.into_iter().next() {
-                return key_of(found).map(Some);
+                return key_of(found, key.len()).map(Some);
             }
         }
         self.outermost(sql, key, "").await

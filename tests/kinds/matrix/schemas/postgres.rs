@@ -149,6 +149,18 @@ pub(super) fn on_postgres() -> Vec<Schema> {
             ..PLAIN
         },
         Schema {
+            name: "trigger-moves-key-at-commit",
+            value: |tag| (10 * tag).to_string(),
+            after: "CREATE FUNCTION {f}() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                        UPDATE {t} SET {id} = {id} + 355 WHERE {id} = NEW.{id} AND NEW.{touched} <> OLD.{touched};
+                        RETURN NULL;
+                    END $$;
+                    CREATE CONSTRAINT TRIGGER moves AFTER UPDATE ON {t} DEFERRABLE INITIALLY DEFERRED
+                        FOR EACH ROW EXECUTE FUNCTION {f}()",
+            expected: moved_ahead,
+            ..PLAIN
+        },
+        Schema {
             name: "trigger-moves-key-and-catches-errors",
             value: |tag| (10 * tag).to_string(),
             after: "CREATE FUNCTION {f}() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
