@@ -66,7 +66,7 @@ impl Batch {
         if rows.first().and_then(|row| row.first()).and_then(Value::as_text) != Some("open") {
             return Err(row_vanished(&self.update_name));
         }
-        self.held.give_back().await?;
+        self.held.keep_before().await?;
         let tidied = format!("{}; select set_config('tidegate.batch', 'open', true)", self.tidied);
         self.held.script(&tidied).await
     }

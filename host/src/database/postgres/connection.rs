@@ -192,7 +192,7 @@ impl Connection {
     pub(super) fn tidied(&self) -> String {
         match &self.sharing {
             None => format!("reset session authorization; reset role; discard temp; {}", self.settings_anew()),
-            Some(sharing) => sharing.anew(&self.application_name),
+            Some(sharing) => sharing.tidied(&self.application_name),
         }
     }
 

@@ -14,7 +14,7 @@ use super::connection::{Connection, parameters};
 use super::dialect::PostgresDialect;
 use super::error::silent;
 use super::pooler;
-use super::settings::{Before, GIVE_BACK, Isolation, Sharing};
+use super::settings::{self, Isolation, KEEP};
 use crate::database::handle::{self, Control};
 use crate::scheduler::database::{Interrupt, Session};
 use crate::update::sql::{Dialect, ErrorClass, Row, Sql, SqlError, Value};
@@ -47,8 +47,8 @@ pub(super) struct Held {
     stage: Stage,
     /// The first error of the transaction: what comes after is only told that there was one.
     first_error: Option<SqlError>,
-    /// How the session was before the transaction, where others use it too.
-    before: Option<Before>,
+    /// How the session was before the transaction, where others use it too, as JSON.
+    before: Option<String>,
     interruption: Arc<Interruption>,
     /// How long each request may take before the server counts as silent.
     limit: Option<Duration>,
@@ -82,7 +82,7 @@ impl Held {
         let (before, rows) = self
             .request(async {
                 let (begun, rows) = join(pooler::rows(&connection, &begin), connection.query(sql, values, true)).await;
-                Ok((Before::of(&begun?), rows?))
+                Ok((settings::before(&begun?), rows?))
             })
             .await?;
         self.before = before;
@@ -186,18 +186,12 @@ impl Held {
         error
     }
 
-    /// Makes a session that others use too what it was before this transaction, whatever statements of others have made of
-    /// it. What the transaction is set to is then to be set anew.
-    pub(super) async fn give_back(&mut self) -> Result<(), SqlError> {
-        const SET: &str = "select pg_catalog.set_config($1, $2, false)";
-        let Some(before) = self.before.take() else { return Ok(()) };
-        self.script(&Sharing::drop_temporary()).await?;
-        self.query(GIVE_BACK, &[before.settings.into()]).await?;
-        let whose = [("session_authorization", before.authorization), ("role", before.role)];
-        for (name, value) in [("statement_timeout", before.statement_timeout)].into_iter().chain(whose) {
-            self.query(SET, &[name.into(), value.into()]).await?;
+    /// Notes in the transaction how a session that others use too was before it.
+    pub(super) async fn keep_before(&mut self) -> Result<(), SqlError> {
+        match self.before.take() {
+            Some(before) => self.query(KEEP, &[before.into()]).await.map(drop),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// Closes the connection: whoever comes next opens another.

@@ -67,9 +67,9 @@ pub(super) async fn sessions(ours: &Connection, target: &Target, peer: &str) -> 
     });
     looked.await.unwrap_or_else(|_| {
         let message = format!(
-            "{} is a connection pooler, and gave no second session of the server's within {} s: in session mode a host \
-             needs four, three more for signals, and one for a moment whenever it connects; in transaction mode it needs \
-             two at once, one of them for as long as a batch takes",
+            "{} is a connection pooler, and gave no second session of the server's within {} s: a host needs one for each \
+             lane, for as long as a batch takes, and in transaction mode one more; in session mode three more, three for \
+             signals, and one for a moment whenever it connects",
             target.server(),
             LIMIT.as_secs()
         );

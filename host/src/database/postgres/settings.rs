@@ -104,34 +104,34 @@ do $$ declare made record; begin
     end loop;
 end $$";
 
-/// Makes the session's settings ($1: as they were, in JSON) what they were before the transaction.
-pub(super) const GIVE_BACK: &str = "\
-select pg_catalog.count(pg_catalog.set_config(name, $1::json ->> name, false)) from (
+/// Makes the session what it was before the transaction, as [`KEEP`] has noted it. No time limit of others' counts between
+/// two statements of the host's: what follows in the same message puts all aside again.
+const GIVE_BACK: &str = "\
+select pg_catalog.count(pg_catalog.set_config(name, before.settings ->> name, false)) from (
+    select pg_catalog.current_setting('tidegate.before')::json -> 'settings' as settings
+) as before cross join lateral (
     select name from pg_catalog.pg_settings where source = 'session' and name not like 'transaction\\_%'
-    union select pg_catalog.json_object_keys($1::json)
-) as changed";
+    union select pg_catalog.json_object_keys(before.settings)
+) as changed;
+select pg_catalog.set_config(name, pg_catalog.current_setting('tidegate.before')::json ->> name, false)
+from (values (1, 'session_authorization'), (2, 'role'), (3, 'statement_timeout')) as whose (place, name) order by place;
+set local statement_timeout = 0";
 
-/// How a session was that others use too.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Before {
-    pub(super) role: String,
-    pub(super) authorization: String,
-    pub(super) statement_timeout: String,
-    /// The others, as JSON.
-    pub(super) settings: String,
-}
+/// Notes in the transaction what the session was before ($1).
+pub(super) const KEEP: &str = "select pg_catalog.set_config('tidegate.before', $1, true)";
 
-impl Before {
-    /// From the rows of [`Sharing::begin`].
-    pub(super) fn of(rows: &[Vec<Option<String>>]) -> Option<Self> {
-        let [who, set, ..] = rows else { return None };
-        Some(Self {
-            role: who.first()?.clone()?,
-            authorization: who.get(1)?.clone()?,
-            statement_timeout: who.get(2)?.clone()?,
-            settings: set.first()?.clone().unwrap_or_else(|| "{}".to_owned()),
-        })
-    }
+/// How a session was that others use too, as JSON, from the rows of [`Sharing::begin`].
+pub(super) fn before(rows: &[Vec<Option<String>>]) -> Option<String> {
+    let [who, set, ..] = rows else { return None };
+    let [role, authorization, statement_timeout] = who.as_slice() else { return None };
+    let settings: Option<serde_json::Value> = set.first()?.as_deref().and_then(|set| serde_json::from_str(set).ok());
+    let before = serde_json::json!({
+        "role": role,
+        "session_authorization": authorization,
+        "statement_timeout": statement_timeout,
+        "settings": settings.unwrap_or_else(|| serde_json::json!({})),
+    });
+    Some(before.to_string())
 }
 
 impl Sharing {
@@ -169,14 +169,10 @@ impl Sharing {
         )
     }
 
-    /// Once statements of others are done: drops what they have made for the session alone.
-    pub(super) fn drop_temporary() -> String {
-        format!("{ALONE}; {DROP_TEMPORARY}")
-    }
-
-    /// Sets the transaction anew.
-    pub(super) fn anew(&self, application_name: &str) -> String {
-        format!("{ALONE}; {ASIDE}; {}", self.locals(application_name))
+    /// Once statements of others are done: drops what they have made for the session alone, makes that what it was before, and
+    /// sets the transaction anew.
+    pub(super) fn tidied(&self, application_name: &str) -> String {
+        format!("{ALONE}; {DROP_TEMPORARY}; {GIVE_BACK}; {ALONE}; {ASIDE}; {}", self.locals(application_name))
     }
 
     /// Sets something otherwise in the transactions that follow, until the connection is handed back.
