@@ -8,6 +8,8 @@ use super::milliseconds;
 const WEIGHT: f64 = 0.5;
 /// Costs that differ by more than this factor from what was known are taken as they are.
 const JUMP: f64 = 3.0;
+/// A cost that is dearer by more than this factor than what was known is believed once it was seen twice.
+const SUSPICIOUS: f64 = 1.5;
 /// What a batch costs by itself may grow by this factor from one batch to the next: a checkpoint, or a wait for a standby,
 /// is no cost of every batch.
 const OWN_GROWTH: f64 = 2.0;
@@ -19,6 +21,9 @@ const OWN_LEAST: f64 = 1.0;
 pub struct Cost {
     /// Milliseconds that an item takes; `None` until one was counted.
     item_ms: Option<f64>,
+    /// A much dearer cost that was seen once. A wait for somebody's lock or a checkpoint looks like that, and the next batch
+    /// tells whether it was one.
+    suspected: Option<f64>,
     /// Milliseconds that a batch takes besides its slices: its opening and its commit.
     own_ms: f64,
     /// How far the costs of slices were off lately: the mean of the logarithms' distances. 1 is a factor of e.
@@ -33,7 +38,7 @@ pub struct Cost {
 
 impl Default for Cost {
     fn default() -> Self {
-        Self { item_ms: None, own_ms: 0.0, doubt: 1.0, most: None, undivided: 1, overlong: None }
+        Self { item_ms: None, suspected: None, own_ms: 0.0, doubt: 1.0, most: None, undivided: 1, overlong: None }
     }
 }
 
@@ -41,13 +46,21 @@ impl Cost {
     /// Takes note of a batch of which only this is known: one from the history.
     pub fn remember(&mut self, items: u64, duration: Duration) {
         if items > 0 {
-            self.learn(milliseconds(duration) / items as f64);
+            self.learn_of_one(milliseconds(duration) / items as f64);
         }
     }
 
     /// Milliseconds that an item takes, if that is known.
     pub fn item_ms(&self) -> Option<f64> {
         self.item_ms
+    }
+
+    /// The same for whoever must not be taken by surprise, as if what is suspected were known.
+    pub(super) fn cautious_ms(&self) -> Option<f64> {
+        match (self.item_ms, self.suspected) {
+            (Some(known), Some(suspected)) => Some(towards(known, suspected)),
+            (known, _) => known,
+        }
     }
 
     /// Items that fit into a batch of `target`; `None` until an item was counted.
@@ -64,7 +77,8 @@ impl Cost {
 
     /// True where slices have cost lately what was expected of them.
     pub(super) fn is_certain(&self) -> bool {
-        self.doubt < 0.25
+        let is_far = |suspected: f64| self.item_ms.is_none_or(|known| suspected > known * JUMP);
+        self.doubt < 0.25 && !self.suspected.is_some_and(is_far)
     }
 
     /// Items that are not divided.
@@ -72,16 +86,30 @@ impl Cost {
         self.undivided
     }
 
+    /// Takes note of what items cost by one observation. Where they are much dearer than was known, a second one has to say so
+    /// too: others may have been waited for.
+    pub(super) fn learn_of_one(&mut self, item_ms: f64) {
+        let suspected = self.suspected.take();
+        if let Some(known) = self.item_ms.filter(|known| *known > 0.0 && item_ms > known * SUSPICIOUS) {
+            // Nearer to what was suspected than to what is known, where factors count.
+            if suspected.is_none_or(|suspected| item_ms * item_ms < suspected * known) {
+                self.suspected = Some(item_ms);
+                return;
+            }
+        }
+        self.learn(item_ms);
+    }
+
     /// Takes note of what items cost.
     pub(super) fn learn(&mut self, item_ms: f64) {
+        self.suspected = None;
         let Some(known) = self.item_ms.filter(|known| *known > 0.0 && item_ms > 0.0) else {
             self.item_ms = Some(item_ms);
             return;
         };
         let off = (item_ms / known).ln().abs();
         self.doubt += WEIGHT * (off.min(1.0) - self.doubt);
-        let jumped = off > JUMP.ln();
-        self.item_ms = Some(if jumped { item_ms } else { known + WEIGHT * (item_ms - known) });
+        self.item_ms = Some(towards(known, item_ms));
     }
 
     /// Takes note of a batch with a slice that had to be cut off: the next one begins with `most` items. What went through
@@ -124,6 +152,12 @@ impl Cost {
     }
 }
 
+/// What is known once another cost was seen.
+fn towards(known: f64, seen: f64) -> f64 {
+    let jumped = (seen / known).ln().abs() > JUMP.ln();
+    if jumped { seen } else { known + WEIGHT * (seen - known) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -148,6 +182,24 @@ mod tests {
         assert_eq!(cost.item_ms(), Some(10.0));
         cost.learn(12.0);
         assert_eq!(cost.item_ms(), Some(11.0));
+    }
+
+    #[test]
+    fn what_was_seen_once_is_suspected_and_what_is_seen_again_is_known() {
+        let mut cost = Cost::default();
+        cost.learn(1.0);
+        // A wait, twice; then a jump, up and down.
+        for dear in [40.0, 100.0] {
+            cost.learn_of_one(dear);
+            assert_eq!((cost.item_ms(), cost.cautious_ms()), (Some(1.0), Some(dear)));
+            cost.learn_of_one(1.0);
+            assert_eq!((cost.item_ms(), cost.cautious_ms()), (Some(1.0), Some(1.0)));
+        }
+        cost.learn_of_one(10.0);
+        cost.learn_of_one(9.0);
+        assert_eq!(cost.item_ms(), Some(9.0));
+        cost.learn_of_one(0.9);
+        assert_eq!(cost.item_ms(), Some(0.9));
     }
 
     #[test]
