@@ -3,9 +3,10 @@
 
 use std::time::Duration;
 
-use tidegate::update::sql::{System, TableName};
+use tidegate::update::sql::{ErrorClass, System, TableName};
 use tidegate::update::{
-    Batch, BatchDefinition, Copy, CopyColumn, CopyDefinition, CopySource, Handler, OnConflict, Script, ScriptDefinition,
+    Backfill, BackfillDefinition, Batch, BatchDefinition, Copy, CopyColumn, CopyDefinition, CopySource, Handler,
+    OnConflict, Script, ScriptDefinition,
 };
 
 use super::subject::{Driven, Subject, UPDATE, names, table};
@@ -110,6 +111,49 @@ async fn the_range_of_a_batch_is_sought_and_not_scanned() {
     let resumed = driven.statements.iter().find(|sql| sql.starts_with("UPDATE") && sql.contains('>')).unwrap();
     let plan = subject.rows(&format!("EXPLAIN QUERY PLAN {}", resumed.replace("?1", "1").replace("?2", "2"))).await;
     assert!(plan.join("; ").contains("(rowid>? AND rowid<?)"), "{plan:?}: {resumed}");
+}
+
+#[tokio::test]
+async fn a_batch_may_leave_nothing_of_what_the_host_prepared_and_set() {
+    let subject = Subject::postgres().await;
+    subject.script(TABLE).await;
+    let touch = "UPDATE t SET touched = touched + 1 WHERE :range";
+    let foreign = format!("DEALLOCATE ALL; {touch}; SET search_path = nowhere; SET bytea_output = 'escape'");
+    let (set, key) = ("body = upper(body)".to_owned(), names(&["id"]));
+    let own = Backfill::new(BackfillDefinition { table: table("t"), key, set, filter: None });
+    for touched in 1..=3 {
+        let items = subject.drive(&batch(&subject, &foreign), 2).await.unwrap().items;
+        assert_eq!(items, [2, 2, 1]);
+        // Its statements stay prepared from its second batch on.
+        subject.drive(&own, 1).await.unwrap();
+        assert_eq!(subject.rows("SELECT DISTINCT touched FROM t").await, [touched.to_string()]);
+    }
+}
+
+#[tokio::test]
+async fn a_batch_ends_no_transaction_of_the_hosts() {
+    let subject = Subject::postgres().await;
+    subject.script(TABLE).await;
+    for end in ["COMMIT", "COMMIT; BEGIN", "ROLLBACK", "ROLLBACK; BEGIN"] {
+        let sql = format!("SELECT 1 FROM t WHERE :range; {end}");
+        let error = subject.drive(&batch(&subject, &sql), 2).await.unwrap_err();
+        assert_eq!(error.class(), ErrorClass::Permanent, "{end}: {error}");
+        assert_eq!(subject.value("SELECT progress_json FROM background_updates").await, "{}", "{end}");
+        subject.database.cancel(&[UPDATE.to_owned()]).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn the_first_of_several_statements_to_fail_is_the_one_that_is_told() {
+    for subject in Subject::each().await {
+        subject.script(TABLE).await;
+        let sql = "UPDATE t SET touched = 1 WHERE :range; INSERT INTO t (id) SELECT id FROM t WHERE :range;
+                   INSERT INTO missing VALUES (1)";
+        let error = subject.drive(&batch(&subject, sql), 2).await.unwrap_err().to_string().to_lowercase();
+        assert!(error.contains("unique"), "{error}");
+        assert_eq!(subject.value("SELECT sum(touched) FROM t").await, "0");
+        subject.database.cancel(&[UPDATE.to_owned()]).await.unwrap();
+    }
 }
 
 #[tokio::test]

@@ -4,9 +4,9 @@
 use async_trait::async_trait;
 
 use super::explain::can_be_explained;
-use super::placeholder::{self, Bounds};
+use super::placeholder::{self, Bounds, Rendered};
 use super::plan::Draft;
-use super::sql::{Dialect, Estimate, Right, Sql, System, TableName};
+use super::sql::{Ask, Dialect, Estimate, Given, Right, Sql, System, TableName};
 use super::walk::{self, Walk};
 use super::{Budget, Handler, Mode, Opening, Plan, Problem, Progress, Reach, Step, UpdateError, scan};
 
@@ -99,9 +99,20 @@ impl Handler for Batch {
                 batch_size: budget.items,
             };
             sql.expect_foreign();
-            for statement in self.statements() {
-                let rendered = placeholder::render(statement, &*dialect, &bounds);
-                sql.execute(&rendered.sql, &rendered.parameters).await?;
+            let statements = self.statements();
+            let statements = statements.into_iter().map(|statement| placeholder::render(statement, &*dialect, &bounds));
+            match self.system {
+                System::Postgres => {
+                    let each = statements
+                        .map(|Rendered { sql, parameters }| Ask::change(sql, parameters.into_iter().map(Given::Value)));
+                    sql.ask(each.collect()).await?;
+                }
+                // Looked at before each is whether the one before it ended the transaction.
+                System::Sqlite => {
+                    for Rendered { sql: statement, parameters } in statements {
+                        sql.execute(&statement, &parameters).await?;
+                    }
+                }
             }
         }
         Ok(Step::new(batch.items, batch.next).noting(batch.notes))

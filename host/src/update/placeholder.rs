@@ -195,7 +195,7 @@ fn number(
     parameters.push(match meaning {
         Meaning::After(number) => part(bounds.after, number),
         Meaning::Upto(number) => part(bounds.upto, number),
-        Meaning::First(number) => bounds.ends.value(Part::Lower(number)),
+        Meaning::First(number) => bounds.ends.value(dialect, bounds.key, Part::Lower(number)),
         _ => Value::Integer(i64::try_from(bounds.batch_size).unwrap_or(i64::MAX)),
     });
     numbers.push(meaning);

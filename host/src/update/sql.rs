@@ -7,6 +7,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 pub use super::ask::{Answer, Ask, Expected, Given};
+pub(crate) use super::ask::{ask_in_turn, whole};
 use super::plan::Explanation;
 pub use super::sql_error::{ErrorClass, SqlError};
 pub use super::surroundings::{Operation, Reaction, Search, Surroundings};
@@ -96,20 +97,7 @@ pub trait Sql: Send {
     /// # Errors
     /// Whatever the database says, classified.
     async fn ask(&mut self, statements: Vec<Ask>) -> Result<Vec<Answer>, SqlError> {
-        let mut answers: Vec<Answer> = Vec::with_capacity(statements.len());
-        for ask in statements {
-            let parameters = ask.parameters(&answers);
-            let answer = match ask.changes {
-                true => Answer { rows: Vec::new(), changed: self.execute(&ask.sql, &parameters).await? },
-                false => Answer { rows: self.query(&ask.sql, &parameters).await?, changed: 0 },
-            };
-            let goes_on = ask.is_satisfied_by(&answer);
-            answers.push(answer);
-            if !goes_on {
-                break;
-            }
-        }
-        Ok(answers)
+        ask_in_turn(self, statements).await
     }
 
     /// A number that no other connection of this process has, nor had; `None` where nothing is to be remembered of what was
@@ -196,6 +184,12 @@ pub trait Dialect: Send + Sync {
     /// The value to bind for [`Dialect::key_from_text`] where it may stand apart from the column, in an expression that
     /// somebody else wrote.
     fn key_value(&self, text: &str, column: &Column) -> Value {
+        let _ = column;
+        Value::from(text)
+    }
+
+    /// The value to bind for [`Dialect::key_from_text`] where it is compared with the column, once a row.
+    fn key_bound(&self, text: &str, column: &Column) -> Value {
         let _ = column;
         Value::from(text)
     }

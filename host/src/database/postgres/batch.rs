@@ -7,7 +7,11 @@ use async_trait::async_trait;
 use super::held::Held;
 use crate::database::handle::{self, row_vanished};
 use crate::scheduler::database::{Interrupt, Transaction};
-use crate::update::sql::{Dialect, Row, Sql, SqlError, Value};
+use crate::update::sql::{Answer, Ask, Dialect, Row, Sql, SqlError, Value};
+
+const DIVISION_BY_ZERO: &str = "22012";
+/// Divides by zero where the transaction is not the one that was marked any more.
+const STILL_OPEN: &str = "select 1 / coalesce((current_setting('tidegate.batch', true) = 'open')::int, 0)";
 
 /// The open transaction of a batch.
 pub(super) struct Batch {
@@ -51,34 +55,41 @@ impl Sql for Batch {
         Sql::connection(&self.held)
     }
 
+    async fn ask(&mut self, statements: Vec<Ask>) -> Result<Vec<Answer>, SqlError> {
+        self.held.ask(statements).await
+    }
+
     fn expect_foreign(&mut self) {
         self.foreign = true;
+        self.held.connection().prepare_nothing();
     }
 }
 
 impl Batch {
-    /// Undoes in the transaction what statements of others did to the session, so that the progress is written where the
-    /// host means to write it, and no later batch meets their settings.
-    async fn tidy(&mut self) -> Result<(), SqlError> {
-        self.held.connection().forget_all();
-        let open = "select current_setting('tidegate.batch', true)";
-        let rows = self.held.query(open, &[]).await?;
-        if rows.first().and_then(|row| row.first()).and_then(Value::as_text) != Some("open") {
-            return Err(row_vanished(&self.update_name));
-        }
-        self.held.keep_before().await?;
+    /// What undoes in the transaction what statements of others did to the session, so that the progress is written where the
+    /// host means to write it, and no later batch meets their settings. An error where they ended the transaction.
+    async fn tidy(&mut self) -> Result<String, SqlError> {
         let tidied = format!("{}; select set_config('tidegate.batch', 'open', true)", self.tidied);
-        self.held.script(&tidied).await
+        if !self.held.shares_session() {
+            return Ok(format!("{STILL_OPEN}; {tidied}"));
+        }
+        self.held.script(STILL_OPEN).await.map_err(|error| self.explained(error))?;
+        self.held.keep_before().await?;
+        Ok(tidied)
+    }
+
+    fn explained(&self, error: SqlError) -> SqlError {
+        match error.code.as_deref() {
+            Some(DIVISION_BY_ZERO) => row_vanished(&self.update_name),
+            _ => error,
+        }
     }
 }
 
 #[async_trait]
 impl Transaction for Batch {
     async fn commit(mut self: Box<Self>, progress: Option<&str>) -> Result<(), SqlError> {
-        const DIVISION_BY_ZERO: &str = "22012";
-        if self.foreign {
-            self.tidy().await?;
-        }
+        let tidy = if self.foreign { Some(self.tidy().await?) } else { None };
         let mut values = vec![Value::from(self.update_name.as_str())];
         let sql = match progress {
             Some(progress) => {
@@ -87,11 +98,11 @@ impl Transaction for Batch {
             }
             None => &self.delete,
         };
-        let committed = self.held.commit_with(sql, &values).await;
-        committed.map_err(|error| match error.code.as_deref() {
-            Some(DIVISION_BY_ZERO) => row_vanished(&self.update_name),
-            _ => error,
-        })
+        let committed = self.held.commit_with(tidy.as_deref(), sql, &values).await;
+        if !self.foreign && committed.is_ok() {
+            self.held.connection().prepare_again();
+        }
+        committed.map_err(|error| self.explained(error))
     }
 
     async fn mark(&mut self) -> Result<(), SqlError> {

@@ -1,7 +1,7 @@
 //! One connection: how it is made and set up, and its prepared statements.
 
 use std::collections::HashMap;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -32,6 +32,8 @@ const CANCEL_TIME: Duration = Duration::from_secs(5);
 pub(super) struct Connection {
     client: Client,
     statements: Mutex<HashMap<String, Statement>>,
+    /// True where nothing is prepared: statements of others may deallocate it.
+    prepares_nothing: AtomicBool,
     tls: MakeRustlsConnect,
     address: Option<Address>,
     /// The task that reads and writes the socket.
@@ -141,6 +143,7 @@ impl Connection {
         Ok(Self {
             client,
             statements,
+            prepares_nothing: AtomicBool::new(false),
             tls,
             address,
             task,
@@ -237,8 +240,8 @@ impl Connection {
 
     /// Executes one statement and returns the number of rows it changed.
     pub(super) async fn execute(&self, sql: &str, values: &[Value], in_transaction: bool) -> Result<u64, SqlError> {
-        if self.sharing.is_some() {
-            return self.alone(in_transaction, self.execute_unnamed(sql, values)).await;
+        if self.prepares_nothing() {
+            return self.alone(in_transaction || self.sharing.is_none(), self.execute_unnamed(sql, values)).await;
         }
         loop {
             let (statement, known) = self.prepare(sql).await?;
@@ -252,8 +255,8 @@ impl Connection {
 
     /// Executes one statement and returns its rows.
     pub(super) async fn query(&self, sql: &str, values: &[Value], in_transaction: bool) -> Result<Vec<Row>, SqlError> {
-        if self.sharing.is_some() {
-            return self.alone(in_transaction, self.query_unnamed(sql, values)).await;
+        if self.prepares_nothing() {
+            return self.alone(in_transaction || self.sharing.is_none(), self.query_unnamed(sql, values)).await;
         }
         loop {
             let (statement, known) = self.prepare(sql).await?;
@@ -276,8 +279,8 @@ impl Connection {
         self.alone(self.sharing.is_none(), self.script(sql)).await
     }
 
-    /// Executes a statement that the server is not to remember: the next one may be another session's.
-    pub(super) async fn execute_unnamed(&self, sql: &str, values: &[Value]) -> Result<u64, SqlError> {
+    /// Executes a statement that the server is not to remember.
+    async fn execute_unnamed(&self, sql: &str, values: &[Value]) -> Result<u64, SqlError> {
         let parameters: Vec<Parameter<'_>> = values.iter().map(Parameter).collect();
         let parameters: Vec<_> = parameters.iter().map(|parameter| (parameter as _, Type::UNKNOWN)).collect();
         self.client.execute_typed(sql, &parameters).await.map_err(|error| self.error(&error))
@@ -327,8 +330,13 @@ impl Connection {
         Ok(())
     }
 
+    /// Sees to it that a statement is sent with the next request for it, and nothing before that.
+    pub(super) async fn make_ready(&self, sql: &str) -> Result<(), SqlError> {
+        if self.prepares_nothing() { Ok(()) } else { self.prepare(sql).await.map(drop) }
+    }
+
     /// A prepared statement, and whether it was prepared before.
-    pub(super) async fn prepare(&self, sql: &str) -> Result<(Statement, bool), SqlError> {
+    async fn prepare(&self, sql: &str) -> Result<(Statement, bool), SqlError> {
         if let Some(statement) = self.cache().get(sql) {
             return Ok((statement.clone(), true));
         }
@@ -341,13 +349,25 @@ impl Connection {
         Ok((statement, false))
     }
 
-    /// Forgets all prepared statements: somebody may have deallocated them.
-    pub(super) fn forget_all(&self) {
+    /// Forgets all prepared statements, and prepares none until [`Connection::prepare_again`]: statements of others may
+    /// deallocate them. One that is not prepared is one trip to the server all the same.
+    pub(super) fn prepare_nothing(&self) {
+        self.prepares_nothing.store(true, Ordering::Relaxed);
         self.cache().clear();
     }
 
+    /// Prepares statements: only the host's own are executed.
+    pub(super) fn prepare_again(&self) {
+        self.prepares_nothing.store(false, Ordering::Relaxed);
+    }
+
+    /// True where nothing is prepared: for now, or because the next statement may be another session's.
+    pub(super) fn prepares_nothing(&self) -> bool {
+        self.sharing.is_some() || self.prepares_nothing.load(Ordering::Relaxed)
+    }
+
     /// Forgets a prepared statement.
-    pub(super) fn forget(&self, sql: &str) {
+    fn forget(&self, sql: &str) {
         self.cache().remove(sql);
     }
 
@@ -369,12 +389,8 @@ impl Drop for Connection {
     }
 }
 
-/// The values as parameters of a statement.
-pub(super) fn parameters<'a>(
-    sql: &str,
-    statement: &Statement,
-    values: &'a [Value],
-) -> Result<Vec<Parameter<'a>>, SqlError> {
+/// The values as parameters of a prepared statement.
+fn parameters<'a>(sql: &str, statement: &Statement, values: &'a [Value]) -> Result<Vec<Parameter<'a>>, SqlError> {
     let (takes, given) = (statement.params().len(), values.len());
     if takes != given {
         return Err(SqlError::permanent(format!(

@@ -5,19 +5,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures_util::future::join;
+use futures_util::future::{join, join_all, join3};
 use tokio::runtime::Handle;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio::time::timeout;
 
-use super::connection::{Connection, parameters};
+use super::connection::Connection;
 use super::dialect::PostgresDialect;
 use super::error::silent;
 use super::pooler;
 use super::settings::{self, Isolation, KEEP};
 use crate::database::handle::{self, Control};
 use crate::scheduler::database::{Interrupt, Session};
-use crate::update::sql::{Dialect, ErrorClass, Row, Sql, SqlError, Value};
+use crate::update::sql::{Answer, Ask, Dialect, ErrorClass, Row, Sql, SqlError, Value, ask_in_turn};
 
 /// A connection's place, shared by all who take turns with it; empty until it is opened.
 pub(super) type Slot = Arc<Mutex<Option<Arc<Connection>>>>;
@@ -26,6 +26,8 @@ pub(super) type Slot = Arc<Mutex<Option<Arc<Connection>>>>;
 const TIDY_TIME: Duration = Duration::from_secs(10);
 /// How often a statement left running is cancelled anew: a request can come an instant too early.
 const CANCEL_INTERVAL: Duration = Duration::from_millis(500);
+/// The most statements that are sent together. Up to 30, futures are first polled, and so sent, in their order.
+const TOGETHER: usize = 16;
 
 /// What has to be tidied up when a connection is handed back.
 enum Stage {
@@ -73,10 +75,8 @@ impl Held {
     ) -> Result<Vec<Row>, SqlError> {
         let connection = Arc::clone(&self.connection);
         let begin = connection.begin(isolation);
-        if connection.sharing.is_none() {
-            // Prepared beforehand, so that nothing stands between the two.
-            self.request(async { connection.prepare(sql).await }).await?;
-        }
+        // Beforehand, so that nothing stands between the two.
+        self.request(async { connection.make_ready(sql).await }).await?;
         self.stage = Stage::Transaction;
         let connection = Arc::clone(&self.connection);
         let (before, rows) = self
@@ -89,29 +89,29 @@ impl Held {
         Ok(rows)
     }
 
-    /// Executes a statement and commits, in one trip to the server. Only an error of class `Connection` leaves open
-    /// whether it happened.
-    pub(super) async fn commit_with(&mut self, sql: &str, values: &[Value]) -> Result<(), SqlError> {
+    /// Executes a script where there is one, then a statement, and commits, in one trip to the server. Only an error of
+    /// class `Connection` leaves open whether it happened.
+    pub(super) async fn commit_with(
+        &mut self,
+        script: Option<&str>,
+        sql: &str,
+        values: &[Value],
+    ) -> Result<(), SqlError> {
         let connection = Arc::clone(&self.connection);
         let work = async {
-            if connection.sharing.is_some() {
-                let (written, committed) =
-                    join(connection.execute_unnamed(sql, values), connection.script("commit")).await;
-                return written.and(committed);
-            }
-            let (statement, known) = connection.prepare(sql).await?;
-            let parameters = parameters(sql, &statement, values)?;
-            let client = connection.client();
-            let written = client.execute_raw(&statement, parameters);
-            let (written, committed) = join(written, client.batch_execute("commit")).await;
-            // Where the statement failed, the commit was a rollback.
-            if let Err(error) = written {
-                if known {
-                    connection.forget(sql);
+            connection.make_ready(sql).await?;
+            let first = async {
+                match script {
+                    Some(script) => connection.script(script).await,
+                    None => Ok(()),
                 }
-                return Err(connection.error(&error));
-            }
-            committed.map_err(|error| connection.error(&error))
+            };
+            let written = connection.execute(sql, values, true);
+            let (first, written, committed) = join3(first, written, connection.script("commit")).await;
+            // Where one of them failed, the commit was a rollback.
+            first?;
+            written?;
+            committed
         };
         self.last_request(work).await?;
         self.stage = Stage::Clean;
@@ -125,6 +125,21 @@ impl Held {
         self.stage = Stage::Clean;
         self.first_error = None;
         Ok(())
+    }
+
+    /// Sends statements that need nothing of each other together. Where one fails, the transaction has failed, and with it
+    /// those behind that one.
+    async fn ask_at_once(&mut self, statements: Vec<Ask>) -> Result<Vec<Answer>, SqlError> {
+        let connection = Arc::clone(&self.connection);
+        let mut answers = Vec::with_capacity(statements.len());
+        for together in statements.chunks(TOGETHER) {
+            let answered = self.request(async {
+                let each = together.iter().map(|ask| answer(&connection, ask));
+                join_all(each).await.into_iter().collect::<Result<Vec<_>, _>>()
+            });
+            answers.extend(answered.await?);
+        }
+        Ok(answers)
     }
 
     /// Undoes what came after the mark, an interruption among it, within the transaction.
@@ -213,6 +228,14 @@ impl Held {
     pub(super) fn interrupter(&self) -> Arc<dyn Interrupt> {
         Arc::clone(&self.interruption) as Arc<dyn Interrupt>
     }
+}
+
+async fn answer(connection: &Connection, ask: &Ask) -> Result<Answer, SqlError> {
+    let parameters = ask.parameters(&[]);
+    Ok(match ask.changes {
+        true => Answer { rows: Vec::new(), changed: connection.execute(&ask.sql, &parameters, true).await? },
+        false => Answer { rows: connection.query(&ask.sql, &parameters, true).await?, changed: 0 },
+    })
 }
 
 impl Drop for Held {
@@ -365,6 +388,13 @@ impl Sql for Held {
 
     fn shares_session(&self) -> bool {
         self.connection.sharing.is_some()
+    }
+
+    async fn ask(&mut self, statements: Vec<Ask>) -> Result<Vec<Answer>, SqlError> {
+        if self.in_transaction() && self.connection.prepares_nothing() && statements.iter().all(Ask::stands_alone) {
+            return self.ask_at_once(statements).await;
+        }
+        ask_in_turn(self, statements).await
     }
 
     fn connection(&self) -> Option<u64> {

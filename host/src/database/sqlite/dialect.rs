@@ -16,7 +16,7 @@ use crate::database::estimate::{EMPTY, KeyRange};
 use crate::update::plan::Explanation;
 use crate::update::sql::{
     Column, Dialect, Direction, Estimate, Index, Lacking, Right, Row, Sql, SqlError, Surroundings, System, Table,
-    TableKind, TableName, Value,
+    TableKind, TableName, Value, whole,
 };
 
 /// SQLite's dialect.
@@ -91,6 +91,14 @@ impl Dialect for SqliteDialect {
                 integer().or_else(real).unwrap_or_else(|| Value::from(text))
             }
             Affinity::Text | Affinity::Blob | Affinity::Undeclared => Value::from(text),
+        }
+    }
+
+    fn key_bound(&self, text: &str, column: &Column) -> Value {
+        // Which number a text is would be found out anew for each row.
+        match Affinity::of(&column.sql_type) {
+            Affinity::Integer | Affinity::Numeric => whole(text).map_or_else(|| Value::from(text), Value::Integer),
+            Affinity::Text | Affinity::Real | Affinity::Blob | Affinity::Undeclared => Value::from(text),
         }
     }
 

@@ -259,7 +259,7 @@ impl Walk {
             Part::Lower(_) => value(part),
             Part::Upper(column) => format!("(SELECT part_{} FROM tidegate_edge)", column + 1),
         });
-        let mut parameters: Vec<Value> = bound.into_iter().map(|part| ends.value(part)).collect();
+        let mut parameters: Vec<Value> = bound.into_iter().map(|part| ends.value(dialect, key, part)).collect();
         parameters.push(offset(budget));
         let limit = dialect.offset(parameters.len());
         let (mut with, mut same, mut gate) = (String::new(), "true".to_owned(), String::new());
@@ -321,7 +321,10 @@ impl Walk {
         let bounding = statements.len();
         let (bound, parameters) = self.bound_statement(&*dialect, &known.key, ends, budget.items);
         statements.push(Ask::query(bound, parameters.into_iter().map(Given::Value), Expected::Some));
-        let found = (0..known.key.len()).map(|column| Given::Found(bounding, column));
+        let found = known.key.iter().enumerate().map(|(number, column)| match dialect.key_bound("0", column) {
+            Value::Integer(_) => Given::Whole(bounding, number),
+            _ => Given::Found(bounding, number),
+        });
         let again = self.finding_again(&*dialect, &known.key);
         let with_stored = found.clone().chain([Given::Found(bounding, known.key.len())]);
         statements.push(Ask::query(again, with_stored, Expected::Some));

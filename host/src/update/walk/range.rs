@@ -50,7 +50,7 @@ pub(in crate::update) enum Side<'a> {
     Unknown,
 }
 
-impl Side<'_> {
+impl<'a> Side<'a> {
     fn parts(self, key: &Key) -> usize {
         match self {
             Side::At(parts) => parts.len().min(key.len()),
@@ -58,11 +58,11 @@ impl Side<'_> {
         }
     }
 
-    /// The value of a part; NULL where it is not known.
-    fn value(self, part: usize) -> Value {
+    /// The text of a part, where it is known.
+    fn part(self, part: usize) -> Option<&'a str> {
         match self {
-            Side::At(parts) => parts.get(part).map_or(Value::Null, |text| Value::from(text.as_str())),
-            Side::Unknown => Value::Null,
+            Side::At(parts) => parts.get(part).map(String::as_str),
+            Side::Unknown => None,
         }
     }
 }
@@ -113,12 +113,14 @@ impl Ends<'_> {
         lower.iter().zip(upper).take(most).take_while(|(lower, upper)| lower == upper).count()
     }
 
-    /// The value of a part of an end.
-    pub(in crate::update) fn value(&self, part: Part) -> Value {
-        match part {
-            Part::Lower(part) => self.lower.map_or(Value::Null, |lower| lower.side.value(part)),
-            Part::Upper(part) => self.upper.value(part),
-        }
+    /// The value of a part of an end, as it is bound.
+    pub(in crate::update) fn value(&self, dialect: &dyn Dialect, key: &Key, part: Part) -> Value {
+        let text = match part {
+            Part::Lower(part) => self.lower.and_then(|lower| lower.side.part(part)),
+            Part::Upper(part) => self.upper.part(part),
+        };
+        let (Part::Lower(column) | Part::Upper(column)) = part;
+        text.map_or(Value::Null, |text| dialect.key_bound(text, &key[column]))
     }
 
     /// The condition that a key lies between the ends. `number` says by which parameter a part is bound.
@@ -196,7 +198,7 @@ impl Range {
     pub(super) fn new(dialect: &dyn Dialect, key: &Key, ends: Ends<'_>) -> Self {
         let mut bound = Vec::new();
         let condition = ends.condition(dialect, key, None, |part| number(&mut bound, part));
-        Self { condition, parameters: bound.into_iter().map(|part| ends.value(part)).collect() }
+        Self { condition, parameters: bound.into_iter().map(|part| ends.value(dialect, key, part)).collect() }
     }
 
     /// The same, never by what the ends have in common: for a statement that reads no further than to some row, where the
@@ -205,7 +207,7 @@ impl Range {
         let mut bound = Vec::new();
         let value = bound_in(dialect, key, |part| number(&mut bound, part));
         let condition = ends.with_common(dialect, key, qualifier, 0, value);
-        Self { condition, parameters: bound.into_iter().map(|part| ends.value(part)).collect() }
+        Self { condition, parameters: bound.into_iter().map(|part| ends.value(dialect, key, part)).collect() }
     }
 
     pub(super) fn clause(&self, filter: Option<&str>) -> String {
