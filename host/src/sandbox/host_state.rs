@@ -79,8 +79,8 @@ impl HostState {
     }
 
     /// Gives a call its allowances.
-    pub(super) fn begin_call(&mut self) {
-        self.deadline = Instant::now().checked_add(self.limits.deadline);
+    pub(super) fn begin_call(&mut self, now: Instant) {
+        self.deadline = now.checked_add(self.limits.deadline);
         self.data_left = self.limits.data_bytes;
         self.stderr.begin_call();
         let mut inputs = self.inputs.lock().unwrap_or_else(PoisonError::into_inner);

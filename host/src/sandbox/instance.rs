@@ -1,8 +1,10 @@
 //! A running instance: every call into a guest goes through here, and none goes unmetered.
 
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use futures_util::future::poll_immediate;
 use wasmtime::component::ResourceAny;
 use wasmtime::{Result, Store, UpdateDeadline};
 
@@ -50,8 +52,8 @@ impl Live {
         let wrong_types = |error| fault::incompatible_because("its exports do not have the contract's types", &error);
         let mut store = new_store(artifact, state);
         let metered = artifact.is_metered();
-        allow(&mut store, limits, metered).map_err(|error| failed(error, ""))?;
         let begun = Instant::now();
+        allow(&mut store, limits, metered, begun).map_err(|error| failed(error, ""))?;
         let started = within(limits.deadline, program.pre.instance_pre().instantiate_async(&mut store)).await;
         store.data_mut().end_call();
         let instance = started.map_err(|error| failed(error, &store.data().last_words()));
@@ -153,11 +155,11 @@ impl Live {
         if let Some(first) = &self.lost {
             return Err(fault::lost(first, callback));
         }
-        allow(&mut self.store, &self.limits, self.metered)
+        self.begun = Instant::now();
+        allow(&mut self.store, &self.limits, self.metered, self.begun)
             .map_err(|error| fault::of_call(&error, callback, &self.limits, ""))?;
         let message = "the host gave the call up before it ended".to_owned();
         self.lost = Some(Fault { kind: FaultKind::Deadline, callback, message });
-        self.begun = Instant::now();
         self.memory_before = self.store.data().accountant.memory_bytes();
         Ok(())
     }
@@ -226,16 +228,20 @@ fn new_store(artifact: &Artifact, state: HostState) -> Store<HostState> {
 }
 
 /// Fuel bounds a call's work, the epoch the time until it lets others run and looks at its deadline.
-fn allow(store: &mut Store<HostState>, limits: &Limits, metered: bool) -> Result<()> {
+fn allow(store: &mut Store<HostState>, limits: &Limits, metered: bool, now: Instant) -> Result<()> {
     if metered {
         store.set_fuel(limits.fuel_per_call)?;
     }
     store.set_epoch_deadline(1);
-    store.data_mut().begin_call();
+    store.data_mut().begin_call(now);
     Ok(())
 }
 
-/// Bounds a call that sleeps: the epoch only sees code that runs.
+/// Bounds a call that sleeps: the epoch only sees code that runs. Most calls do not, and need no timer.
 async fn within<T>(limit: Duration, call: impl Future<Output = Result<T>>) -> Result<T> {
+    let mut call = pin!(call);
+    if let Some(answer) = poll_immediate(call.as_mut()).await {
+        return answer;
+    }
     tokio::time::timeout(limit, call).await.unwrap_or_else(|_| Err(Exceeded::Deadline { limit }.into()))
 }

@@ -116,7 +116,12 @@ impl Log {
     /// Tells of the lines that a call dropped, now that it is over: its next one may be hours away. Once a second at most;
     /// what more is dropped in that second is told of later.
     pub(super) fn catch_up(&self) {
-        self.gate(|gate| gate.catch_up(Instant::now()));
+        self.gate(|gate| {
+            // What time it is matters to nobody else.
+            if gate.dropped > 0 {
+                gate.catch_up(Instant::now());
+            }
+        });
     }
 
     fn gate(&self, work: impl FnOnce(&mut Gate)) {
