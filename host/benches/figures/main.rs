@@ -5,10 +5,13 @@
 
 mod backfill;
 mod bare;
+mod book;
 mod calls;
 mod iterations;
+mod machine;
 mod mixed;
 mod place;
+mod plot;
 #[allow(
     dead_code,
     unreachable_pub,
@@ -22,6 +25,7 @@ mod postgres;
 mod processes;
 mod report;
 mod requests;
+mod scale;
 mod shadow;
 mod steps;
 mod work;
@@ -33,6 +37,7 @@ use std::time::{Duration, Instant};
 
 use clap::{Parser, ValueEnum};
 
+use machine::Machine;
 use place::Place;
 use report::Report;
 
@@ -61,12 +66,33 @@ struct Arguments {
     /// The folder for the results; by default `target/bench` of this repository.
     #[arg(long)]
     results: Option<PathBuf>,
+    /// Only on this database.
+    #[arg(long, value_enum)]
+    database: Option<System>,
+    /// Put table, plot and figures into the book, as `docs/src/bench.*`.
+    #[arg(long)]
+    book: bool,
+    /// Measure nothing, and take the figures of an earlier run: a file of JSON in the folder for the results.
+    #[arg(long)]
+    from: Option<PathBuf>,
+    /// The figures about hosts of several databases: be one, for the databases that the file at this path lists.
+    #[arg(long, hide = true)]
+    crowd: Option<PathBuf>,
+    #[arg(long, hide = true, default_value_t = 0)]
+    sleep_ms: u64,
     /// The baseline of the figures about processes: fills the table of the database at this URL in a bare loop.
     #[arg(long, hide = true)]
     bare: Option<String>,
     /// What cargo calls every benchmark with.
     #[arg(long, hide = true)]
     bench: bool,
+}
+
+/// A database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum System {
+    Sqlite,
+    Postgres,
 }
 
 /// What can be measured.
@@ -88,6 +114,10 @@ enum What {
     Shadow,
     /// A backfill while its host is asked for its status all the time.
     Requests,
+    /// What a row costs in tables of 10^4 to 10^7 rows.
+    Rows,
+    /// Hosts of 1 to 1,000 databases.
+    Databases,
 }
 
 fn main() -> ExitCode {
@@ -96,10 +126,11 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return failed(&error),
     };
-    let done = match arguments.bare.clone() {
-        Some(url) => runtime.block_on(processes::bare(&url)),
+    let done = match (arguments.bare.clone(), arguments.crowd.clone()) {
+        (Some(url), _) => runtime.block_on(processes::bare(&url)),
+        (_, Some(list)) => runtime.block_on(scale::crowd(&list, arguments.sleep_ms)),
         // On a thread of the runtime's own, where a host's loop runs too.
-        None => runtime.block_on(runtime.spawn(measure(arguments))).map_err(Into::into).flatten(),
+        _ => runtime.block_on(runtime.spawn(measure(arguments))).map_err(Into::into).flatten(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -118,15 +149,27 @@ fn failed(error: &dyn Error) -> ExitCode {
 }
 
 async fn measure(arguments: Arguments) -> Outcome<()> {
-    let began = Instant::now();
-    let places = Place::both(arguments.durable)?;
-    let mut report = Report::new(arguments.durable, &places);
-    let measured = measure_each(&arguments, &places, &mut report, began).await;
-    step("done", began);
+    let (report, measured) = match &arguments.from {
+        Some(path) => (Report::read(path)?, Ok(())),
+        None => {
+            let began = Instant::now();
+            let places = Place::both(arguments.durable)?;
+            let mut report = Report::new(arguments.durable, Machine::look(&places).await?, &places);
+            let measured = measure_each(&arguments, &places, &mut report, began).await;
+            report.took_s = began.elapsed().as_secs_f64();
+            step("done", began);
+            (report, measured)
+        }
+    };
     // What was measured before something went wrong is worth something still.
     report.print();
-    let folder = arguments.results.clone().unwrap_or_else(|| repository().join("target/bench"));
-    println!("\nwritten to {}", report.write(&folder)?.display());
+    if arguments.from.is_none() {
+        let folder = arguments.results.clone().unwrap_or_else(|| repository().join("target/bench"));
+        println!("\nwritten to {}", report.write(&folder)?.display());
+    }
+    if arguments.book {
+        book::write(&report, &repository().join("docs/src"))?;
+    }
     measured
 }
 
@@ -137,7 +180,8 @@ async fn measure_each(arguments: &Arguments, places: &[Place], report: &mut Repo
         step("calls into controllers", began);
         calls::measure(report).await?;
     }
-    for place in places {
+    let chosen = |place: &&Place| arguments.database.is_none_or(|system| place.is(system));
+    for place in places.iter().filter(chosen) {
         if wanted(What::Iterations) {
             step(&format!("iterations on {}", place.name()), began);
             iterations::measure(report, place, loops, &arguments.of).await?;
@@ -165,6 +209,14 @@ async fn measure_each(arguments: &Arguments, places: &[Place], report: &mut Repo
         if wanted(What::Requests) {
             step(&format!("requests to a host on {}", place.name()), began);
             requests::measure(report, place).await?;
+        }
+        if wanted(What::Databases) {
+            step(&format!("hosts of several databases on {}", place.name()), began);
+            scale::databases(report, place).await?;
+        }
+        if wanted(What::Rows) {
+            step(&format!("tables of several sizes on {}", place.name()), began);
+            scale::rows(report, place).await?;
         }
     }
     Ok(())

@@ -9,7 +9,7 @@ use tidegate::update::{Backfill, BackfillDefinition};
 use tokio_postgres::NoTls;
 
 use super::place::{Database, Place, host};
-use super::report::{Baseline, Report};
+use super::report::{Asked, Baseline, Report};
 use super::work::run;
 use super::{Outcome, quantile};
 
@@ -56,11 +56,12 @@ pub(super) async fn measure(report: &mut Report, place: &Place) -> Outcome<()> {
     let durations: Vec<f64> = records.iter().map(|record| record.duration_ms).collect();
     let mut section = report.section("cheap rows before dear ones: a batch", "ms", place.name());
     let baseline = Baseline { name: "the target".to_owned(), value: target };
-    section.add("the longest", quantile(&durations, 1.0), &baseline);
+    section.add("the longest", quantile(&durations, 1.0), &baseline).asked(Asked::RatioAtMost(1.5));
     section.add("95 of 100 at most", quantile(&durations, 0.95), &baseline);
     let mut section = report.section("an application's slowest write meanwhile", "ms", place.name());
     let baseline = section.baseline("with nothing else", quantile(&alone, 1.0));
-    section.add("beside tidegate, sleeping 10 ms", quantile(&writes, 1.0), &baseline);
+    let slowest = section.add("beside tidegate, sleeping 10 ms", quantile(&writes, 1.0), &baseline);
+    slowest.asked(Asked::ValueAtMost(1_000.0));
     Ok(())
 }
 

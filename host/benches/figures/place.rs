@@ -8,9 +8,9 @@ use tidegate::update::{Backfill, BackfillDefinition};
 use tidegate::{DatabaseSpec, Host, HostBuilder};
 use tokio_postgres::NoTls;
 
-use super::Outcome;
 use super::bare::Bare;
 use super::postgres::{Server, Settings};
+use super::{Outcome, System};
 
 /// Where Linux keeps files in memory.
 const IN_MEMORY: &str = "/dev/shm";
@@ -41,9 +41,28 @@ impl Place {
             true => tempfile::tempdir_in(memory)?,
             false => tempfile::tempdir()?,
         };
-        let parameters = vec![("max_wal_size", "8GB".to_owned()), ("shared_buffers", "256MB".to_owned())];
+        let parameters = vec![
+            ("max_wal_size", "8GB".to_owned()),
+            ("shared_buffers", "256MB".to_owned()),
+            ("max_connections", "400".to_owned()),
+        ];
         let server = Server::start(&Settings { fsync: durable, parameters, ..Settings::default() });
         Ok([Self::Sqlite { folder }, Self::Postgres { server, durable }])
+    }
+
+    pub(super) fn is(&self, system: System) -> bool {
+        match self {
+            Self::Sqlite { .. } => system == System::Sqlite,
+            Self::Postgres { .. } => system == System::Postgres,
+        }
+    }
+
+    /// Where its files are.
+    pub(super) fn folder(&self) -> PathBuf {
+        match self {
+            Self::Sqlite { folder } => folder.path().to_owned(),
+            Self::Postgres { .. } => std::env::temp_dir(),
+        }
     }
 
     pub(super) fn name(&self) -> &'static str {
@@ -79,6 +98,30 @@ impl Place {
         database.run(QUEUE, QUEUE).await?;
         Ok(database)
     }
+
+    /// So many databases that have an update queued. On SQLite their files are in the folder that comes with them.
+    pub(super) async fn several(&self, count: usize) -> Outcome<(Vec<String>, Option<TempDir>)> {
+        let first = self.fresh().await?;
+        first.enqueue("bench").await?;
+        let Self::Sqlite { folder } = self else {
+            let mut urls = vec![first.url.clone()];
+            while urls.len() < count {
+                let next = self.fresh().await?;
+                next.enqueue("bench").await?;
+                urls.push(next.url.clone());
+            }
+            return Ok((urls, None));
+        };
+        first.run("PRAGMA wal_checkpoint(TRUNCATE)", "").await?;
+        let (folder, source) = (tempfile::tempdir_in(folder)?, first.url.trim_start_matches("sqlite:"));
+        let copies = (0..count).map(|number| {
+            let file = folder.path().join(format!("{number}.db"));
+            std::fs::copy(source, &file)?;
+            Ok(format!("sqlite:{}", file.display()))
+        });
+        let urls = copies.collect::<Outcome<Vec<String>>>()?;
+        Ok((urls, Some(folder)))
+    }
 }
 
 impl Database {
@@ -104,6 +147,13 @@ impl Database {
                 Ok(client.query_one(sql, &[]).await?.try_get(0)?)
             }
         }
+    }
+
+    /// The server's version.
+    pub(super) async fn version(&self) -> Outcome<String> {
+        let (client, connection) = tokio_postgres::connect(&self.url, NoTls).await?;
+        tokio::spawn(connection);
+        Ok(client.query_one("SHOW server_version", &[]).await?.try_get(0)?)
     }
 
     /// Queues an update, in place of an older row.

@@ -174,7 +174,7 @@ fn configuration(url: &str, controller: Option<&str>) -> Outcome<String> {
 }
 
 /// A process's resident memory and its peak, in MiB, as Linux tells them.
-fn memory(process: &str) -> Outcome<(f64, f64)> {
+pub(super) fn memory(process: &str) -> Outcome<(f64, f64)> {
     let status = fs::read_to_string(Path::new("/proc").join(process).join("status"))?;
     let of = |name: &str| -> Outcome<f64> {
         let line = status.lines().find_map(|line| line.strip_prefix(name));

@@ -1,44 +1,64 @@
 //! What was measured, for people and for programs.
 
+use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use comfy_table::{CellAlignment, Table, presets};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::Outcome;
+use super::machine::Machine;
 use super::place::Place;
 
 /// One figure.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Figure {
     /// What was measured.
-    figure: &'static str,
+    pub(super) figure: String,
     /// Where; empty where no database was in play.
-    database: &'static str,
+    pub(super) database: String,
     /// Of what.
-    subject: String,
-    value: f64,
-    unit: &'static str,
+    pub(super) subject: String,
+    /// None where nothing could be measured.
+    pub(super) value: Option<f64>,
+    pub(super) unit: String,
     /// What it is to be compared with; `None` for a baseline itself.
-    baseline: Option<String>,
+    pub(super) baseline: Option<String>,
     /// `value` by the baseline's.
-    ratio: Option<f64>,
+    pub(super) ratio: Option<f64>,
+    /// What it is to be, where something is asked of it.
+    #[serde(default)]
+    pub(super) asked: Option<Asked>,
+    /// Whether it is.
+    #[serde(default)]
+    pub(super) holds: Option<bool>,
+}
+
+/// What is asked of a figure.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Asked {
+    RatioAtLeast(f64),
+    RatioAtMost(f64),
+    ValueAtMost(f64),
 }
 
 /// All figures of a run.
-#[derive(Serialize)]
+#[derive(Serialize, Deserialize)]
 pub(super) struct Report {
     version: u32,
     /// When the run began, in milliseconds since the Unix epoch.
     at_ms: u64,
-    processors: usize,
+    pub(super) machine: Machine,
     optimised: bool,
     /// True where what is committed was written to the disk.
     durable: bool,
-    databases: Vec<String>,
-    figures: Vec<Figure>,
+    /// How long the run took, in seconds.
+    pub(super) took_s: f64,
+    pub(super) databases: Vec<String>,
+    pub(super) figures: Vec<Figure>,
 }
 
 /// A value that others are compared with.
@@ -48,17 +68,60 @@ pub(super) struct Baseline {
     pub(super) value: f64,
 }
 
+impl Figure {
+    /// Says what it is to be.
+    pub(super) fn asked(&mut self, asked: Asked) {
+        self.asked = Some(asked);
+        self.holds = Some(self.used().is_some_and(|used| used <= 1.0));
+    }
+
+    /// How much of what is allowed it takes: 1 is all of it.
+    pub(super) fn used(&self) -> Option<f64> {
+        match self.asked? {
+            Asked::RatioAtLeast(least) => self.ratio.map(|ratio| least / ratio),
+            Asked::RatioAtMost(most) => self.ratio.map(|ratio| ratio / most),
+            Asked::ValueAtMost(most) => self.value.map(|value| value / most),
+        }
+    }
+
+    /// The columns of a table.
+    pub(super) fn columns(&self) -> [String; 8] {
+        let asked = self.asked.map_or_else(String::new, |asked| match asked {
+            Asked::RatioAtLeast(least) => format!("ratio ≥ {least}"),
+            Asked::RatioAtMost(most) => format!("ratio ≤ {most}"),
+            Asked::ValueAtMost(most) => format!("≤ {most} {}", self.unit),
+        });
+        let holds = self.holds.map_or("", |holds| if holds { ": yes" } else { ": NO" });
+        [
+            self.figure.clone(),
+            self.database.clone(),
+            self.subject.clone(),
+            self.value.map_or_else(|| "–".to_owned(), number),
+            self.unit.clone(),
+            self.ratio.map_or_else(String::new, |ratio| format!("{ratio:.2}")),
+            self.baseline.clone().unwrap_or_default(),
+            format!("{asked}{holds}"),
+        ]
+    }
+}
+
 impl Report {
-    pub(super) fn new(durable: bool, places: &[Place]) -> Self {
+    pub(super) fn new(durable: bool, machine: Machine, places: &[Place]) -> Self {
         Self {
-            version: 1,
+            version: 2,
             at_ms: unix_ms(),
-            processors: std::thread::available_parallelism().map_or(0, usize::from),
+            machine,
             optimised: !cfg!(debug_assertions),
             durable,
+            took_s: 0.0,
             databases: places.iter().map(Place::describe).collect(),
             figures: Vec::new(),
         }
+    }
+
+    /// A report that was written before.
+    pub(super) fn read(path: &Path) -> Outcome<Self> {
+        Ok(serde_json::from_str(&fs::read_to_string(path)?)?)
     }
 
     /// A part of the report about one figure and one database.
@@ -66,44 +129,64 @@ impl Report {
         Section { figures: &mut self.figures, figure, unit, database }
     }
 
-    /// Writes the table to standard output.
+    /// Where and how it was measured, a line for each.
+    pub(super) fn circumstances(&self) -> Vec<String> {
+        let mut lines = self.machine.describe();
+        lines.extend(self.databases.iter().cloned());
+        let build = if self.optimised { "optimised" } else { "NOT optimised" };
+        lines.push(format!("This build is {build}; all figures took {:.0} s", self.took_s));
+        lines
+    }
+
+    /// Writes the tables to standard output.
     pub(super) fn print(&self) {
         println!();
-        for line in &self.databases {
+        for line in self.circumstances() {
             println!("{line}");
         }
-        let build = if self.optimised { "optimised" } else { "NOT optimised" };
-        println!("{} processors; this build is {build}\n", self.processors);
-        let mut table = Table::new();
-        table.load_style(presets::ASCII_BORDERS_ONLY_CONDENSED);
-        table.set_header(["figure", "database", "of", "value", "unit", "ratio", "to"]);
-        for figure in &self.figures {
-            table.add_row([
-                figure.figure.to_owned(),
-                figure.database.to_owned(),
-                figure.subject.clone(),
-                number(figure.value),
-                figure.unit.to_owned(),
-                figure.ratio.map_or_else(String::new, |ratio| format!("{ratio:.2}")),
-                figure.baseline.clone().unwrap_or_default(),
-            ]);
+        println!("\n{self}");
+        let asked: Vec<&Figure> = self.figures.iter().filter(|figure| figure.asked.is_some()).collect();
+        if !asked.is_empty() {
+            println!("\nWhat is asked:\n{}", table(asked.into_iter()));
         }
-        for column in [3, 5] {
-            if let Some(column) = table.column_mut(column) {
-                column.set_cell_alignment(CellAlignment::Right);
-            }
-        }
-        println!("{table}");
     }
 
     /// Writes the report as JSON into a file of its own.
     pub(super) fn write(&self, folder: &Path) -> Outcome<PathBuf> {
         fs::create_dir_all(folder)?;
         let path = folder.join(format!("run-{}.json", self.at_ms));
-        fs::write(&path, serde_json::to_string_pretty(self)? + "\n")?;
+        fs::write(&path, self.json()?)?;
         Ok(path)
     }
+
+    pub(super) fn json(&self) -> Outcome<String> {
+        Ok(serde_json::to_string_pretty(self)? + "\n")
+    }
 }
+
+impl fmt::Display for Report {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}", table(self.figures.iter()))
+    }
+}
+
+fn table<'a>(figures: impl Iterator<Item = &'a Figure>) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::ASCII_BORDERS_ONLY_CONDENSED);
+    table.set_header(HEADER);
+    for figure in figures {
+        table.add_row(figure.columns());
+    }
+    for column in [3, 5] {
+        if let Some(column) = table.column_mut(column) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    table
+}
+
+/// What stands above [`Figure::columns`].
+pub(super) const HEADER: [&str; 8] = ["figure", "database", "of", "value", "unit", "ratio", "to", "asked"];
 
 /// Takes figures of one kind.
 pub(super) struct Section<'a> {
@@ -121,25 +204,28 @@ impl Section<'_> {
     }
 
     /// Adds a figure beside its baseline.
-    pub(super) fn add(&mut self, subject: impl Into<String>, value: f64, baseline: &Baseline) {
-        self.push(subject.into(), value, Some(baseline));
+    pub(super) fn add(&mut self, subject: impl Into<String>, value: f64, baseline: &Baseline) -> &mut Figure {
+        self.push(subject.into(), value, Some(baseline))
     }
 
-    fn push(&mut self, subject: String, value: f64, baseline: Option<&Baseline>) {
-        self.figures.push(Figure {
-            figure: self.figure,
-            database: self.database,
+    fn push(&mut self, subject: String, value: f64, baseline: Option<&Baseline>) -> &mut Figure {
+        let finite = |value: f64| value.is_finite().then_some(value);
+        self.figures.push_mut(Figure {
+            figure: self.figure.to_owned(),
+            database: self.database.to_owned(),
             subject,
-            value,
-            unit: self.unit,
+            value: finite(value),
+            unit: self.unit.to_owned(),
             baseline: baseline.map(|baseline| baseline.name.clone()),
-            ratio: baseline.map(|baseline| value / baseline.value),
-        });
+            ratio: baseline.and_then(|baseline| finite(value / baseline.value)),
+            asked: None,
+            holds: None,
+        })
     }
 }
 
 /// A number as a person wants it: no more digits than mean something.
-fn number(value: f64) -> String {
+pub(super) fn number(value: f64) -> String {
     match value.abs() {
         size if size >= 100.0 => format!("{value:.0}"),
         size if size >= 10.0 => format!("{value:.1}"),

@@ -13,6 +13,7 @@ use tidegate::scheduler::event::EventKind;
 use tidegate::scheduler::{End, Summary};
 use tidegate::update::sql::Sql;
 use tidegate::update::{Backfill, Budget, Handler, Mode, Next, Progress, Step, UpdateError};
+use tokio::sync::broadcast::error::RecvError;
 
 use super::{Outcome, component};
 
@@ -37,7 +38,12 @@ pub(super) async fn run(host: Host) -> Outcome<(Vec<Record>, Duration)> {
     let mut events = host.events().subscribe();
     let gathering = tokio::spawn(async move {
         let (mut records, mut began, mut ended) = (Vec::new(), None, None);
-        while let Ok(event) = events.recv().await {
+        loop {
+            let event = match events.recv().await {
+                Ok(event) => event,
+                Err(RecvError::Lagged(_)) => continue,
+                Err(RecvError::Closed) => break,
+            };
             match &event.kind {
                 EventKind::BatchStarted { .. } if began.is_none() => began = Some(event.at),
                 EventKind::IterationEnded { record, .. } => records.push(Record::clone(record)),
