@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use futures_util::FutureExt as _;
@@ -14,6 +14,7 @@ use tokio::sync::OwnedMutexGuard;
 use super::dialect::SqliteDialect;
 use super::error::{closed, sql_error};
 use super::file::{Farewell, Watch};
+use super::linger::{Linger, stay_awake};
 use super::statement::{ask, execute, query, run_script};
 use crate::database::handle::Control;
 use crate::database::next_number;
@@ -30,6 +31,7 @@ const STEPS_BETWEEN_LOOKS: i32 = 1_000;
 pub(super) struct Connection {
     thread: tokio_rusqlite::Connection,
     jobs: Arc<Jobs>,
+    linger: Arc<Linger>,
     watch: Watch,
     /// No other connection has it.
     number: u64,
@@ -52,7 +54,8 @@ impl Connection {
     /// Opens the file at `path`, which has to be there, and to be the one that is worked on already, if any is.
     pub(super) async fn open(path: &Path, watch: &Watch, busy_timeout: Duration) -> Result<Self, SqlError> {
         let thread = open_thread(path, watch).await?;
-        let connection = Self { thread, jobs: Arc::default(), watch: watch.clone(), number: next_number() };
+        let (jobs, linger) = (Arc::default(), Arc::new(Linger::new()));
+        let connection = Self { thread, jobs, linger, watch: watch.clone(), number: next_number() };
         let jobs = Arc::clone(&connection.jobs);
         connection.run(None, move |sqlite| set_up(sqlite, jobs, busy_timeout).map_err(sql_error)).await?;
         Ok(connection)
@@ -60,10 +63,7 @@ impl Connection {
 
     /// Closes it, once the thread has done what it was given.
     pub(super) async fn close(self) {
-        let farewell = self.watch.farewell();
-        let _ = self.thread.call_raw(move |sqlite| leave_log(sqlite, farewell)).await;
-        // An error would mean statements still alive, and none outlives its job.
-        let _ = self.thread.close().await;
+        close(&self.thread, self.watch.farewell()).await;
     }
 
     /// Runs a job on the thread. Its number stands in `in_hand` meanwhile.
@@ -88,6 +88,14 @@ impl Connection {
         result.map_err(|_| closed())?
     }
 
+    /// Takes note that a transaction has ended, and has the thread stay awake where another one is likely to begin at once.
+    fn linger(&self) {
+        if self.linger.ended(Instant::now()) {
+            let (jobs, last) = (Arc::clone(&self.jobs), self.jobs.given.load(Ordering::Relaxed));
+            self.send(move |_| stay_awake(&jobs.given, last));
+        }
+    }
+
     /// Gives the thread something to do without waiting for it.
     fn send(&self, job: impl FnOnce(&mut rusqlite::Connection) + Send + 'static) {
         // The job is handed over when the future is polled first; nobody waits for the answer.
@@ -107,10 +115,24 @@ pub(super) async fn open_thread(path: &Path, watch: &Watch) -> Result<tokio_rusq
         if watch.opened(before)? {
             return Ok(thread);
         }
-        let _ = thread.close().await;
+        close(&thread, Farewell::None).await;
     }
     let message = format!("the database file \"{}\" was replaced while it was being opened", path.display());
     Err(SqlError::new(ErrorClass::Connection, message))
+}
+
+/// Closes a connection by a job of its thread. What the thread has for that panics where nobody waits for it any more, and a
+/// host that stops waits for seconds only.
+pub(super) async fn close(thread: &tokio_rusqlite::Connection, farewell: Farewell) {
+    let closed = thread.call_raw(move |sqlite| {
+        leave_log(sqlite, farewell);
+        // Where not even that can be opened, it is closed with its thread.
+        if let Ok(nothing) = rusqlite::Connection::open_in_memory() {
+            // An error would mean statements still alive, and none outlives its job.
+            let _ = std::mem::replace(sqlite, nothing).close();
+        }
+    });
+    let _ = closed.await;
 }
 
 /// Does what is to be done about a log before its connection is closed.
@@ -254,6 +276,7 @@ impl Held {
         first: impl FnOnce(&rusqlite::Connection) -> Result<T, SqlError> + Send + 'static,
     ) -> Result<T, SqlError> {
         let (jobs, watch) = (Arc::clone(&self.connection.jobs), self.connection.watch.clone());
+        self.connection.linger.begins(Instant::now());
         // Noted before it happens: whoever drops this future meanwhile rolls back.
         self.ended = false;
         self.transaction = Some(u64::MAX);
@@ -288,6 +311,7 @@ impl Held {
         .await?;
         self.transaction = None;
         self.ended = true;
+        self.connection.linger();
         Ok(())
     }
 

@@ -9,6 +9,7 @@ mod error;
 mod file;
 mod inspect;
 mod lease;
+mod linger;
 mod place;
 mod room;
 mod sampler;

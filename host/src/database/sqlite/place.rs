@@ -3,6 +3,8 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use rustix::fs::{Access, access, statvfs};
 
@@ -11,6 +13,10 @@ use crate::update::sql::SqlError;
 /// With less room than this a batch of any size is likely to fail: SQLite writes a journal beside what it changes. Some
 /// pages, of 4 KiB where nobody chose another size.
 const LITTLE_ROOM: u64 = 64 << 10;
+
+/// The kernel's list of locks counts for so many times as long as it took to read it: some milliseconds at most, but on
+/// machines with thousands of locks.
+const LIST_HOLDS: u32 = 10;
 
 /// The byte of the database file that a writer locks who waits for readers to leave: `PENDING_BYTE` of SQLite's file format,
 /// section 1.3.
@@ -101,10 +107,10 @@ impl Locks {
         shared.push("-shm");
         let identity = |file: &Path| fs::metadata(file).map(|metadata| (metadata.dev(), metadata.ino())).ok();
         let (file, shared) = (identity(&file)?, identity(&PathBuf::from(shared)));
-        let locks = fs::read_to_string("/proc/locks").ok()?;
+        let locks = listed()?;
         // By the inode alone: what the kernel calls the device is not on every filesystem what a look at the file gives.
         let of_these = |lock: &Lock| [Some(file.1), shared.map(|shared| shared.1)].contains(&Some(lock.inode));
-        Some(Self { all: locks.lines().filter_map(Lock::parse).filter(of_these).collect(), file, shared })
+        Some(Self { all: locks.iter().copied().filter(of_these).collect(), file, shared })
     }
 
     /// Who holds a lock of this kind on a byte of the database file.
@@ -132,8 +138,25 @@ impl Locks {
     }
 }
 
+/// The locks that the kernel lists; `None` where it lists none. The list is of the whole machine, and long where a host has
+/// many databases: all of them go by what one has read just now, and reading takes up no more than a part of the time.
+fn listed() -> Option<Arc<[Lock]>> {
+    static LAST: Mutex<Option<(Instant, Arc<[Lock]>)>> = Mutex::new(None);
+    let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((until, locks)) = &*last
+        && Instant::now() < *until
+    {
+        return Some(Arc::clone(locks));
+    }
+    let began = Instant::now();
+    let text = fs::read_to_string("/proc/locks").ok()?;
+    let locks: Arc<[Lock]> = text.lines().filter_map(Lock::parse).collect();
+    *last = Some((Instant::now() + began.elapsed() * LIST_HOLDS, Arc::clone(&locks)));
+    Some(locks)
+}
+
 /// A lock, as a line of `/proc/locks` has it: proc(5).
-#[derive(Debug, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 struct Lock {
     /// True where it is one to write.
     write: bool,

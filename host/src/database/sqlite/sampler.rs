@@ -10,9 +10,9 @@ use rusqlite::limits::Limit;
 use rusqlite::{Connection, ffi};
 use tokio::sync::Mutex;
 
-use super::connection::{open_thread, without_quoted_texts};
+use super::connection::{close, open_thread, without_quoted_texts};
 use super::error::{closed, sql_error};
-use super::file::Watch;
+use super::file::{Farewell, Watch};
 use super::statement::query;
 use crate::database::SamplerOptions;
 use crate::database::sampler::{ms, number};
@@ -54,7 +54,7 @@ impl Line {
         if self.watch.check().is_err() {
             // Another file is there, which is measured from now on.
             if let Some(thread) = self.thread.take() {
-                let _ = thread.close().await;
+                close(&thread, Farewell::None).await;
             }
             self.watch.forget();
         }
