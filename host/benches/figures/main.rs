@@ -8,6 +8,7 @@ mod bare;
 mod book;
 mod calls;
 mod iterations;
+mod lanes;
 mod machine;
 mod mixed;
 mod place;
@@ -114,6 +115,8 @@ enum What {
     Shadow,
     /// A backfill while its host is asked for its status all the time.
     Requests,
+    /// A backfill and an index build, in one lane and in two.
+    Lanes,
     /// What a row costs in tables of 10^4 to 10^7 rows.
     Rows,
     /// Hosts of 1 to 1,000 databases.
@@ -209,6 +212,10 @@ async fn measure_each(arguments: &Arguments, places: &[Place], report: &mut Repo
         if wanted(What::Requests) {
             step(&format!("requests to a host on {}", place.name()), began);
             requests::measure(report, place).await?;
+        }
+        if wanted(What::Lanes) {
+            step(&format!("lanes on {}", place.name()), began);
+            lanes::measure(report, place, arguments.rows).await?;
         }
         if wanted(What::Databases) {
             step(&format!("hosts of several databases on {}", place.name()), began);
