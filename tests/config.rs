@@ -55,6 +55,14 @@ const WRONG: &[(&str, &str)] = &[
         "[background_updates]\nmin_batch_size = 0\nmax_attempts = -1\nmax_batch_size = 3_000_000_000\npoll_interval_ms = 1\n",
     ),
     ("target-over-maximum+", "[background_updates]\nbackground_update_duration_ms = 90_000\n"),
+    (
+        "gentle+",
+        "[background_updates]\npace = \"gentle\"\nbackground_update_duration_ms = 50\n[background_updates.gentle]\n\
+         least_duty_percent = 60\nmost_duty_percent = 50\nshortest_batch_ms = 80\nlongest_sleep_ms = 1\n\
+         allowed_excess_ms = -1\nduty = 5\n[signals]\nenabled = false\nprobe_interval_ms = 1\n",
+    ),
+    ("gentle-not-in-force+", "[background_updates.gentle]\nleast_duty_percent = 5\n"),
+    ("gentle-in-an-odd-word+", "[background_updates]\npace = \"gentel\"\n"),
     ("estimator+", "[background_updates]\nestimator = \"kalman\"\n"),
     (
         "lane-wrong+",
@@ -263,7 +271,9 @@ fn a_full_file_is_understood() {
     assert_eq!(url.reveal(), "postgres://state:hunter2@db/state");
     assert_eq!(*statement_timeout, Duration::from_secs(30));
     let [depth, lag, queue, room] = &config.signals[..] else { panic!("{:?}", config.signals) };
-    assert!(config.sampling.probe_writes && config.sampling.schedule.timeout == Duration::from_millis(250));
+    assert!(
+        config.sampling.probe_writes == Some(true) && config.sampling.schedule.timeout == Duration::from_millis(250)
+    );
     assert_eq!(depth.source, SignalSource::Sql("select count(*) from jobs".to_owned()));
     assert_eq!((depth.unit.as_str(), depth.schedule.interval), ("jobs", Duration::from_secs(60)));
     assert_eq!((&depth.databases, depth.schedule.timeout), (&Databases::All, Duration::from_millis(250)));

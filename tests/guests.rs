@@ -155,6 +155,14 @@ async fn a_setting_that_does_not_parse_is_named_and_nothing_runs() {
     insta::assert_snapshot!("settings_that_do_not_parse", faults.join("\n"));
 }
 
+/// The gentle pace is one rule: a guest's copy can be built alone, and is changed together with the host's.
+#[test]
+fn the_gentle_guest_has_the_hosts_own_rule() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let read = |path: &str| std::fs::read_to_string(root.join(path)).unwrap();
+    assert_eq!(read("guests/rust-gentle/src/gentle.rs"), read("host/src/pace/gentle.rs"));
+}
+
 #[test]
 fn guests_carry_the_contract_as_it_is() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");

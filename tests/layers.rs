@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 /// with the same crate may name.
 const MODULES: &[(&str, &[&str], &[&str])] = &[
     ("pace", &[], &[]),
-    ("controller", &["pace"], &[]),
+    ("controller", &["pace", "signal"], &[]),
     ("update", &["pace"], &[]),
     ("scheduler", &["controller", "pace", "signal", "update"], &[]),
     ("signal", &[], &["reqwest"]),

@@ -26,6 +26,19 @@ const KEYS: &[(&str, &[(&str, &str)])] = &[
             ("max_min_batch_size", "configured/controller.rs the_least_that_a_controller_asks_for_is_bounded"),
             ("batch_cut_off_ms", "configured/controller.rs the_least_that_a_controller_asks_for_is_bounded"),
             ("estimator", "configured/pace.rs batches_are_as_large_as_configured"),
+            ("pace", "signals/foreground.rs a_gentle_pace_follows_what_batches_do_to_the_foreground"),
+            ("gentle", "signals/foreground.rs a_gentle_pace_follows_what_batches_do_to_the_foreground"),
+        ],
+    ),
+    (
+        "Gentle",
+        &[
+            ("least_duty_percent", "signals/foreground.rs a_gentle_pace_follows_what_batches_do_to_the_foreground"),
+            ("most_duty_percent", "signals/foreground.rs a_gentle_pace_follows_what_batches_do_to_the_foreground"),
+            ("shortest_batch_ms", "signals/foreground.rs a_gentle_pace_follows_what_batches_do_to_the_foreground"),
+            ("longest_sleep_ms", "simulate/gentle.rs it_rests_no_longer_than_configured"),
+            ("allowed_excess_percent", "signals/foreground.rs a_gentle_pace_follows_what_batches_do_to_the_foreground"),
+            ("allowed_excess_ms", "signals/foreground.rs a_gentle_pace_follows_what_batches_do_to_the_foreground"),
         ],
     ),
     (
@@ -83,6 +96,7 @@ const KEYS: &[(&str, &[(&str, &str)])] = &[
             ("interval_ms", "signals/program.rs each_signal_is_sampled_as_often_as_configured"),
             ("timeout_ms", "signals/program.rs what_hangs_is_given_up_after_the_configured_time"),
             ("probe_write", "signals/guests.rs gentle_goes_by_what_the_probe_feels"),
+            ("probe_interval_ms", "signals/foreground.rs without_a_probe_a_gentle_pace_is_as_steady_as_configured"),
         ],
     ),
     (

@@ -1,6 +1,7 @@
 //! Signals: what is measured of real databases, what a sampler that hangs does to everything else, and what controllers
 //! make of it.
 
+mod foreground;
 mod guests;
 mod own;
 mod postgres;

@@ -3,6 +3,7 @@
 mod commands;
 mod files;
 mod found;
+mod gentle;
 mod reality;
 mod standard;
 mod surroundings;

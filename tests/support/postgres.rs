@@ -125,6 +125,11 @@ impl Server {
         finish(start).map_err(|problem| format!("{problem}\n{}", fs::read_to_string(self.log()).unwrap_or_default()))
     }
 
+    /// One of PostgreSQL's own programs, e.g. "pgbench".
+    pub fn program(&self, name: &str) -> PathBuf {
+        self.programs.join(name)
+    }
+
     /// Starts it again after [`Server::stop`] or [`Server::kill`].
     pub fn start_again(&self) {
         // The processes of a killed server may be dying still.
@@ -208,7 +213,7 @@ impl Server {
     }
 
     fn command(&self, program: &str) -> Command {
-        command(self.programs.join(program), self.user)
+        command(self.program(program), self.user)
     }
 }
 

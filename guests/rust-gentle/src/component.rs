@@ -1,11 +1,21 @@
 //! The policy as a component: what the host calls.
 
 mod bindings {
-    wit_bindgen::generate!({ path: "wit", world: "controller" });
+    wit_bindgen::generate!({
+        path: "wit",
+        // With one of the two callbacks that are left to choice.
+        inline: "package rust:gentle;
+            world gentle {
+                include tidegate:controller/controller@0.1.0;
+                include tidegate:controller/with-min-batch-size@0.1.0;
+            }",
+        world: "rust:gentle/gentle",
+        generate_all,
+    });
     use super::Gentle;
     export!(Gentle);
 }
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 
 use crate::policy::{Policy, Reading};
 use bindings::exports::tidegate::controller::pacing::{self, Admission, Delay, GuestIteration, Outcome};
@@ -33,27 +43,32 @@ impl pacing::Guest for Gentle {
             }
             Ok::<(), String>(())
         })?;
-        Ok(pacing::Iteration::new(Iteration { database_name, rested: Cell::new(false) }))
+        Ok(pacing::Iteration::new(Iteration { database_name }))
+    }
+}
+
+impl bindings::exports::tidegate::controller::min_batch_size::Guest for Gentle {
+    /// A least number of items would have batches take longer than the foreground bears.
+    fn min_batch_size(_update_name: String, _database_name: String) -> u32 {
+        1
     }
 }
 
 struct Iteration {
     database_name: String,
-    /// True once the rest before this batch was answered.
-    rested: Cell<bool>,
 }
 
 impl GuestIteration for Iteration {
     fn enter(&self) -> Result<Admission, String> {
         with(|policy| {
-            if !self.rested.replace(true) {
-                let reading = signals::read(&self.database_name, policy.signal());
-                let reading = reading.map(|reading| Reading { value: reading.value, age_ms: reading.age });
-                if let Some((duration, reason)) = policy.rest(reading) {
-                    return Admission::Wait(Delay { duration, reason });
-                }
+            let read = |signal: &str| {
+                let reading = signals::read(&self.database_name, signal)?;
+                Some(Reading { value: reading.value, age_ms: reading.age })
+            };
+            match policy.rest(read) {
+                Some((duration, reason)) => Admission::Wait(Delay { duration, reason }),
+                None => Admission::Run(policy.target_ms()),
             }
-            Admission::Run(policy.target_ms())
         })
     }
 

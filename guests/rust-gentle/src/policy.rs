@@ -1,117 +1,96 @@
-//! What the settings say, and what share of the time updates get.
-//!
-//! The share grows by `increase` for each new reading within `target_latency_ms`, and is multiplied by `decrease` for
-//! each above it: additive increase, multiplicative decrease, the rule by which TCP shares a line (Chiu and Jain, 1989).
+//! What the settings say, and what the signals mean by them.
+
+use crate::gentle::{Bounds, Gentle, Latency, Rest};
 
 /// A reading of a signal.
 #[derive(Debug, Clone, Copy)]
 pub struct Reading {
-    /// In the signal's own unit, as the target.
+    /// In milliseconds.
     pub value: f64,
     /// How old it is, in milliseconds.
     pub age_ms: u32,
 }
 
-/// Rests shorter than this are left out: the host makes none of less.
-const SHORTEST_REST_MS: f64 = 10.0;
-/// The longest rest, in milliseconds; then the latency is looked at again.
-const LONGEST_REST_MS: f64 = 60_000.0;
-/// The share that an instance begins with.
-const FIRST_SHARE: f64 = 0.1;
+/// What the pace goes by.
+#[derive(Debug, Clone, PartialEq)]
+enum Measure {
+    /// What the host's probe tells of the foreground, and of what it is by itself.
+    Excess,
+    /// A signal that is to stay within a target.
+    Target { signal: String, target_ms: f64 },
+}
+
+/// The host's signals.
+const LATENCY: &str = "foreground-latency";
+const UNDISTURBED: &str = "foreground-undisturbed";
+
+/// The part of a target above which the pace slackens.
+const NEAR_TARGET: f64 = 0.8;
 
 /// The settings, and what was learned.
 pub struct Policy {
-    signal: String,
-    target_latency_ms: f64,
-    target_ms: u32,
-    stale_after_ms: u32,
-    least_share: f64,
-    most_share: f64,
-    increase: f64,
-    decrease: f64,
-    /// The part of the time that batches get.
-    share: f64,
-    /// How long the last batch took, in milliseconds.
-    last_batch_ms: f64,
-    /// Time since the share was changed last, in milliseconds, as far as it is known: batches and rests. A reading that
-    /// is older was taken into account already.
-    since_change_ms: f64,
+    measure: Measure,
+    bounds: Bounds,
+    gentle: Gentle,
 }
 
 impl Policy {
     /// Reads the settings; an error names the key and what is wrong with its value.
     pub fn new(get: impl Fn(&str) -> Option<String>) -> Result<Self, String> {
-        let share = |key, default| number(&get, key, default, 0.000_1, 1.0);
-        let (least_share, most_share) = (share("least_share", 0.01)?, share("most_share", 0.9)?);
-        if least_share > most_share {
+        let read = |key, default, least, most| number(&get, key, default, least, most);
+        let (least, most) =
+            (read("least_duty_percent", 2.0, 1.0, 100.0)?, read("most_duty_percent", 90.0, 1.0, 100.0)?);
+        if least > most {
             return Err(format!(
-                "setting `least_share` is {least_share}, more than `most_share`, which is {most_share}"
+                "setting `least_duty_percent` is {least}, more than `most_duty_percent`, which is {most}"
             ));
         }
-        Ok(Self {
-            signal: get("signal").unwrap_or_else(|| "probe-latency".to_owned()),
-            target_latency_ms: number(&get, "target_latency_ms", 10.0, 0.0, 1e9)?,
-            target_ms: number(&get, "target_ms", 100.0, 0.0, f64::from(i32::MAX))? as u32,
-            stale_after_ms: number(&get, "stale_after_ms", 10_000.0, 0.0, f64::from(i32::MAX))? as u32,
-            increase: number(&get, "increase", 0.05, 0.0, 1.0)?,
-            decrease: number(&get, "decrease", 0.5, 0.0, 1.0)?,
-            share: FIRST_SHARE.clamp(least_share, most_share),
-            least_share,
-            most_share,
-            last_batch_ms: 0.0,
-            since_change_ms: f64::INFINITY,
-        })
+        let longest = f64::from(i32::MAX);
+        let bounds = Bounds {
+            least_duty: least / 100.0,
+            most_duty: most / 100.0,
+            shortest_batch_ms: read("shortest_batch_ms", 10.0, 0.0, longest)?,
+            longest_batch_ms: read("target_ms", 100.0, 0.0, longest)?,
+            longest_sleep_ms: read("longest_sleep_ms", 10_000.0, 10.0, longest)?,
+            plain_sleep_ms: read("sleep_duration_ms", 1_000.0, 0.0, longest)?,
+            allowed_excess: read("allowed_excess_percent", 25.0, 0.0, 10_000.0)? / 100.0,
+            allowed_excess_ms: read("allowed_excess_ms", 0.3, 0.0, 1e9)?,
+            stale_after_ms: read("stale_after_ms", 5_000.0, 0.0, longest)?,
+        };
+        let (signal, target_ms) = (get("signal"), read("target_latency_ms", 10.0, 0.0, 1e9)?);
+        let measure = match signal {
+            None if get("target_latency_ms").is_none() => Measure::Excess,
+            signal => Measure::Target { signal: signal.unwrap_or_else(|| "probe-latency".to_owned()), target_ms },
+        };
+        Ok(Self { measure, bounds, gentle: Gentle::new(bounds) })
     }
 
-    /// The signal to read.
-    pub fn signal(&self) -> &str {
-        &self.signal
-    }
-
-    /// The duration that a batch aims at, in milliseconds.
+    /// The duration that the next batch aims at, in milliseconds.
     pub fn target_ms(&self) -> u32 {
-        self.target_ms
+        self.gentle.target_ms() as u32
     }
 
-    /// The rest before a batch: how long in milliseconds, and why. `None` where none is worth it.
-    pub fn rest(&mut self, reading: Option<Reading>) -> Option<(u32, String)> {
-        let why = self.adjust(reading);
-        let rest = (self.last_batch_ms * (1.0 / self.share - 1.0)).min(LONGEST_REST_MS);
-        if rest < SHORTEST_REST_MS {
-            return None;
-        }
-        self.since_change_ms += rest;
-        let percent = self.share * 100.0;
-        let percent = if percent < 10.0 { format!("{percent:.1}") } else { format!("{percent:.0}") };
-        Some((rest as u32, format!("{why}: updates get {percent} % of the time")))
+    /// The next rest before a batch: how long in milliseconds, and why. `None` once the batch may run.
+    pub fn rest(&mut self, read: impl Fn(&str) -> Option<Reading>) -> Option<(u32, String)> {
+        let latency = self.latency(read);
+        let Rest { ms, reason } = self.gentle.rest(latency)?;
+        Some((ms as u32, reason))
     }
 
     /// Takes note of how long a batch took, in milliseconds.
     pub fn note_batch(&mut self, duration_ms: f64) {
-        self.last_batch_ms = duration_ms.max(0.0);
-        self.since_change_ms += self.last_batch_ms;
+        self.gentle.note_batch(duration_ms);
     }
 
-    /// Sets the share by a reading, where it is a new one; says what speaks for the share.
-    fn adjust(&mut self, reading: Option<Reading>) -> String {
-        let signal = &self.signal;
-        let Some(Reading { value, age_ms }) = reading else {
-            self.share = self.least_share;
-            return format!("{signal} was never read");
+    fn latency(&self, read: impl Fn(&str) -> Option<Reading>) -> Option<Latency> {
+        let (latency, undisturbed_ms, limit_ms) = match &self.measure {
+            Measure::Excess => {
+                let undisturbed = read(UNDISTURBED)?.value;
+                (read(LATENCY)?, undisturbed, self.bounds.limit(undisturbed))
+            }
+            Measure::Target { signal, target_ms } => (read(signal)?, target_ms * NEAR_TARGET, *target_ms),
         };
-        if age_ms > self.stale_after_ms {
-            self.share = self.least_share;
-            return format!("{signal} was last read {} s ago", age_ms / 1_000);
-        }
-        // What is no number is not below the target.
-        let fine = value <= self.target_latency_ms;
-        if f64::from(age_ms) < self.since_change_ms {
-            let share = if fine { self.share + self.increase } else { self.share * self.decrease };
-            self.share = share.clamp(self.least_share, self.most_share);
-            self.since_change_ms = 0.0;
-        }
-        let relation = if fine { "at most" } else { "more than" };
-        format!("{signal} is {value:.1} ms, {relation} {} ms", self.target_latency_ms)
+        Some(Latency { latency_ms: latency.value, undisturbed_ms, limit_ms, age_ms: f64::from(latency.age_ms) })
     }
 }
 
@@ -137,72 +116,66 @@ mod tests {
         Policy::new(|key| settings.iter().find(|(name, _)| *name == key).map(|(_, value)| (*value).to_owned()))
     }
 
-    fn fresh(value: f64) -> Option<Reading> {
-        Some(Reading { value, age_ms: 0 })
-    }
-
-    /// The rest of the next iteration, whose batch takes 100 ms.
-    fn iterate(policy: &mut Policy, latency: f64) -> u32 {
-        let rest = policy.rest(fresh(latency)).map_or(0, |(rest, _)| rest);
-        policy.note_batch(100.0);
+    /// Many iterations with these readings; the last rest.
+    fn iterate(policy: &mut Policy, readings: &[(&str, f64)]) -> Option<(u32, String)> {
+        let read = |signal: &str| {
+            let found = readings.iter().find(|(name, _)| *name == signal);
+            found.map(|(_, value)| Reading { value: *value, age_ms: 20 })
+        };
+        let mut rest = None;
+        for _ in 0..500 {
+            rest = policy.rest(read);
+            while policy.rest(read).is_some() {}
+            policy.note_batch(100.0);
+        }
         rest
     }
 
     #[test]
-    fn it_gives_a_little_more_while_latency_is_fine_and_half_as_much_as_soon_as_it_is_not() {
+    fn it_goes_by_the_excess_over_what_the_probe_shows_while_nothing_runs() {
         let mut gentle = policy(&[]).unwrap();
-        assert_eq!(iterate(&mut gentle, 5.0), 0, "nothing ran yet");
-        let rests: Vec<u32> = (0..4).map(|_| iterate(&mut gentle, 5.0)).collect();
-        // Shares of 0.2, 0.25, 0.3 and 0.35 of the time.
-        assert_eq!(rests, [400, 300, 233, 185]);
-        let rests: Vec<u32> = (0..3).map(|_| iterate(&mut gentle, 10.1)).collect();
-        assert_eq!(rests, [471, 1_042, 2_185]);
-        let (_, reason) = gentle.rest(fresh(12.34)).unwrap();
-        assert_eq!(reason, "probe-latency is 12.3 ms, more than 10 ms: updates get 2.2 % of the time");
+        let rest = iterate(&mut gentle, &[(LATENCY, 4.1), (UNDISTURBED, 4.0)]).unwrap();
+        assert_eq!(rest, (11, "foreground latency 4.10 ms <= 5.00 ms: updates get 90 % of the time".to_owned()));
+        assert_eq!(gentle.target_ms(), 100);
+        let rest = iterate(&mut gentle, &[(LATENCY, 8.0), (UNDISTURBED, 4.0)]).unwrap();
+        assert_eq!(rest, (4_900, "foreground latency 8.00 ms > 5.00 ms: updates get 2.0 % of the time".to_owned()));
+        assert_eq!(gentle.target_ms(), 10);
     }
 
     #[test]
-    fn it_stays_within_its_bounds() {
-        let mut gentle = policy(&[("least_share", "0.05"), ("most_share", "0.5")]).unwrap();
-        for (latency, rest) in [(1.0, 100), (99.0, 1_900)] {
-            for _ in 0..50 {
-                iterate(&mut gentle, latency);
-            }
-            assert_eq!(iterate(&mut gentle, latency), rest);
+    fn a_target_of_the_operators_counts_where_there_is_one() {
+        for (settings, signal) in [
+            (&[("target_latency_ms", "20")][..], "probe-latency"),
+            (&[("target_latency_ms", "20"), ("signal", "checkout")], "checkout"),
+        ] {
+            let mut gentle = policy(settings).unwrap();
+            let share = |gentle: &mut Policy, value| iterate(gentle, &[(signal, value)]).unwrap().1;
+            assert!(share(&mut gentle, 15.0).contains("15 ms <= 20 ms: updates get 90 %"));
+            assert!(share(&mut gentle, 25.0).contains("25 ms > 20 ms: updates get 2.0 %"));
         }
     }
 
     #[test]
-    fn one_reading_counts_once() {
-        let mut gentle = policy(&[]).unwrap();
-        gentle.note_batch(100.0);
-        let rest = |gentle: &mut Policy, age_ms| gentle.rest(Some(Reading { value: 50.0, age_ms })).unwrap().0;
-        assert_eq!(rest(&mut gentle, 20), 1_900);
-        // Read before the share was changed, 2,000 ms ago.
-        gentle.note_batch(100.0);
-        assert_eq!(rest(&mut gentle, 2_020), 1_900);
-        gentle.note_batch(100.0);
-        assert_eq!(rest(&mut gentle, 500), 3_900);
-    }
-
-    #[test]
-    fn without_a_fresh_reading_it_crawls() {
-        let mut gentle = policy(&[("stale_after_ms", "3000"), ("least_share", "0.1"), ("signal", "depth")]).unwrap();
-        for _ in 0..9 {
-            iterate(&mut gentle, 0.0);
-        }
-        let (rest, reason) = gentle.rest(Some(Reading { value: 0.0, age_ms: 3_001 })).unwrap();
-        assert_eq!((rest, reason.as_str()), (900, "depth was last read 3 s ago: updates get 10 % of the time"));
-        assert!(gentle.rest(None).unwrap().1.starts_with("depth was never read"));
+    fn without_signals_it_does_as_hosts_do_by_default() {
+        let mut gentle = policy(&[("sleep_duration_ms", "700")]).unwrap();
+        let rest = iterate(&mut gentle, &[(LATENCY, 4.1)]).unwrap();
+        assert_eq!((rest.0, gentle.target_ms()), (700, 100));
+        assert!(rest.1.contains("was never read"), "{}", rest.1);
     }
 
     #[test]
     fn a_setting_that_is_wrong_is_named() {
         for (settings, expected) in [
             (&[("target_latency_ms", "-1")][..], "setting `target_latency_ms` is \"-1\", not a number from 0 to"),
-            (&[("decrease", "half")], "setting `decrease` is \"half\", not a number from 0 to 1"),
-            (&[("least_share", "0")], "setting `least_share` is \"0\", not a number from 0.0001 to 1"),
-            (&[("least_share", "0.95")], "setting `least_share` is 0.95, more than `most_share`, which is 0.9"),
+            (
+                &[("allowed_excess_percent", "some")],
+                "setting `allowed_excess_percent` is \"some\", not a number from 0",
+            ),
+            (&[("least_duty_percent", "0")], "setting `least_duty_percent` is \"0\", not a number from 1 to 100"),
+            (
+                &[("least_duty_percent", "95")],
+                "setting `least_duty_percent` is 95, more than `most_duty_percent`, which",
+            ),
             (&[("target_ms", "2147483648")], "setting `target_ms` is \"2147483648\", not a number from 0 to"),
         ] {
             let error = policy(settings).map(drop).unwrap_err();

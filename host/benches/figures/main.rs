@@ -7,6 +7,8 @@ mod backfill;
 mod bare;
 mod book;
 mod calls;
+mod foreground;
+mod gentleness;
 mod iterations;
 mod lanes;
 mod machine;
@@ -84,6 +86,12 @@ struct Arguments {
     /// The baseline of the figures about processes: fills the table of the database at this URL in a bare loop.
     #[arg(long, hide = true)]
     bare: Option<String>,
+    /// The service of the figures about gentleness: asks the SQLite database at this URL, so often in a second.
+    #[arg(long, hide = true, requires = "rate")]
+    foreground: Option<String>,
+    /// How often.
+    #[arg(long, hide = true)]
+    rate: Option<f64>,
     /// What cargo calls every benchmark with.
     #[arg(long, hide = true)]
     bench: bool,
@@ -121,10 +129,18 @@ enum What {
     Rows,
     /// Hosts of 1 to 1,000 databases.
     Databases,
+    /// What a backfill costs the service that lives in the database.
+    Gentleness,
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    if let (Some(url), Some(rate)) = (&arguments.foreground, arguments.rate) {
+        return match foreground::sqlite(url, rate, arguments.seconds) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => failed(&*error),
+        };
+    }
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => return failed(&error),
@@ -224,6 +240,10 @@ async fn measure_each(arguments: &Arguments, places: &[Place], report: &mut Repo
         if wanted(What::Rows) {
             step(&format!("tables of several sizes on {}", place.name()), began);
             scale::rows(report, place).await?;
+        }
+        if wanted(What::Gentleness) {
+            step(&format!("a service beside a backfill on {}", place.name()), began);
+            gentleness::measure(report, place).await?;
         }
     }
     Ok(())

@@ -140,6 +140,11 @@ async fn tidegate(database: &Database, controller: Option<&str>, cache: Option<&
 pub(super) struct Process(pub(super) Child);
 
 impl Process {
+    /// True once it has ended.
+    pub(super) fn is_over(&mut self) -> Outcome<bool> {
+        Ok(self.0.try_wait()?.is_some())
+    }
+
     /// Ends it in good order.
     pub(super) fn end(&mut self) -> Outcome<ExitStatus> {
         Command::new("kill").args(["-s", "TERM", &self.0.id().to_string()]).status()?;

@@ -2,11 +2,14 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use tidegate::config::{self, Config, Databases, OwnSignal, SignalSource};
 use tidegate::database::{self, SamplerOptions, TableInHand};
-use tidegate::scheduler::board::Board;
-use tidegate::signal::{Definition, File, HostLoad, Http, Sampler, Schedule, Scope, Task};
+use tidegate::scheduler::board::{Board, DatabaseBoard, Phase};
+use tidegate::signal::{
+    Definition, FOREGROUND_LATENCY, File, HostLoad, Http, Probing, Sampler, Schedule, Scope, Task, Work,
+};
 use tidegate::update::sql::TableName;
 
 use super::error::CliError;
@@ -15,29 +18,63 @@ use super::wiring;
 /// Which update is in hand, asked with the database's name.
 pub(super) type InHand = Arc<dyn Fn(&str) -> Option<String> + Send + Sync>;
 
-/// The update that a host has in hand.
-pub(super) fn on(board: Board) -> InHand {
-    Arc::new(move |database| {
-        board.read(|databases| Some(databases.get(database)?.in_hand().next()?.update_name.clone()))
+/// What a host does, asked with a database's name.
+#[derive(Clone)]
+pub(super) struct Doing {
+    in_hand: InHand,
+    work: WorkOn,
+}
+
+/// Whether a batch runs, asked with the database's name.
+pub(super) type WorkOn = Arc<dyn Fn(&str) -> Work + Send + Sync>;
+
+/// What a host does, by its board.
+pub(super) fn on(board: Board) -> Doing {
+    let same = board.clone();
+    Doing {
+        in_hand: Arc::new(move |database| {
+            board.read(|databases| Some(databases.get(database)?.in_hand().next()?.update_name.clone()))
+        }),
+        work: Arc::new(move |database| same.read(|databases| databases.get(database).map_or(Work::None, work))),
+    }
+}
+
+/// What a host does on one database, in all of its lanes. What runs in one go is paced by nobody: it counts as what the
+/// foreground is by itself.
+fn work(database: &DatabaseBoard) -> Work {
+    let works = database.in_hand().map(|in_hand| match in_hand.phase {
+        Phase::Running { target: Some(_), .. } => Work::Batch,
+        _ => Work::Between(SystemTime::now().duration_since(in_hand.phase_since).unwrap_or(Duration::ZERO)),
+    });
+    works.fold(Work::None, |one, other| match (one, other) {
+        (Work::Batch, _) | (_, Work::Batch) => Work::Batch,
+        (Work::None, work) | (work, Work::None) => work,
+        (Work::Between(one), Work::Between(other)) => Work::Between(one.min(other)),
     })
 }
 
 /// What a host samples: nothing of a database whose signals nobody can read.
-pub(super) fn of_host(config: &Config, in_hand: &InHand) -> Result<Vec<Task>, CliError> {
-    let is_read = |name: &str| config.admin.is_some() || config.controller_of(name).is_some();
+pub(super) fn of_host(config: &Config, doing: &Doing) -> Result<Vec<Task>, CliError> {
+    let everywhere = config.admin.is_some() || config.background_updates.gentle.is_some();
+    let is_read = |name: &str| everywhere || config.controller_of(name).is_some();
     let databases = config.databases.iter().filter(|database| is_read(&database.name));
-    tasks(config, &databases.collect::<Vec<_>>(), in_hand)
+    tasks(config, &databases.collect::<Vec<_>>(), &doing.in_hand, Some(&doing.work))
 }
 
-/// What is sampled of these databases.
-pub(super) fn tasks(config: &Config, databases: &[&config::Database], in_hand: &InHand) -> Result<Vec<Task>, CliError> {
+/// What is sampled of these databases; what the foreground feels only where it is known whether a batch runs.
+pub(super) fn tasks(
+    config: &Config,
+    databases: &[&config::Database],
+    in_hand: &InHand,
+    work: Option<&WorkOn>,
+) -> Result<Vec<Task>, CliError> {
     if !config.sampling.enabled || databases.is_empty() {
         return Ok(Vec::new());
     }
     let schedule = config.sampling.schedule;
     let mut tasks = vec![Task { scope: Scope::Host, sampler: Box::new(HostLoad), schedule }];
     for database in databases {
-        tasks.extend(built_in(config, database, in_hand)?);
+        tasks.extend(built_in(config, database, in_hand, work)?);
     }
     for signal in &config.signals {
         tasks.extend(own(signal, databases)?);
@@ -46,15 +83,36 @@ pub(super) fn tasks(config: &Config, databases: &[&config::Database], in_hand: &
 }
 
 /// What every database is measured by.
-fn built_in(config: &Config, database: &config::Database, in_hand: &InHand) -> Result<Vec<Task>, CliError> {
+fn built_in(
+    config: &Config,
+    database: &config::Database,
+    in_hand: &InHand,
+    work: Option<&WorkOn>,
+) -> Result<Vec<Task>, CliError> {
+    let schedule = config.sampling.schedule;
+    let probing = work.zip(config.sampling.probe_interval).map(|(work, interval)| {
+        let (work, name) = (work.clone(), database.name.clone());
+        Probing {
+            interval,
+            idle_interval: schedule.interval,
+            work: Arc::new(move || work(&name)),
+            waits_as_writers: config.sampling.probe_writes.is_none(),
+        }
+    });
     let options = SamplerOptions {
         timeout: config.sampling.schedule.timeout,
-        probe_writes: config.sampling.probe_writes,
+        probe_writes: config.sampling.probe_writes.unwrap_or(false),
         table_in_hand: table_in_hand(config, &database.name, in_hand.clone()),
+        foreground: probing.clone(),
     };
     let (url, access) = wiring::access(database);
     let samplers = database::samplers(&url, &access, &options).map_err(|error| wiring::unusable(database, error))?;
-    let task = |sampler| Task { scope: Scope::database(&database.name), sampler, schedule: config.sampling.schedule };
+    let task = |sampler: Box<dyn Sampler>| {
+        // The probe knows by itself how often it is to be done.
+        let is_probe = sampler.definitions().iter().any(|signal| signal.name == FOREGROUND_LATENCY);
+        let interval = probing.as_ref().filter(|_| is_probe).map_or(schedule.interval, |probing| probing.interval);
+        Task { scope: Scope::database(&database.name), sampler, schedule: Schedule { interval, ..schedule } }
+    };
     Ok(samplers.into_iter().map(task).collect())
 }
 

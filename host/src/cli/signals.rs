@@ -76,7 +76,7 @@ impl Signals {
             opened.close().await;
         }
         let in_hand: InHand = Arc::new(move |database| in_hand.get(database).cloned());
-        let tasks = sampling::tasks(config, &databases, &in_hand)?;
+        let tasks = sampling::tasks(config, &databases, &in_hand, None)?;
         let longest = tasks.iter().map(|task| task.schedule.timeout).max().unwrap_or_default();
         let sampling = Sampling::new(Readings::default());
         sampling.look(tasks, PAUSE, CONNECTING + PAUSE + 2 * longest).await;

@@ -8,6 +8,7 @@ mod admin;
 mod controller;
 mod database;
 mod diagnostic;
+mod gentle;
 mod job;
 mod lane;
 mod model;
@@ -27,8 +28,8 @@ use toml::de::DeTable;
 pub use admin::{Admin, DEFAULT_ADDRESS};
 pub use diagnostic::{Diagnostic, Position};
 pub use model::{
-    BackgroundUpdates, Config, Controller, Database, Databases, Job, OwnSignal, Places, Settings, SignalSettings,
-    SignalSource, Target, Update, UpdateKind,
+    BackgroundUpdates, Config, Controller, Database, Databases, Gentle, Job, OwnSignal, Places, Settings,
+    SignalSettings, SignalSource, Target, Update, UpdateKind,
 };
 pub use scenario::{STANDARD, load_scenario, parse_scenario, standard};
 pub use secret::{Environment, Secret};

@@ -9,7 +9,7 @@ use super::admin::Admin;
 use super::diagnostic::{Diagnostic, Position};
 use super::secret::Secret;
 use crate::admin;
-use crate::controller::Fallback;
+use crate::controller::{Fallback, GentleSettings};
 use crate::pace::Estimator;
 use crate::sandbox::Limits;
 use crate::signal::{Address, Part, Schedule};
@@ -117,6 +117,29 @@ pub struct BackgroundUpdates {
     pub shutdown_grace: Duration,
     /// `estimator`: how batches are sized.
     pub estimator: Estimator,
+    /// `pace`, and `[background_updates.gentle]`: the bounds where the built-in policy is gentle.
+    pub gentle: Option<Gentle>,
+}
+
+/// The bounds of the gentle pace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Gentle {
+    /// What is said of every database.
+    pub settings: GentleSettings,
+    /// True where nothing is said of `allowed_excess_ms`, whose default depends on the database.
+    pub usual_excess: bool,
+}
+
+impl Gentle {
+    /// What a wait for SQLite's one writer may add by default: about two of the shortest batches.
+    const SQLITE_EXCESS: Duration = Duration::from_millis(20);
+
+    /// The bounds on a database of that system.
+    pub fn on(&self, system: System) -> GentleSettings {
+        let is_usual = self.usual_excess && system == System::Sqlite;
+        let allowed_excess = if is_usual { Self::SQLITE_EXCESS } else { self.settings.allowed_excess };
+        GentleSettings { allowed_excess, ..self.settings }
+    }
 }
 
 /// A database to work on.
@@ -201,8 +224,11 @@ pub struct SignalSettings {
     pub enabled: bool,
     /// `interval_ms` and `timeout_ms`: how often, and how long an answer may take.
     pub schedule: Schedule,
-    /// `probe_write`: whether the probe writes, too.
-    pub probe_writes: bool,
+    /// `probe_write`: whether the probe writes, too, where something is said of it.
+    pub probe_writes: Option<bool>,
+    /// `probe_interval_ms`: how often the probe is done while an update is in hand, for what the foreground feels; `None`
+    /// where nobody goes by that.
+    pub probe_interval: Option<Duration>,
 }
 
 /// A signal of the operator's own.

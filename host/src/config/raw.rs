@@ -35,6 +35,21 @@ pub(super) struct BackgroundUpdates {
     pub max_attempts: Whole<5, 1, 1_000>,
     pub shutdown_grace_ms: Whole<10_000, 0, DAY>,
     pub estimator: Text,
+    pub pace: Text,
+    // Read as a section of its own; here it stands for its name.
+    pub gentle: Option<IgnoredAny>,
+}
+
+/// `[background_updates.gentle]`
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(default)]
+pub(super) struct Gentle {
+    pub least_duty_percent: Whole<2, 1, 100>,
+    pub most_duty_percent: Whole<90, 1, 100>,
+    pub shortest_batch_ms: Whole<10, 1, DAY>,
+    pub longest_sleep_ms: Whole<10_000, 10, DAY>,
+    pub allowed_excess_percent: Whole<25, 0, 10_000>,
+    pub allowed_excess_ms: Option<Real>,
 }
 
 /// `[[database]]`
@@ -124,6 +139,7 @@ pub(super) struct Signals {
     pub interval_ms: Whole<1_000, 100, DAY>,
     pub timeout_ms: Whole<1_000, 10, 60_000>,
     pub probe_write: Option<bool>,
+    pub probe_interval_ms: Option<Whole<20, 5, DAY>>,
 }
 
 /// `[[signal]]`: the keys of all kinds together. How often and how long: as `[signals]` says where nothing is said.
@@ -246,6 +262,22 @@ impl<const MIN: u64, const MAX: u64> Visitor<'_> for WholeVisitor<MIN, MAX> {
         match u64::try_from(number) {
             Ok(number) => self.visit_u64(number),
             Err(_) => Err(E::invalid_value(de::Unexpected::Signed(number), &self)),
+        }
+    }
+}
+
+/// A number of 0 or more.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Real(pub f64);
+
+impl<'de> Deserialize<'de> for Real {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let number = f64::deserialize(deserializer)?;
+        /// What is said of other numbers.
+        const EXPECTED: &str = "a number from 0 to 1000000000";
+        match (0.0..=1e9).contains(&number) {
+            true => Ok(Self(number)),
+            false => Err(de::Error::invalid_value(de::Unexpected::Float(number), &EXPECTED)),
         }
     }
 }

@@ -9,7 +9,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::model::{BackgroundUpdates, Config, Databases, Places};
 use super::section::{Reader, Section, suggest};
-use super::{admin, controller, database, job, lane, raw, signal, update};
+use super::{admin, controller, database, gentle, job, lane, raw, signal, update};
 use crate::pace::Estimator;
 
 /// The sections of the file.
@@ -25,14 +25,15 @@ pub(super) fn config<'a>(reader: &mut Reader<'a>, mut document: DeTable<'a>) -> 
     reader.refuse_unknown_keys("", &mut document, &SECTIONS);
     let [background, databases, controllers, lanes, updates, jobs, admin, sampling, signals] =
         SECTIONS.map(|name| document.remove(name));
-    let background_updates = background_updates(reader, background);
+    let (background_updates, places) = background_updates(reader, background);
     let databases = database::databases(reader, databases);
     let known: Vec<&str> = databases.iter().map(|database| database.name.as_str()).collect();
     let controllers = controller::controllers(reader, controllers, &known);
     let lanes = lane::lanes(reader, lanes);
     let updates = update::updates(reader, updates, &known, &lanes);
     let jobs = job::jobs(reader, jobs, &known);
-    let sampling = signal::settings(reader, sampling);
+    let mut sampling = signal::settings(reader, sampling);
+    gentle::probe(reader, &places, background_updates.gentle.as_ref(), &mut sampling);
     let signals = signal::signals(reader, signals, &sampling, &known);
     let mut config = Config {
         path: reader.source.path.to_owned(),
@@ -52,10 +53,11 @@ pub(super) fn config<'a>(reader: &mut Reader<'a>, mut document: DeTable<'a>) -> 
     config
 }
 
-fn background_updates<'a>(reader: &mut Reader<'a>, value: Option<Spanned<DeValue<'a>>>) -> BackgroundUpdates {
+fn background_updates<'a>(reader: &mut Reader<'a>, value: Option<Spanned<DeValue<'a>>>) -> (BackgroundUpdates, Places) {
     const TITLE: &str = "[background_updates]";
-    let table =
+    let mut table =
         value.and_then(|value| reader.table(TITLE, value)).unwrap_or_else(|| Spanned::new(0..0, DeTable::new()));
+    let gentle = table.get_mut().remove("gentle");
     let Section { values: raw, places, .. } = reader.section::<raw::BackgroundUpdates>(TITLE, table);
     let estimator = estimator(reader, raw.estimator.as_ref());
     let min_batch_size = narrow(raw.min_batch_size.0);
@@ -67,7 +69,8 @@ fn background_updates<'a>(reader: &mut Reader<'a>, value: Option<Spanned<DeValue
         let hint = "raise the one or lower the other".to_owned();
         reader.error(places.of("background_update_duration_ms"), message, Some(hint));
     }
-    BackgroundUpdates {
+    let gentle = gentle::gentle(reader, "[background_updates.gentle]", gentle, raw.pace.as_ref(), target);
+    let background_updates = BackgroundUpdates {
         target_duration: Duration::from_millis(target),
         sleep_enabled: raw.sleep_enabled.unwrap_or(true),
         sleep_duration: Duration::from_millis(raw.sleep_duration_ms.0),
@@ -82,7 +85,9 @@ fn background_updates<'a>(reader: &mut Reader<'a>, value: Option<Spanned<DeValue
         max_attempts: narrow(raw.max_attempts.0),
         shutdown_grace: Duration::from_millis(raw.shutdown_grace_ms.0),
         estimator,
-    }
+        gentle,
+    };
+    (background_updates, places)
 }
 
 /// How batches are to be sized.

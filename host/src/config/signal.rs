@@ -35,7 +35,8 @@ pub(super) fn settings<'a>(reader: &mut Reader<'a>, value: Option<Spanned<DeValu
     SignalSettings {
         enabled: raw.enabled.unwrap_or(true),
         schedule: schedule(raw.interval_ms.0, raw.timeout_ms.0),
-        probe_writes: raw.probe_write.unwrap_or(false),
+        probe_writes: raw.probe_write,
+        probe_interval: raw.probe_interval_ms.map(|ms| Duration::from_millis(ms.0)),
     }
 }
 

@@ -4,6 +4,7 @@
 mod builtin;
 mod call;
 mod fault;
+mod gentle;
 mod native;
 pub mod shadow;
 pub mod supervisor;
@@ -16,6 +17,7 @@ use async_trait::async_trait;
 pub use builtin::BuiltIn;
 pub use call::{Call, CallObserver};
 pub use fault::{Callback, Fault, FaultKind};
+pub use gentle::{Gentle, GentleSettings};
 pub use native::Native;
 pub use shadow::{Shadow, ShadowNotice, ShadowPolicy, ShadowReport};
 pub use supervisor::{Fallback, Policy, Supervisor, SupervisorSettings};

@@ -11,7 +11,11 @@ use self::fallen::Fallen;
 pub use self::fallen::NextTry;
 use self::ranges::LARGEST;
 use super::witness::{Answer, Exchange, Inputs, Numbers, Question, Witness};
-use super::{Admission, BuiltIn, Callback, Controller, Fault, FaultKind, Iteration, Outcome, Source, Subject, Usage};
+use super::{
+    Admission, BuiltIn, Callback, Controller, Fault, FaultKind, Gentle, GentleSettings, Iteration, Outcome, Source,
+    Subject, Usage,
+};
+use crate::signal::{NoSignals, SignalReader};
 
 /// Who sets the pace of a database, as configured.
 #[derive(Clone)]
@@ -44,6 +48,8 @@ pub enum Fallback {
 pub struct SupervisorSettings {
     /// The built-in policy, where it is the one, or the fallback.
     pub builtin: BuiltIn,
+    /// Where it is to be gentle: within which bounds. Default: it is steady.
+    pub gentle: Option<GentleSettings>,
     /// Who takes over.
     pub fallback: Fallback,
     /// Faults in a row after which the fallback takes over. 1 or more.
@@ -62,6 +68,7 @@ impl Default for SupervisorSettings {
     fn default() -> Self {
         Self {
             builtin: BuiltIn::default(),
+            gentle: None,
             fallback: Fallback::default(),
             max_faults: 3,
             max_target: Duration::from_millis(60_000),
@@ -140,6 +147,8 @@ pub struct Supervisor {
     database_name: String,
     policy: Policy,
     settings: SupervisorSettings,
+    /// What the built-in policy goes by where it is gentle.
+    signals: Arc<dyn SignalReader>,
     /// The instance in use; `None` until it is needed, and after a fault that cost it its life.
     live: Option<Box<dyn Controller>>,
     in_a_row: u32,
@@ -176,6 +185,7 @@ impl Supervisor {
             database_name: database_name.to_owned(),
             policy: policy.clone(),
             settings,
+            signals: Arc::new(NoSignals),
             live: None,
             in_a_row: 0,
             iteration_at_fault: false,
@@ -207,6 +217,13 @@ impl Supervisor {
         self
     }
 
+    /// Has the built-in policy go by these signals where it is gentle.
+    #[must_use]
+    pub fn with_signals(mut self, signals: Arc<dyn SignalReader>) -> Self {
+        self.signals = signals;
+        self
+    }
+
     /// Shows every call from now on to this one, too.
     pub fn add_witness(&mut self, witness: Arc<dyn Witness>) {
         self.witnesses.push(witness);
@@ -226,6 +243,7 @@ impl Supervisor {
     /// The configured controller's name.
     pub fn name(&self) -> &str {
         match &self.policy {
+            Policy::BuiltIn if self.settings.gentle.is_some() => "default (gentle)",
             Policy::BuiltIn => "default",
             Policy::Controller(source) => source.name(),
             Policy::Broken { name, .. } => name,
@@ -237,9 +255,9 @@ impl Supervisor {
         &self.settings
     }
 
-    /// True where the built-in policy sets the pace, be it as a fallback.
-    pub fn is_built_in(&self) -> bool {
-        matches!(self.policy, Policy::BuiltIn) || self.stands_in
+    /// True where the built-in policy sets the pace, be it as a fallback, and steadily: why it rests says nothing then.
+    pub fn is_steady(&self) -> bool {
+        self.settings.gentle.is_none() && (matches!(self.policy, Policy::BuiltIn) || self.stands_in)
     }
 
     /// The last fault.
@@ -398,7 +416,13 @@ impl Supervisor {
         let began = Instant::now();
         let started = match &self.policy {
             Policy::Controller(source) if !self.stands_in => source.start(&self.database_name).await,
-            _ => self.settings.builtin.start(&self.database_name).await,
+            _ => match self.settings.gentle {
+                Some(gentle) => {
+                    let signals = Arc::clone(&self.signals);
+                    Gentle::new(gentle, self.settings.builtin, signals).start(&self.database_name).await
+                }
+                None => self.settings.builtin.start(&self.database_name).await,
+            },
         };
         self.instance = self.numbers.next_instance();
         let mut started = started;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::postgres;
 use super::sqlite;
 use super::{OpenError, Options};
-use crate::signal::{Definition, Sampler};
+use crate::signal::{Definition, Probing, Sampler};
 use crate::update::sql::{Row, TableName, Value};
 
 /// The table that the update in hand works on, at any moment; `None` where there is none, or it is not known.
@@ -23,11 +23,19 @@ pub struct SamplerOptions {
     pub probe_writes: bool,
     /// What `autovacuum` is about. Default: no table.
     pub table_in_hand: TableInHand,
+    /// Whether the probe tells what the foreground feels, too, and how: `foreground-latency` and `foreground-undisturbed`.
+    /// Its sampler is to be asked as often as that says. Default: it does not.
+    pub foreground: Option<Probing>,
 }
 
 impl Default for SamplerOptions {
     fn default() -> Self {
-        Self { timeout: Duration::from_secs(1), probe_writes: false, table_in_hand: Arc::new(|| None) }
+        Self {
+            timeout: Duration::from_secs(1),
+            probe_writes: false,
+            table_in_hand: Arc::new(|| None),
+            foreground: None,
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 mod backoff;
 mod batch;
 mod cost;
+pub mod gentle;
 mod rate;
 mod slices;
 

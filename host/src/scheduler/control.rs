@@ -10,7 +10,7 @@ use super::database::Measured;
 use super::lanes::Lanes;
 use super::{Handlers, Settings};
 use crate::controller::{Policy, ShadowPolicy, SupervisorSettings};
-use crate::signal::{Definition, Reading, Signals};
+use crate::signal::{Definition, NoSignals, Reading, SignalReader, Signals};
 
 /// What a running host is to work with from now on, on one database.
 #[derive(Clone)]
@@ -72,10 +72,18 @@ impl Default for Control {
 }
 
 impl Control {
-    /// Has the host write these signals down, too, whenever it writes down what it does, for `status` to tell. The first
-    /// ones given count.
+    /// Has the host write these signals down, too, whenever it writes down what it does, for `status` to tell, and has the
+    /// built-in policy go by them where it is gentle. The first ones given count, if they are given before the host runs.
     pub fn tell_signals(&self, signals: Signals) {
         let _ = self.signals.set(signals);
+    }
+
+    /// What the built-in policy goes by where it is gentle: the signals that are told.
+    pub(super) fn signals(&self) -> Arc<dyn SignalReader> {
+        match self.signals.get() {
+            Some(signals) => Arc::new(signals.clone()),
+            None => Arc::new(NoSignals),
+        }
     }
 
     /// What can be read of one database now.

@@ -7,6 +7,7 @@
 //! HTTP ([`Http`]).
 
 mod file;
+mod foreground;
 mod http;
 mod load;
 mod reading;
@@ -17,6 +18,8 @@ use std::fmt;
 use async_trait::async_trait;
 
 pub use file::File;
+pub(crate) use foreground::Foreground;
+pub use foreground::{FOREGROUND_LATENCY, FOREGROUND_UNDISTURBED, Probing, Work, WorkInHand};
 pub use http::{Address, Http, Part};
 pub use load::HostLoad;
 pub use reading::{NoSignals, Reading, Scope, SignalReader, SignalStatus, Signals};
@@ -106,6 +109,8 @@ pub fn readable(value: f64, grouped: impl Fn(u64) -> String) -> String {
 pub const BUILT_IN: &[BuiltIn] = &[
     BuiltIn { name: "load", unit: "per core", source: "/proc/loadavg" },
     BuiltIn { name: "probe-latency", unit: "ms", source: "a tiny read (and write) on a connection of its own" },
+    BuiltIn { name: FOREGROUND_LATENCY, unit: "ms", source: "the probe: 95 of 100 took no longer of late" },
+    BuiltIn { name: FOREGROUND_UNDISTURBED, unit: "ms", source: "the probe: the same while no batch ran" },
     BuiltIn { name: "replication-lag", unit: "ms", source: "pg_stat_replication, the worst standby" },
     BuiltIn { name: "replication-lag-bytes", unit: "bytes", source: "pg_stat_replication, the worst standby" },
     BuiltIn { name: "active-sessions", unit: "sessions", source: "pg_stat_activity" },

@@ -10,12 +10,16 @@ use tokio::time::Instant;
 
 use super::scenario::{ClockJump, Load, Scenario, Signal, Span, Step};
 use crate::sandbox::{Clock, Reading, SignalReader};
+use crate::signal::{FOREGROUND_LATENCY, FOREGROUND_UNDISTURBED};
 
 /// The part of the server that is in use at most, so that every answer comes at some time.
 pub const BUSIEST: f64 = 0.95;
 
 /// How often the foreground's latency is taken.
 const FOREGROUND_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The time that the foreground's latency is taken over where a pace goes by it.
+const FOREGROUND_WINDOW: Duration = Duration::from_secs(5);
 
 /// The clocks of a run.
 #[derive(Debug, Clone)]
@@ -260,6 +264,37 @@ impl World {
         if length > 0.0 { sum / length } else { self.load.latency_ms }
     }
 
+    /// What the host's own probe would tell of the foreground, where the scenario has a signal that feels it: as old as that
+    /// one's readings. The model knows means alone.
+    fn foreground(&self, name: &str, now: Duration) -> Option<Reading> {
+        let disturbed = match name {
+            FOREGROUND_LATENCY => true,
+            FOREGROUND_UNDISTURBED => false,
+            _ => return None,
+        };
+        let probe = self.signals.iter().position(|signal| signal.foreground)?;
+        let Reading { age, .. } = self.latest(probe, now)?;
+        let until = now.saturating_sub(age);
+        let over = Span { from: until.saturating_sub(FOREGROUND_WINDOW), until };
+        let state = self.state();
+        let value = match disturbed {
+            true => self.latency(&state.batches, state.running, over),
+            false => self.latency(&[], None, over),
+        };
+        Some(Reading { value, age })
+    }
+
+    /// The latest reading of one of the scenario's signals.
+    fn latest(&self, place: usize, now: Duration) -> Option<Reading> {
+        self.sample_until(now);
+        if self.signals.get(place)?.losses.iter().any(|loss| loss.gone && loss.span.holds(now)) {
+            return None;
+        }
+        let state = self.state();
+        let (at, value) = *state.samplers.get(place)?.series.points.last()?;
+        Some(Reading { value, age: now.saturating_sub(at) })
+    }
+
     /// All that was read, the foreground's latency first.
     pub(super) fn series(&self) -> (Series, Vec<Series>) {
         self.sample_until(self.clocks.now());
@@ -293,14 +328,10 @@ impl Sampler {
 impl SignalReader for World {
     fn read(&self, _database_name: &str, signal: &str) -> Option<Reading> {
         let now = self.clocks.now();
-        self.sample_until(now);
-        let place = self.signals.iter().position(|known| known.name == signal)?;
-        if self.signals.get(place)?.losses.iter().any(|loss| loss.gone && loss.span.holds(now)) {
-            return None;
+        match self.signals.iter().position(|known| known.name == signal) {
+            Some(place) => self.latest(place, now),
+            None => self.foreground(signal, now),
         }
-        let state = self.state();
-        let (at, value) = *state.samplers.get(place)?.series.points.last()?;
-        Some(Reading { value, age: now.saturating_sub(at) })
     }
 }
 

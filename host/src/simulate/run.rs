@@ -12,7 +12,7 @@ use super::handler::Modelled;
 use super::model::{Series, World};
 use super::scenario::{Action, Deed, Scenario, Update};
 use super::watch::{Seen, Watch, Watched};
-use crate::controller::{Policy, Source};
+use crate::controller::{Gentle, Policy, Source};
 use crate::sandbox::{Artifact, ComponentSource, Surroundings};
 use crate::scheduler::database::{Holder, NewRow, Pause};
 use crate::scheduler::{Handlers, Host, Lanes, Replacement, Settings, Workload};
@@ -161,7 +161,13 @@ impl<'a> Stage<'a> {
         let surroundings = Arc::new(Surroundings::new(Arc::new(world.clocks.clone()), seed));
         let watched = |source| Policy::Controller(Arc::new(Watched { source, watch: watch.clone() }));
         let policy = match candidate {
-            Candidate::BuiltIn => Policy::BuiltIn,
+            Candidate::BuiltIn => match scenario.host.supervision.gentle {
+                Some(gentle) => {
+                    let steady = scenario.host.supervision.builtin;
+                    watched(Arc::new(Gentle::new(gentle, steady, world.clone())))
+                }
+                None => Policy::BuiltIn,
+            },
             Candidate::Native(source) => watched(source.clone()),
             Candidate::Component { name, artifact, settings } => {
                 let artifact = artifact.with_limits(scenario.limits.clone());

@@ -25,6 +25,9 @@ const HEAD: &str = r##"# What tidegate does, and how fast. Lines with "#" and no
 #background_update_duration_ms = 100
 #sleep_enabled = true
 #sleep_duration_ms = 1000
+# "gentle" in place of that sleep: as much of the time as whoever else uses the database bears, by a probe that is done
+# while an update is in hand. Its bounds are in [background_updates.gentle].
+#pace = "steady"
 # Items of an update's first slice, of a later batch at least, and of any batch at most.
 #default_batch_size = 100
 #min_batch_size = 100

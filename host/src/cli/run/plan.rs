@@ -15,6 +15,7 @@ use tidegate::scheduler::{Replacement, Settings};
 use tidegate::signal::Signals;
 use tidegate::trace::Playback;
 use tidegate::trace::format::ControllerFacts;
+use tidegate::update::sql::System;
 
 use super::load::Loading;
 use crate::cli::wiring;
@@ -57,7 +58,7 @@ pub(super) fn with(config: &Config, until_done: bool, signals: &Signals, loaded:
                 handlers: wiring::handlers(config, database),
                 lanes: wiring::lanes(config, database),
                 policy: policy.unwrap_or(Policy::BuiltIn),
-                supervision: supervision(&config.background_updates, controller),
+                supervision: supervision(&config.background_updates, controller, database.target.system()),
                 shadows: shadows(config, &database.name, loaded),
                 settings: settings.clone(),
             },
@@ -107,10 +108,15 @@ fn policy(controller: &config::Controller, loaded: &Result<Arc<ComponentSource>,
     }
 }
 
-fn supervision(background: &BackgroundUpdates, controller: Option<&config::Controller>) -> SupervisorSettings {
+fn supervision(
+    background: &BackgroundUpdates,
+    controller: Option<&config::Controller>,
+    system: System,
+) -> SupervisorSettings {
     let sleep = background.sleep_enabled.then_some(background.sleep_duration);
     SupervisorSettings {
         builtin: BuiltIn { sleep, target: background.target_duration },
+        gentle: background.gentle.map(|gentle| gentle.on(system)),
         fallback: controller.map_or(Fallback::Default, |controller| controller.fallback),
         max_faults: controller.map_or(SupervisorSettings::default().max_faults, |controller| controller.max_faults),
         max_target: background.max_target_duration,
@@ -124,7 +130,11 @@ fn supervision(background: &BackgroundUpdates, controller: Option<&config::Contr
 /// not read where it reads, too.
 fn shadows(config: &Config, database_name: &str, loaded: &Loaded) -> Vec<ShadowPolicy> {
     let shadow = |controller: &config::Controller| {
-        let settings = supervision(&config.background_updates, Some(controller));
+        // It never stands in for a shadow.
+        let settings = SupervisorSettings {
+            gentle: None,
+            ..supervision(&config.background_updates, Some(controller), System::Sqlite)
+        };
         let (policy, prompt): (_, Option<Arc<dyn Prompt>>) = match loaded.get(controller.name.as_str())? {
             Ok(source) => {
                 let playback = Arc::new(Playback::beside(source.signals().clone()));

@@ -16,7 +16,7 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio::time::timeout;
 
 use super::plan::{Loaded, Plan, plan};
-use crate::cli::sampling::InHand;
+use crate::cli::sampling::Doing;
 use crate::cli::{environment, sampling, wiring};
 
 /// How long reading the configuration may take.
@@ -30,7 +30,7 @@ pub(super) struct Reloader {
     path: PathBuf,
     control: Control,
     sampling: Arc<Sampling>,
-    in_hand: InHand,
+    doing: Doing,
     /// What is in force, and the controllers that were loaded for it.
     in_force: Arc<Mutex<(Config, Loaded)>>,
     /// Who writes down what controllers are asked, where somebody does.
@@ -46,9 +46,9 @@ impl Reloader {
         recorder: Option<Recorder>,
         loaded: Loaded,
     ) -> Self {
-        let (control, in_hand) = (host.control(), sampling::on(host.board()));
+        let (control, doing) = (host.control(), sampling::on(host.board()));
         let (path, in_force) = (config.path.clone(), Arc::new(Mutex::new((config, loaded))));
-        Self { path, control, sampling, in_hand, in_force, recorder }
+        Self { path, control, sampling, doing, in_force, recorder }
     }
 
     /// Keeps reloads waiting for as long as what comes back lives, for whoever loads what is in force.
@@ -96,7 +96,7 @@ impl Reload for Reloader {
         if !wrong.is_empty() {
             return Err(words(wrong));
         }
-        let sampled = sampling::of_host(&config, &self.in_hand).map_err(|error| vec![error.to_string()])?;
+        let sampled = sampling::of_host(&config, &self.doing).map_err(|error| vec![error.to_string()])?;
         self.sampling.replace(sampled);
         self.note(recorded);
         for (name, replacement) in databases {

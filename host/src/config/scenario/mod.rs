@@ -15,6 +15,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::controller::resolve_limits;
 use super::diagnostic::{Diagnostic, Source};
+use super::gentle;
 use super::resolve::{estimator, narrow, required, text};
 use super::section::{Reader, Section, Table};
 use crate::controller::{BuiltIn, SupervisorSettings};
@@ -122,11 +123,18 @@ fn scenario<'a>(reader: &mut Reader<'a>, mut document: Table<'a>) -> Option<Scen
 }
 
 fn host_settings<'a>(reader: &mut Reader<'a>, value: Taken<'a>) -> HostSettings {
-    let Section { values: raw, .. } = section::<raw::Host>(reader, "[host]", value);
+    let table = value.and_then(|value| reader.table("[host]", value));
+    let mut table = table.unwrap_or_else(|| Spanned::new(0..0, DeTable::new()));
+    let bounds = table.get_mut().remove("gentle");
+    let Section { values: raw, .. } = reader.section::<raw::Host>("[host]", table);
+    let target = raw.background_update_duration_ms.0;
+    let gentle = gentle::gentle(reader, "[host.gentle]", bounds, raw.pace.as_ref(), target);
     let sleep = raw.sleep_enabled.unwrap_or(true).then_some(Duration::from_millis(raw.sleep_duration_ms.0));
     let min_batch_size = narrow(raw.min_batch_size.0);
     let supervision = SupervisorSettings {
-        builtin: BuiltIn { sleep, target: Duration::from_millis(raw.background_update_duration_ms.0) },
+        builtin: BuiltIn { sleep, target: Duration::from_millis(target) },
+        // A modelled database is none that has one writer alone.
+        gentle: gentle.map(|gentle| gentle.settings),
         max_faults: narrow(raw.max_faults.0),
         max_target: Duration::from_millis(raw.max_target_duration_ms.0),
         default_batch_size: narrow(raw.default_batch_size.0),
@@ -141,16 +149,6 @@ fn host_settings<'a>(reader: &mut Reader<'a>, value: Taken<'a>) -> HostSettings 
         estimator: estimator(reader, raw.estimator.as_ref()),
         cut_off: Duration::from_millis(raw.batch_cut_off_ms.0),
     }
-}
-
-/// Reads a section that there is at most one of, and that may be left out.
-fn section<'a, T: serde::de::DeserializeOwned + Default>(
-    reader: &mut Reader<'a>,
-    title: &'static str,
-    value: Taken<'a>,
-) -> Section<T> {
-    let table = value.and_then(|value| reader.table(title, value));
-    reader.section::<T>(title, table.unwrap_or_else(|| Spanned::new(0..0, DeTable::new())))
 }
 
 /// Reads the sections that there may be several of.

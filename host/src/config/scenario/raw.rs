@@ -6,6 +6,7 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use toml::Spanned;
 
+pub(super) use super::super::raw::Real;
 use super::super::raw::{DAY, LARGEST_BATCH, Whole};
 
 type Text = Option<Spanned<String>>;
@@ -55,6 +56,9 @@ pub(super) struct Host {
     pub background_update_duration_ms: Whole<100, 1, DAY>,
     pub sleep_enabled: Option<bool>,
     pub sleep_duration_ms: Whole<1_000, 0, DAY>,
+    pub pace: Text,
+    // Read as a section of its own; here it stands for its name.
+    pub gentle: Option<IgnoredAny>,
 }
 
 /// `[[clock]]`
@@ -200,22 +204,6 @@ pub(super) struct HeldWhile {
     pub signal: Text,
     pub above: Option<Real>,
     pub grace_ms: Whole<0, 0, YEAR>,
-}
-
-/// A number of 0 or more.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Real(pub f64);
-
-impl<'de> Deserialize<'de> for Real {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let number = f64::deserialize(deserializer)?;
-        /// What is said of other numbers.
-        const EXPECTED: &str = "a number from 0 to 1000000000";
-        match (0.0..=1e9).contains(&number) {
-            true => Ok(Self(number)),
-            false => Err(de::Error::invalid_value(de::Unexpected::Float(number), &EXPECTED)),
-        }
-    }
 }
 
 /// A date and time, as TOML writes it or in a string; not yet looked at.

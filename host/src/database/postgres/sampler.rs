@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::connection::Connection;
 use super::lag::Positions;
@@ -17,7 +17,7 @@ use super::url::Target;
 use crate::database::sampler::{TableInHand, ms, number};
 use crate::database::{OpenError, Options, SamplerOptions};
 use crate::scheduler::database::Holder;
-use crate::signal::{BuiltIn, Definition, Sample, Sampler};
+use crate::signal::{BuiltIn, Definition, Foreground, Sample, Sampler};
 use crate::update::sql::{Row, SqlError, Value};
 
 /// How long connecting may take, where the limit of a statement is less.
@@ -307,19 +307,35 @@ pub(crate) struct Probe {
     line: Line,
     /// True once the table is there.
     made: bool,
+    /// True where it only writes where it may.
+    may_only_read: bool,
+    foreground: Option<Foreground>,
 }
 
 impl Probe {
     pub(crate) fn new(access: Access, options: &SamplerOptions) -> Self {
-        Self { line: Line::new(access, Role::Probe, options.probe_writes), made: false }
+        let waits = options.foreground.as_ref().is_some_and(|probing| probing.waits_as_writers);
+        Self {
+            line: Line::new(access, Role::Probe, options.probe_writes || waits),
+            made: false,
+            may_only_read: waits && !options.probe_writes,
+            foreground: options.foreground.clone().map(Foreground::new),
+        }
     }
 
-    async fn latency(&mut self) -> Result<f64, String> {
+    async fn latency(&mut self) -> Result<(tokio::time::Instant, f64), String> {
         self.line.ready().await?;
         if self.line.writes && !self.made {
-            self.make_table().await?;
+            match self.make_table().await {
+                Err(error) if self.may_only_read => {
+                    tracing::info!("the probe only reads, and does not know how long commits wait: {error}");
+                    self.line = Line::new(self.line.access.clone(), Role::Probe, false);
+                    self.line.ready().await?;
+                }
+                made => made?,
+            }
         }
-        let began = Instant::now();
+        let began = tokio::time::Instant::now();
         let statements = if self.line.writes { &[PROBE_READ, PROBE_WRITE][..] } else { &[PROBE_READ] };
         for statement in statements {
             match self.line.query(statement, &[]).await {
@@ -329,7 +345,7 @@ impl Probe {
                 Ok(_) => {}
             }
         }
-        Ok(ms(began.elapsed()))
+        Ok((began, ms(began.elapsed())))
     }
 
     async fn make_table(&mut self) -> Result<(), String> {
@@ -350,16 +366,28 @@ fn is_timeout(error: &SqlError) -> bool {
 #[async_trait]
 impl Sampler for Probe {
     fn definitions(&self) -> Vec<Definition> {
-        BuiltIn::definitions(&["probe-latency"])
+        let foreground = self.foreground.iter().flat_map(|_| Foreground::definitions());
+        BuiltIn::definitions(&["probe-latency"]).into_iter().chain(foreground).collect()
     }
 
     async fn sample(&mut self) -> Vec<Sample> {
+        if let Some(foreground) = &mut self.foreground {
+            if !foreground.is_due() {
+                return Vec::new();
+            }
+            sleep(foreground.stagger()).await;
+        }
         let latency = self.latency().await;
         if latency.is_err() {
             // Somebody may have dropped it.
             self.made = false;
         }
-        vec![Sample::new("probe-latency", latency)]
+        let felt = self.foreground.as_mut().map(|foreground| match &latency {
+            Ok((began, ms)) => foreground.note(*began, *ms),
+            Err(error) => foreground.fail(error),
+        });
+        let latency = Sample::new("probe-latency", latency.map(|(_, ms)| ms));
+        std::iter::once(latency).chain(felt.into_iter().flatten()).collect()
     }
 }
 

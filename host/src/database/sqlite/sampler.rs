@@ -16,7 +16,7 @@ use super::file::{Farewell, Watch};
 use super::statement::query;
 use crate::database::SamplerOptions;
 use crate::database::sampler::{ms, number};
-use crate::signal::{BuiltIn, Definition, Sample, Sampler};
+use crate::signal::{BuiltIn, Definition, Foreground, Sample, Sampler};
 
 /// The longest value that a query may make, in bytes: what is wanted of it is a number.
 const LONGEST_VALUE: i32 = 1 << 20;
@@ -188,42 +188,77 @@ const PROBE_TABLE: &str =
 pub(crate) struct Probe {
     line: Line,
     turns: Turns,
+    work: ProbeWork,
+    foreground: Option<Foreground>,
+}
+
+/// What a probe does, beside reading.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum ProbeWork {
+    /// Nothing.
+    Reads,
+    /// It gets the right to write, and gives it back.
+    Locks,
+    /// It writes a row of its own.
+    Writes,
 }
 
 impl Probe {
     pub(crate) fn new(path: PathBuf, options: &SamplerOptions, turns: Turns) -> Self {
-        Self { line: Line::new(path, options.timeout, options.probe_writes), turns }
+        let locks = options.foreground.as_ref().is_some_and(|probing| probing.waits_as_writers);
+        let work = match (options.probe_writes, locks) {
+            (true, _) => ProbeWork::Writes,
+            (false, true) => ProbeWork::Locks,
+            (false, false) => ProbeWork::Reads,
+        };
+        let line = Line::new(path, options.timeout, work != ProbeWork::Reads);
+        Self { line, turns, work, foreground: options.foreground.clone().map(Foreground::new) }
     }
 }
 
 #[async_trait]
 impl Sampler for Probe {
     fn definitions(&self) -> Vec<Definition> {
-        BuiltIn::definitions(&["probe-latency"])
+        let foreground = self.foreground.iter().flat_map(|_| Foreground::definitions());
+        BuiltIn::definitions(&["probe-latency"]).into_iter().chain(foreground).collect()
     }
 
     async fn sample(&mut self) -> Vec<Sample> {
-        let (writes, limit) = (self.line.writes, self.line.limit);
+        if let Some(foreground) = &mut self.foreground {
+            if !foreground.is_due() {
+                return Vec::new();
+            }
+            tokio::time::sleep(foreground.stagger()).await;
+        }
+        let (work, limit) = (self.work, self.line.limit);
         let _turn = self.turns.lock().await;
         let latency = self.line.call(move |sqlite| {
-            let began = Instant::now();
-            match probe(sqlite, writes) {
+            let began = tokio::time::Instant::now();
+            match probe(sqlite, work) {
                 // Given up at the limit: it took as long at least.
-                Err(error) if is_busy(&error) || is_interrupted(&error) => Ok(began.elapsed().max(limit)),
-                result => result.map(|()| began.elapsed()),
+                Err(error) if is_busy(&error) || is_interrupted(&error) => Ok((began, began.elapsed().max(limit))),
+                result => result.map(|()| (began, began.elapsed())),
             }
         });
-        vec![Sample::new("probe-latency", latency.await.map(ms))]
+        let latency = latency.await;
+        let felt = self.foreground.as_mut().map(|foreground| match &latency {
+            Ok((began, took)) => foreground.note(*began, ms(*took)),
+            Err(error) => foreground.fail(error),
+        });
+        let latency = Sample::new("probe-latency", latency.map(|(_, took)| ms(took)));
+        std::iter::once(latency).chain(felt.into_iter().flatten()).collect()
     }
 }
 
-fn probe(sqlite: &Connection, writes: bool) -> rusqlite::Result<()> {
+fn probe(sqlite: &Connection, work: ProbeWork) -> rusqlite::Result<()> {
     let mut read = sqlite.prepare_cached(PROBE_READ)?;
     let mut rows = read.raw_query();
     while rows.next()?.is_some() {}
     drop(rows);
-    if !writes {
-        return Ok(());
+    match work {
+        ProbeWork::Reads => return Ok(()),
+        ProbeWork::Locks => return sqlite.execute_batch("BEGIN IMMEDIATE; ROLLBACK"),
+        ProbeWork::Writes => {}
     }
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     let now = i64::try_from(now.as_millis()).unwrap_or(i64::MAX);

@@ -200,9 +200,9 @@ impl Worker {
             waited.fuel += self.report_usage().unwrap_or_default();
             let update_name = plan.row.update_name.clone();
             let controller = self.supervisor.describe();
-            let rest = self.supervisor.is_built_in() || waited.total + duration < LONGEST_REST;
+            let rest = self.supervisor.is_steady() || waited.total + duration < LONGEST_REST;
             self.emit(EventKind::Held { update_name, controller, duration, reason: reason.clone(), rest });
-            match (rest, self.supervisor.is_built_in()) {
+            match (rest, self.supervisor.is_steady()) {
                 (true, true) => self.set_state("running", Some(RESTING.to_owned())),
                 (true, false) => self.set_state("running", Some(format!("{RESTING}: {reason}"))),
                 (false, _) => self.set_state("held", Some(reason.clone())),

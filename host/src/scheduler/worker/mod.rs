@@ -345,5 +345,6 @@ impl Worker {
 fn supervisor(common: &Common, lane: &Arc<str>, means: &Means) -> Supervisor {
     let with = &means.with;
     let lane = (**lane != *Lanes::FIRST).then(|| Arc::clone(lane));
-    Supervisor::new(&common.name, with.policy.clone(), with.supervision).in_lane(lane, means.numbers.clone())
+    let supervisor = Supervisor::new(&common.name, with.policy.clone(), with.supervision);
+    supervisor.in_lane(lane, means.numbers.clone()).with_signals(common.control.signals())
 }

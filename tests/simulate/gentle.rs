@@ -1,0 +1,79 @@
+//! The built-in policy's gentle pace on the simulator: the same rule and the same loop, against a foreground that is
+//! modelled.
+
+use std::time::Duration;
+
+use tidegate::config::parse_scenario;
+use tidegate::simulate::{Candidate, Run, figures, simulate};
+
+/// A foreground that takes a third of the server, and two thirds from 40 s to 80 s; a batch takes another third.
+fn run(host: &str, items: u32, more: &str) -> Run {
+    let text = format!(
+        "version = 1\n[host]\nmin_batch_size = 1\n{host}\n[load]\nlatency_ms = 4\nbatch_share = 0.3\n\
+         step = [{{ at_ms = 0, value = 0.3 }}, {{ at_ms = 40_000, value = 0.6 }}, {{ at_ms = 80_000, value = 0.3 }}]\n\
+         [[update]]\nname = \"u\"\nitems = {items}\ncost_ms = 0.1\nbatch_ms = 0.2\n\
+         [[signal]]\nname = \"probe-latency\"\nforeground = true\nevery_ms = 100\n{more}"
+    );
+    let scenario = parse_scenario(&text, std::path::Path::new("gentle.toml"));
+    let scenario = scenario.unwrap_or_else(|errors| panic!("{errors:?}"));
+    simulate(&Candidate::BuiltIn, &scenario, None).unwrap()
+}
+
+const GENTLE: &str = "pace = \"gentle\"\n";
+
+/// The part of a time in which batches ran.
+fn duty(run: &Run, from_s: u64, until_s: u64) -> f64 {
+    let (from, until) = (Duration::from_secs(from_s), Duration::from_secs(until_s));
+    let within = run.seen.batches.iter().filter(|batch| (from..until).contains(&batch.at));
+    within.filter_map(|batch| batch.duration).map(|duration| duration.as_secs_f64()).sum::<f64>()
+        / (until - from).as_secs_f64()
+}
+
+#[test]
+fn it_gives_the_foreground_what_it_needs_and_takes_what_is_left() {
+    let gentle = run(GENTLE, 250_000, "");
+    let (calm, busy, again) = (duty(&gentle, 15, 40), duty(&gentle, 50, 80), duty(&gentle, 95, 115));
+    // A quarter more than by itself is what is allowed: where a batch adds three quarters, a third of the time.
+    assert!((0.25..0.42).contains(&calm), "{calm}");
+    // It adds three times as much to a foreground that is busy already.
+    assert!(busy < calm / 2.0, "{busy}, {calm}");
+    assert!((again - calm).abs() < 0.08, "{again}, {calm}");
+    // Without rests it would be felt; at the defaults it takes several times as long.
+    let latency = |run: &Run| figures(run).foreground_p95_ms;
+    let steady = run("sleep_enabled = false", 250_000, "");
+    assert!(latency(&gentle) < latency(&steady) * 0.8, "{} {}", latency(&gentle), latency(&steady));
+    let time = |run: &Run| run.finished_at.unwrap();
+    assert!(time(&gentle) * 2 < time(&run("", 250_000, "")), "{:?}", time(&gentle));
+}
+
+#[test]
+fn at_night_it_takes_all_that_it_may() {
+    let night = run(&format!("{GENTLE}[host.gentle]\nmost_duty_percent = 95\nallowed_excess_ms = 50\n"), 250_000, "");
+    let duty = duty(&night, 15, 30);
+    assert!((0.8..0.95).contains(&duty), "{duty}");
+    let longest = night.seen.batches.iter().filter_map(|batch| batch.duration).max().unwrap();
+    assert!(longest > Duration::from_millis(80), "{longest:?}: batches grow");
+}
+
+#[test]
+fn readings_that_grow_old_mean_care_and_none_means_the_defaults() {
+    let lost = run(GENTLE, 120_000, "loss = [{ from_ms = 20_000, until_ms = 40_000 }]\n");
+    let (before, meanwhile) = (duty(&lost, 15, 20), duty(&lost, 26, 40));
+    assert!(before > 0.2 && meanwhile < 0.03, "{before}, {meanwhile}");
+    let gone = run(GENTLE, 20_000, "loss = [{ from_ms = 0, until_ms = 86_400_000, gone = true }]\n");
+    let plain = duty(&gone, 5, 15);
+    assert!((0.08..0.12).contains(&plain), "{plain}");
+}
+
+#[test]
+fn it_rests_no_longer_than_configured() {
+    let longest = |text: &str| {
+        let bounds = format!(
+            "{GENTLE}[host.gentle]\nleast_duty_percent = 1\nallowed_excess_percent = 1\nallowed_excess_ms = 0\n{text}"
+        );
+        let run = run(&bounds, 10_000, "");
+        run.seen.holds.iter().map(|hold| hold.duration).max().unwrap()
+    };
+    assert_eq!(longest("longest_sleep_ms = 500"), Duration::from_millis(500));
+    assert!(longest("") > Duration::from_millis(900));
+}
