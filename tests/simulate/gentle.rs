@@ -6,13 +6,13 @@ use std::time::Duration;
 use tidegate::config::parse_scenario;
 use tidegate::simulate::{Candidate, Run, figures, simulate};
 
-/// A foreground that takes a third of the server, and two thirds from 40 s to 80 s; a batch takes another third.
+/// A foreground that takes a third of the server, and two thirds from 25 s to 45 s; a batch takes another third.
 fn run(host: &str, items: u32, more: &str) -> Run {
     let text = format!(
         "version = 1\n[host]\nmin_batch_size = 1\n{host}\n[load]\nlatency_ms = 4\nbatch_share = 0.3\n\
-         step = [{{ at_ms = 0, value = 0.3 }}, {{ at_ms = 40_000, value = 0.6 }}, {{ at_ms = 80_000, value = 0.3 }}]\n\
+         step = [{{ at_ms = 0, value = 0.3 }}, {{ at_ms = 25_000, value = 0.6 }}, {{ at_ms = 45_000, value = 0.3 }}]\n\
          [[update]]\nname = \"u\"\nitems = {items}\ncost_ms = 0.1\nbatch_ms = 0.2\n\
-         [[signal]]\nname = \"probe-latency\"\nforeground = true\nevery_ms = 100\n{more}"
+         [[signal]]\nname = \"probe-latency\"\nforeground = true\nevery_ms = 250\n{more}"
     );
     let scenario = parse_scenario(&text, std::path::Path::new("gentle.toml"));
     let scenario = scenario.unwrap_or_else(|errors| panic!("{errors:?}"));
@@ -31,8 +31,8 @@ fn duty(run: &Run, from_s: u64, until_s: u64) -> f64 {
 
 #[test]
 fn it_gives_the_foreground_what_it_needs_and_takes_what_is_left() {
-    let gentle = run(GENTLE, 250_000, "");
-    let (calm, busy, again) = (duty(&gentle, 15, 40), duty(&gentle, 50, 80), duty(&gentle, 95, 115));
+    let gentle = run(GENTLE, 140_000, "");
+    let (calm, busy, again) = (duty(&gentle, 12, 25), duty(&gentle, 33, 45), duty(&gentle, 57, 67));
     // A quarter more than by itself is what is allowed: where a batch adds three quarters, a third of the time.
     assert!((0.25..0.42).contains(&calm), "{calm}");
     // It adds three times as much to a foreground that is busy already.
@@ -40,16 +40,16 @@ fn it_gives_the_foreground_what_it_needs_and_takes_what_is_left() {
     assert!((again - calm).abs() < 0.08, "{again}, {calm}");
     // Without rests it would be felt; at the defaults it takes several times as long.
     let latency = |run: &Run| figures(run).foreground_p95_ms;
-    let steady = run("sleep_enabled = false", 250_000, "");
+    let steady = run("sleep_enabled = false", 140_000, "");
     assert!(latency(&gentle) < latency(&steady) * 0.8, "{} {}", latency(&gentle), latency(&steady));
     let time = |run: &Run| run.finished_at.unwrap();
-    assert!(time(&gentle) * 2 < time(&run("", 250_000, "")), "{:?}", time(&gentle));
+    assert!(time(&gentle) * 2 < time(&run("", 140_000, "")), "{:?}", time(&gentle));
 }
 
 #[test]
 fn at_night_it_takes_all_that_it_may() {
-    let night = run(&format!("{GENTLE}[host.gentle]\nmost_duty_percent = 95\nallowed_excess_ms = 50\n"), 250_000, "");
-    let duty = duty(&night, 15, 30);
+    let night = run(&format!("{GENTLE}[host.gentle]\nmost_duty_percent = 95\nallowed_excess_ms = 50\n"), 140_000, "");
+    let duty = duty(&night, 12, 18);
     assert!((0.8..0.95).contains(&duty), "{duty}");
     let longest = night.seen.batches.iter().filter_map(|batch| batch.duration).max().unwrap();
     assert!(longest > Duration::from_millis(80), "{longest:?}: batches grow");

@@ -81,7 +81,9 @@ pub(super) async fn measure(report: &mut Report, place: &Place) -> Outcome<()> {
     let duties: Vec<(&str, f64)> = all.iter().filter_map(|(name, seen)| Some((*name, seen.duty?))).collect();
     if let [(name, defaults), others @ ..] = &duties[..] {
         let baseline = section.baseline(name, *defaults);
-        others.iter().for_each(|(name, duty)| section.add(*name, *duty, &baseline));
+        for (name, duty) in others {
+            section.add(*name, *duty, &baseline);
+        }
     }
     Ok(())
 }

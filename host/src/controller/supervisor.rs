@@ -3,6 +3,7 @@
 
 mod fallen;
 mod ranges;
+mod settings;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -10,11 +11,9 @@ use std::time::{Duration, Instant, SystemTime};
 use self::fallen::Fallen;
 pub use self::fallen::NextTry;
 use self::ranges::LARGEST;
+pub use self::settings::SupervisorSettings;
 use super::witness::{Answer, Exchange, Inputs, Numbers, Question, Witness};
-use super::{
-    Admission, BuiltIn, Callback, Controller, Fault, FaultKind, Gentle, GentleSettings, Iteration, Outcome, Source,
-    Subject, Usage,
-};
+use super::{Admission, Callback, Controller, Fault, FaultKind, Gentle, Iteration, Outcome, Source, Subject, Usage};
 use crate::signal::{NoSignals, SignalReader};
 
 /// Who sets the pace of a database, as configured.
@@ -41,42 +40,6 @@ pub enum Fallback {
     Default,
     /// Nobody: updates are held until the controller is well again.
     Hold,
-}
-
-/// What bounds a controller's answers, and when patience with it ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SupervisorSettings {
-    /// The built-in policy, where it is the one, or the fallback.
-    pub builtin: BuiltIn,
-    /// Where it is to be gentle: within which bounds. Default: it is steady.
-    pub gentle: Option<GentleSettings>,
-    /// Who takes over.
-    pub fallback: Fallback,
-    /// Faults in a row after which the fallback takes over. 1 or more.
-    pub max_faults: u32,
-    /// The longest target duration; longer ones are cut to it.
-    pub max_target: Duration,
-    /// Items of an update's first batch, where the controller does not say.
-    pub default_batch_size: u32,
-    /// The least number of items of later batches, where the controller does not say.
-    pub min_batch_size: u32,
-    /// The most that a controller may ask for as the least; more is cut to it.
-    pub max_min_batch_size: u32,
-}
-
-impl Default for SupervisorSettings {
-    fn default() -> Self {
-        Self {
-            builtin: BuiltIn::default(),
-            gentle: None,
-            fallback: Fallback::default(),
-            max_faults: 3,
-            max_target: Duration::from_millis(60_000),
-            default_batch_size: 100,
-            min_batch_size: 100,
-            max_min_batch_size: 1_000,
-        }
-    }
 }
 
 /// Something about the controller that others want to know.
