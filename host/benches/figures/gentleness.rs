@@ -13,7 +13,7 @@ use super::{Outcome, quantile};
 
 /// The rows of the backfill: so many that the gentle pace has found its duty long before the end, and the defaults take
 /// some minutes.
-const POSTGRES_ROWS: i64 = 4_000_000;
+const POSTGRES_ROWS: i64 = 2_000_000;
 const SQLITE_ROWS: i64 = 4_000_000;
 /// How long the service is measured with nothing else, before, between and after, each time.
 const ALONE: u64 = 12;
