@@ -131,6 +131,10 @@ const WRONG: &[(&str, &str)] = &[
         "update-batch-incomplete+",
         "[[update]]\nname = \"a\"\nkind = \"batch\"\ntable = \"t\"\nsql = \"\"\nwhere = \"true\"\n",
     ),
+    (
+        "update-workers+",
+        "[[update]]\nname = \"a\"\nkind = \"delete\"\ntable = \"t\"\nkey = \"id\"\nwhere = \"true\"\nworkers = 4\n[[update]]\nname = \"b\"\nkind = \"sql\"\nsql = \"SELECT 1\"\nworkers = 2\n[[update]]\nname = \"c\"\nkind = \"delete\"\ntable = \"t\"\nkey = \"id\"\nwhere = \"true\"\nworkers = 0\n",
+    ),
     ("update-sql-incomplete+", "[[update]]\nname = \"a\"\nkind = \"sql\"\ntable = \"t\"\n"),
     ("update-sql-of-wrong-type+", "[[update]]\nname = \"a\"\nkind = \"sql\"\nsql = [\"DROP TABLE t\"]\n"),
     (

@@ -4,6 +4,7 @@
 //! what the host says of itself.
 
 mod commits;
+mod hands;
 mod in_one_go;
 mod index;
 mod killed;

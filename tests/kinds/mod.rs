@@ -5,6 +5,7 @@ mod constraints;
 mod create_index;
 mod large;
 mod matrix;
+mod parts;
 mod postgres;
 mod problems;
 mod program;

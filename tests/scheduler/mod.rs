@@ -3,6 +3,7 @@
 mod aside;
 mod due;
 mod failure;
+mod hands;
 mod lanes;
 mod order;
 mod reload;

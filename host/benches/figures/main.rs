@@ -32,6 +32,7 @@ mod scale;
 mod shadow;
 mod steps;
 mod work;
+mod workers;
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -121,6 +122,8 @@ enum What {
     Processes,
     /// A backfill beside a shadow that traps.
     Shadow,
+    /// A backfill by one worker and by two (PostgreSQL).
+    Workers,
     /// A backfill while its host is asked for its status all the time.
     Requests,
     /// A backfill and an index build, in one lane and in two.
@@ -224,6 +227,10 @@ async fn measure_each(arguments: &Arguments, places: &[Place], report: &mut Repo
         if wanted(What::Shadow) {
             step(&format!("a shadow on {}", place.name()), began);
             shadow::measure(report, place, arguments.rows).await?;
+        }
+        if wanted(What::Workers) {
+            step(&format!("several workers on {}", place.name()), began);
+            workers::measure(report, place, arguments.rows).await?;
         }
         if wanted(What::Requests) {
             step(&format!("requests to a host on {}", place.name()), began);

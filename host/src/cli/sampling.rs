@@ -8,12 +8,15 @@ use tidegate::config::{self, Config, Databases, OwnSignal, SignalSource};
 use tidegate::database::{self, SamplerOptions, TableInHand};
 use tidegate::scheduler::board::{Board, DatabaseBoard, Phase};
 use tidegate::signal::{
-    Definition, FOREGROUND_LATENCY, File, HostLoad, Http, Probing, Sampler, Schedule, Scope, Task, Work,
+    Definition, FOREGROUND_LATENCY, File, HostLoad, Http, Probing, Sampler, Schedule, Scope, Task, Work, Workers,
 };
 use tidegate::update::sql::TableName;
 
 use super::error::CliError;
 use super::wiring;
+
+/// How often it is looked how many are at work.
+const WORKERS_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Which update is in hand, asked with the database's name.
 pub(super) type InHand = Arc<dyn Fn(&str) -> Option<String> + Send + Sync>;
@@ -23,19 +26,24 @@ pub(super) type InHand = Arc<dyn Fn(&str) -> Option<String> + Send + Sync>;
 pub(super) struct Doing {
     in_hand: InHand,
     work: WorkOn,
+    workers: WorkersOn,
 }
+
+/// How many work at once, asked with the database's name.
+type WorkersOn = Arc<dyn Fn(&str) -> usize + Send + Sync>;
 
 /// Whether a batch runs, asked with the database's name.
 pub(super) type WorkOn = Arc<dyn Fn(&str) -> Work + Send + Sync>;
 
 /// What a host does, by its board.
 pub(super) fn on(board: Board) -> Doing {
-    let same = board.clone();
+    let (same, again) = (board.clone(), board.clone());
     Doing {
         in_hand: Arc::new(move |database| {
             board.read(|databases| Some(databases.get(database)?.in_hand().next()?.update_name.clone()))
         }),
         work: Arc::new(move |database| same.read(|databases| databases.get(database).map_or(Work::None, work))),
+        workers: Arc::new(move |database| again.read(|databases| databases.get(database).map_or(0, workers))),
     }
 }
 
@@ -53,12 +61,16 @@ fn work(database: &DatabaseBoard) -> Work {
     })
 }
 
+fn workers(database: &DatabaseBoard) -> usize {
+    database.in_hand().map(|in_hand| in_hand.workers).sum()
+}
+
 /// What a host samples: nothing of a database whose signals nobody can read.
 pub(super) fn of_host(config: &Config, doing: &Doing) -> Result<Vec<Task>, CliError> {
     let everywhere = config.admin.is_some() || config.background_updates.gentle.is_some();
     let is_read = |name: &str| everywhere || config.controller_of(name).is_some();
     let databases = config.databases.iter().filter(|database| is_read(&database.name));
-    tasks(config, &databases.collect::<Vec<_>>(), &doing.in_hand, Some(&doing.work))
+    tasks(config, &databases.collect::<Vec<_>>(), &doing.in_hand, Some(doing))
 }
 
 /// What is sampled of these databases; what the foreground feels only where it is known whether a batch runs.
@@ -66,7 +78,7 @@ pub(super) fn tasks(
     config: &Config,
     databases: &[&config::Database],
     in_hand: &InHand,
-    work: Option<&WorkOn>,
+    doing: Option<&Doing>,
 ) -> Result<Vec<Task>, CliError> {
     if !config.sampling.enabled || databases.is_empty() {
         return Ok(Vec::new());
@@ -74,7 +86,7 @@ pub(super) fn tasks(
     let schedule = config.sampling.schedule;
     let mut tasks = vec![Task { scope: Scope::Host, sampler: Box::new(HostLoad), schedule }];
     for database in databases {
-        tasks.extend(built_in(config, database, in_hand, work)?);
+        tasks.extend(built_in(config, database, in_hand, doing)?);
     }
     for signal in &config.signals {
         tasks.extend(own(signal, databases)?);
@@ -87,11 +99,11 @@ fn built_in(
     config: &Config,
     database: &config::Database,
     in_hand: &InHand,
-    work: Option<&WorkOn>,
+    doing: Option<&Doing>,
 ) -> Result<Vec<Task>, CliError> {
     let schedule = config.sampling.schedule;
-    let probing = work.zip(config.sampling.probe_interval).map(|(work, interval)| {
-        let (work, name) = (work.clone(), database.name.clone());
+    let probing = doing.zip(config.sampling.probe_interval).map(|(doing, interval)| {
+        let (work, name) = (doing.work.clone(), database.name.clone());
         Probing {
             interval,
             idle_interval: schedule.interval,
@@ -113,7 +125,15 @@ fn built_in(
         let interval = probing.as_ref().filter(|_| is_probe).map_or(schedule.interval, |probing| probing.interval);
         Task { scope: Scope::database(&database.name), sampler, schedule: Schedule { interval, ..schedule } }
     };
-    Ok(samplers.into_iter().map(task).collect())
+    let mut tasks: Vec<Task> = samplers.into_iter().map(task).collect();
+    if let Some(doing) = doing {
+        let (workers, name) = (doing.workers.clone(), database.name.clone());
+        // It costs nothing, and is to be right when it is read.
+        let schedule = Schedule { interval: WORKERS_INTERVAL.min(schedule.interval), ..schedule };
+        let sampler = Box::new(Workers::new(move || workers(&name)));
+        tasks.push(Task { scope: Scope::database(&database.name), sampler, schedule });
+    }
+    Ok(tasks)
 }
 
 /// The table that the update in hand is about.

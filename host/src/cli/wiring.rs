@@ -66,15 +66,15 @@ pub(super) fn access(database: &config::Database) -> (String, Options) {
 
 /// What does an update's work on a database.
 pub(super) fn handler(update: &config::Update, database: &config::Database) -> Arc<dyn Handler> {
-    let system = database.target.system();
+    let (system, reach, workers) = (database.target.system(), update.reach, update.workers);
     match update.kind.clone() {
-        UpdateKind::Backfill(definition) => Arc::new(Backfill::new(definition).reaching(update.reach)),
-        UpdateKind::Delete(definition) => Arc::new(Delete::new(definition).reaching(update.reach)),
-        UpdateKind::Copy(definition) => Arc::new(Copy::new(definition).reaching(update.reach)),
-        UpdateKind::Batch(definition) => Arc::new(Batch::new(definition, system).reaching(update.reach)),
+        UpdateKind::Backfill(definition) => Arc::new(Backfill::new(definition).reaching(reach).with_workers(workers)),
+        UpdateKind::Delete(definition) => Arc::new(Delete::new(definition).reaching(reach).with_workers(workers)),
+        UpdateKind::Copy(definition) => Arc::new(Copy::new(definition).reaching(reach).with_workers(workers)),
+        UpdateKind::Batch(definition) => Arc::new(Batch::new(definition, system).reaching(reach).with_workers(workers)),
         UpdateKind::CreateIndex(definition) => Arc::new(CreateIndex::new(definition, system)),
         UpdateKind::ValidateConstraint(definition) => Arc::new(ValidateConstraint::new(definition)),
-        UpdateKind::ValidateAndDelete(definition) => Arc::new(ValidateAndDelete::new(definition)),
+        UpdateKind::ValidateAndDelete(definition) => Arc::new(ValidateAndDelete::new(definition).with_workers(workers)),
         UpdateKind::Script(definition) => Arc::new(Script::new(definition, system)),
         UpdateKind::Noop => Arc::new(Noop),
     }

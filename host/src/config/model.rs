@@ -315,6 +315,8 @@ pub struct Update {
     pub kind: UpdateKind,
     /// Which rows of its table it is about.
     pub reach: Reach,
+    /// How many may work on it at once.
+    pub workers: usize,
     /// Where it stands in the file.
     pub places: Places,
 }

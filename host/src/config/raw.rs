@@ -15,6 +15,8 @@ type Texts = Option<Spanned<Vec<Spanned<String>>>>;
 pub(super) const LARGEST_BATCH: u64 = i32::MAX as u64;
 /// A day in milliseconds, the longest of any duration.
 pub(super) const DAY: u64 = 86_400_000;
+/// More workers than this on one table wait for each other.
+const LARGEST_CREW: u64 = 64;
 const MIB: u64 = 1 << 20;
 
 /// `[background_updates]`
@@ -220,6 +222,7 @@ pub(super) struct Update {
     pub constraint: Text,
     pub check: Text,
     pub unique_columns: Option<Spanned<OneOrMany>>,
+    pub workers: Whole<1, 1, LARGEST_CREW>,
 }
 
 /// A whole number from `MIN` to `MAX`, `DEFAULT` where its key is left out.

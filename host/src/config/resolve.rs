@@ -30,7 +30,7 @@ pub(super) fn config<'a>(reader: &mut Reader<'a>, mut document: DeTable<'a>) -> 
     let known: Vec<&str> = databases.iter().map(|database| database.name.as_str()).collect();
     let controllers = controller::controllers(reader, controllers, &known);
     let lanes = lane::lanes(reader, lanes);
-    let updates = update::updates(reader, updates, &known, &lanes);
+    let updates = update::updates(reader, updates, &databases, &lanes);
     let jobs = job::jobs(reader, jobs, &known);
     let mut sampling = signal::settings(reader, sampling);
     gentle::probe(reader, &places, background_updates.gentle.as_ref(), &mut sampling);

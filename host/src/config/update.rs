@@ -6,11 +6,11 @@ use toml::Spanned;
 use toml::de::DeValue;
 
 use super::diagnostic::Position;
-use super::model::{Update, UpdateKind};
+use super::model::{Database, Update, UpdateKind};
 use super::resolve::{named_databases, one_of, require, required, text, twice};
 use super::section::{Reader, Section, Table, list};
 use super::{lane, raw};
-use crate::update::sql::TableName;
+use crate::update::sql::{System, TableName};
 use crate::update::{
     BackfillDefinition, BatchDefinition, ConstraintKind, CopyColumn, CopyDefinition, CopySource, CreateIndexDefinition,
     DeleteDefinition, IndexParts, OnConflict, OnSkip, Reach, ScriptDefinition, ValidateAndDeleteDefinition,
@@ -32,19 +32,23 @@ const SHAPES: [Shape; 9] = [
     Shape {
         kind: "backfill",
         required: &["table", "key", "set"],
-        optional: &["schema", "where", "only", "row_security", "on_skip"],
+        optional: &["schema", "where", "only", "row_security", "on_skip", "workers"],
     },
     Shape {
         kind: "delete",
         required: &["table", "key", "where"],
-        optional: &["schema", "only", "row_security", "on_skip"],
+        optional: &["schema", "only", "row_security", "on_skip", "workers"],
     },
     Shape {
         kind: "copy",
         required: &["table", "key", "into", "columns"],
-        optional: &["schema", "into_schema", "where", "on_conflict", "only", "row_security"],
+        optional: &["schema", "into_schema", "where", "on_conflict", "only", "row_security", "workers"],
     },
-    Shape { kind: "batch", required: &["table", "key", "sql"], optional: &["schema", "only", "row_security"] },
+    Shape {
+        kind: "batch",
+        required: &["table", "key", "sql"],
+        optional: &["schema", "only", "row_security", "workers"],
+    },
     Shape {
         kind: "create-index",
         required: &["table", "index"],
@@ -54,7 +58,7 @@ const SHAPES: [Shape; 9] = [
     Shape {
         kind: "validate-constraint-and-delete",
         required: &["table", "constraint", "unique_columns"],
-        optional: &["schema", "check"],
+        optional: &["schema", "check", "workers"],
     },
     Shape { kind: "sql", required: &["sql"], optional: &[] },
     Shape { kind: "noop", required: &[], optional: &[] },
@@ -74,14 +78,16 @@ pub(super) const KINDS: [&str; SHAPES.len()] = {
 pub(super) fn updates<'a>(
     reader: &mut Reader<'a>,
     value: Option<Spanned<DeValue<'a>>>,
-    databases: &[&str],
+    databases: &[Database],
     lanes: &lane::ByKind,
 ) -> Vec<Update> {
     let Some(value) = value else { return Vec::new() };
+    let known: Vec<&str> = databases.iter().map(|database| database.name.as_str()).collect();
     let mut updates: Vec<Update> = Vec::new();
     let mut by_name: HashMap<String, Vec<usize>> = HashMap::new();
     for table in reader.tables(TITLE, value) {
-        let Some(update) = update(reader, table, databases, lanes) else { continue };
+        let Some(update) = update(reader, table, &known, lanes) else { continue };
+        refuse_workers(reader, &update, databases);
         let same_name = by_name.entry(update.name.clone()).or_default();
         let mut earlier = same_name.iter().map(|index| &updates[*index]);
         if let Some(earlier) = earlier.find(|earlier| earlier.databases.overlap(&update.databases)) {
@@ -108,7 +114,24 @@ fn update<'a>(reader: &mut Reader<'a>, table: Table<'a>, known: &[&str], lanes: 
     check_keys(reader, &section, shape);
     let kind = resolve(reader, &section, kind)?;
     let reach = reach(reader, &section.values)?;
-    Some(Update { name: name?, databases, lane, kind, reach, places: section.places })
+    let workers = usize::try_from(section.values.workers.0).ok().filter(|_| shape.optional.contains(&"workers"));
+    let workers = workers.unwrap_or(1);
+    Some(Update { name: name?, databases, lane, kind, reach, workers, places: section.places })
+}
+
+/// Refuses several workers where a database has one writer.
+fn refuse_workers(reader: &mut Reader<'_>, update: &Update, databases: &[Database]) {
+    let of_one_writer =
+        |database: &&Database| update.databases.include(&database.name) && database.target.system() == System::Sqlite;
+    if let Some(database) = databases.iter().find(of_one_writer).filter(|_| update.workers > 1) {
+        let message = format!(
+            "\"workers\" is {}, and database \"{}\" is an SQLite file, which one writer at a time can write to: a second would \
+             only wait for the first",
+            update.workers, database.name
+        );
+        let hint = "leave \"workers\" out, or name the PostgreSQL databases with `databases`".to_owned();
+        reader.error(update.places.of("workers"), message, Some(hint));
+    }
 }
 
 /// Refuses the keys that another kind has, and names those that are missing.

@@ -13,7 +13,7 @@ use crate::database::tables::Tables;
 use crate::scheduler::database::Lease;
 use crate::scheduler::database::{
     Activity, AlreadyQueued, Begin, Database, Failure, Holder, LeaseAttempt, NewRow, Pause, Planned, Queue, Record,
-    Remark, Session, Situation,
+    Remark, Session, Situation, Stands,
 };
 use crate::update::sql::{Dialect, ErrorClass, Sql, SqlError};
 
@@ -67,6 +67,17 @@ pub(crate) trait Driver: Send + Sync + 'static {
     /// See [`Database::has_one_writer`].
     fn has_one_writer(&self) -> bool {
         false
+    }
+
+    /// See [`Database::takes_hands`].
+    fn takes_hands(&self) -> bool {
+        false
+    }
+
+    /// See [`Database::begin_part`]; without the retry.
+    async fn begin_part(&self, batch: &Planned<'_>, stands: Stands<'_>) -> Result<Begin, SqlError> {
+        let _ = (batch, stands);
+        Err(SqlError::permanent("this database has one writer, and an update is done in one part"))
     }
 
     /// See [`Database::room_for_others`].
@@ -335,6 +346,14 @@ impl<D: Driver> Database for Handle<D> {
 
     fn has_one_writer(&self) -> bool {
         self.driver.has_one_writer()
+    }
+
+    fn takes_hands(&self) -> bool {
+        self.driver.takes_hands()
+    }
+
+    async fn begin_part(&self, batch: &Planned<'_>, stands: Stands<'_>) -> Result<Begin, SqlError> {
+        with_tables!(self, retried!(self.driver.begin_part(batch, stands).await))
     }
 
     fn room_for_others(&self) -> Duration {

@@ -28,6 +28,9 @@ const ACTIVITY: &str = "activity";
 /// name follows.
 const WITHDRAWN: &str = "withdrawn/";
 
+/// Locks the rows that a statement gives.
+const FOR_UPDATE: &str = " for update";
+
 /// Reads nothing, and fails where one of tidegate's own tables is missing.
 fn all_there(schema: &str) -> String {
     format!(
@@ -142,7 +145,7 @@ impl Tables {
     pub(crate) fn lock_row(&self) -> String {
         format!(
             "select progress_json, set_config('tidegate.batch', 'open', true), pg_backend_pid() \
-             from {} where update_name = $1 for update",
+             from {} where update_name = $1{FOR_UPDATE}",
             self.quoted
         )
     }
@@ -153,9 +156,15 @@ impl Tables {
         format!(
             "select progress_json, set_config('tidegate.batch', 'open', true), pg_backend_pid(), \
              (select true from tidegate_lease where queue = $2 and epoch = $3 for key share) \
-             from {} where update_name = $1 for update",
+             from {} where update_name = $1{FOR_UPDATE}",
             self.quoted
         )
+    }
+
+    /// PostgreSQL: as [`Tables::lock_row`] and [`Tables::lock_row_under_lease`], without a lock on the update's row.
+    pub(crate) fn read_row(&self, under_lease: bool) -> String {
+        let lock = if under_lease { self.lock_row_under_lease() } else { self.lock_row() };
+        lock.strip_suffix(FOR_UPDATE).unwrap_or(&lock).to_owned()
     }
 
     /// PostgreSQL: writes the progress (parameter 2) of the row that [`Tables::lock_row`] locked. Divides by zero

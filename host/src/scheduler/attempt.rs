@@ -1,19 +1,23 @@
 //! One batch: its transaction opened, its slices run, its progress committed, and what came of it.
 
+mod part;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
+use self::part::begun;
 use super::common::Common;
 use super::control::Control;
-use super::database::{Begin, Interrupt, Planned, QueueRow, Transaction};
+use super::database::{Begin, Interrupt, QueueRow, Transaction};
 use super::event::EventKind;
 use super::runner::Tenure;
 use super::step::{followed_by, moved_on, run_slice, unwound};
 use super::wakeful::Wakeful;
 use super::watch::Watch;
 use crate::pace::Slices;
+use crate::update::parts::Part;
 use crate::update::sql::Sql;
 use crate::update::{ErrorClass, Handler, Mode, Next, Progress, SqlError, Step, UpdateError};
 
@@ -31,6 +35,8 @@ pub(super) struct Attempt<'a> {
     pub(super) common: &'a Common,
     /// The lane that it runs in.
     pub(super) lane: &'a Arc<str>,
+    /// The lane whose connection it takes: where several work on one update, each has its own.
+    pub(super) line: &'a str,
     pub(super) shutdown_grace: Duration,
     pub(super) tenure: &'a mut Tenure,
     pub(super) watch: Watch<'a>,
@@ -39,6 +45,8 @@ pub(super) struct Attempt<'a> {
     pub(super) row: &'a QueueRow,
     pub(super) mode: Mode,
     pub(super) progress: Progress,
+    /// The part that the progress is of, where what is left of the update is in several.
+    pub(super) part: Option<Part>,
     /// How much is to be done, and in which parts.
     pub(super) slices: Slices,
     pub(super) started: Instant,
@@ -88,6 +96,11 @@ impl Waits {
     /// For waits on this runtime.
     pub(super) fn new() -> Self {
         Self { begin: Wakeful::new(), commit: Wakeful::new() }
+    }
+
+    /// For waits while others have work for the same thread, and the server for every processor.
+    pub(super) fn asleep() -> Self {
+        Self { begin: Wakeful::asleep(), commit: Wakeful::asleep() }
     }
 }
 
@@ -212,6 +225,9 @@ impl Attempt<'_> {
         let handler = self.handler;
         let mut done = Step::new(0, Next::Continue(self.progress.clone()));
         while let Next::Continue(from) = &done.next {
+            if self.part.as_ref().is_some_and(|part| part.is_done(from)) {
+                break;
+            }
             let Some(slice) = self.slices.next(self.started.elapsed()) else { break };
             if !self.slices.is_empty() {
                 if self.common.control.is_stopping() {
@@ -248,7 +264,7 @@ impl Attempt<'_> {
         // A row that is withdrawn by now must not be worked on.
         self.begin().await?.rollback().await?;
         self.phase = Phase::Connect;
-        let mut session = self.common.database.session_in(self.lane).await?;
+        let mut session = self.common.database.session_in(self.line).await?;
         self.phase = Phase::Handler;
         let interrupt = session.interrupter();
         let (handler, start) = (self.handler, self.progress.clone());
@@ -279,9 +295,8 @@ impl Attempt<'_> {
 
     async fn begin(&mut self) -> Result<Box<dyn Transaction>, Trouble> {
         self.phase = Phase::Connect;
-        let (update_name, progress) = (&self.row.update_name, &self.row.progress);
-        let planned = Planned { lane: self.lane, update_name, progress, opening: self.handler.opening() };
-        let begun = self.waits.begin.until(self.common.database.begin_as(&planned));
+        let begun = begun(self.common, self.line, self.row, self.handler, self.part.as_ref());
+        let begun = self.waits.begin.until(begun);
         match answered(begun, &self.common.control, self.shutdown_grace, self.tenure, &mut self.watch).await?? {
             Begin::Ready(transaction) => {
                 self.phase = Phase::Handler;
@@ -320,7 +335,7 @@ impl Attempt<'_> {
                 interruption = must_leave_off(&self.common.control, self.shutdown_grace, self.tenure) => Trouble::Interrupted(interruption),
                 () = self.watch.withdrawn() => Trouble::Withdrawn,
                 () = sleep_until(limit.unwrap_or(self.started)), if limit.is_some() => {
-                    let blocked = is_kept_waiting(self.common, self.lane, &self.row.update_name).await;
+                    let blocked = is_kept_waiting(self.common, self.line, &self.row.update_name).await;
                     if blocked && self.slices.is_empty() {
                         // There is nothing to save, and a smaller slice would wait as well: the lock's limit counts.
                         limit = None;
@@ -359,6 +374,9 @@ impl Attempt<'_> {
 
     async fn commit(&mut self, transaction: Box<dyn Transaction>, step: Step) -> Result<Committed, Trouble> {
         self.phase = Phase::Commit;
+        if let Some(part) = self.part.clone() {
+            return self.commit_part(transaction, step, &part).await;
+        }
         let progress = match step.next {
             Next::Continue(progress) => Some(progress.to_json()),
             Next::Finished => None,
@@ -382,8 +400,17 @@ impl Attempt<'_> {
         }
     }
 
-    /// Where a commit's answer was lost: asks until it is known what the row says.
+    /// Where a commit's answer was lost: whether it happened.
     async fn was_committed(&mut self, written: Option<&str>) -> Result<bool, Trouble> {
+        match self.found_after_commit().await? {
+            found if found.as_deref() == written => Ok(true),
+            found if found.as_deref() == Some(&self.row.progress) => Ok(false),
+            found => Err(Trouble::Moved { gone: found.is_none() }),
+        }
+    }
+
+    /// Asks until it is known what the row says.
+    async fn found_after_commit(&mut self) -> Result<Option<String>, Trouble> {
         let mut told = false;
         let found = loop {
             let asked = tokio::select! {
@@ -413,11 +440,7 @@ impl Attempt<'_> {
         if told {
             self.emit(EventKind::Available);
         }
-        match found {
-            found if found.as_deref() == written => Ok(true),
-            found if found.as_deref() == Some(&self.row.progress) => Ok(false),
-            found => Err(Trouble::Moved { gone: found.is_none() }),
-        }
+        Ok(found)
     }
 
     fn emit(&self, kind: EventKind) {

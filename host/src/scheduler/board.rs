@@ -122,6 +122,8 @@ pub struct InHand {
     pub update_name: String,
     /// True where it happens in one go.
     pub one_shot: bool,
+    /// How many work on it at once.
+    pub workers: usize,
     /// When this host took it in hand.
     pub since: SystemTime,
     /// What happens with it.
@@ -403,6 +405,11 @@ impl LaneBoard {
                 }
             }
             EventKind::Idle { .. } => self.in_hand = None,
+            EventKind::Workers { update_name, workers } => {
+                if let Some(in_hand) = self.in_hand.as_mut().filter(|in_hand| in_hand.update_name == *update_name) {
+                    in_hand.workers = *workers;
+                }
+            }
             kind => self.controller.see(kind, at),
         }
     }
@@ -411,6 +418,7 @@ impl LaneBoard {
         self.in_hand = Some(InHand {
             update_name: update_name.to_owned(),
             one_shot,
+            workers: 1,
             since: at,
             phase: Phase::Between,
             phase_since: at,

@@ -201,6 +201,11 @@ impl Roster {
         self.change(update_name, |row| (row.progress, row.failure) = (progress, None));
     }
 
+    /// Takes note of what others wrote for an update that this one works on as well.
+    pub(super) fn keep_up(&mut self, update_name: &str, progress: String) {
+        self.change(update_name, |row| row.progress = progress);
+    }
+
     /// Takes note of a failure.
     pub(super) fn fail(&mut self, update_name: &str, failure: Failure) {
         self.keep_in_mind(|| Change::Failed(update_name.to_owned(), failure.clone()));

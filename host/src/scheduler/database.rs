@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 pub use super::activity::{Activity, ControllerRetry, LaneWork, Measured, Waiting, Work};
 use super::lanes::Lanes;
+pub use super::parts::{Merge, PartCommit, Stands};
 pub use super::row::{AlreadyQueued, Failure, NewRow, Pause, Queue, QueueRow, Record, Situation};
 use crate::update::Opening;
 use crate::update::sql::{Dialect, Sql, SqlError};
@@ -85,6 +86,23 @@ pub trait Database: Send + Sync {
     /// True where the database takes one writer at a time: lanes take turns there.
     fn has_one_writer(&self) -> bool {
         false
+    }
+
+    /// True where batches of several parts of one update can be open at once ([`Database::begin_part`]).
+    fn takes_hands(&self) -> bool {
+        false
+    }
+
+    /// Opens the transaction of a batch of a part of an update, beside those of its other parts: the update's row is read and
+    /// not locked, and `stands` says whether the part is in its progress as the batch was planned from. Whether it still is
+    /// then is for [`Transaction::commit_part`]. Each of the batches that are open at once takes another lane's connection, which may
+    /// be that of a lane of its own.
+    ///
+    /// # Errors
+    /// As [`Database::begin`].
+    async fn begin_part(&self, batch: &Planned<'_>, stands: Stands<'_>) -> Result<Begin, SqlError> {
+        let _ = (batch, stands);
+        Err(SqlError::permanent("this database has one writer, and an update is done in one part"))
     }
 
     /// How long the database is to be left alone before the next batch, so that others who wait for it have their turn:
@@ -343,6 +361,16 @@ pub trait Transaction: Sql {
     /// Whatever the database says. With class [`Connection`](crate::update::ErrorClass::Connection) it is not known
     /// whether the commit happened; with any other it did not.
     async fn commit(self: Box<Self>, progress: Option<&str>) -> Result<(), SqlError>;
+
+    /// Locks the row, has `merge` say what is to be written in place of what stands there now, writes that and commits: for a
+    /// batch that [`Database::begin_part`] opened.
+    ///
+    /// # Errors
+    /// As [`Transaction::commit`].
+    async fn commit_part(self: Box<Self>, merge: Merge<'_>) -> Result<PartCommit, SqlError> {
+        let _ = merge;
+        Err(SqlError::permanent("this database has one writer, and an update is done in one part"))
+    }
 
     /// Marks where the transaction stands, for [`Transaction::undo`]. An earlier mark is forgotten.
     ///

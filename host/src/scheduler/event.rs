@@ -152,6 +152,13 @@ pub enum EventKind {
         /// Who: process, application, user, since when. Empty where nobody is any more.
         who: Vec<String>,
     },
+    /// How many work on an update at once from now on.
+    Workers {
+        /// The update.
+        update_name: String,
+        /// How many.
+        workers: usize,
+    },
     /// An update's row was withdrawn or changed by somebody else.
     UpdateMoved {
         /// The update.

@@ -13,6 +13,7 @@ pub mod database;
 pub mod event;
 mod history;
 mod lanes;
+mod parts;
 pub mod report;
 mod row;
 mod runner;

@@ -32,6 +32,11 @@ pub(super) struct Tenure {
 }
 
 impl Tenure {
+    /// The lease as it is known to be held until `lost` says why it is not.
+    pub(super) fn until(lost: &watch::Sender<Option<String>>) -> Self {
+        Self { lost: lost.subscribe() }
+    }
+
     /// Resolves when the lease is lost, with the reason; pending for as long as it is held.
     pub(super) async fn lost(&mut self) -> String {
         let reason = self.lost.wait_for(Option::is_some).await.ok().and_then(|reason| reason.clone());

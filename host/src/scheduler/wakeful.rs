@@ -33,6 +33,11 @@ impl Wakeful {
         Self::allowed(own_thread && available_parallelism().map_or(1, NonZero::get) > 1)
     }
 
+    /// For waits of which none is spent awake.
+    pub(super) fn asleep() -> Self {
+        Self::allowed(false)
+    }
+
     fn allowed(allowed: bool) -> Self {
         Self { allowed, long: TOO_LONG }
     }

@@ -19,7 +19,11 @@ const LIMIT: Duration = Duration::from_secs(5);
 pub(super) struct Watch<'a> {
     common: &'a Common,
     lane: &'a Arc<str>,
+    /// The lane whose connection the attempt takes.
+    line: &'a str,
     update_name: &'a str,
+    /// True where another speaks for the lane.
+    silent: bool,
     due: Instant,
     /// Who was in the way last, if anybody was.
     last: Vec<String>,
@@ -28,7 +32,13 @@ pub(super) struct Watch<'a> {
 impl<'a> Watch<'a> {
     /// At an attempt that begins now.
     pub(super) fn new(common: &'a Common, lane: &'a Arc<str>, update_name: &'a str) -> Self {
-        Self { common, lane, update_name, due: Instant::now() + INTERVAL, last: Vec::new() }
+        let due = Instant::now() + INTERVAL;
+        Self { common, lane, line: lane, update_name, silent: false, due, last: Vec::new() }
+    }
+
+    /// The same at an attempt over another connection than the lane's, for which another speaks.
+    pub(super) fn over(self, line: &'a str) -> Self {
+        Self { line, silent: true, ..self }
     }
 
     /// Resolves when somebody wants the update to be taken out of the queue. Tells, until then, who keeps it waiting.
@@ -39,7 +49,7 @@ impl<'a> Watch<'a> {
             if self.common.control.is_withdrawn(&self.common.name, self.update_name) {
                 return;
             }
-            match timeout(LIMIT, self.common.database.situation(self.lane, self.update_name)).await {
+            match timeout(LIMIT, self.common.database.situation(self.line, self.update_name)).await {
                 Ok(Ok(Situation { withdrawn: true, .. })) => return,
                 Ok(Ok(Situation { in_the_way, writable, .. })) => self.tell(in_the_way, writable).await,
                 Ok(Err(error)) => tracing::debug!(update = self.update_name, %error, "a batch could not be looked at"),
@@ -53,7 +63,7 @@ impl<'a> Watch<'a> {
         if error.class() == ErrorClass::Transient
             && self.last.is_empty()
             && let Ok(Ok(Situation { in_the_way, .. })) =
-                timeout(LIMIT, self.common.database.situation(self.lane, self.update_name)).await
+                timeout(LIMIT, self.common.database.situation(self.line, self.update_name)).await
         {
             self.last = in_the_way;
         }
@@ -72,7 +82,7 @@ impl<'a> Watch<'a> {
 
     /// Nobody is in the way of what has ended.
     pub(super) fn end(&mut self) {
-        if !self.common.tell(self.lane, |work| std::mem::take(&mut work.in_the_way)).is_empty() {
+        if !self.silent && !self.common.tell(self.lane, |work| std::mem::take(&mut work.in_the_way)).is_empty() {
             self.emit(Vec::new());
         }
     }
@@ -80,6 +90,9 @@ impl<'a> Watch<'a> {
     async fn tell(&mut self, in_the_way: Vec<String>, writable: bool) {
         if !in_the_way.is_empty() {
             self.last.clone_from(&in_the_way);
+        }
+        if self.silent {
+            return;
         }
         let before = self.common.tell(self.lane, |work| std::mem::replace(&mut work.in_the_way, in_the_way.clone()));
         if before == in_the_way {

@@ -12,6 +12,7 @@ mod http;
 mod load;
 mod reading;
 mod sampling;
+mod workers;
 
 use std::fmt;
 
@@ -24,6 +25,7 @@ pub use http::{Address, Http, Part};
 pub use load::HostLoad;
 pub use reading::{NoSignals, Reading, Scope, SignalReader, SignalStatus, Signals};
 pub use sampling::{Sampling, Schedule, Task};
+pub use workers::Workers;
 
 /// What a signal is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -108,6 +110,7 @@ pub fn readable(value: f64, grouped: impl Fn(u64) -> String) -> String {
 /// The signals that a host samples by itself; the README says what each is.
 pub const BUILT_IN: &[BuiltIn] = &[
     BuiltIn { name: "load", unit: "per core", source: "/proc/loadavg" },
+    BuiltIn { name: "workers", unit: "workers", source: "this host" },
     BuiltIn { name: "probe-latency", unit: "ms", source: "a tiny read (and write) on a connection of its own" },
     BuiltIn { name: FOREGROUND_LATENCY, unit: "ms", source: "the probe: 95 of 100 took no longer of late" },
     BuiltIn { name: FOREGROUND_UNDISTURBED, unit: "ms", source: "the probe: the same while no batch ran" },

@@ -40,6 +40,11 @@ impl Backfill {
         Self { definition, walk }
     }
 
+    /// The same, on which so many may work at once on PostgreSQL.
+    pub fn with_workers(self, workers: usize) -> Self {
+        Self { walk: self.walk.with_workers(workers), ..self }
+    }
+
     /// The same over the rows that `reach` says.
     pub fn reaching(self, reach: Reach) -> Self {
         Self { walk: self.walk.reaching(reach), ..self }
@@ -87,6 +92,14 @@ impl Handler for Backfill {
     fn mode(&self, progress: &Progress) -> Result<Mode, UpdateError> {
         self.walk.accept(progress)?;
         Ok(Mode::Batched)
+    }
+
+    fn workers(&self) -> usize {
+        self.walk.workers()
+    }
+
+    async fn cut(&self, sql: &mut dyn Sql, progress: &Progress, parts: usize) -> Result<Option<Progress>, UpdateError> {
+        self.walk.cut(sql, progress, parts).await
     }
 
     async fn run(&self, sql: &mut dyn Sql, progress: &Progress, budget: Budget) -> Result<Step, UpdateError> {

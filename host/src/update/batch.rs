@@ -39,13 +39,35 @@ impl Batch {
         Self { definition, system, walk }
     }
 
+    /// The same, on which so many may work at once on PostgreSQL.
+    pub fn with_workers(self, workers: usize) -> Self {
+        Self { walk: self.walk.with_workers(workers), ..self }
+    }
+
     /// The same with a walk over the rows that `reach` says.
     pub fn reaching(self, reach: Reach) -> Self {
         Self { walk: self.walk.reaching(reach), ..self }
     }
 
     fn problems(&self) -> Vec<Problem> {
-        placeholder::problems(&self.definition.sql, self.definition.key.len(), self.system)
+        let mut problems = placeholder::problems(&self.definition.sql, self.definition.key.len(), self.system);
+        problems.extend(self.check_workers());
+        problems
+    }
+
+    /// What speaks against several workers. Their batches see what is committed by the time of each statement, as they all
+    /// write the one progress: of several statements the second could be about rows that the first did not see.
+    fn check_workers(&self) -> Option<Problem> {
+        let statements = self.statements();
+        let what = match statements.as_slice() {
+            _ if self.walk.workers() == 1 => return None,
+            [only] if placeholder::uses_range(only, self.system) => return None,
+            [_] => "the statement does not use :range, and may reach rows that are another worker's",
+            _ => "several statements, and with several workers these need not see the same rows",
+        };
+        let hint = "write one statement with :range (on PostgreSQL WITH holds several that see the same rows), or leave \
+                    \"workers\" out";
+        Some(Problem::error("workers", what, hint))
     }
 
     fn statements(&self) -> Vec<&str> {
@@ -81,6 +103,14 @@ impl Handler for Batch {
 
     fn opening(&self) -> Opening {
         Opening::Snapshot
+    }
+
+    fn workers(&self) -> usize {
+        self.walk.workers()
+    }
+
+    async fn cut(&self, sql: &mut dyn Sql, progress: &Progress, parts: usize) -> Result<Option<Progress>, UpdateError> {
+        self.walk.cut(sql, progress, parts).await
     }
 
     async fn run(&self, sql: &mut dyn Sql, progress: &Progress, budget: Budget) -> Result<Step, UpdateError> {

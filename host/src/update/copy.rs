@@ -101,6 +101,11 @@ impl Copy {
         Self { definition, walk }
     }
 
+    /// The same, on which so many may work at once on PostgreSQL.
+    pub fn with_workers(self, workers: usize) -> Self {
+        Self { walk: self.walk.with_workers(workers), ..self }
+    }
+
     /// The same over the rows that `reach` says.
     pub fn reaching(self, reach: Reach) -> Self {
         Self { walk: self.walk.reaching(reach), ..self }
@@ -218,16 +223,27 @@ impl Handler for Copy {
         Opening::Snapshot
     }
 
+    fn workers(&self) -> usize {
+        self.walk.workers()
+    }
+
+    async fn cut(&self, sql: &mut dyn Sql, progress: &Progress, parts: usize) -> Result<Option<Progress>, UpdateError> {
+        self.walk.cut(sql, progress, parts).await
+    }
+
     async fn run(&self, sql: &mut dyn Sql, progress: &Progress, budget: Budget) -> Result<Step, UpdateError> {
         let CopyDefinition { into, filter, on_conflict, .. } = &self.definition;
         let statement = |dialect: &dyn Dialect, clause: &str| self.statement(dialect, clause);
         let change = Change { filter: filter.as_deref(), statement: &statement, then: Then::Written };
-        let (batch, Outcome { written, .. }) = self.walk.advance(sql, progress, budget, &change).await?;
+        let (batch, Outcome { written, asked, .. }) = self.walk.advance(sql, progress, budget, &change).await?;
         let mut missing = 0;
         if batch.items > 0 {
             // Where all rows of the batch were written, none has to be counted.
             if written < batch.items || batch.ties {
-                let asked = self.walk.matching(sql, &batch, filter.as_deref()).await?;
+                let asked = match asked {
+                    Some(asked) => asked,
+                    None => self.walk.matching(sql, &batch, filter.as_deref()).await?,
+                };
                 missing = asked.saturating_sub(written);
                 if missing > 0 && *on_conflict == OnConflict::Error {
                     return Err(UpdateError::Failed(format!(

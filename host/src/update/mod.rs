@@ -13,6 +13,7 @@ mod delete;
 mod explain;
 mod names;
 mod noop;
+pub mod parts;
 mod placeholder;
 pub mod plan;
 mod reach;
@@ -193,6 +194,21 @@ pub trait Handler: Send + Sync {
     /// How the transaction is to be opened.
     fn opening(&self) -> Opening {
         Opening::default()
+    }
+
+    /// How many may work on it at once, where the database lets them: each on a part of its own.
+    fn workers(&self) -> usize {
+        1
+    }
+
+    /// The same progress with what is left cut into so many [`parts`], or fewer; `None` where it is not to be cut, because
+    /// little is left or it has not begun. Nothing is changed.
+    ///
+    /// # Errors
+    /// Whatever the database says, and [`UpdateError::Progress`].
+    async fn cut(&self, sql: &mut dyn Sql, progress: &Progress, parts: usize) -> Result<Option<Progress>, UpdateError> {
+        let _ = (sql, progress, parts);
+        Ok(None)
     }
 
     /// Does a slice of a batch, or the whole of a one-shot, inside the batch's transaction. The host may call it

@@ -66,6 +66,12 @@ fn known(columns: usize) -> String {
     format!(":range, {}, {}, :batch_size", parts(":after"), parts(":upto"))
 }
 
+/// True where a statement is about the rows of its batch's range.
+pub(super) fn uses_range(statement: &str, system: System) -> bool {
+    let is_range = |token: &Token<'_>| token.kind == Kind::Placeholder && token.text == ":range";
+    scan::code(statement, system).iter().any(is_range)
+}
+
 /// What is wrong with the placeholders of a script, for a key of so many columns.
 pub(super) fn problems(script: &str, columns: usize, system: System) -> Vec<Problem> {
     let mut problems: Vec<Problem> = scan::code(script, system)

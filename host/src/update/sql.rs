@@ -218,13 +218,19 @@ pub trait Dialect: Send + Sync {
         after: Option<&[String]>,
     ) -> Result<Option<Estimate>, SqlError>;
 
-    /// Some rows of a table from anywhere in it, as FROM names them: `walked`, of what `source` names. Few are looked at.
-    /// `None` where the database has no way to find such.
+    /// Some rows of a table from anywhere in it, as FROM names them: `walked`, of what `source` names. About so many pages
+    /// are looked at. `None` where the database has no way to find such.
     ///
     /// # Errors
     /// Whatever the database says.
-    async fn sample(&self, sql: &mut dyn Sql, table: &TableName, source: &str) -> Result<Option<String>, SqlError> {
-        let _ = (sql, table, source);
+    async fn sample(
+        &self,
+        sql: &mut dyn Sql,
+        table: &TableName,
+        source: &str,
+        pages: f64,
+    ) -> Result<Option<Sample>, SqlError> {
+        let _ = (sql, table, source, pages);
         Ok(None)
     }
 
@@ -433,6 +439,15 @@ pub enum Direction {
     Ascending,
     /// The greatest first.
     Descending,
+}
+
+/// Some rows of a table.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sample {
+    /// As FROM names them.
+    pub from: String,
+    /// The part of the table's pages that they are from, 0.0 to 1.0; `None` where that is not known.
+    pub part: Option<f64>,
 }
 
 /// How far a walk has come.

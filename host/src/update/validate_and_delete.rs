@@ -56,6 +56,11 @@ impl ValidateAndDelete {
         Self { definition, walk }
     }
 
+    /// The same, on whose walk so many may work at once on PostgreSQL.
+    pub fn with_workers(self, workers: usize) -> Self {
+        Self { walk: self.walk.with_workers(workers), ..self }
+    }
+
     fn state(&self, progress: &Progress) -> Result<State, UpdateError> {
         let mut members = progress.0.clone();
         let state = members.remove(STATE);
@@ -171,6 +176,17 @@ impl Handler for ValidateAndDelete {
             State::Delete(_) => Mode::Batched,
             State::Try | State::Validate => validate::MODE,
         })
+    }
+
+    fn workers(&self) -> usize {
+        self.walk.workers()
+    }
+
+    async fn cut(&self, sql: &mut dyn Sql, progress: &Progress, parts: usize) -> Result<Option<Progress>, UpdateError> {
+        let State::Delete(walked) = self.state(progress)? else { return Ok(None) };
+        let constraint = self.constraint(sql).await?;
+        let cut = self.walk.over(constraint.only).cut(sql, &walked, parts).await?;
+        Ok(cut.map(|walked| with(DELETE, walked.0)))
     }
 
     async fn run(&self, sql: &mut dyn Sql, progress: &Progress, budget: Budget) -> Result<Step, UpdateError> {

@@ -5,6 +5,9 @@
 //! walked so far, and what the walk is: its table, its key with the types of the columns, and the last key that was there
 //! when it began. It starts from `{}`, ends at that last key, and goes on from no other walk's progress. Rows that come in
 //! behind the walk or beyond its end are not met; the application writes those as they are to be from the start.
+//! Where several workers do it, `after` gives way to `"ranges": [{"from": […], "after": […], "to": […]}, …]`, what is left in
+//! parts; each of these is a walk of its own, from a progress that says which part it is (see [`parts`](super::parts)). Once
+//! a single one is left, the progress is as it was.
 //! Progress of version 0.1 has no `walk`: it is taken, and such a walk ends at the last key that is there by then.
 //!
 //! With the walk stands the definition that it began with: whatever decides what becomes of the rows. Another one is refused
@@ -13,6 +16,8 @@
 mod advance;
 mod change;
 mod check;
+mod cut;
+mod estimate;
 mod known;
 mod moves;
 mod pin;
@@ -29,12 +34,12 @@ pub(super) use self::advance::{Change, Outcome, Then};
 use self::known::{Known, Memory};
 pub(super) use self::moves::Moved;
 pub use self::pin::accept_definition;
-use self::progress::{Course, Position, collations};
+use self::progress::{Course, Position, Shared, collations};
 pub(super) use self::range::{Ends, Key, Lower, Part, Side, filter_clause};
 use self::range::{Range, quoted, same, texts};
 use super::names::Names;
-use super::reach::{Reach, within_reach};
-use super::sql::{Column, Dialect, Estimate, Row, Sql, System, Table, TableKind, TableName, Value};
+use super::reach::Reach;
+use super::sql::{Column, Dialect, Row, Sql, System, Table, TableKind, TableName, Value};
 use super::{Budget, Next, Progress, Step, UpdateError};
 
 /// The table and the key that an update walks along.
@@ -47,6 +52,8 @@ pub(super) struct Walk {
     /// What decides what becomes of the rows, by the definition's keys.
     definition: BTreeMap<String, String>,
     memory: Memory,
+    /// How many may work on it at once.
+    workers: usize,
     /// True where a test takes the end out: the walk follows the rows that come in.
     #[cfg(feature = "test-switches")]
     endless: bool,
@@ -65,6 +72,8 @@ pub(super) struct Batch {
     range: Range,
     /// The last key of the walk; `None` where it has none.
     end: Option<Vec<String>>,
+    /// Where the parts of the walk lie, where it is one of several.
+    shared: Option<Shared>,
     /// Keys walked.
     pub(super) items: u64,
     /// Where the update stands once the rows are done.
@@ -121,8 +130,8 @@ impl Stand {
     fn nothing_left(self) -> Batch {
         let Self { key, left_out, guarded, followed, ties, notes, .. } = self;
         let (range, next) = (Range::empty(), Next::Finished);
-        let (after, first, upto, end) = (None, None, None, None);
-        Batch { key, after, first, upto, range, end, items: 0, next, left_out, guarded, followed, ties, notes }
+        let (after, first, upto, end, shared) = (None, None, None, None, None);
+        Batch { key, after, first, upto, range, end, shared, items: 0, next, left_out, guarded, followed, ties, notes }
     }
 
     /// The batch of so many items that ends at `upto`, and the walk with it where it is the `last`.
@@ -131,17 +140,19 @@ impl Stand {
         let Self { key, left_out, guarded, followed, ties, notes, .. } = self;
         let range = Range::new(dialect, &key, way.ends(Side::At(&upto)));
         let Way { after, first, walked, course } = way;
-        let end = Some(course.end.clone());
-        let next = match last {
+        let (end, shared) = (Some(course.end.clone()), course.shared.clone());
+        // The end of a part is not the walk's: that is for whoever does what is left at last.
+        let next = match last && course.shared.is_none() {
             true => Next::Finished,
             false => {
                 let items = walked.saturating_add(items);
-                let position = Position { after: upto.clone(), items, left_out, walk: Some(course) };
+                let (after, ranges) = (upto.clone(), Vec::new());
+                let position = Position { after, items, left_out, walk: Some(course), ranges };
                 Next::Continue(position.into_progress())
             }
         };
         let upto = (items > 0).then_some(upto);
-        Batch { key, after, first, upto, range, end, items, next, left_out, guarded, followed, ties, notes }
+        Batch { key, after, first, upto, range, end, shared, items, next, left_out, guarded, followed, ties, notes }
     }
 }
 
@@ -155,6 +166,7 @@ impl Walk {
             only: false,
             definition: BTreeMap::new(),
             memory: Memory::default(),
+            workers: 1,
             #[cfg(feature = "test-switches")]
             endless: false,
         }
@@ -181,7 +193,8 @@ impl Walk {
     /// The same walk over the rows of the table itself, without those of tables that inherit from it.
     pub(super) fn over(&self, only: bool) -> Self {
         let (definition, memory) = (self.definition.clone(), self.memory.clone());
-        Self { definition, only, memory, reach: self.reach, ..Self::new(self.table.clone(), self.key.clone()) }
+        let (reach, workers) = (self.reach, self.workers);
+        Self { definition, only, memory, reach, workers, ..Self::new(self.table.clone(), self.key.clone()) }
     }
 
     fn is_alone(&self) -> bool {
@@ -210,6 +223,7 @@ impl Walk {
         let left_out = position.as_ref().map_or(0, |position| position.left_out);
         let mut notes = Vec::new();
         let way = match position {
+            Some(Position { ranges, .. }) if !ranges.is_empty() => return Err(several()),
             Some(Position { after, items, walk: Some(mut course), .. }) => {
                 course.must_have(key)?;
                 course.collations = collations(key);
@@ -255,8 +269,8 @@ impl Walk {
         let types = key.iter().map(|column| column.sql_type.clone()).collect();
         let (table, definition) = (self.table.to_string(), self.pinned());
         let columns = (*known.named).clone();
-        let course =
-            Course { table, key: self.key.clone(), types, collations: collations(key), end, definition, columns };
+        let (key, collations, shared) = (self.key.clone(), collations(key), None);
+        let course = Course { table, key, types, collations, end, definition, columns, shared };
         // PostgreSQL takes a range with one end for a large part of the table.
         let first = first.filter(|_| system == System::Postgres);
         Ok(Some(Way { after: None, first, walked: 0, course }))
@@ -283,27 +297,6 @@ impl Walk {
     ) -> Result<Option<Vec<String>>, UpdateError> {
         let statement = self.in_order(&*sql.dialect(), key, "", direction, "LIMIT 1");
         sql.query(&statement, &[]).await?.into_iter().next().map(|row| key_of(row, usize::MAX)).transpose()
-    }
-
-    /// How far the walk has come, from statistics.
-    pub(super) async fn estimate(
-        &self,
-        sql: &mut dyn Sql,
-        progress: &Progress,
-    ) -> Result<Option<Estimate>, UpdateError> {
-        within_reach!(self.reach, sql, async {
-            let position = self.position(progress)?;
-            let key = self.key(sql).await?;
-            let dialect = sql.dialect();
-            let after = position.as_ref().map(|position| position.after.as_slice());
-            let estimate = dialect.estimate(sql, &self.table, &key, after).await?;
-            let end = position.as_ref().and_then(|position| position.walk.as_ref()).map(|course| course.end.as_slice());
-            let (Some(estimate), Some(end)) = (estimate, end) else { return Ok(estimate) };
-            // Rows beyond the end are not part of the walk.
-            let whole = dialect.estimate(sql, &self.table, &key, Some(end)).await?.map_or(1.0, |whole| whole.done);
-            let done = if whole > 0.0 { (estimate.done / whole).min(1.0) } else { estimate.done };
-            Ok(Some(Estimate { done, rows: estimate.rows * whole }))
-        })
     }
 
     /// The columns that order the walk: the key's, and those that make it unique where it is not by itself.
@@ -480,6 +473,11 @@ fn key_of(row: Row, columns: usize) -> Result<Vec<String>, UpdateError> {
             }),
         })
         .collect()
+}
+
+/// The error of whoever takes several parts of a walk for one.
+fn several() -> UpdateError {
+    UpdateError::Failed("what is left of the walk is in several parts, and each is done by itself".to_owned())
 }
 
 /// A number of rows.

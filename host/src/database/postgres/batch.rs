@@ -6,7 +6,7 @@ use async_trait::async_trait;
 
 use super::held::Held;
 use crate::database::handle::{self, row_vanished};
-use crate::scheduler::database::{Interrupt, Transaction};
+use crate::scheduler::database::{Interrupt, Merge, PartCommit, Transaction};
 use crate::update::sql::{Answer, Ask, Dialect, Row, Sql, SqlError, Value};
 
 const DIVISION_BY_ZERO: &str = "22012";
@@ -27,6 +27,8 @@ pub(super) struct Batch {
     pub(super) write: String,
     /// Deletes the row: parameter 1 is the update's name.
     pub(super) delete: String,
+    /// Locks the row and reads its progress: parameter 1 is the update's name.
+    pub(super) lock: String,
 }
 
 #[async_trait]
@@ -103,6 +105,27 @@ impl Transaction for Batch {
             self.held.connection().prepare_again();
         }
         committed.map_err(|error| self.explained(error))
+    }
+
+    async fn commit_part(mut self: Box<Self>, merge: Merge<'_>) -> Result<PartCommit, SqlError> {
+        if self.foreign {
+            let tidied = self.tidy().await?;
+            self.held.script(&tidied).await.map_err(|error| self.explained(error))?;
+            self.foreign = false;
+        }
+        let lock = std::mem::take(&mut self.lock);
+        let found = self.held.query(&lock, &[Value::from(self.update_name.as_str())]).await?;
+        let found = found.into_iter().next().and_then(|row| row.into_iter().next());
+        let progress = match &found {
+            Some(Value::Text(found)) => merge(found),
+            _ => None,
+        };
+        let Some(progress) = progress else {
+            self.rollback().await?;
+            return Ok(PartCommit::Moved { gone: found.is_none() });
+        };
+        self.commit(Some(&progress)).await?;
+        Ok(PartCommit::Committed(progress))
     }
 
     async fn mark(&mut self) -> Result<(), SqlError> {

@@ -6,8 +6,8 @@ use super::{inspect, surroundings};
 use crate::database::estimate::{EMPTY, KeyRange};
 use crate::update::plan::Explanation;
 use crate::update::sql::{
-    Column, Dialect, Direction, Estimate, Index, Lacking, Right, Row, Sql, SqlError, Surroundings, System, Table,
-    TableKind, TableName, Value,
+    Column, Dialect, Direction, Estimate, Index, Lacking, Right, Row, Sample, Sql, SqlError, Surroundings, System,
+    Table, TableKind, TableName, Value,
 };
 
 /// PostgreSQL's dialect.
@@ -157,8 +157,13 @@ impl Dialect for PostgresDialect {
         Ok(done.map(|done| Estimate { done: done.clamp(0.0, 1.0), rows }))
     }
 
-    async fn sample(&self, sql: &mut dyn Sql, table: &TableName, source: &str) -> Result<Option<String>, SqlError> {
-        const PAGES: f64 = 100.0;
+    async fn sample(
+        &self,
+        sql: &mut dyn Sql,
+        table: &TableName,
+        source: &str,
+        pages: f64,
+    ) -> Result<Option<Sample>, SqlError> {
         // All that has pages of its own, the partitions below it and what inherits from it included.
         let select = "with recursive below (oid) as (select to_regclass($1::text)::oid union \
                       select h.inhrelid from pg_inherits h join below b on h.inhparent = b.oid) \
@@ -166,8 +171,8 @@ impl Dialect for PostgresDialect {
                       bool_and(c.relkind in ('r', 'p', 'm')) from below b join pg_class c on c.oid = b.oid";
         let rows = sql.query(select, &[Value::from(self.table(table))]).await?;
         let Some(row) = rows.first().filter(|row| boolean(row, 1)) else { return Ok(None) };
-        let part = real(row, 0).map_or(100.0, |pages| (100.0 * PAGES / pages.max(1.0)).min(100.0));
-        Ok(Some(format!("{source} AS walked TABLESAMPLE SYSTEM ({part})")))
+        let part = real(row, 0).map_or(1.0, |all| (pages / all.max(1.0)).min(1.0));
+        Ok(Some(Sample { from: format!("{source} AS walked TABLESAMPLE SYSTEM ({})", 100.0 * part), part: Some(part) }))
     }
 
     async fn explain(&self, sql: &mut dyn Sql, statement: &str, parameters: &[Value]) -> Result<Explanation, SqlError> {

@@ -45,7 +45,7 @@ use crate::database::fence::{self, Fence};
 use crate::database::handle::{self, Control};
 use crate::database::tables::Tables;
 use crate::database::{OpenError, Options, PostgresOptions};
-use crate::scheduler::database::{Begin, Holder, LeaseAttempt, Planned, Remark, Session};
+use crate::scheduler::database::{Begin, Holder, LeaseAttempt, Planned, Remark, Session, Stands};
 use crate::update::Opening;
 use crate::update::sql::{Dialect, Sql, SqlError, Value};
 
@@ -194,6 +194,81 @@ impl Driver {
         Ok(connection)
     }
 
+    /// Opens the transaction of a batch with this isolation, or as its handler needs it, and reads the update's row with what
+    /// `read` says for a host that holds a lease, or none.
+    async fn open(
+        &self,
+        batch: &Planned<'_>,
+        stands: Stands<'_>,
+        isolation: Isolation,
+        read: &(dyn Fn(bool) -> String + Send + Sync),
+    ) -> Result<Begin, SqlError> {
+        const SERIALIZATION_FAILURE: &str = "40001";
+        let Planned { lane, update_name, opening, .. } = *batch;
+        let mut held = self.take_batch(lane).await?;
+        #[cfg(feature = "test-switches")]
+        let opening = if self.switches.without_snapshot { Opening::EachStatement } else { opening };
+        let isolation = match opening {
+            Opening::EachStatement => isolation,
+            // What is stricter by default does as well.
+            Opening::Snapshot | Opening::Rebuild if held.connection().serializable => Isolation::Usual,
+            Opening::Snapshot | Opening::Rebuild => Isolation::Snapshot,
+        };
+        let mut values = vec![Value::from(update_name)];
+        let hold = self.site.fence.hold();
+        if let Some(hold) = &hold {
+            values.extend([Value::from(&*hold.queue), hold.epoch.into()]);
+        }
+        let read = read(hold.is_some());
+        let own = held.connection().backend;
+        let rows = loop {
+            match held.begin_with(isolation, &read, &values).await {
+                // Somebody committed a change to the row while we waited for it: it is read anew.
+                Err(error) if error.code.as_deref() == Some(SERIALIZATION_FAILURE) => held.end("rollback").await?,
+                Err(error) if error::is_wait_given_up(&error) => {
+                    held.end("rollback").await?;
+                    return Ok(Begin::Failed(error));
+                }
+                begun => break begun?,
+            }
+        };
+        let row = rows.into_iter().next();
+        let process = row.as_ref().and_then(|row| row.get(2)).and_then(Value::as_integer);
+        if held.shares_session() {
+            self.batches.of(lane).backend.store(process.unwrap_or(0), Ordering::SeqCst);
+        } else if row.is_some() && process != Some(own) {
+            held.give_up();
+            return Err(pooler::strayed("the batch's transaction was begun in another session than its connection's"));
+        }
+        if row.as_ref().and_then(|row| row.get(3)) == Some(&Value::Null) {
+            held.end("rollback").await?;
+            return Err(fence::overtaken());
+        }
+        let found = match row.and_then(|row| row.into_iter().next()) {
+            None => None,
+            Some(Value::Text(text)) => Some(text),
+            Some(_) => {
+                held.end("rollback").await?;
+                return Ok(Begin::Failed(handle::progress_is_no_text(update_name)));
+            }
+        };
+        if !found.as_deref().is_some_and(stands) {
+            held.end("rollback").await?;
+            return Ok(Begin::Moved(found));
+        }
+        let tidied = held.connection().tidied();
+        Ok(Begin::Ready(Box::new(Batch {
+            held,
+            foreign: false,
+            marked: false,
+            update_name: update_name.to_owned(),
+            tidied,
+            write: self.tables.write_locked_row(),
+            delete: self.tables.delete_locked_row(),
+            lock: self.tables.lock_row(),
+        })))
+    }
+
     /// Whether a batch planned from `planned` can go on from `found`.
     fn goes_on(&self, planned: &str, found: &str) -> bool {
         #[cfg(feature = "test-switches")]
@@ -281,69 +356,18 @@ impl handle::Driver for Driver {
     }
 
     async fn begin(&self, batch: &Planned<'_>) -> Result<Begin, SqlError> {
-        const SERIALIZATION_FAILURE: &str = "40001";
-        let Planned { lane, update_name, progress, opening } = *batch;
-        let mut held = self.take_batch(lane).await?;
-        #[cfg(feature = "test-switches")]
-        let opening = if self.switches.without_snapshot { Opening::EachStatement } else { opening };
-        let isolation = match opening {
-            Opening::Snapshot | Opening::Rebuild if !held.connection().serializable => Isolation::Snapshot,
-            _ => Isolation::Usual,
-        };
-        let mut values = vec![Value::from(update_name)];
-        let lock = match self.site.fence.hold() {
-            None => self.tables.lock_row(),
-            Some(hold) => {
-                values.extend([Value::from(&*hold.queue), hold.epoch.into()]);
-                self.tables.lock_row_under_lease()
-            }
-        };
-        let own = held.connection().backend;
-        let rows = loop {
-            match held.begin_with(isolation, &lock, &values).await {
-                // Somebody committed a change to the row while we waited for it: it is read anew.
-                Err(error) if error.code.as_deref() == Some(SERIALIZATION_FAILURE) => held.end("rollback").await?,
-                Err(error) if error::is_wait_given_up(&error) => {
-                    held.end("rollback").await?;
-                    return Ok(Begin::Failed(error));
-                }
-                begun => break begun?,
-            }
-        };
-        let row = rows.into_iter().next();
-        let process = row.as_ref().and_then(|row| row.get(2)).and_then(Value::as_integer);
-        if held.shares_session() {
-            self.batches.of(lane).backend.store(process.unwrap_or(0), Ordering::SeqCst);
-        } else if row.is_some() && process != Some(own) {
-            held.give_up();
-            return Err(pooler::strayed("the batch's transaction was begun in another session than its connection's"));
-        }
-        if row.as_ref().and_then(|row| row.get(3)) == Some(&Value::Null) {
-            held.end("rollback").await?;
-            return Err(fence::overtaken());
-        }
-        let found = match row.and_then(|row| row.into_iter().next()) {
-            None => None,
-            Some(Value::Text(text)) => Some(text),
-            Some(_) => {
-                held.end("rollback").await?;
-                return Ok(Begin::Failed(handle::progress_is_no_text(update_name)));
-            }
-        };
-        if !found.as_deref().is_some_and(|found| self.goes_on(progress, found)) {
-            held.end("rollback").await?;
-            return Ok(Begin::Moved(found));
-        }
-        let tidied = held.connection().tidied();
-        Ok(Begin::Ready(Box::new(Batch {
-            held,
-            foreign: false,
-            marked: false,
-            update_name: update_name.to_owned(),
-            tidied,
-            write: self.tables.write_locked_row(),
-            delete: self.tables.delete_locked_row(),
-        })))
+        let stands = |found: &str| self.goes_on(batch.progress, found);
+        let lock = |held: bool| if held { self.tables.lock_row_under_lease() } else { self.tables.lock_row() };
+        self.open(batch, &stands, Isolation::Usual, &lock).await
+    }
+
+    fn takes_hands(&self) -> bool {
+        true
+    }
+
+    async fn begin_part(&self, batch: &Planned<'_>, stands: Stands<'_>) -> Result<Begin, SqlError> {
+        // Whatever the database's default: the row is to be read as the last one wrote it, once it is locked.
+        self.open(batch, stands, Isolation::Committed, &|held| self.tables.read_row(held)).await
     }
 
     async fn session(&self, lane: &str) -> Result<Box<dyn Session>, SqlError> {

@@ -15,8 +15,8 @@ use super::inspect::{self, ROWID};
 use crate::database::estimate::{EMPTY, KeyRange};
 use crate::update::plan::Explanation;
 use crate::update::sql::{
-    Column, Dialect, Direction, Estimate, Index, Lacking, Right, Row, Sql, SqlError, Surroundings, System, Table,
-    TableKind, TableName, Value, whole,
+    Column, Dialect, Direction, Estimate, Index, Lacking, Right, Row, Sample, Sql, SqlError, Surroundings, System,
+    Table, TableKind, TableName, Value, whole,
 };
 
 /// SQLite's dialect.
@@ -194,11 +194,17 @@ impl Dialect for SqliteDialect {
         }
     }
 
-    async fn sample(&self, sql: &mut dyn Sql, table: &TableName, source: &str) -> Result<Option<String>, SqlError> {
+    async fn sample(
+        &self,
+        sql: &mut dyn Sql,
+        table: &TableName,
+        source: &str,
+        _pages: f64,
+    ) -> Result<Option<Sample>, SqlError> {
         const ROWS: u32 = 101;
         let described = self.describe(sql, table).await?;
         // Those next to numbers that lie evenly between the least and the greatest.
-        Ok(described.filter(|table| table.rowid).map(|_| {
+        let rows = described.filter(|table| table.rowid).map(|_| {
             format!(
                 "(WITH RECURSIVE place (n) AS (VALUES (1) UNION ALL SELECT n + 1 FROM place WHERE n < {ROWS}), \
                  numbers (least, most) AS (SELECT (SELECT min(rowid) FROM {source}), (SELECT max(rowid) FROM {source})) \
@@ -206,7 +212,8 @@ impl Dialect for SqliteDialect {
                  ORDER BY rowid LIMIT 1) AS number FROM place, numbers) AS found \
                  JOIN {source} AS walked ON walked.rowid = found.number"
             )
-        }))
+        });
+        Ok(rows.map(|from| Sample { from, part: None }))
     }
 
     async fn explain(&self, sql: &mut dyn Sql, statement: &str, parameters: &[Value]) -> Result<Explanation, SqlError> {

@@ -14,13 +14,14 @@ use super::super::watch::Watch;
 use super::{Pace, PutOff, Rest, Worker};
 use crate::controller::supervisor::{Enter, Start};
 use crate::controller::{Batch, Iteration, Outcome, Subject};
+use crate::update::parts::Part;
 use crate::update::{Handler, Mode, Problem, Progress, UpdateError};
 
 /// What an update that rests is said to do.
 const RESTING: &str = "resting between batches";
 
 /// The least that a controller's wait lasts, so that `wait(0)` cannot spin.
-const SHORTEST_WAIT: Duration = Duration::from_millis(10);
+pub(super) const SHORTEST_WAIT: Duration = Duration::from_millis(10);
 
 /// What a controller has waited in one iteration so far is a rest between two batches below this, and a hold from then
 /// on.
@@ -29,10 +30,12 @@ const LONGEST_REST: Duration = Duration::from_secs(2);
 /// What an iteration asks of the database, fixed before its controller is asked.
 pub(super) struct Plan {
     pub(super) row: QueueRow,
-    handler: Arc<dyn Handler>,
+    pub(super) handler: Arc<dyn Handler>,
     pub(super) progress: Progress,
-    mode: Mode,
+    pub(super) mode: Mode,
     pub(super) subject: Subject,
+    /// The part that the progress is of, where what is left is in several.
+    pub(super) part: Option<Part>,
 }
 
 /// What enter came to in the end.
@@ -71,6 +74,7 @@ impl Worker {
             self.note_failure(&row, &error, phase).await?;
             return Ok(None);
         }
+        let Some(plan) = self.share_out(plan, tenure).await? else { return Ok(None) };
         let mut iteration = match self.supervisor.start(&plan.subject).await {
             Start::Iteration(iteration) => iteration,
             Start::Hold(reason) => return self.held_by_fallback(&plan, reason, tenure).await,
@@ -107,7 +111,7 @@ impl Worker {
             database_name: self.common.name.clone(),
             one_shot: mode.is_one_shot(),
         };
-        Ok(Plan { row: row.clone(), handler, progress, mode, subject })
+        Ok(Plan { row: row.clone(), handler, progress, mode, subject, part: None })
     }
 
     /// Looks, before this host runs the first batch of an update, whether its definition fits the database: what `check`
@@ -259,6 +263,7 @@ impl Worker {
             watch,
             common: &self.common,
             lane: &self.lane,
+            line: &self.lane,
             shutdown_grace: self.means.with.settings.shutdown_grace,
             tenure,
             waits: &mut self.waits,
@@ -266,6 +271,7 @@ impl Worker {
             row: &plan.row,
             mode: plan.mode,
             progress: plan.progress.clone(),
+            part: plan.part.clone(),
             slices,
             started: Instant::now(),
             own: Duration::ZERO,
@@ -299,7 +305,7 @@ impl Worker {
             fuel: self.report_usage().map(|fuel| fuel + waited.fuel),
         };
         self.report_controller();
-        self.settle(plan, (result, phase), record, duration).await
+        self.settle(plan, (result, phase), record, duration, tenure).await
     }
 
     async fn exit_without_batch(&mut self, iteration: Box<dyn Iteration>) {
@@ -368,7 +374,7 @@ impl Worker {
     }
 }
 
-fn outcome(result: &Result<Committed, Trouble>, batch_size: u64, duration: Duration) -> Outcome {
+pub(super) fn outcome(result: &Result<Committed, Trouble>, batch_size: u64, duration: Duration) -> Outcome {
     match result {
         Ok(Committed { items, progress, .. }) => {
             Outcome::Completed(Batch { items: *items, batch_size, duration, finished: progress.is_none() })
@@ -378,7 +384,7 @@ fn outcome(result: &Result<Committed, Trouble>, batch_size: u64, duration: Durat
     }
 }
 
-fn name_of(outcome: &Outcome) -> &'static str {
+pub(super) fn name_of(outcome: &Outcome) -> &'static str {
     match outcome {
         Outcome::Completed(Batch { finished: true, .. }) => "finished",
         Outcome::Completed(_) => "completed",
@@ -387,7 +393,7 @@ fn name_of(outcome: &Outcome) -> &'static str {
     }
 }
 
-fn error_of(outcome: &Outcome) -> Option<String> {
+pub(super) fn error_of(outcome: &Outcome) -> Option<String> {
     match outcome {
         Outcome::Failed(error) => Some(error.clone()),
         _ => None,
@@ -395,6 +401,6 @@ fn error_of(outcome: &Outcome) -> Option<String> {
 }
 
 /// Milliseconds with the microseconds behind the point: what is stored is what was told.
-fn milliseconds(duration: Duration) -> f64 {
+pub(super) fn milliseconds(duration: Duration) -> f64 {
     duration.as_micros() as f64 / 1e3
 }

@@ -1,8 +1,11 @@
 //! The loop of one lane: choose, ask, run, report, until told to stop.
 
 mod aside;
+mod crew;
 mod failure;
+mod hand;
 mod iteration;
+mod post;
 mod report;
 mod rest;
 mod settle;
@@ -18,6 +21,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use self::aside::Told;
+use self::crew::Crew;
 use self::turn::Turn;
 use super::attempt::{Interruption, Waits};
 use super::common::{Common, FIRST_BACKOFF, LONGEST_BACKOFF, Means};
@@ -28,6 +32,7 @@ use super::runner::Tenure;
 use super::{End, PARTING_LIMIT};
 use crate::controller::{Shadow, Supervisor};
 use crate::pace::{Backoff, Cost, Shrink, Synapse};
+use crate::update::parts::Part;
 use crate::update::{ErrorClass, SqlError};
 
 /// How long a host that ends lets each shadow go on with what it has not answered yet.
@@ -51,6 +56,8 @@ struct Pace {
     /// True once it was looked up what earlier batches cost.
     remembered: bool,
     shrink: Shrink,
+    /// True where what is left was not worth cutting into parts, or could not be.
+    uncut: bool,
     backoff: Backoff,
     /// When this host took the update in hand.
     since: Instant,
@@ -83,6 +90,7 @@ impl Default for Pace {
             cost: Cost::default(),
             remembered: false,
             shrink: Shrink::default(),
+            uncut: false,
             backoff: Backoff::new(FIRST_BACKOFF, LONGEST_BACKOFF),
             since: Instant::now(),
             items: 0,
@@ -134,6 +142,12 @@ pub(super) struct Worker {
     vetted: HashSet<String>,
     /// What is estimated and written beside the loop.
     aside: Option<JoinHandle<Told>>,
+    /// The hands that work on the update in hand.
+    crew: Option<Crew>,
+    /// The part of it that this worker has in hand, where what is left is in several.
+    part: Option<Part>,
+    /// The end of the part that this worker is to do alone: a batch of it has failed in a way that counts.
+    alone: Option<String>,
 }
 
 impl Worker {
@@ -161,6 +175,9 @@ impl Worker {
             idle_told: false,
             vetted: HashSet::new(),
             aside: None,
+            crew: None,
+            part: None,
+            alone: None,
         };
         worker.begin_with_controller(false);
         worker
@@ -210,6 +227,7 @@ impl Worker {
     /// Works as the one runner's, and gives itself back.
     pub(super) async fn serve(mut self, mut tenure: Tenure) -> (Self, Result<Served, Interruption>) {
         let served = self.work(&mut tenure).await;
+        self.disband(served.as_ref().err()).await;
         (self, served)
     }
 
@@ -221,6 +239,7 @@ impl Worker {
             if self.common.is_leaving() {
                 return Ok(Served::Left);
             }
+            self.look_after_crew(tenure).await?;
             if !self.reload() {
                 return Ok(Served::Retired);
             }

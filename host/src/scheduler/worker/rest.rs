@@ -8,7 +8,8 @@ use super::super::attempt::Interruption;
 use super::super::database::QueueRow;
 use super::super::runner::Tenure;
 use super::{Rest, Worker};
-use crate::update::SqlError;
+use crate::update::parts::Part;
+use crate::update::{Progress, SqlError};
 
 impl Worker {
     /// Rests for `duration`, however long, before a batch of this row, looking at the queue meanwhile.
@@ -50,7 +51,10 @@ impl Worker {
     /// True where the row is still queued with the progress it had.
     pub(super) fn is_as_planned(&self, row: &QueueRow) -> bool {
         let state = self.common.state();
-        state.roster.get(&row.update_name).is_some_and(|queued| queued.progress == row.progress)
+        let Some(queued) = state.roster.get(&row.update_name) else { return false };
+        // Others may have gone on with other parts.
+        let stands = |part: &Part| Progress::parse(&queued.progress).is_ok_and(|found| part.stands_in(&found));
+        queued.progress == row.progress || self.part.as_ref().is_some_and(stands)
     }
 
     /// Rests until then, or until the next look at the queue is due.

@@ -6,8 +6,10 @@ use std::time::Duration;
 use super::super::attempt::{Committed, Interruption, Phase, Trouble};
 use super::super::database::{QueueRow, Record};
 use super::super::event::EventKind;
+use super::super::runner::Tenure;
 use super::Worker;
 use super::iteration::Plan;
+use crate::update::ErrorClass;
 
 impl Worker {
     /// Takes note of what came of a batch.
@@ -17,6 +19,7 @@ impl Worker {
         (result, phase): (Result<Committed, Trouble>, Phase),
         record: Record,
         duration: Duration,
+        tenure: &mut Tenure,
     ) -> Result<(), Interruption> {
         let name = plan.row.update_name.clone();
         if let Ok(committed) = &result {
@@ -37,12 +40,28 @@ impl Worker {
         }
         match result {
             Ok(committed) => {
+                if plan.part.is_some() {
+                    self.note_part(committed.progress.as_deref());
+                }
                 self.settle_committed(&plan.row, committed).await;
                 self.note_trouble();
                 Ok(())
             }
-            Err(Trouble::Failed(error)) => self.note_failure(&plan.row, &error, phase).await,
+            Err(Trouble::Failed(error)) => {
+                let mut row = plan.row;
+                if plan.part.is_some() && phase != Phase::Connect && error.class() == ErrorClass::Permanent {
+                    self.meet_alone(tenure).await?;
+                    // It counts for the row as the others have left it.
+                    if let Ok(Some(progress)) = self.common.database.progress(&name).await {
+                        self.common.state().roster.keep_up(&name, progress.clone());
+                        row.progress = progress;
+                    }
+                }
+                self.note_failure(&row, &error, phase).await
+            }
             Err(Trouble::Moved { gone }) => {
+                self.part = None;
+                self.dismiss(tenure).await?;
                 self.common.state().refreshed = None;
                 if gone {
                     self.note_gone(&name);
@@ -52,6 +71,7 @@ impl Worker {
                 Ok(())
             }
             Err(Trouble::Withdrawn) => {
+                self.dismiss(tenure).await?;
                 self.settle_withdrawn(&name).await;
                 Ok(())
             }
@@ -60,7 +80,7 @@ impl Worker {
     }
 
     /// Takes an update out of the queue whose batch was interrupted for that.
-    async fn settle_withdrawn(&mut self, name: &str) {
+    pub(super) async fn settle_withdrawn(&mut self, name: &str) {
         self.common.state().refreshed = None;
         match self.common.database.cancel(&[name.to_owned()]).await {
             Ok(_) => {

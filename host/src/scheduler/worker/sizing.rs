@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-use super::Worker;
+use super::super::Settings;
 use super::iteration::Plan;
+use super::{Pace, Worker};
+use crate::controller::{Subject, Supervisor};
 use crate::pace::{BatchSize, Bounds, Estimator, Slices};
 use crate::update::Progress;
 
@@ -15,36 +17,45 @@ const REMEMBERED: u32 = 10;
 /// How long that may take.
 const REMEMBERING_LIMIT: Duration = Duration::from_secs(2);
 
+/// What is to be done in how many slices, where so much is known of the pace; `None` where asking the controller was a fault
+/// that leaves no batch to run.
+pub(super) async fn sized(
+    supervisor: &mut Supervisor,
+    subject: &Subject,
+    pace: &Pace,
+    settings: &Settings,
+    target: Duration,
+) -> Option<Slices> {
+    let (cost, shrink, estimator) = (pace.cost, pace.shrink, settings.estimator);
+    let fitting = match estimator {
+        Estimator::Slices => cost.items_within(target),
+        Estimator::Synapse => pace.synapse.items_within(target),
+    };
+    let size = match fitting {
+        None => BatchSize::First(supervisor.default_batch_size(subject).await?),
+        Some(fitting) => BatchSize::Later { fitting, min: supervisor.min_batch_size(subject).await? },
+    };
+    let (items, max) = (size.items(settings.max_batch_size, shrink), settings.max_batch_size);
+    // As in Synapse the first batch has its items whatever they cost, within the bounds of the least.
+    let least = match size {
+        BatchSize::First(first) => first.min(supervisor.max_min_batch_size()),
+        BatchSize::Later { min, .. } => min,
+    };
+    let (min, max) = if shrink.is_none() { (least.into(), max) } else { (1, items) };
+    let bounds = Bounds { target, expected: items, min, cut_off: settings.cut_off, max };
+    Some(match (subject.one_shot, estimator) {
+        (true, _) => Slices::whole(Bounds { cut_off: Duration::MAX, ..bounds }, cost),
+        (false, Estimator::Synapse) => Slices::whole(bounds, cost),
+        (false, Estimator::Slices) => Slices::new(bounds, cost),
+    })
+}
+
 impl Worker {
     /// What is to be done in how many slices; `None` where asking the controller was a fault that leaves no batch to run.
     pub(super) async fn slices(&mut self, plan: &Plan, target: Duration) -> Option<Slices> {
         self.remember(plan).await;
-        let name = &plan.row.update_name;
-        let estimator = self.means.with.settings.estimator;
-        let pace = self.pace(name);
-        let (cost, shrink) = (pace.cost, pace.shrink);
-        let fitting = match estimator {
-            Estimator::Slices => cost.items_within(target),
-            Estimator::Synapse => pace.synapse.items_within(target),
-        };
-        let size = match fitting {
-            None => BatchSize::First(self.supervisor.default_batch_size(&plan.subject).await?),
-            Some(fitting) => BatchSize::Later { fitting, min: self.supervisor.min_batch_size(&plan.subject).await? },
-        };
-        let (items, max) =
-            (size.items(self.means.with.settings.max_batch_size, shrink), self.means.with.settings.max_batch_size);
-        // As in Synapse the first batch has its items whatever they cost, within the bounds of the least.
-        let least = match size {
-            BatchSize::First(first) => first.min(self.supervisor.max_min_batch_size()),
-            BatchSize::Later { min, .. } => min,
-        };
-        let (min, max) = if shrink.is_none() { (least.into(), max) } else { (1, items) };
-        let bounds = Bounds { target, expected: items, min, cut_off: self.means.with.settings.cut_off, max };
-        Some(match (plan.subject.one_shot, estimator) {
-            (true, _) => Slices::whole(Bounds { cut_off: Duration::MAX, ..bounds }, cost),
-            (false, Estimator::Synapse) => Slices::whole(bounds, cost),
-            (false, Estimator::Slices) => Slices::new(bounds, cost),
-        })
+        let pace = self.paces.entry(plan.row.update_name.clone()).or_default();
+        sized(&mut self.supervisor, &plan.subject, pace, &self.means.with.settings, target).await
     }
 
     /// Goes by what batches of this update have cost until now, where another host, or this one before it was started

@@ -39,6 +39,8 @@ pub(in crate::update) enum Then {
 pub(in crate::update) struct Outcome {
     /// The rows that were written, where they are counted.
     pub(in crate::update) written: u64,
+    /// The rows that were to be written, where that was counted at the same moment.
+    pub(in crate::update) asked: Option<u64>,
     /// The rows that a trigger or a rule left as they were.
     pub(in crate::update) skipped: u64,
 }
@@ -49,9 +51,12 @@ enum Found {
     Outdated,
     /// The last key of the batch; none where fewer rows are left than asked for.
     End(Option<Vec<String>>),
-    /// The last key of the batch, whose rows are changed; and how many were written.
-    Done(Vec<String>, u64),
+    /// The last key of the batch, whose rows are changed; and what came of that.
+    Done(Vec<String>, Outcome),
 }
+
+/// Whether what is remembered holds, counts, and the key that was found.
+type Answered = (bool, Vec<Option<u64>>, Option<Vec<String>>);
 
 impl Walk {
     /// Finds the rows of the batch that starts at `progress`. It must be asked before any of them is changed.
@@ -129,10 +134,9 @@ impl Walk {
             |upto: &Vec<String>| if Some(upto) == after.as_ref() { Err(UpdateError::NoProgress) } else { Ok(()) };
         let (batch, outcome) = match found {
             Found::Outdated => return Ok(None),
-            Found::Done(upto, written) => {
+            Found::Done(upto, outcome) => {
                 is_new(&upto)?;
-                let batch = stand.batch(&*dialect, upto, budget.items, false);
-                (batch, Outcome { written, skipped: 0 })
+                (stand.batch(&*dialect, upto, budget.items, false), outcome)
             }
             Found::End(found) => {
                 found.as_ref().map_or(Ok(()), is_new)?;
@@ -172,15 +176,19 @@ impl Walk {
         Ok(match change.then {
             Then::Stay => {
                 let skipped = self.change_in_place(sql, batch, change.filter, &statement).await?;
-                Outcome { skipped, written: 0 }
+                Outcome { skipped, ..Outcome::default() }
             }
             Then::Go => {
                 let skipped = self.change(sql, batch, change.filter, &statement).await?;
-                Outcome { skipped, written: 0 }
+                Outcome { skipped, ..Outcome::default() }
             }
             Then::Written => {
+                // Where the transaction is no snapshot, rows may come in, or go, between two statements.
+                let counts = self.workers > 1;
+                let before = if counts { Some(self.matching(sql, batch, change.filter).await?) } else { None };
                 let written = sql.execute(&statement, batch.parameters()).await?;
-                Outcome { skipped: 0, written }
+                let after = if counts { Some(self.matching(sql, batch, change.filter).await?) } else { None };
+                Outcome { written, asked: before.min(after), skipped: 0 }
             }
         })
     }
@@ -203,7 +211,7 @@ impl Walk {
             dialect.parameter(parameters.len()),
             dialect.token(&self.table),
         );
-        let (same, _, key) = self.answer(sql.query(&statement, &parameters).await?, false)?;
+        let (same, _, key) = self.answer(sql.query(&statement, &parameters).await?, 0)?;
         Ok(if same { Found::End(key) } else { Found::Outdated })
     }
 
@@ -221,14 +229,24 @@ impl Walk {
         loop {
             let (statement, parameters) = self.whole(&*sql.dialect(), known, way, budget, change, common);
             let rows = sql.query(&statement, &parameters).await?;
-            match self.answer(rows, true)? {
+            let counts = if self.counts(change) { 2 } else { 1 };
+            match self.answer(rows, counts)? {
                 (false, ..) => return Ok(Found::Outdated),
-                (true, written, Some(upto)) => return Ok(Found::Done(upto, written)),
+                (true, counts, Some(upto)) => {
+                    let [written, asked] = [0, 1].map(|count| counts.get(count).copied().flatten());
+                    let written = written.unwrap_or(0);
+                    return Ok(Found::Done(upto, Outcome { written, asked, skipped: 0 }));
+                }
                 // The batch goes on to other values of the columns that were the same until now.
                 (true, _, None) if common > 0 => common = 0,
                 (true, _, None) => return Ok(Found::End(None)),
             }
         }
+    }
+
+    /// True where the rows that are to be written are counted at the same moment.
+    fn counts(&self, change: &Change<'_>) -> bool {
+        change.then == Then::Written && self.workers > 1
     }
 
     /// The statement that finds the end of the batch and changes its rows, where the first `common` columns are the same in
@@ -277,11 +295,16 @@ impl Walk {
             Then::Written => ("\nRETURNING 1", "(SELECT count(*) FROM tidegate_changed)"),
             Then::Stay | Then::Go => ("", "0"),
         };
+        // Where the transaction is no snapshot, rows may come in before they could be counted.
+        let asked = match self.counts(change) {
+            true => format!(", (SELECT count(*) FROM {}{})", self.source(dialect), clause(&changed, change.filter)),
+            false => String::new(),
+        };
         // RECURSIVE lets what is asked about come first, where who looks at the server's activity sees it.
         let statement = format!(
             "WITH RECURSIVE tidegate_changed AS ({}{returning}),\n\
              tidegate_edge AS MATERIALIZED (SELECT {} FROM {} AS walked\nWHERE {among}\nORDER BY {} LIMIT 1 {limit}){with}\n\
-             SELECT {same}, {written}, {} FROM (SELECT) AS one LEFT JOIN tidegate_edge ON true",
+             SELECT {same}, {written}{asked}, {} FROM (SELECT) AS one LEFT JOIN tidegate_edge ON true",
             (change.statement)(dialect, &clause(&format!("{changed}{gate}"), change.filter)),
             named.join(", "),
             self.source(dialect),
@@ -291,16 +314,17 @@ impl Walk {
         (statement, parameters)
     }
 
-    /// Whether what is remembered holds, how many rows were written where they are `counted`, and the key that was found.
-    fn answer(&self, rows: Vec<Row>, counted: bool) -> Result<(bool, u64, Option<Vec<String>>), UpdateError> {
+    /// Whether what is remembered holds, so many counts, and the key that was found.
+    fn answer(&self, rows: Vec<Row>, counts: usize) -> Result<Answered, UpdateError> {
         let mut row = rows.into_iter().next().unwrap_or_default().into_iter();
         // A table that is not there any more has no token.
         let same = row.next().and_then(|same| same.as_integer()) == Some(1);
-        let written = if counted { row.next().and_then(|count| count.as_integer()) } else { None };
+        let count = |count: Value| count.as_integer().and_then(|count| u64::try_from(count).ok());
+        let counts = row.by_ref().take(counts).map(count).collect();
         let key: Row = row.collect();
         let key =
             if key.first().is_none_or(|part| *part == Value::Null) { None } else { Some(key_of(key, usize::MAX)?) };
-        Ok((same, written.and_then(|count| u64::try_from(count).ok()).unwrap_or(0), key))
+        Ok((same, counts, key))
     }
 
     /// SQLite: finds the last key of the batch and, where it can be, changes its rows, all in one go.
@@ -345,7 +369,7 @@ impl Walk {
         let key = row.map(|row| key_of(row, known.key.len())).transpose()?;
         Ok(match (key, changed) {
             (Some(key), _) if !again => return Err(self.not_found_again(&key)),
-            (Some(key), Some(changed)) => Found::Done(key, changed),
+            (Some(key), Some(written)) => Found::Done(key, Outcome { written, ..Outcome::default() }),
             (key, _) => Found::End(key),
         })
     }

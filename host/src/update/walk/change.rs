@@ -89,8 +89,11 @@ impl Walk {
         let (true, Some(upto), Some(end)) = (batch.guarded || batch.followed, &batch.upto, &batch.end) else {
             return self.change(sql, batch, filter, statement).await;
         };
-        let ends = Ends { lower: Some(Lower::after(Side::At(upto))), upper: Side::At(end) };
-        let ahead = Range::new(&*dialect, &batch.key, ends);
+        let ahead =
+            Range::new(&*dialect, &batch.key, between(upto, batch.shared.as_ref().map_or(end, |shared| &shared.to)));
+        // Before the part of the walk in hand another worker may have yet to come, too.
+        let before =
+            batch.shared.as_ref().map(|shared| Range::new(&*dialect, &batch.key, between(&shared.from, &shared.own)));
         let (skipped, moved) = match dialect.system() {
             System::Postgres => {
                 // Rows that this transaction wrote: of those that can be seen, what others wrote is committed. A function that
@@ -103,7 +106,11 @@ impl Walk {
                 run_deferred(sql).await?;
                 // The rest of the walk is looked at only where rows have left the batch.
                 let left = self.count_where(sql, &batch.range, OWN).await? < changed;
-                (skipped, if left { self.count_where(sql, &ahead, OWN).await? } else { 0 })
+                let mut moved = 0;
+                for range in [Some(&ahead), before.as_ref()].into_iter().flatten().filter(|_| left) {
+                    moved += self.count_where(sql, range, OWN).await?;
+                }
+                (skipped, moved)
             }
             System::Sqlite => {
                 sql.execute("SAVEPOINT tidegate_batch", &[]).await?;
@@ -125,9 +132,13 @@ impl Walk {
         if moved == 0 {
             return Ok(skipped);
         }
+        let (whither, or) = match batch.shared {
+            Some(_) => ("to another part of the walk", ", or leave \"workers\" out"),
+            None => ("ahead along the key", ""),
+        };
         Err(UpdateError::Failed(format!(
-            "a trigger of table \"{}\" moved {} of the batch ahead along the key ({}), where the walk would change them again: \
-             walk along a key that no trigger changes, or disable the trigger for the time",
+            "a trigger of table \"{}\" moved {} of the batch {whither} ({}), where the walk would change them again: \
+             walk along a key that no trigger changes, or disable the trigger for the time{or}",
             self.table,
             rows(moved),
             self.key.join(", ")
@@ -148,4 +159,9 @@ async fn run_deferred(sql: &mut dyn Sql) -> Result<(), UpdateError> {
         run.map_err(|error| SqlError { deferred: true, ..error })?;
     }
     Ok(())
+}
+
+/// The range behind one key up to another.
+fn between<'a>(after: &'a [String], upto: &'a [String]) -> Ends<'a> {
+    Ends { lower: Some(Lower::after(Side::At(after))), upper: Side::At(upto) }
 }

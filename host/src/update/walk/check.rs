@@ -3,7 +3,7 @@
 use super::Walk;
 use crate::update::explain::{no_column, no_table};
 use crate::update::names::Names;
-use crate::update::sql::{Column, ErrorClass, Operation, Sql, System, Table, TableKind, TableName};
+use crate::update::sql::{Column, ErrorClass, Operation, Sql, System, Table, TableKind, TableName, Value};
 use crate::update::{Problem, UpdateError, reach};
 
 impl Walk {
@@ -45,7 +45,34 @@ impl Walk {
             }
         }
         problems.extend(around);
+        problems.extend(self.check_workers(sql).await?);
         Ok(problems)
+    }
+
+    /// What is to be known where several work on it: their batches see what is committed by the time of each statement.
+    async fn check_workers(&self, sql: &mut dyn Sql) -> Result<Option<Problem>, UpdateError> {
+        match sql.dialect().system() {
+            _ if self.workers() == 1 => return Ok(None),
+            System::Sqlite => {
+                return Ok(Some(Problem::error(
+                    "workers",
+                    "an SQLite file has one writer at a time, and a second worker would only wait for the first",
+                    "leave \"workers\" out",
+                )));
+            }
+            System::Postgres => {}
+        }
+        let rows = sql.query("SELECT current_setting('default_transaction_isolation')", &[]).await?;
+        let isolation = rows.first().and_then(|row| row.first()).and_then(Value::as_text).unwrap_or_default();
+        Ok((isolation != "read committed").then(|| {
+            Problem::warning(
+                "workers",
+                format!(
+                    "transactions here are {isolation} by default, and those of several workers are read committed"
+                ),
+                "leave \"workers\" out where the update must be serialized with the application's transactions",
+            )
+        }))
     }
 
     /// Looks for values that a key column of SQLite's can hold beside its type, and that their text does not give back. Those

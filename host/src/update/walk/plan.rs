@@ -1,11 +1,12 @@
 //! A walk looked at before it is made: whether its statements prepare, and how the database would go about them.
 
+use super::progress::Position;
 use super::range::{Ends, Key, Lower, Range, Side, quoted};
 use super::{Batch, Walk, key_of};
 use crate::update::explain::explain_with;
 use crate::update::plan::{Draft, Plan, Planned};
 use crate::update::reach::within_reach;
-use crate::update::sql::{Dialect, Operation, Right, Sql, System, TableName};
+use crate::update::sql::{Dialect, Operation, Right, Sample, Sql, System, TableName};
 use crate::update::{Budget, Next, Problem, Progress, UpdateError};
 
 impl Draft {
@@ -85,14 +86,17 @@ impl Walk {
             let dialect = sql.dialect();
             let key = self.key(sql).await?;
             let position = self.position(progress)?;
-            let end = match position.as_ref().and_then(|position| position.walk.as_ref()) {
-                Some(course) => Some(course.end.clone()),
+            // Of several parts the first stands for all.
+            let left = position.as_ref().map(Position::left).unwrap_or_default();
+            let end = match left.first() {
+                Some((_, end)) => Some(end.to_vec()),
                 None => self.outermost(sql, &key, " DESC").await?,
             };
-            let after = match position {
-                Some(position) => Some(position.after),
+            let after = match (left.first(), &position) {
+                (Some((after, _)), _) => Some(after.to_vec()),
+                (None, Some(position)) => Some(position.after.clone()),
                 // A typical batch has both ends, and begins far from the table's first row.
-                None => self.middle(sql, &key).await?,
+                (None, None) => self.middle(sql, &key).await?,
             };
             let upto = match &end {
                 Some(end) => {
@@ -123,10 +127,11 @@ impl Walk {
     /// A key from the midst of the table, found by looking at few rows: the middle one of some that lie anywhere, or as near
     /// to that as the database can tell; `None` where there is no row.
     async fn middle(&self, sql: &mut dyn Sql, key: &Key) -> Result<Option<Vec<String>>, UpdateError> {
+        const PAGES: f64 = 100.0;
         let dialect = sql.dialect();
         let source = self.source(&*dialect);
-        let sample = dialect.sample(sql, &self.table, &source).await?;
-        if let Some(sample) = sample {
+        let sample = dialect.sample(sql, &self.table, &source, PAGES).await?;
+        if let Some(Sample { from: sample, .. }) = sample {
             let columns = quoted(&*dialect, key, Some("walked")).join(", ");
             let sampled = quoted(&*dialect, key, Some("sampled"));
             let texts: Vec<String> = sampled.iter().map(|column| dialect.key_as_text(column)).collect();
@@ -185,6 +190,7 @@ impl Batch {
             upto,
             range,
             end: None,
+            shared: None,
             items,
             next: Next::Finished,
             left_out: 0,

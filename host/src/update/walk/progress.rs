@@ -13,6 +13,8 @@ use crate::update::{Progress, UpdateError};
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Position {
+    /// The last key done. Empty where what is left is cut into ranges.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) after: Vec<String>,
     pub(super) items: u64,
     /// Rows that were to be written and could not be, by a conflict or a trigger, where that is no error.
@@ -21,6 +23,34 @@ pub(super) struct Position {
     /// `None` in progress of version 0.1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) walk: Option<Course>,
+    /// What is left, where it is cut into ranges for several workers: two or more, in the key's order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) ranges: Vec<Span>,
+}
+
+/// A part of a walk: the keys behind one key, up to another.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Span {
+    /// Where it began, exclusive.
+    pub(super) from: Vec<String>,
+    /// The last key done.
+    pub(super) after: Vec<String>,
+    /// Its last key.
+    pub(super) to: Vec<String>,
+}
+
+/// Where the parts of a walk lie that several workers do at once.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Shared {
+    /// Where the first of them began, exclusive.
+    pub(super) from: Vec<String>,
+    /// The last key of the last.
+    pub(super) to: Vec<String>,
+    /// Where the one began that this progress is of, exclusive; none in the progress of all of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) own: Vec<String>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
@@ -50,9 +80,21 @@ pub(super) struct Course {
     /// The types of the columns that the definition names.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(super) columns: BTreeMap<String, String>,
+    /// Set where this is a part of the walk, or is in several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) shared: Option<Shared>,
 }
 
 impl Position {
+    /// What is left of the walk, with the last key of each: the one range of it, or the parts into which it is cut. None for
+    /// progress that says nothing of an end.
+    pub(super) fn left(&self) -> Vec<(&[String], &[String])> {
+        match (&self.walk, self.ranges.as_slice()) {
+            (Some(course), []) => vec![(self.after.as_slice(), course.end.as_slice())],
+            (_, ranges) => ranges.iter().map(|span| (span.after.as_slice(), span.to.as_slice())).collect(),
+        }
+    }
+
     pub(super) fn into_progress(self) -> Progress {
         match serde_json::to_value(self) {
             Ok(Json::Object(members)) => Progress(members),
@@ -122,12 +164,25 @@ impl Walk {
             }
         }
         let (found, wanted) = (position.after.len(), self.key.len());
-        let fits = match &position.walk {
-            Some(course) => [position.after.len(), course.types.len()].iter().all(|parts| *parts <= course.end.len()),
-            None => found == wanted,
-        };
-        if !fits || found < wanted {
-            return Err(progress.refuse(format!("\"after\" has {found} parts, and the key has {wanted}")));
+        if position.ranges.is_empty() {
+            let fits = match &position.walk {
+                Some(course) => {
+                    [position.after.len(), course.types.len()].iter().all(|parts| *parts <= course.end.len())
+                }
+                None => found == wanted,
+            };
+            if !fits || found < wanted {
+                return Err(progress.refuse(format!("\"after\" has {found} parts, and the key has {wanted}")));
+            }
+            return Ok(Some(position));
+        }
+        let columns = position.walk.as_ref().map_or(0, |course| course.types.len());
+        let is_key = |key: &[String]| (wanted..=columns).contains(&key.len());
+        let is_whole = |span: &Span| is_key(&span.from) && is_key(&span.after) && span.to.len() == columns;
+        if found > 0 || position.ranges.len() < 2 || !position.ranges.iter().all(is_whole) {
+            return Err(
+                progress.refuse(format!("its \"ranges\" are not parts of a walk along a key of {columns} columns"))
+            );
         }
         Ok(Some(position))
     }

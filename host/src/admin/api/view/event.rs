@@ -156,6 +156,13 @@ pub enum EventData {
         /// What, in a sentence.
         note: String,
     },
+    /// How many work on an update at once from now on.
+    Workers {
+        /// The update.
+        update: String,
+        /// How many.
+        workers: u64,
+    },
     /// An update's row was withdrawn or changed by somebody else.
     UpdateMoved {
         /// The update.
@@ -358,6 +365,7 @@ fn data(event: &Event) -> EventData {
         }
         EventKind::UpdateFinished { update_name: update } => EventData::UpdateFinished { update },
         EventKind::Noted { update_name: update, note } => EventData::Noted { update, note },
+        EventKind::Workers { update_name: update, workers } => EventData::Workers { update, workers: workers as u64 },
         EventKind::UpdateMoved { update_name: update, gone } => EventData::UpdateMoved { update, gone },
         EventKind::ControllerLoaded { controller, reloaded } => EventData::ControllerLoaded { controller, reloaded },
         EventKind::ControllerUsed { controller, usage } => {
