@@ -1,7 +1,7 @@
 //! The parts of an update's progress that several workers do at once.
 //!
 //! What is left of a walk may be cut into ranges, which stand in the one progress of its row beside what they have in common
-//! (see [`walk`](super::walk)). A [`Part`] is the progress of one of them, as its handler takes it: a walk of its own, which
+//! (see `walk.rs`). A [`Part`] is the progress of one of them, as its handler takes it: a walk of its own, which
 //! ends with its range. What a batch of it comes to is written into the progress as it stands by then, and only where the part
 //! stands there as the batch found it.
 
