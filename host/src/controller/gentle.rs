@@ -197,7 +197,7 @@ mod tests {
         }
         assert_eq!(iterate(&mut *controller).await.1, 100);
         *told.0.lock().unwrap() = Some((40.0, 4.0));
-        for _ in 0..30 {
+        for _ in 0..300 {
             iterate(&mut *controller).await;
         }
         let (rests, target) = iterate(&mut *controller).await;

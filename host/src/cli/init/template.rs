@@ -77,13 +77,12 @@ const CONTROLLER: &str = r##"
 "##;
 
 const SIGNALS_AND_ADMIN: &str = r##"
-# The load that controllers go by is measured beside the work: `tidegate signals` shows it. A tiny write is measured too
-# where `probe_write` says so.
+# The load that controllers go by is measured beside the work: `tidegate signals` shows it. With `probe_write = true` a tiny
+# write is measured too.
 #[signals]
 #enabled = true
 #interval_ms = 1000
 #timeout_ms = 1000
-#probe_write = false
 
 # A measure of your own; a controller reads it by its name. Kinds: "sql", "prometheus", "http" and "file".
 #[[signal]]
