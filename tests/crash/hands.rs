@@ -48,6 +48,12 @@ fn left(progress: &str) -> Vec<(i64, i64)> {
     }
 }
 
+/// How many items are done, by the progress.
+async fn done(place: &Place) -> i64 {
+    let left = progress(place).await.map_or_else(Vec::new, |progress| left(&progress));
+    i64::from(ROWS) - left.iter().map(|(after, to)| to - after).sum::<i64>()
+}
+
 /// Whether the items that are touched are those that are not left by the progress of the same moment; and in how many parts
 /// the rest is.
 async fn in_agreement(place: &Place) -> Result<usize, String> {
@@ -79,7 +85,12 @@ async fn a_host_killed_with_several_at_work_loses_nothing() {
         let before = progress(place).await;
         let mut host = folder.start(&["run", "--until-done"]);
         moved_on(place, before.as_deref()).await;
-        tokio::time::sleep(random.duration(Duration::from_millis(400))).await;
+        // At a seeded instant, and sooner where the machine is so fast that the work would be over before the last one.
+        let instant = Instant::now() + random.duration(Duration::from_millis(400));
+        let share = i64::from(ROWS) * kill as i64 / (KILLS as i64 + 2);
+        while Instant::now() < instant && done(place).await < share {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
         host.kill();
         // What the server had before it noticed is done or undone by now.
         until("the server has noticed", async || {

@@ -8,14 +8,15 @@ use async_trait::async_trait;
 use tidegate::controller::{
     Admission, BuiltIn, Controller, Fault, Iteration, Outcome, Source, Subject, SupervisorSettings,
 };
+use tidegate::scheduler::board::Phase;
 use tidegate::scheduler::event::EventKind;
 use tidegate::update::sql::Sql;
 use tidegate::update::{Budget, Handler, Mode, Progress, Step, UpdateError};
 use tokio::sync::watch;
 
-use crate::support::on_both;
 use crate::support::place::{Place, row};
 use crate::support::run::{Run, make_items, row_after, touch, touched};
+use crate::support::{on_both, until};
 
 /// Goes on in one go until it is let through, outside of any transaction.
 struct Gate {
@@ -170,8 +171,10 @@ on_both! {
         let run = Run::on(place, &[row("a"), row("b")]).await.define("a", touch()).define("b", touch_others());
         let mut running = run.lane("b", "second").for_ever().controller(Arc::new(controller)).start();
         running.next("the end of what nobody holds", finished("b")).await;
-        let board = running.board.database("master").unwrap();
-        assert_eq!(board.first.in_hand.map(|in_hand| in_hand.update_name), Some("a".to_owned()));
+        let board = running.board.clone();
+        let in_hand = || board.database("master").and_then(|board| board.first.in_hand);
+        until("the other is held", async || in_hand().is_some_and(|held| matches!(held.phase, Phase::Held { .. }))).await;
+        assert_eq!(in_hand().map(|held| held.update_name), Some("a".to_owned()));
         assert_eq!(instances.load(Ordering::SeqCst), 2, "each lane has an instance of its own");
         running.stop().await;
         assert_eq!((touched(place).await, touched_others(place).await), (vec!["0|500".to_owned()], vec!["1|500".to_owned()]));
