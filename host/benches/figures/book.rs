@@ -12,8 +12,8 @@ use super::report::{Figure, HEADER, Report};
 const INTRODUCTION: &str = "\
 # What it costs
 
-`make bench BENCH=--book` measures this and writes this page; `make bench` alone measures and prints it. All figures are of
-one run, and so is what they are compared with: a *ratio* is a figure by its baseline, the one that stands in its row
+`make bench BENCH=--book` measures this and writes this page; `make bench` alone measures and prints it. A figure is of the
+same run as what it is compared with: a *ratio* is a figure by its baseline, the one that stands in its row
 behind *to*. Other programs that run meanwhile disturb them: they are medians where something is measured more than once, and
 still only as good as the machine was quiet.
 
