@@ -37,7 +37,7 @@ use tokio::task::{Id, JoinSet};
 use tokio::time::{sleep, timeout};
 
 use board::Board;
-use common::{Common, Surroundings};
+use common::Common;
 pub use control::{Control, Replacement};
 use database::{Database, Holder};
 use event::{EventKind, Events};
@@ -265,38 +265,29 @@ impl Drop for OwnThread {
 
 /// Works on one database, with its history written beside.
 async fn work(
-    workload: Workload,
+    mut workload: Workload,
     awaited: Option<Awaited>,
     settings: Settings,
     events: Events,
     control: Control,
     outside: Handle,
 ) -> End {
-    let Workload { name, database, handlers, lanes, mut policy, supervision, mut shadows, witnesses } = workload;
     if let Some(awaited) = awaited {
         tokio::select! {
             biased;
             () = control.stopped() => return End::Stopped,
-            found = awaited => (policy, shadows) = found,
+            (policy, shadows) = awaited => (workload.policy, workload.shadows) = (policy, shadows),
         }
     }
     let (done, when_done) = oneshot::channel();
+    let (name, database) = (workload.name.clone(), workload.database.clone());
     let gathered = History::of(&name);
     events.observe(gathered.clone());
     let mut history = JoinSet::new();
     history.spawn(Arc::clone(&gathered).write_down(database.clone(), when_done));
     let (grace, mut latest) = tokio::sync::watch::channel(settings.shutdown_grace);
-    let surroundings = Surroundings {
-        name: name.clone(),
-        database: Arc::clone(&database),
-        events: events.clone(),
-        control: control.clone(),
-        outside,
-        history: gathered,
-        witnesses,
-    };
-    let with = Replacement { handlers, lanes, policy, supervision, shadows, settings };
-    let runner = Runner::new(Common::new(surroundings, with, grace));
+    let told = (events.clone(), control.clone());
+    let runner = Runner::new(Common::new(workload, settings, told, outside, gathered, grace));
     let overdue = async {
         control.stopped().await;
         let grace = *latest.borrow_and_update();

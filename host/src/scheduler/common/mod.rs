@@ -16,7 +16,7 @@ use super::database::{Activity, Database, Failure, Pause, Queue, QueueRow, Work}
 use super::event::{EventKind, Events};
 use super::history::History;
 use super::lanes::Lanes;
-use super::{End, PARTING_LIMIT};
+use super::{End, PARTING_LIMIT, Settings, Workload};
 use crate::controller::{Numbers, Witness};
 use crate::pace::Backoff;
 use crate::update::SqlError;
@@ -106,20 +106,18 @@ impl Means {
     }
 }
 
-/// Where a database is, and who is told of the work on it.
-pub(super) struct Surroundings {
-    pub(super) name: String,
-    pub(super) database: Arc<dyn Database>,
-    pub(super) events: Events,
-    pub(super) control: Control,
-    pub(super) outside: Handle,
-    pub(super) history: Arc<History>,
-    pub(super) witnesses: Vec<Arc<dyn Witness>>,
-}
-
 impl Common {
-    pub(super) fn new(surroundings: Surroundings, with: Replacement, grace: watch::Sender<Duration>) -> Arc<Self> {
-        let Surroundings { name, database, events, control, outside, history, witnesses } = surroundings;
+    /// What the lanes of this workload have in common; what is no part of the work is done by `outside`.
+    pub(super) fn new(
+        workload: Workload,
+        settings: Settings,
+        (events, control): (Events, Control),
+        outside: Handle,
+        history: Arc<History>,
+        grace: watch::Sender<Duration>,
+    ) -> Arc<Self> {
+        let Workload { name, database, handlers, lanes, policy, supervision, shadows, witnesses } = workload;
+        let with = Replacement { handlers, lanes, policy, supervision, shadows, settings };
         let state = State {
             means: Means::new(0, with),
             roster: Roster::default(),
@@ -282,7 +280,7 @@ impl Common {
 
     /// Takes note that nothing can run in a lane, for the reason of its controller where it is that; the end, where this was
     /// the last lane in which something could.
-    pub(super) fn rest(&self, lane: &Arc<str>, reason: Option<String>) -> Option<End> {
+    pub(super) fn note_at_rest(&self, lane: &Arc<str>, reason: Option<String>) -> Option<End> {
         let mut state = self.state();
         state.at_rest.insert(Arc::clone(lane), reason);
         let lanes = Arc::clone(&state.means.lanes);

@@ -15,8 +15,9 @@ use super::super::database::{QueueRow, Record, unix_ms};
 use super::super::event::EventKind;
 use super::super::watch::Watch;
 use super::Pace;
-use super::iteration::{SHORTEST_WAIT, error_of, milliseconds, name_of, outcome};
+use super::iteration::{Entered, SHORTEST_WAIT, Waited};
 use super::post::{News, Order, Post, end_of, part_with};
+use super::report::usage_of;
 use super::sizing::sized;
 use crate::controller::supervisor::{Enter, Notice, Start};
 use crate::controller::{Iteration, Outcome, Subject, Supervisor};
@@ -110,9 +111,9 @@ impl Hand {
             Start::Faulted => return self.faulted(part),
         };
         self.report_controller();
-        let (mut waited, mut reason, mut fuel) = (Duration::ZERO, None, 0);
+        let mut waited = Waited::default();
         let target = loop {
-            let (duration, why) = match self.supervisor.enter(&mut *iteration).await {
+            let (duration, reason) = match self.supervisor.enter(&mut *iteration).await {
                 Enter::Run(target) => break target,
                 Enter::Faulted => {
                     self.supervisor.close(iteration).await;
@@ -121,11 +122,11 @@ impl Hand {
                 Enter::Wait { duration, reason } => (duration.max(SHORTEST_WAIT), reason),
             };
             self.report_controller();
-            fuel += self.report_usage().unwrap_or_default();
-            reason = Some(why);
+            waited.fuel += self.report_usage().unwrap_or_default();
+            waited.reason = Some(reason);
             let began = Instant::now();
             self.rest(duration).await;
-            waited += began.elapsed();
+            waited.total += began.elapsed();
             if !self.may_work() {
                 self.supervisor.close(iteration).await;
                 return Went::On(Some(part));
@@ -141,30 +142,14 @@ impl Hand {
             return Went::On(Some(part));
         }
         let started_ms = unix_ms(SystemTime::now());
-        let Attempted { result, duration, slices, own, phase } = self.attempt(&part, slices).await;
+        let attempted = self.attempt(&part, slices).await;
+        let entered = Entered { subject: &subject, target, started_ms, waited };
+        let Self { supervisor, post, .. } = &mut *self;
+        let record = entered.exit(supervisor, iteration, &attempted, |kind| post.emit(kind)).await;
+        let Attempted { result, duration, slices, own, phase } = attempted;
         if result.is_ok() {
             slices.settle(&mut self.pace.cost, own);
         }
-        let batch_size = if slices.is_empty() { slices.expected() } else { slices.asked() };
-        let outcome = outcome(&result, batch_size, duration);
-        let controller = self.supervisor.describe();
-        self.supervisor.exit(iteration, &outcome).await;
-        let record = Record {
-            update_name: subject.update_name,
-            started_ms,
-            one_shot: false,
-            controller,
-            target_ms: Some(target.as_millis() as u64),
-            batch_size,
-            items: result.as_ref().map_or(0, |committed| committed.items),
-            duration_ms: milliseconds(duration),
-            waited_ms: milliseconds(waited),
-            wait_reason: reason,
-            outcome: name_of(&outcome).to_owned(),
-            error: error_of(&outcome),
-            notes: result.as_ref().map_or_else(|_| Vec::new(), |committed| committed.notes.clone()),
-            fuel: self.report_usage().map(|last| last + fuel),
-        };
         self.report_controller();
         self.settle(part, result, phase, record, duration)
     }
@@ -269,14 +254,11 @@ impl Hand {
     }
 
     fn report_usage(&mut self) -> Option<u64> {
-        let usage = self.supervisor.take_usage()?;
-        if usage.calls > 0 {
-            self.emit(EventKind::ControllerUsed { controller: self.supervisor.name().to_owned(), usage });
-        }
-        Some(usage.fuel)
+        let Self { supervisor, post, .. } = self;
+        usage_of(supervisor, |kind| post.emit(kind))
     }
 
     fn emit(&self, kind: EventKind) {
-        self.post.common.events.emit_in(&self.post.common.name, &self.post.lane, kind);
+        self.post.emit(kind);
     }
 }

@@ -11,9 +11,10 @@ use super::super::database::{QueueRow, Record, unix_ms};
 use super::super::event::EventKind;
 use super::super::runner::Tenure;
 use super::super::watch::Watch;
+use super::report::usage_of;
 use super::{Pace, PutOff, Rest, Worker};
 use crate::controller::supervisor::{Enter, Start};
-use crate::controller::{Batch, Iteration, Outcome, Subject};
+use crate::controller::{Batch, Iteration, Outcome, Subject, Supervisor};
 use crate::update::parts::Part;
 use crate::update::{Handler, Mode, Problem, Progress, UpdateError};
 
@@ -48,11 +49,56 @@ enum Admitted {
 
 /// How often, and why, an iteration was made to wait.
 #[derive(Default)]
-struct Waited {
-    total: Duration,
-    reason: Option<String>,
+pub(super) struct Waited {
+    pub(super) total: Duration,
+    pub(super) reason: Option<String>,
     /// Fuel that the controller used until now.
-    fuel: u64,
+    pub(super) fuel: u64,
+}
+
+/// An iteration that was entered, and what its batch was to be.
+pub(super) struct Entered<'a> {
+    pub(super) subject: &'a Subject,
+    pub(super) target: Duration,
+    /// When its batch began, in milliseconds since the Unix epoch.
+    pub(super) started_ms: i64,
+    pub(super) waited: Waited,
+}
+
+impl Entered<'_> {
+    /// Exits the iteration with what came of its batch, and tells what the controller used; all about that comes back.
+    pub(super) async fn exit(
+        self,
+        supervisor: &mut Supervisor,
+        iteration: Box<dyn Iteration>,
+        attempted: &Attempted,
+        emit: impl FnOnce(EventKind),
+    ) -> Record {
+        let Self { subject, target, started_ms, waited } = self;
+        let Attempted { result, duration, slices, .. } = attempted;
+        // What nothing came of was to be as large as was expected.
+        let batch_size = if slices.is_empty() { slices.expected() } else { slices.asked() };
+        let outcome = outcome(result, batch_size, *duration);
+        // Before its exit, which may bring its fallback or end it.
+        let controller = supervisor.describe();
+        supervisor.exit(iteration, &outcome).await;
+        Record {
+            update_name: subject.update_name.clone(),
+            started_ms,
+            one_shot: subject.one_shot,
+            controller,
+            target_ms: (!subject.one_shot).then_some(target.as_millis() as u64),
+            batch_size,
+            items: result.as_ref().map_or(0, |committed| committed.items),
+            duration_ms: milliseconds(*duration),
+            waited_ms: milliseconds(waited.total),
+            wait_reason: waited.reason,
+            outcome: name_of(&outcome).to_owned(),
+            error: error_of(&outcome),
+            notes: result.as_ref().map_or_else(|_| Vec::new(), |committed| committed.notes.clone()),
+            fuel: usage_of(supervisor, emit).map(|fuel| fuel + waited.fuel),
+        }
+    }
 }
 
 impl Worker {
@@ -277,33 +323,16 @@ impl Worker {
             own: Duration::ZERO,
             phase: Phase::Connect,
         };
-        let Attempted { result, duration, slices, own, phase } = attempt.run().await;
+        let attempted = attempt.run().await;
+        self.tell(|work| work.one_shot_since_ms = None);
+        let entered = Entered { subject: &plan.subject, target, started_ms, waited };
+        let Self { supervisor, common, lane, .. } = self;
+        let emit = |kind| common.events.emit_in(&common.name, lane, kind);
+        let record = entered.exit(supervisor, iteration, &attempted, emit).await;
+        let Attempted { result, duration, slices, own, phase } = attempted;
         if result.is_ok() && !plan.subject.one_shot {
             slices.settle(&mut self.pace(&plan.row.update_name).cost, own);
         }
-        // What nothing came of was to be as large as was expected.
-        let batch_size = if slices.is_empty() { slices.expected() } else { slices.asked() };
-        self.tell(|work| work.one_shot_since_ms = None);
-        let outcome = outcome(&result, batch_size, duration);
-        // Before its exit, which may bring its fallback or end it.
-        let controller = self.supervisor.describe();
-        self.supervisor.exit(iteration, &outcome).await;
-        let record = Record {
-            update_name: plan.row.update_name.clone(),
-            started_ms,
-            one_shot: plan.subject.one_shot,
-            controller,
-            target_ms: (!plan.subject.one_shot).then_some(target.as_millis() as u64),
-            batch_size,
-            items: result.as_ref().map_or(0, |committed| committed.items),
-            duration_ms: milliseconds(duration),
-            waited_ms: milliseconds(waited.total),
-            wait_reason: waited.reason,
-            outcome: name_of(&outcome).to_owned(),
-            error: error_of(&outcome),
-            notes: result.as_ref().map_or_else(|_| Vec::new(), |committed| committed.notes.clone()),
-            fuel: self.report_usage().map(|fuel| fuel + waited.fuel),
-        };
         self.report_controller();
         self.settle(plan, (result, phase), record, duration, tenure).await
     }
@@ -337,7 +366,7 @@ impl Worker {
         self.report_controller();
         if self.means.with.settings.until_done
             && self.is_hopeless()
-            && let Some(end) = self.common.rest(&self.lane, Some(reason.clone()))
+            && let Some(end) = self.common.note_at_rest(&self.lane, Some(reason.clone()))
         {
             return Ok(Some(end));
         }
@@ -374,7 +403,7 @@ impl Worker {
     }
 }
 
-pub(super) fn outcome(result: &Result<Committed, Trouble>, batch_size: u64, duration: Duration) -> Outcome {
+fn outcome(result: &Result<Committed, Trouble>, batch_size: u64, duration: Duration) -> Outcome {
     match result {
         Ok(Committed { items, progress, .. }) => {
             Outcome::Completed(Batch { items: *items, batch_size, duration, finished: progress.is_none() })
@@ -384,7 +413,7 @@ pub(super) fn outcome(result: &Result<Committed, Trouble>, batch_size: u64, dura
     }
 }
 
-pub(super) fn name_of(outcome: &Outcome) -> &'static str {
+fn name_of(outcome: &Outcome) -> &'static str {
     match outcome {
         Outcome::Completed(Batch { finished: true, .. }) => "finished",
         Outcome::Completed(_) => "completed",
@@ -393,7 +422,7 @@ pub(super) fn name_of(outcome: &Outcome) -> &'static str {
     }
 }
 
-pub(super) fn error_of(outcome: &Outcome) -> Option<String> {
+fn error_of(outcome: &Outcome) -> Option<String> {
     match outcome {
         Outcome::Failed(error) => Some(error.clone()),
         _ => None,
@@ -401,6 +430,6 @@ pub(super) fn error_of(outcome: &Outcome) -> Option<String> {
 }
 
 /// Milliseconds with the microseconds behind the point: what is stored is what was told.
-pub(super) fn milliseconds(duration: Duration) -> f64 {
+fn milliseconds(duration: Duration) -> f64 {
     duration.as_micros() as f64 / 1e3
 }

@@ -326,7 +326,7 @@ impl Worker {
         }
         self.tell(super::activity::Work::lay_down);
         self.set_state("idle", None);
-        if let Some(end) = self.common.rest(&self.lane, None) {
+        if let Some(end) = self.common.note_at_rest(&self.lane, None) {
             return Ok(Some(end));
         }
         self.rest_until_refresh(tenure).await?;

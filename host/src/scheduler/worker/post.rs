@@ -8,6 +8,7 @@ use tokio::sync::{Notify, watch};
 
 use super::super::attempt::Interruption;
 use super::super::common::{Common, Means};
+use super::super::event::EventKind;
 use super::super::runner::Tenure;
 use crate::update::parts::{Part, parts};
 use crate::update::{Handler, Progress};
@@ -87,6 +88,11 @@ impl Post {
 
     fn desk(&self) -> MutexGuard<'_, Desk> {
         self.desk.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells of something that happened in the lane.
+    pub(super) fn emit(&self, kind: EventKind) {
+        self.common.events.emit_in(&self.common.name, &self.lane, kind);
     }
 
     /// The row's progress as one of them last wrote it.

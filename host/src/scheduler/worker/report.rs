@@ -5,7 +5,7 @@ use super::super::database::{ControllerRetry, unix_ms};
 use super::super::event::EventKind;
 use super::Worker;
 use crate::controller::supervisor::Notice;
-use crate::controller::{Fallback, Shadow};
+use crate::controller::{Fallback, Shadow, Supervisor};
 
 impl Worker {
     pub(super) fn emit(&self, kind: EventKind) {
@@ -26,11 +26,8 @@ impl Worker {
 
     /// Tells what the controller used since this was last told; the fuel of it comes back, where it is measured.
     pub(super) fn report_usage(&mut self) -> Option<u64> {
-        let usage = self.supervisor.take_usage()?;
-        if usage.calls > 0 {
-            self.emit(EventKind::ControllerUsed { controller: self.supervisor.name().to_owned(), usage });
-        }
-        Some(usage.fuel)
+        let Self { supervisor, common, lane, .. } = self;
+        usage_of(supervisor, |kind| common.events.emit_in(&common.name, lane, kind))
     }
 
     /// Passes on what the supervisor noticed.
@@ -65,4 +62,13 @@ impl Worker {
             (work.shadows, work.fault) = (shadows, fault);
         });
     }
+}
+
+/// Tells what a controller used since this was last told; the fuel of it comes back, where it is measured.
+pub(super) fn usage_of(supervisor: &mut Supervisor, emit: impl FnOnce(EventKind)) -> Option<u64> {
+    let usage = supervisor.take_usage()?;
+    if usage.calls > 0 {
+        emit(EventKind::ControllerUsed { controller: supervisor.name().to_owned(), usage });
+    }
+    Some(usage.fuel)
 }
