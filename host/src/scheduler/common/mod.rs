@@ -16,7 +16,7 @@ use super::database::{Activity, Database, Failure, Pause, Queue, QueueRow, Work}
 use super::event::{EventKind, Events};
 use super::history::History;
 use super::lanes::Lanes;
-use super::{End, PARTING_LIMIT, Settings, Workload};
+use super::{PARTING_LIMIT, Settings, Workload};
 use crate::controller::{Numbers, Witness};
 use crate::pace::Backoff;
 use crate::update::SqlError;
@@ -82,8 +82,8 @@ pub(super) struct State {
     works: BTreeMap<Arc<str>, Work>,
     /// What is in the way of a lane.
     troubles: BTreeMap<Arc<str>, String>,
-    /// The lanes in which nothing can run, each with the reason where it is its controller's.
-    at_rest: BTreeMap<Arc<str>, Option<String>>,
+    /// The lanes whose controller holds all that is ready, until somebody mends it; why.
+    held: BTreeMap<Arc<str>, String>,
     /// The update that each lane is at: what is put in another lane meanwhile waits for that.
     claims: BTreeMap<Arc<str>, String>,
     /// True where every lane is to leave off after its batch.
@@ -135,7 +135,7 @@ impl Common {
             hurries: 0,
             works: BTreeMap::new(),
             troubles: BTreeMap::new(),
-            at_rest: BTreeMap::new(),
+            held: BTreeMap::new(),
             claims: BTreeMap::new(),
             is_leaving: false,
         };
@@ -262,11 +262,13 @@ impl Common {
         state.refreshed.map_or(Duration::ZERO, |at| state.refresh_interval().saturating_sub(at.elapsed()))
     }
 
-    /// The rows that remain and why, where none can run.
+    /// The rows that remain and why, where none can run in any lane.
     pub(super) fn nothing_can_run(&self) -> Option<Vec<(String, String)>> {
         let state = self.state();
+        let held = |row: &QueueRow| state.held.get(state.means.lanes.of(&row.update_name)).cloned();
         let rows = state.roster.iter();
-        rows.map(|(row, standing)| Some((row.update_name.clone(), standing.explain(row)?))).collect()
+        let why = |(row, standing): (&QueueRow, &Standing)| standing.explain(row).or_else(|| held(row));
+        rows.map(|row| Some((row.0.update_name.clone(), why(row)?))).collect()
     }
 
     /// How many rows there are in a lane, and in the others.
@@ -278,24 +280,9 @@ impl Common {
         (here, rows.len() - here)
     }
 
-    /// Takes note that nothing can run in a lane, for the reason of its controller where it is that; the end, where this was
-    /// the last lane in which something could.
-    pub(super) fn note_at_rest(&self, lane: &Arc<str>, reason: Option<String>) -> Option<End> {
-        let mut state = self.state();
-        state.at_rest.insert(Arc::clone(lane), reason);
-        let lanes = Arc::clone(&state.means.lanes);
-        let is_at_rest = |lane: &Arc<str>| state.at_rest.contains_key(lane);
-        if !state.means.with.settings.until_done || !lanes.names().iter().all(is_at_rest) {
-            return None;
-        }
-        let why = |row: &QueueRow, standing: &Standing| {
-            let held = || state.at_rest.get(lanes.of(&row.update_name))?.clone();
-            standing.explain(row).or_else(held)
-        };
-        let rows = state.roster.iter();
-        let remaining: Option<_> =
-            rows.map(|(row, standing)| Some((row.update_name.clone(), why(row, standing)?))).collect();
-        Some(End::Done { remaining: remaining? })
+    /// Takes note that a lane's controller holds all that is ready there, for this reason, until somebody mends it.
+    pub(super) fn hold(&self, lane: &Arc<str>, reason: &str) {
+        self.state().held.insert(Arc::clone(lane), reason.to_owned());
     }
 
     /// Takes note that a row is gone, which may have others run, in whatever lane.
@@ -303,7 +290,7 @@ impl Common {
         let mut state = self.state();
         state.roster.remove(update_name);
         state.is_outdated = true;
-        state.at_rest.clear();
+        state.held.clear();
         drop(state);
         self.stir();
     }
@@ -314,7 +301,7 @@ impl Common {
         if state.is_claimed(lane, update_name) {
             return false;
         }
-        state.at_rest.remove(lane);
+        state.held.remove(lane);
         state.claims.insert(Arc::clone(lane), update_name.to_owned());
         true
     }
@@ -339,7 +326,7 @@ impl Common {
         let mut state = self.state();
         state.works.remove(lane);
         state.troubles.remove(lane);
-        state.at_rest.remove(lane);
+        state.held.remove(lane);
         state.claims.remove(lane);
         state.locked_out.remove(lane);
     }
@@ -349,7 +336,7 @@ impl Common {
         let mut state = self.state();
         state.refreshed = None;
         state.claims.clear();
-        state.at_rest.clear();
+        state.held.clear();
         state.is_leaving = false;
     }
 

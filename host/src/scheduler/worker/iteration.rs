@@ -364,11 +364,11 @@ impl Worker {
         tenure: &mut Tenure,
     ) -> Result<Option<End>, Interruption> {
         self.report_controller();
-        if self.means.with.settings.until_done
-            && self.is_hopeless()
-            && let Some(end) = self.common.note_at_rest(&self.lane, Some(reason.clone()))
-        {
-            return Ok(Some(end));
+        if self.is_hopeless() {
+            self.common.hold(&self.lane, &reason);
+            if let Some(end) = self.end() {
+                return Ok(Some(end));
+            }
         }
         let is_told = self.tell(|work| work.state == "held" && work.reason.as_ref() == Some(&reason));
         if !is_told {

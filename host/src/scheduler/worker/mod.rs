@@ -326,11 +326,18 @@ impl Worker {
         }
         self.tell(super::activity::Work::lay_down);
         self.set_state("idle", None);
-        if let Some(end) = self.common.note_at_rest(&self.lane, None) {
+        if let Some(end) = self.end() {
             return Ok(Some(end));
         }
         self.rest_until_refresh(tenure).await?;
         Ok(None)
+    }
+
+    /// The end, where the host is to end once nothing can run, and nothing can in any lane.
+    fn end(&self) -> Option<End> {
+        let until_done = self.means.with.settings.until_done;
+        let remaining = if until_done { self.common.nothing_can_run() } else { None };
+        remaining.map(|remaining| End::Done { remaining })
     }
 
     /// What is to be said while one waits for the time of an update that is tried again, or of any.
