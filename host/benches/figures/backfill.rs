@@ -111,13 +111,13 @@ async fn once(database: &Database, runner: Runner) -> Outcome<(Duration, Vec<Dur
     }
 }
 
-async fn prepare(database: &Database, rows: i64) -> Outcome<()> {
+pub(super) async fn prepare(database: &Database, rows: i64) -> Outcome<()> {
     database.make_items(rows).await?;
     database.enqueue("bench").await
 }
 
 /// A rate of work that was not done would be worth nothing.
-async fn check(database: &Database) -> Outcome<()> {
+pub(super) async fn check(database: &Database) -> Outcome<()> {
     match database.number("SELECT count(*) FROM items WHERE b IS NULL OR b <> upper(a)").await? {
         Some(0) => Ok(()),
         wrong => Err(format!("the backfill left {wrong:?} rows out").into()),

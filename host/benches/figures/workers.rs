@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use tokio_postgres::NoTls;
 
 use super::Outcome;
+use super::backfill::{check, prepare};
 use super::place::{Database, Place, fill_b, host};
 use super::report::Report;
 use super::work::{awake, run};
@@ -57,17 +58,4 @@ async fn bare(database: &Database, rows: i64, parts: i64) -> Outcome<f64> {
     let took = began.elapsed();
     check(database).await?;
     Ok(rows as f64 / took.as_secs_f64())
-}
-
-async fn prepare(database: &Database, rows: i64) -> Outcome<()> {
-    database.make_items(rows).await?;
-    database.enqueue("bench").await
-}
-
-/// A rate of work that was not done would be worth nothing.
-async fn check(database: &Database) -> Outcome<()> {
-    match database.number("SELECT count(*) FROM items WHERE b IS NULL OR b <> upper(a)").await? {
-        Some(0) => Ok(()),
-        wrong => Err(format!("the backfill left {wrong:?} rows out").into()),
-    }
 }
