@@ -23,7 +23,7 @@ demo: rust ## Run updates over a million rows, with a live display (DATABASE=sql
 	$(if $(filter postgres,$(DATABASE)),@$(MAKE) --no-print-directory postgres)
 	$(MAKE) --directory guests rust-steady
 	# In one go, and so with the features that the tests build with: wasmtime is compiled once for all three.
-	cargo build --package tidegate --bin tidegate --example demo
+	cargo build --package tidegate-cli --bin tidegate --example demo
 	$${CARGO_TARGET_DIR:-target}/debug/examples/demo --database $(DATABASE)
 
 .PHONY: test
@@ -34,7 +34,7 @@ test: setup guests ## Run every test, on SQLite and on PostgreSQL (installs sche
 
 .PHONY: test-languages
 test-languages: rust languages ## Test templates, tutorials and controllers in all other languages (downloads their tools)
-	cargo test --package tidegate --test languages
+	cargo test --package tidegate-cli --test languages
 
 # Node.js from PyPI where there is none that is new enough; all other tools are what the tutorials tell to install.
 NODE := $(or $(CARGO_TARGET_DIR),target)/node
@@ -62,7 +62,7 @@ $(BOOK)-tools/ready: docs/requirements.txt
 
 .PHONY: schemathesis
 schemathesis: rust ## Try the API of a live host with made-up requests against its OpenAPI document
-	cargo build --package tidegate --bin tidegate --example demo
+	cargo build --package tidegate-cli --bin tidegate --example demo
 	@$(MAKE) --no-print-directory try-api
 
 # Of its own, so that `make test` can use the program that the tests were run with.
@@ -80,7 +80,7 @@ $(SCHEMATHESIS)/ready: tests/schemathesis/requirements.txt
 .PHONY: bench
 bench: rust postgres guest-tools ## Measure what it costs, beside bare loops over the same drivers (BENCH=--help explains what can be chosen)
 	$(MAKE) --directory guests rust-steady c-fixed hostile
-	cargo bench --package tidegate --bench figures -- $(BENCH)
+	cargo bench --package tidegate-cli --bench figures -- $(BENCH)
 
 .PHONY: lint
 lint: rust ## Check the formatting, the lints, the documentation and the guests' copies of the contract

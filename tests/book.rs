@@ -8,11 +8,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use tidegate::controller::FaultKind;
-use tidegate::sandbox::Limits;
+use tidegate_wasm::Limits;
 use wit_parser::{Docs, Function, FunctionKind, Interface, Resolve, Type, TypeDefKind, TypeId, WorldId, WorldItem};
 
 fn source() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/src")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/src")
 }
 
 /// Compares a page, or a part of one, with what it is to be.
@@ -278,7 +278,7 @@ fn every_fault_is_told_with_its_hint() {
     assert_page("faults-table.md", &table);
     // None is missing: they are numbered in the order of the list.
     assert_eq!(FAULTS.map(|kind| kind as usize), std::array::from_fn(|number| number));
-    let source = include_str!("../host/src/controller/fault.rs");
+    let source = include_str!("../host/core/src/controller/fault.rs");
     let kinds = source.split("pub enum FaultKind {").nth(1).unwrap().split('}').next().unwrap();
     assert_eq!(kinds.lines().filter(|line| line.ends_with(',')).count(), FAULTS.len());
 }

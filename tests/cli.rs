@@ -38,7 +38,7 @@ kind = \"noop\"
 fn the_reference_is_what_the_program_says_of_itself() {
     let folder = tempfile::tempdir().unwrap();
     let reference = String::from_utf8(tidegate(folder.path(), &["reference"]).stdout).unwrap();
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/cli.md");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/cli.md");
     if std::env::var("INSTA_UPDATE").is_ok_and(|update| update == "always") {
         fs::write(&path, &reference).unwrap();
     }
@@ -76,7 +76,7 @@ fn help_shows_nothing_that_the_reference_lacks() {
 fn exit_codes_are_told_where_a_person_looks() {
     let folder = tempfile::tempdir().unwrap();
     let help = told(&tidegate(folder.path(), &["--help"]));
-    let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md")).unwrap();
+    let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../README.md")).unwrap();
     for code in ["0", "1", "2", "3", "4", "130"] {
         assert!(help.contains(&format!("\n  {code}  ")), "{code}: {help}");
         assert!(readme.contains(&format!("\n| {code} | ")), "{code}");

@@ -5,7 +5,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use tidegate::config::{Config, Databases, Diagnostic, SignalSource, Target, UpdateKind};
 use tidegate::controller::Fallback;
 use tidegate::signal::Part;
 use tidegate::update::sql::TableName;
@@ -14,6 +13,7 @@ use tidegate::update::{
     DeleteDefinition, IndexParts, OnConflict, ScriptDefinition, ValidateAndDeleteDefinition,
     ValidateConstraintDefinition,
 };
+use tidegate_config::{Config, Databases, Diagnostic, SignalSource, Target, UpdateKind};
 
 /// The least that a file must have.
 const DATABASE: &str = "[[database]]\nurl = \"sqlite:app.db\"\n";

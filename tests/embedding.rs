@@ -8,11 +8,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tidegate::controller::SupervisorSettings;
 use tidegate::controller::{Admission, BuiltIn, Controller, Fallback, Fault, Iteration, Native, Outcome, Subject};
-use tidegate::sandbox::{Artifact, ComponentSource, LoadOptions};
 use tidegate::scheduler::End;
 use tidegate::scheduler::event::EventKind;
 use tidegate::update::{Backfill, BackfillDefinition, Noop};
 use tidegate::{BuildError, DatabaseSpec, Host, HostBuilder};
+use tidegate_database::Url;
+use tidegate_wasm::{Artifact, ComponentSource, LoadOptions};
 
 use super::guests;
 use super::support::on_both;
@@ -55,7 +56,11 @@ fn touch_items() -> Backfill {
 }
 
 fn spec(place: &Place) -> DatabaseSpec {
-    DatabaseSpec::new("master", &place.url).update("touch", touch_items())
+    spec_at(Url::new(&place.url))
+}
+
+fn spec_at(url: Url) -> DatabaseSpec {
+    DatabaseSpec::new("master", url).update("touch", touch_items())
 }
 
 async fn queue(place: &Place, update_name: &str) {
@@ -166,7 +171,7 @@ on_both! {
         let database = place.open_with(|options| options.queue_table = "other_updates".to_owned());
         database.prepare().await.unwrap();
         database.enqueue(&row("noop")).await.unwrap();
-        let spec = spec(place).update("noop", Noop).queue_table("other_updates");
+        let spec = spec_at(Url::new(&place.url).queue_table("other_updates")).update("noop", Noop);
         let (end, controllers) = until_done(Host::builder().database(spec)).await;
         assert_eq!((end, controllers.len()), (End::Done { remaining: vec![] }, 1));
         assert_eq!(place.rows("select update_name from background_updates").await, ["touch"]);
@@ -182,7 +187,7 @@ on_both! {
         let host = Host::builder()
             .database(spec(place).updates([("shared".to_owned(), Arc::clone(&shared))]))
             .database(
-                DatabaseSpec::opened("other", other.open())
+                DatabaseSpec::new("other", other.open())
                     .update("touch", touch_items())
                     .updates([("shared".to_owned(), shared)]),
             )
@@ -196,7 +201,7 @@ on_both! {
 
 #[test]
 fn what_cannot_be_built_is_named() {
-    let database = || DatabaseSpec::new("master", "sqlite:app.db");
+    let database = || DatabaseSpec::new("master", Url::new("sqlite:app.db"));
     let supervised = |change: fn(&mut SupervisorSettings)| {
         let mut supervision = SupervisorSettings::default();
         change(&mut supervision);
@@ -206,11 +211,11 @@ fn what_cannot_be_built_is_named() {
     let cases = [
         Host::builder(),
         one().database(database()),
-        Host::builder().database(DatabaseSpec::new("", "sqlite:app.db")),
-        Host::builder().database(DatabaseSpec::new("master", "mysql://somebody:secret@db/app")),
-        Host::builder().database(DatabaseSpec::new("master", "sqlite::memory:")),
-        Host::builder().database(DatabaseSpec::new("master", "postgres://db/app?sslmode=perhaps")),
-        Host::builder().database(database().queue_table("")),
+        Host::builder().database(DatabaseSpec::new("", Url::new("sqlite:app.db"))),
+        Host::builder().database(DatabaseSpec::new("master", Url::new("mysql://somebody:secret@db/app"))),
+        Host::builder().database(DatabaseSpec::new("master", Url::new("sqlite::memory:"))),
+        Host::builder().database(DatabaseSpec::new("master", Url::new("postgres://db/app?sslmode=perhaps"))),
+        Host::builder().database(DatabaseSpec::new("master", Url::new("sqlite:app.db").queue_table(""))),
         Host::builder().database(database().update("fill", Noop).update("fill", Noop)),
         Host::builder().database(database().update("", Noop)),
         one().poll_interval(Duration::ZERO),

@@ -7,14 +7,14 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use tidegate::controller::{Admission, Controller, Fault, FaultKind, Outcome, Source, Subject};
-use tidegate::sandbox::{Artifact, ComponentSource, LoadOptions};
+use tidegate_wasm::{Artifact, ComponentSource, LoadOptions};
 
 use crate::support::components::{CONTRACT, component};
 
 /// The component of a controller, built anew where its sources are newer. Each is built once, whatever the tests.
 pub fn built(name: &str) -> PathBuf {
     static BUILT: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
-    let guests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../guests");
+    let guests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../guests");
     let mut built = BUILT.lock().unwrap();
     if !built.contains(name) {
         // Where the host is built is not where guests are.
@@ -158,14 +158,14 @@ async fn a_setting_that_does_not_parse_is_named_and_nothing_runs() {
 /// The gentle pace is one rule: a guest's copy can be built alone, and is changed together with the host's.
 #[test]
 fn the_gentle_guest_has_the_hosts_own_rule() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let read = |path: &str| std::fs::read_to_string(root.join(path)).unwrap();
-    assert_eq!(read("guests/rust-gentle/src/gentle.rs"), read("host/src/pace/gentle.rs"));
+    assert_eq!(read("guests/rust-gentle/src/gentle.rs"), read("host/core/src/pace/gentle.rs"));
 }
 
 #[test]
 fn guests_carry_the_contract_as_it_is() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let contract = std::fs::read_to_string(root.join("wit/controller.wit")).unwrap();
     let all =
         ["rust-steady", "rust-office-hours", "rust-lag-guard", "rust-gentle", "c-fixed", "wat-minimal", "hostile"];

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use results::comes_through_and_comes_out_the_same;
-use tidegate::testing::Bench;
+use tidegate_testing::Bench;
 use tutorial::follow;
 
 #[test]
@@ -43,7 +43,7 @@ fn the_tutorial_in_zig_works_as_it_is_written() {
 
 /// The component of a controller of `guests/`, built by its Makefile.
 fn built(name: &str) -> PathBuf {
-    let guests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../guests");
+    let guests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../guests");
     let mut make = Command::new("make");
     make.arg("-C")
         .arg(&guests)
@@ -66,7 +66,7 @@ fn test_in_each_standard_scenario(name: &str, (key, value): (&str, &str)) {
 /// Runs a controller through a scenario: its own, or a standard one, with this setting besides.
 fn test_guest(name: &str, scenario: &str, setting: &str) -> String {
     let component = built(name);
-    let guests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../guests");
+    let guests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../guests");
     let mut test = Command::new(env!("CARGO_BIN_EXE_tidegate"));
     let shared = Path::new(env!("CARGO_TARGET_TMPDIR")).join("compiled");
     test.current_dir(guests.join(name)).env("XDG_CACHE_HOME", shared).env("COLUMNS", "100").env_remove("RUST_LOG");
@@ -151,7 +151,7 @@ fn the_budget_in_go_is_the_one_in_assemblyscript() {
 /// What is the contract in a language is the same in the template and in the controllers.
 #[test]
 fn guests_carry_the_contract_and_what_speaks_it_as_the_templates_do() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let read = |path: &str| std::fs::read_to_string(root.join(path)).unwrap_or_else(|error| panic!("{path}: {error}"));
     for guest in ["js-canary", "as-budget", "zig-steady", "py-lag-guard", "go-budget"] {
         assert_eq!(read(&format!("guests/{guest}/wit/controller.wit")), read("wit/controller.wit"), "{guest}");

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tidegate::controller::{Batch, Controller, Fault, Iteration, Outcome, Source, Subject};
-use tidegate::sandbox::{Artifact, ComponentSource, Limits, LoadOptions, LogLine, LogSink};
+use tidegate_wasm::{Artifact, ComponentSource, Limits, LoadOptions, LogLine, LogSink};
 
 use crate::support::components::Guest;
 

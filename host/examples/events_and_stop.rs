@@ -9,12 +9,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidegate::controller::BuiltIn;
-use tidegate::database::{Options, open};
 use tidegate::scheduler::End;
-use tidegate::scheduler::database::{Database, Holder, NewRow};
+use tidegate::scheduler::database::{Database, Holder, NewRow, Open};
 use tidegate::scheduler::event::{Event, EventKind};
 use tidegate::update::{Backfill, BackfillDefinition};
 use tidegate::{BuildError, DatabaseSpec, Host, HostBuilder};
+use tidegate_sqlite::Sqlite;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::oneshot;
 
@@ -36,7 +36,7 @@ fn builder(database: &Arc<dyn Database>) -> HostBuilder {
         set: "touched = touched + 1".to_owned(),
         filter: None,
     });
-    let database = DatabaseSpec::opened("master", Arc::clone(database))
+    let database = DatabaseSpec::new("master", Arc::clone(database))
         .update("touch_items", touch_items)
         .built_in(BuiltIn { sleep: Some(Duration::from_millis(10)), target: Duration::from_millis(10) });
     Host::builder().database(database).max_batch_size(500).shutdown_grace(Duration::from_secs(2))
@@ -69,11 +69,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("app.db");
     application(&path)?;
-    let database = open(&format!("sqlite:{}", path.display()), Options::new(Holder::this_process()))?;
+    let database = Box::new(Sqlite::at(&path)).open(&Holder::this_process())?;
     database.prepare().await?;
 
     // Mistakes are found before anything runs.
-    let twice = builder(&database).database(DatabaseSpec::new("master", "sqlite:other.db")).build();
+    let twice = builder(&database).database(DatabaseSpec::new("master", Sqlite::at("other.db"))).build();
     assert_eq!(twice.err(), Some(BuildError::DatabaseTwice { database: "master".to_owned() }));
 
     let host = builder(&database).build()?;

@@ -16,6 +16,7 @@ use tidegate::controller::{Admission, Controller, Fault, Iteration, Native, Outc
 use tidegate::scheduler::event::EventKind;
 use tidegate::update::{Delete, DeleteDefinition};
 use tidegate::{DatabaseSpec, Host};
+use tidegate_sqlite::Sqlite;
 
 /// More requests than this at once, and updates wait.
 const BUSY: u32 = 10;
@@ -93,9 +94,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
         key: vec!["id".to_owned()],
         filter: "over = 1".to_owned(),
     });
-    let database = DatabaseSpec::new("master", format!("sqlite:{}", path.display()))
-        .update("sessions_over", sessions_over)
-        .controller(considerate);
+    let database =
+        DatabaseSpec::new("master", Sqlite::at(&path)).update("sessions_over", sessions_over).controller(considerate);
     let host = Host::builder().database(database).until_done().build()?;
 
     // The application has less to do from the moment at which the update is first held.

@@ -14,6 +14,7 @@ use tidegate::controller::BuiltIn;
 use tidegate::update::sql::{Sql, Value};
 use tidegate::update::{Budget, Handler, Mode, Next, Progress, Step, UpdateError};
 use tidegate::{DatabaseSpec, Host};
+use tidegate_sqlite::Sqlite;
 
 /// Fills `messages.body_sha256`, walking along `id`. Its progress is `{"id": N}`, the last one done.
 struct HashBodies;
@@ -88,7 +89,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let path = folder.path().join("chat.db");
     application(&path)?;
 
-    let database = DatabaseSpec::new("master", format!("sqlite:{}", path.display()))
+    let database = DatabaseSpec::new("master", Sqlite::at(&path))
         .update("messages_body_sha256", HashBodies)
         // The application is not in use here, so that no sleep is needed to leave it room.
         .built_in(BuiltIn { sleep: None, ..BuiltIn::default() });

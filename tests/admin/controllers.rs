@@ -30,7 +30,7 @@ async fn reload(api: &Api, path: &str) -> Answer {
 
 fn sha256(bytes: &[u8]) -> String {
     use sha2::Digest;
-    tidegate::admin::access::hex(&sha2::Sha256::digest(bytes))
+    tidegate_admin::access::hex(&sha2::Sha256::digest(bytes))
 }
 
 on_both! {

@@ -42,7 +42,7 @@ on_both! {
         database.enqueue(&row("unknown")).await.unwrap();
         let updates = "[[update]]\nname = \"touch\"\nkind = \"backfill\"\ntable = \"items\"\nkey = \"id\"\n\
                        set = \"touched = touched + 1\"\n";
-        let component = concat!(env!("CARGO_MANIFEST_DIR"), "/../guests/target/components/rust-steady.wasm");
+        let component = concat!(env!("CARGO_MANIFEST_DIR"), "/../../guests/target/components/rust-steady.wasm");
         let controller = format!(
             "[[controller]]\nname = \"steady\"\npath = \"{component}\"\n[controller.settings]\nsleep_duration_ms = 20\n"
         );

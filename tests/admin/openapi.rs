@@ -12,7 +12,7 @@ use crate::support::place::Place;
 
 #[tokio::test]
 async fn the_document_that_is_checked_in_is_the_one_that_is_printed_and_served() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/openapi.json");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/openapi.json");
     let printed = Site::new("").tidegate(&["openapi"]).await;
     assert_eq!((printed.code, printed.err.as_str()), (0, ""));
     let written = std::fs::read_to_string(path).unwrap_or_default();
@@ -28,7 +28,7 @@ async fn the_document_that_is_checked_in_is_the_one_that_is_printed_and_served()
 
 #[test]
 fn every_answer_of_every_operation_is_described() {
-    let document: Value = serde_json::from_str(tidegate::admin::api::openapi()).unwrap();
+    let document: Value = serde_json::from_str(tidegate_admin::api::openapi()).unwrap();
     assert!(document["openapi"].as_str().unwrap().starts_with("3.1"));
     let mut operations = 0;
     for (path, methods) in document["paths"].as_object().unwrap() {

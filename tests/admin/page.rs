@@ -18,7 +18,7 @@ use crate::support::{on_both, until};
 
 const TOUCH: &str = "[[update]]\nname = \"touch\"\nkind = \"backfill\"\ntable = \"items\"\nkey = \"id\"\n\
                      set = \"touched = touched + 1\"\n";
-const COMPONENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../guests/target/components/rust-steady.wasm");
+const COMPONENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../guests/target/components/rust-steady.wasm");
 /// Slow enough to be looked at.
 const GENTLY: &str = "default_batch_size = 20\nmax_batch_size = 20\nsleep_duration_ms = 20\n";
 

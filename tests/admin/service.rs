@@ -19,10 +19,10 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const TOUCH: &str = "[[update]]\nname = \"touch\"\nkind = \"backfill\"\ntable = \"items\"\nkey = \"id\"\n\
                      set = \"touched = touched + 1\"\n";
 const SMALL: &str = "default_batch_size = 10\nmax_batch_size = 10\nsleep_duration_ms = 5\n";
-const COMPONENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../guests/target/components/rust-steady.wasm");
+const COMPONENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../guests/target/components/rust-steady.wasm");
 
 fn contrib(name: &str) -> PathBuf {
-    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../contrib")).join(name)
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../contrib")).join(name)
 }
 
 /// Items committed so far, as the metrics have it.
@@ -177,7 +177,7 @@ fn metrics_in(text: &str) -> BTreeSet<String> {
 
 #[test]
 fn dashboard_and_alerts_are_about_metrics_that_exist() {
-    let described = include_str!("../../host/src/admin/metrics.rs");
+    let described = include_str!("../../host/admin/src/metrics.rs");
     let known = metrics_in(described);
     let used = |name: &str| metrics_in(&std::fs::read_to_string(contrib(name)).unwrap());
     for name in used("grafana/tidegate.json").union(&used("prometheus/tidegate.rules.yml")) {

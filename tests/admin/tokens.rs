@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
-use tidegate::admin::access::{digest, hex};
+use tidegate_admin::access::{digest, hex};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::synapse::STATUS;

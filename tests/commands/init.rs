@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use serde_json::Value;
-use tidegate::config::Config;
+use tidegate_config::Config;
 
 use crate::assert_told;
 use crate::support::command::Site;
@@ -112,7 +112,7 @@ async fn a_password_is_used_and_not_written() {
     assert!(told.out.contains("set TIDEGATE_DATABASE_PASSWORD to it"), "{}", told.out);
     assert!(!written(&site).contains("hunter"), "{}", written(&site));
     let config = load(&site, &[("TIDEGATE_DATABASE_PASSWORD", "hunter%2F2")]);
-    let tidegate::config::Target::Postgres { url: read, .. } = &config.databases[0].target else { panic!() };
+    let tidegate_config::Target::Postgres { url: read, .. } = &config.databases[0].target else { panic!() };
     assert_eq!(read.reveal(), url);
     // A wrong one is no secret of the message either.
     let wrong = site.tidegate(&["init", "--force", "--database", &url.replace("hunter%2F2", "hunter%2F3")]).await;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use serde_json::{Value, json};
-use tidegate::admin::access::{digest, hex};
+use tidegate_admin::access::{digest, hex};
 
 use super::site;
 use crate::support::command::{Site, Told};
@@ -37,7 +37,7 @@ fn keys(value: &Value, found: &mut BTreeSet<String>) {
 }
 
 fn assert_described(found: &BTreeSet<String>) {
-    let described = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/json.md")).unwrap();
+    let described = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/json.md")).unwrap();
     let missing: Vec<_> = found.iter().filter(|key| !described.contains(&format!("`{key}`"))).collect();
     assert!(missing.is_empty(), "not in docs/json.md: {missing:?}");
 }

@@ -140,7 +140,7 @@ fn update(set: &str) -> String {
 
 /// The fields of a section, as the host's own list has them.
 fn fields(section: &str) -> BTreeSet<String> {
-    let source = include_str!("../../host/src/config/raw.rs");
+    let source = include_str!("../../host/config/src/raw.rs");
     let start = format!("pub(super) struct {section} {{");
     let body = source.split_once(&start).unwrap().1.split_once("\n}").unwrap().0;
     let fields = body.lines().filter_map(|line| line.trim().strip_prefix("pub ")?.split_once(':'));
@@ -154,7 +154,7 @@ fn each_key_has_a_test_that_shows_what_it_changes() {
         assert_eq!(listed, fields(section), "{section}");
         for (key, test) in *keys {
             let (file, name) = test.split_once(' ').unwrap();
-            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests").join(file);
+            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests").join(file);
             let source = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{file}: {error}"));
             assert!(source.contains(&format!("fn {name}(")), "{section}.{key}: no {name} in {file}");
         }

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tidegate::controller::{Admission, Callback, Policy, ShadowNotice, ShadowPolicy, SupervisorSettings};
-use tidegate::sandbox::{Artifact, ComponentSource, LoadOptions, SignalReader};
 use tidegate::scheduler::event::EventKind;
-use tidegate::trace::Playback;
+use tidegate_simulate::trace::Playback;
+use tidegate_wasm::{Artifact, ComponentSource, LoadOptions, SignalReader};
 
 use super::{ITEMS, assert_done, site};
 use crate::assert_told;

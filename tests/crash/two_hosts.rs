@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tidegate::controller::{Admission, Controller, Fault, Iteration, Outcome, Source, Subject};
-use tidegate::database::Switches;
 use tidegate::scheduler::database::Record;
 use tidegate::scheduler::event::EventKind;
+use tidegate_database::Switches;
 use tokio::sync::Barrier;
 use tokio::time::timeout;
 

@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidegate::database::{Options, open};
 use tidegate::scheduler::database::{Database, Lease, LeaseAttempt};
 use tidegate::update::ErrorClass;
 use tidegate::update::sql::SqlError;
+use tidegate_database::{Options, open};
 
 use crate::support::place::{Place, begin, holder, row};
 

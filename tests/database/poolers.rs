@@ -3,10 +3,10 @@
 
 use std::sync::Arc;
 
-use tidegate::database::{Options, open};
 use tidegate::scheduler::database::{Database, LeaseAttempt};
 use tidegate::update::ErrorClass;
 use tidegate::update::sql::SqlError;
+use tidegate_database::{Options, open};
 use tokio::task::JoinSet;
 
 use crate::crash::{PATIENCE, each_touched_once, moved_on, queue_touch, touching};

@@ -228,7 +228,7 @@ async fn a_lease_is_taken_over_by_a_role_that_may_end_nothing() {
         ))
         .await;
     let url = place.url.replace("postgres@", &format!("{role}@"));
-    let second = tidegate::database::open(&url, tidegate::database::Options::new(holder(2))).unwrap();
+    let second = tidegate_database::open(&url, tidegate_database::Options::new(holder(2))).unwrap();
     let held = lease(&*first, 1).await;
     assert!(matches!(second.try_lease(&holder(2)).await.unwrap(), LeaseAttempt::Taken(Some(by)) if by == holder(1)));
     // As if it had been stopped: another epoch is what a renewal would undo.

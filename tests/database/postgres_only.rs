@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use tidegate::database::{Options, open};
 use tidegate::scheduler::database::LeaseAttempt;
 use tidegate::update::ErrorClass;
 use tidegate::update::sql::{TableName, Value};
+use tidegate_database::{Options, open};
 
 use crate::support::place::{Place, begin, holder, row};
 use crate::support::until;

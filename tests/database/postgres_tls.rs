@@ -1,9 +1,9 @@
 //! PostgreSQL over TLS, in libpq's modes, with a certificate made for `localhost`.
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-use tidegate::database::{Options, open};
 use tidegate::update::ErrorClass;
 use tidegate::update::sql::{SqlError, Value};
+use tidegate_database::{Options, open};
 
 use crate::support::place::holder;
 use crate::support::postgres::{Server, Settings};

@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use tidegate::database::{Options, open};
 use tidegate::scheduler::database::{LeaseAttempt, Pause};
 use tidegate::update::ErrorClass;
+use tidegate_database::{Options, open};
 
 use crate::support::command::Site;
 use crate::support::place::{Place, begin, holder, row};

@@ -3,12 +3,12 @@
 
 use std::time::{Duration, Instant};
 
-use tidegate::database::{Options, open};
 use tidegate::scheduler::database::NewRow;
 use tidegate::update::{
     Backfill, BackfillDefinition, Batch, BatchDefinition, Delete, DeleteDefinition, ErrorClass, Handler, Script,
     ScriptDefinition, ValidateAndDelete, ValidateAndDeleteDefinition,
 };
+use tidegate_database::{Options, open};
 
 use super::subject::{Driven, Subject, UPDATE, names, table};
 use crate::support::place::{Place, holder};

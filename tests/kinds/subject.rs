@@ -4,10 +4,10 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use tidegate::database::{Options, open};
 use tidegate::scheduler::database::{Begin, Database, Planned};
 use tidegate::update::sql::{Dialect, Row, Sql, SqlError, System, TableName, Value};
 use tidegate::update::{Budget, Handler, Mode, Next, Progress, UpdateError};
+use tidegate_database::{Options, open};
 
 use crate::support::place::{Place, holder, row};
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tidegate::controller::FaultKind;
-use tidegate::sandbox::{Artifact, Compiler, LoadOptions};
+use tidegate_wasm::{Artifact, Compiler, LoadOptions};
 
 use crate::support::components::{Guest, of_many_locals};
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use tidegate::controller::{Admission, FaultKind, Source};
-use tidegate::sandbox::{ComponentSource, Limits};
+use tidegate_wasm::{ComponentSource, Limits};
 
 use super::{completed, enter, first_fault, iterate, limits, load, load_within, shown, source, start, subject};
 use crate::support::components::{Guest, WASI, printer, sleeper};

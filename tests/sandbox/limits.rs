@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidegate::controller::{FaultKind, Source};
-use tidegate::sandbox::{ComponentSource, Limits};
+use tidegate_wasm::{ComponentSource, Limits};
 
 use super::{Kept, first_fault, iterate, limits, load_within};
 use crate::support::components::{Guest, sleeper};

@@ -3,7 +3,7 @@
 use super::{load, shown};
 use crate::support::components::{CONTRACT, Guest, WASI, component, sleeper};
 use tidegate::controller::{FaultKind, Source};
-use tidegate::sandbox::{Artifact, ComponentSource, LoadOptions};
+use tidegate_wasm::{Artifact, ComponentSource, LoadOptions};
 
 async fn refusal(bytes: Vec<u8>) -> String {
     let fault = Artifact::from_bytes(bytes, &LoadOptions::default()).await.map(drop).unwrap_err();

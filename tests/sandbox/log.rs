@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use tidegate::controller::Source;
-use tidegate::sandbox::{ComponentSource, LogSource};
+use tidegate_wasm::{ComponentSource, LogSource};
 
 use super::{Kept, enter, iterate, load, source};
 use crate::support::components::{Guest, printer};

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidegate::controller::{Admission, Batch, Outcome, Source, Subject};
-use tidegate::sandbox::{ComponentSource, Reading, SignalReader};
+use tidegate_wasm::{ComponentSource, Reading, SignalReader};
 
 use super::{Kept, completed, enter, iterate, load, start, subject};
 use crate::support::components::Guest;

@@ -11,7 +11,7 @@ use crate::support::run::{Run, backfill, make_items, touched};
 async fn an_update_goes_on_while_nothing_can_be_written_down() {
     let place = Place::postgres().await;
     make_items(&place, 100).await;
-    let patient = |options: &mut tidegate::database::Options| options.postgres.lock_timeout = Duration::from_mins(10);
+    let patient = |options: &mut tidegate_database::Options| options.postgres.lock_timeout = Duration::from_mins(10);
     let database = place.open_with(patient);
     database.prepare().await.unwrap();
     assert!(database.enqueue(&row("fill")).await.unwrap());

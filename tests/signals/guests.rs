@@ -167,7 +167,7 @@ async fn gentle_goes_by_what_the_probe_feels() {
 #[tokio::test(flavor = "multi_thread")]
 async fn they_come_through_their_scenarios() {
     for guest in ["rust-lag-guard", "rust-gentle"] {
-        let scenario = format!("{}/../guests/{guest}/scenario.toml", env!("CARGO_MANIFEST_DIR"));
+        let scenario = format!("{}/../../guests/{guest}/scenario.toml", env!("CARGO_MANIFEST_DIR"));
         let component = built(guest);
         let site = Site::new("");
         let told = site.tidegate(&["controller", "test", component.to_str().unwrap(), &scenario]).await;

@@ -10,8 +10,8 @@ mod sqlite;
 
 use std::time::Duration;
 
-use tidegate::database::{Options, SamplerOptions, samplers};
 use tidegate::signal::{Sampler, Sampling, Schedule, Scope, SignalReader, SignalStatus, Signals, Task};
+use tidegate_database::{Options, SamplerOptions, samplers};
 
 use crate::support::place::{Place, holder};
 use crate::support::until;

@@ -5,10 +5,10 @@ use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use tidegate::database::{Options, SamplerOptions, samplers, sql_sampler};
 use tidegate::signal::{
     Address, Definition, File, Http, Part, Sample, Sampler, Sampling, Schedule, Scope, SignalReader, Signals, Task,
 };
+use tidegate_database::{Options, SamplerOptions, samplers, sql_sampler};
 
 use super::{LIMIT, age, error, fails, often, reads, value};
 use crate::support::api::client;

@@ -205,7 +205,7 @@ fn check_names_the_line_of_the_contract_or_the_limit() {
         (Guest::new().enter("(loop $l (br $l)) (unreachable)").component(), "`fuel_per_call` in [controller.limits]"),
         (b"\0asm\x01\0\0\0".to_vec(), "wit/controller.wit, line "),
     ];
-    let contract = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../wit/controller.wit")).unwrap();
+    let contract = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../wit/controller.wit")).unwrap();
     for (bytes, hint) in cases {
         fs::write(folder.path().join("bad.wasm"), bytes).unwrap();
         let output = tidegate(&folder, &["check", "bad.wasm"]);
@@ -223,7 +223,7 @@ fn check_names_the_line_of_the_contract_or_the_limit() {
 #[test]
 fn every_key_of_the_json_is_described() {
     let folder = folder();
-    let described = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/json.md")).unwrap();
+    let described = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/json.md")).unwrap();
     fn keys(value: &Value, found: &mut Vec<String>) {
         match value {
             Value::Object(object) => object.iter().for_each(|(key, value)| {

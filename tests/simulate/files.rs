@@ -3,9 +3,9 @@
 use std::path::Path;
 use std::time::Duration;
 
-use tidegate::simulate::Candidate;
-use tidegate::simulate::simulate;
-use tidegate::testing::{Bench, parse_scenario};
+use tidegate_simulate::Candidate;
+use tidegate_simulate::simulate;
+use tidegate_testing::{Bench, parse_scenario};
 
 use super::scenario;
 use crate::support::components::Guest;

@@ -1,7 +1,7 @@
 //! Bad policies, which the standard scenarios find, with the first moment at which each showed.
 
-use tidegate::simulate::{Scenario, Verdict};
-use tidegate::testing::{Bench, standard};
+use tidegate_simulate::{Scenario, Verdict};
+use tidegate_testing::{Bench, standard};
 
 use super::scenario;
 use crate::guests::built;
@@ -92,7 +92,7 @@ async fn each_expectation_can_fail_and_tells_when_it_did() {
         let text = format!("{SMALL}{signal}[expect]\n{expectation}\n");
         if key.is_empty() {
             // The first window is empty, and refused.
-            assert!(tidegate::testing::parse_scenario(&text, std::path::Path::new("s.toml")).is_err());
+            assert!(tidegate_testing::parse_scenario(&text, std::path::Path::new("s.toml")).is_err());
             continue;
         }
         let verdict = unmet(&bench, &scenario(&text), key);

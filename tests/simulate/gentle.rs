@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use tidegate::config::parse_scenario;
-use tidegate::simulate::{Candidate, Run, simulate};
+use tidegate_config::parse_scenario;
+use tidegate_simulate::{Candidate, Run, simulate};
 
 /// A foreground that takes a third of the server, and two thirds from 25 s to 45 s; a batch takes another third.
 fn run(host: &str, items: u32, more: &str) -> Run {

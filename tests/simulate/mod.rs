@@ -10,8 +10,8 @@ mod surroundings;
 
 use std::path::Path;
 
-use tidegate::simulate::Scenario;
-use tidegate::testing::parse_scenario;
+use tidegate_simulate::Scenario;
+use tidegate_testing::parse_scenario;
 
 /// A scenario from its text.
 fn scenario(text: &str) -> Scenario {

@@ -9,10 +9,11 @@ use tidegate::controller::{Admission, Controller, Fault, Iteration, Native, Outc
 use tidegate::controller::{Policy, SupervisorSettings};
 use tidegate::scheduler::database::Record;
 use tidegate::scheduler::event::EventKind;
-use tidegate::simulate::{Candidate, simulate};
 use tidegate::update::sql::Sql;
 use tidegate::update::{Budget, Handler, Mode, Next, Progress, Step, UpdateError};
 use tidegate::{DatabaseSpec, Host};
+use tidegate_database::Url;
+use tidegate_simulate::{Candidate, simulate};
 
 use super::scenario;
 use crate::support::on_both;
@@ -79,7 +80,7 @@ async fn real(place: &Place) -> Vec<Record> {
     let supervision =
         SupervisorSettings { default_batch_size: FIRST_BATCH, min_batch_size: 1, ..SupervisorSettings::default() };
     assert!(place.prepared().await.enqueue(&row("slow")).await.unwrap());
-    let database = DatabaseSpec::new("master", &place.url)
+    let database = DatabaseSpec::new("master", Url::new(&place.url))
         .update("slow", Slow)
         .policy(Policy::Controller(source()))
         .supervision(supervision);

@@ -1,7 +1,7 @@
 //! The standard scenarios: what is shipped comes through them, and every run of them comes out the same.
 
-use tidegate::config::STANDARD;
-use tidegate::testing::{Bench, standard};
+use tidegate_config::STANDARD;
+use tidegate_testing::{Bench, standard};
 
 use crate::guests::{built, minimal};
 use crate::support::results::comes_through_and_comes_out_the_same;

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use tidegate::controller::FaultKind;
-use tidegate::simulate::SimulationError;
-use tidegate::testing::{Bench, Trial};
+use tidegate_simulate::SimulationError;
+use tidegate_testing::{Bench, Trial};
 
 use super::scenario;
 use crate::guests::built;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
-use tidegate::admin::access::{digest, hex};
+use tidegate_admin::access::{digest, hex};
 
 use super::binary::{Folder, Process};
 use super::place::Place;

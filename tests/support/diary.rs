@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use tidegate::sandbox::{Artifact, ComponentSource, LoadOptions, LogLine, LogSink};
+use tidegate_wasm::{Artifact, ComponentSource, LoadOptions, LogLine, LogSink};
 
 use super::components::Guest;
 

@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidegate::database::{Options, open};
 use tidegate::scheduler::database::{Begin, Database, Holder, NewRow, Transaction};
 use tidegate::update::sql::System;
+use tidegate_database::{Options, open};
 
 use super::postgres::{self, Server, TestDatabase};
 

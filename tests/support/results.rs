@@ -4,13 +4,13 @@ use std::fs;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use tidegate::config::STANDARD;
-use tidegate::simulate::figures;
-use tidegate::simulate::judge::time;
-use tidegate::testing::{Bench, standard};
+use tidegate_config::STANDARD;
+use tidegate_simulate::figures;
+use tidegate_simulate::judge::time;
+use tidegate_testing::{Bench, standard};
 
 /// Where the book tells what became of each guest in each scenario.
-const RESULTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/src/results.md");
+const RESULTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/src/results.md");
 
 const HEADINGS: &str = "| scenario | finished at | worst overshoot | foreground latency | fuel per iteration |\n\
                         | --- | --- | --- | --- | --- |";

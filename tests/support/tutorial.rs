@@ -18,7 +18,7 @@ struct Step {
 
 /// Follows the page of `docs/src/tutorials/` with this name.
 pub fn follow(name: &str) {
-    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/src/tutorials").join(name).with_extension("md");
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/src/tutorials").join(name).with_extension("md");
     let text = std::fs::read_to_string(&page).unwrap_or_else(|error| panic!("{}: {error}", page.display()));
     let steps = steps(&text);
     assert!(steps.len() > 4, "{name}: {steps:?}");
@@ -104,7 +104,7 @@ fn shell(command: &str, page: &str, folder: &Path) -> Command {
     shell.env("PATH", format!("{}:{path}", programs.display())).env("COLUMNS", "100").env_remove("RUST_LOG");
     shell.env("XDG_CACHE_HOME", shared.join("compiled")).env("VENV", shared.join("venv").join(page));
     shell.env("npm_config_prefer_offline", "true").env("npm_config_audit", "false").env("npm_config_fund", "false");
-    let guests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../guests/target/rust");
+    let guests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../guests/target/rust");
     shell
         .env("CARGO_BUILD_BUILD_DIR", guests)
         .env_remove("CARGO_TARGET_DIR")

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tidegate::controller::{Callback, Witness};
-use tidegate::sandbox::{Artifact, ComponentSource, LoadOptions, Reading, SignalReader};
-use tidegate::trace::{Change, Reader, Recorder, Replay, Report};
+use tidegate_simulate::trace::{Change, Reader, Recorder, Replay, Report};
+use tidegate_wasm::{Artifact, ComponentSource, LoadOptions, Reading, SignalReader};
 
 use super::lines;
 use crate::guests::built;

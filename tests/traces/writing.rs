@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidegate::scheduler::event::EventKind;
-use tidegate::trace::Recorder;
+use tidegate_simulate::trace::Recorder;
 
 use super::lines;
 use crate::controllers::{assert_done, site_with_batches};

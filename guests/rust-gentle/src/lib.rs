@@ -5,6 +5,6 @@
 
 #[cfg(target_arch = "wasm32")]
 mod component;
-/// The rule, which is the host's own for `pace = "gentle"`: a copy of its `host/src/pace/gentle.rs`.
+/// The rule, which is the host's own for `pace = "gentle"`: a copy of its `host/core/src/pace/gentle.rs`.
 pub mod gentle;
 pub mod policy;

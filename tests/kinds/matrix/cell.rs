@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use tidegate::database::{Options, Switches, open};
 use tidegate::update::sql::System;
 use tidegate::update::{ErrorClass, Handler, Mode, Next, Progress, UpdateError};
+use tidegate_database::{Options, Switches, open};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 

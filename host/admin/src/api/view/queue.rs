@@ -1,0 +1,286 @@
+//! A queue and its updates. The database is asked.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::{Process, Totals, state};
+use crate::api::problem::Problem;
+use crate::{Site, State};
+use tidegate::scheduler::board::{Ended, LeaseState};
+use tidegate::scheduler::choice::assess;
+use tidegate::scheduler::database::{Pause, QueueRow, Record, unix_ms};
+use tidegate::scheduler::report::{self, Doing, Pace, Snapshot, look};
+use tidegate::update::SqlError;
+
+/// The queue of a database at this moment.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, ToSchema)]
+pub struct Queue {
+    /// The database.
+    #[schema(example = "master")]
+    pub database: String,
+    /// False where the queue's table is missing, as it is until something is queued or a host ran.
+    pub queue_table_exists: bool,
+    /// The host that works on it.
+    pub runner: Option<Process>,
+    /// What keeps that host from writing at this moment, or, where there is none, a host from starting: at least as the
+    /// user who looks.
+    pub obstacle: Option<String>,
+    /// The pause that is stored in the database, where one is.
+    pub pause: Option<StoredPause>,
+    /// The queue's rows, in their order.
+    pub updates: Vec<QueuedUpdate>,
+    /// The last updates that ended under the host that answers since it started, the newest first; at most 50.
+    pub ended: Vec<EndedUpdate>,
+}
+
+/// A pause that is stored, and outlasts restarts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct StoredPause {
+    /// Since when.
+    #[schema(example = 1_700_000_000_000_i64)]
+    pub since_ms: i64,
+    /// Why, where whoever paused it said so.
+    #[schema(example = "maintenance")]
+    pub reason: Option<String>,
+}
+
+/// A row of a queue.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct QueuedUpdate {
+    /// The update.
+    #[schema(example = "messages_search_body")]
+    pub name: String,
+    /// How it stands.
+    #[schema(schema_with = state)]
+    pub state: report::State,
+    /// What holds it, in words.
+    #[schema(example = "replicas are 1200 ms behind")]
+    pub reason: Option<String>,
+    /// The update that it waits for.
+    pub depends_on: Option<String>,
+    /// Its place: lower ones run first.
+    #[schema(example = 0)]
+    pub ordering: i64,
+    /// `progress_json` as it stands there, a text.
+    #[schema(example = "{\"last\":[\"125000\"]}")]
+    pub progress: String,
+    /// The part that is done, 0.0 to 1.0, estimated.
+    #[schema(minimum = 0, maximum = 1, example = 0.42)]
+    pub done: Option<f64>,
+    /// Items per second over the last iterations, waiting included, while it is running.
+    #[schema(example = 12_300.0)]
+    pub items_per_s: Option<f64>,
+    /// What is left, at that pace.
+    #[schema(example = 47_000)]
+    pub time_left_ms: Option<u64>,
+    /// Failures in a row that count.
+    #[schema(example = 0)]
+    pub attempts: u32,
+    /// The last error since the last success.
+    pub last_error: Option<String>,
+    /// When that was.
+    pub last_error_at_ms: Option<i64>,
+}
+
+/// An update that ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct EndedUpdate {
+    /// The update.
+    #[schema(example = "messages_search_body_index")]
+    pub name: String,
+    /// When.
+    #[schema(example = 1_700_000_000_000_i64)]
+    pub ended_at_ms: i64,
+    /// True where it is done; false where somebody took it out of the queue while it was in hand.
+    pub finished: bool,
+}
+
+/// An update by its name, whether it is queued or not.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Defined {
+    /// The database.
+    #[schema(example = "master")]
+    pub database: String,
+    /// The update.
+    #[schema(example = "messages_search_body")]
+    pub name: String,
+    /// True where the configuration defines it.
+    pub defined: bool,
+    /// Its row in the queue, where it is queued.
+    pub queued: Option<QueuedUpdate>,
+    /// What the host that answers did for it since it started.
+    pub totals: Option<Totals>,
+    /// Its last iterations of the last seven days, the newest first. They are written down once a second.
+    pub iterations: Vec<Iteration>,
+}
+
+/// One iteration.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Iteration {
+    /// When its batch began.
+    #[schema(example = 1_700_000_000_000_i64)]
+    pub started_at_ms: i64,
+    /// True where the update happened in one go.
+    pub one_shot: bool,
+    /// The controller that answered, and where it was a fallback, what it stood in for.
+    #[schema(example = "steady")]
+    pub controller: String,
+    /// What it answered in the end: to run a batch of this duration; `null` for a one-shot.
+    #[schema(example = 100)]
+    pub target_ms: Option<u64>,
+    /// Items asked for.
+    #[schema(example = 1_230)]
+    pub items_asked: u64,
+    /// Items done; 0 where the batch was rolled back.
+    #[schema(example = 1_230)]
+    pub items_done: u64,
+    /// How long the batch took, its commit included, waiting not.
+    #[schema(example = 104.2)]
+    pub took_ms: f64,
+    /// How long the controller made it wait before.
+    #[schema(example = 500.0)]
+    pub held_ms: f64,
+    /// Why, in the controller's last words.
+    #[schema(example = "replicas are 1200 ms behind")]
+    pub held_reason: Option<String>,
+    /// "completed", "finished" (the last of its update), "failed" or "cancelled".
+    #[schema(example = "completed")]
+    pub outcome: String,
+    /// The error, where it failed.
+    pub error: Option<String>,
+    /// What an operator should know of the batch, a sentence each.
+    pub notes: Vec<String>,
+    /// Fuel that the controller used, where it is measured.
+    #[schema(example = 1_043)]
+    pub fuel: Option<u64>,
+}
+
+impl Queue {
+    /// The queue of a database.
+    ///
+    /// # Errors
+    /// Whatever the database says.
+    pub async fn of(state: &State, site: &Site) -> Result<Self, Problem> {
+        Self::read(state, site).await.map_err(|error| Problem::database(&site.name, &error))
+    }
+
+    async fn read(state: &State, site: &Site) -> Result<Self, SqlError> {
+        let handlers = state.live().handlers.get(&site.name).cloned().unwrap_or_default();
+        let board = state.board().database(&site.name).unwrap_or_default();
+        let ended = board.ended.iter().rev().map(EndedUpdate::from).collect();
+        let snapshot = look(&*site.database, &handlers).await?;
+        let obstacle = site.database.obstacle().await?;
+        let Some(snapshot) = snapshot else {
+            return Ok(Self { database: site.name.clone(), obstacle, ended, ..Self::default() });
+        };
+        let Snapshot { queue, runner, paces } = snapshot;
+        let here = board.lease == LeaseState::Runner;
+        let doing = match (here, &queue.activity) {
+            (true, _) => Doing::seen(&board),
+            // A host that was killed leaves its last words behind.
+            (false, Some(activity)) if runner.as_ref() == Some(&activity.holder) => Doing::told(activity),
+            (false, _) => Vec::new(),
+        };
+        let pause = queue.pause.map(|Pause { since_ms, reason }| StoredPause { since_ms, reason });
+        let paused_here = state.control().pause_of(&site.name);
+        let paused = pause.is_some() || here && (paused_here.is_some() || !state.control().is_enabled());
+        let pause_reason = pause.as_ref().and_then(|pause| pause.reason.clone()).or_else(|| paused_here.flatten());
+        let standings = assess(&queue.rows, &|name| handlers.contains_key(name));
+        let updates = queue.rows.into_iter().zip(standings).map(|(row, standing)| {
+            let explained = standing.explain(&row);
+            let (state, reason) = report::state(&row, standing, &doing, paused);
+            let reason = match state {
+                report::State::Paused => reason.or_else(|| pause_reason.clone()),
+                _ => reason.or(explained),
+            };
+            let pace = paces.get(&row.update_name).copied().unwrap_or_default();
+            // Nor has anything while the database cannot be written to.
+            let stuck = doing.iter().any(|doing| doing.stuck && doing.update_name == row.update_name);
+            let pace = Pace { items_per_ms: pace.items_per_ms.filter(|_| obstacle.is_none() && !stuck), ..pace };
+            QueuedUpdate::of(row, state, reason, pace)
+        });
+        Ok(Self {
+            queue_table_exists: true,
+            updates: updates.collect(),
+            database: site.name.clone(),
+            runner: runner.map(Process::from),
+            obstacle,
+            pause,
+            ended,
+        })
+    }
+}
+
+impl QueuedUpdate {
+    fn of(row: QueueRow, state: report::State, reason: Option<String>, pace: Pace) -> Self {
+        // What stands still has no pace, however fast it once went.
+        let pace = Pace { items_per_ms: pace.items_per_ms.filter(|_| state == report::State::Running), ..pace };
+        let failure = row.failure;
+        Self {
+            name: row.update_name,
+            state,
+            reason,
+            depends_on: row.depends_on.filter(|name| !name.is_empty()),
+            ordering: row.ordering,
+            progress: row.progress,
+            done: pace.estimate.map(|estimate| estimate.done),
+            items_per_s: pace.items_per_ms.map(|rate| rate * 1_000.0),
+            time_left_ms: pace.time_left().map(super::ms),
+            attempts: failure.as_ref().map_or(0, |failure| failure.attempts),
+            last_error: failure.as_ref().map(|failure| failure.error.clone()),
+            last_error_at_ms: failure.map(|failure| failure.at_ms),
+        }
+    }
+}
+
+impl From<&Ended> for EndedUpdate {
+    fn from(ended: &Ended) -> Self {
+        Self { name: ended.update_name.clone(), ended_at_ms: unix_ms(ended.at), finished: ended.finished }
+    }
+}
+
+impl From<Record> for Iteration {
+    fn from(record: Record) -> Self {
+        Self {
+            started_at_ms: record.started_ms,
+            one_shot: record.one_shot,
+            controller: record.controller,
+            target_ms: record.target_ms,
+            items_asked: record.batch_size,
+            items_done: record.items,
+            took_ms: record.duration_ms,
+            held_ms: record.waited_ms,
+            held_reason: record.wait_reason,
+            outcome: record.outcome,
+            error: record.error,
+            notes: record.notes,
+            fuel: record.fuel,
+        }
+    }
+}
+
+impl Defined {
+    /// An update with its last iterations; `None` where nobody knows the name.
+    ///
+    /// # Errors
+    /// Whatever the database says.
+    pub async fn of(state: &State, site: &Site, name: &str, iterations: u32) -> Result<Option<Self>, Problem> {
+        let queue = Queue::of(state, site).await?;
+        let records = site.database.history(Some(name), iterations).await;
+        let records = records.map_err(|error| Problem::database(&site.name, &error))?;
+        let defined = state.live().handlers.get(&site.name).is_some_and(|handlers| handlers.contains_key(name));
+        let queued = queue.updates.into_iter().find(|update| update.name == name);
+        if !defined && queued.is_none() && records.is_empty() {
+            return Ok(None);
+        }
+        let board = state.board().database(&site.name).unwrap_or_default();
+        Ok(Some(Self {
+            database: site.name.clone(),
+            name: name.to_owned(),
+            defined,
+            queued,
+            totals: board.totals.get(name).map(|totals| Totals::of(name, totals)),
+            iterations: records.into_iter().map(Iteration::from).collect(),
+        }))
+    }
+}

@@ -1,0 +1,113 @@
+//! tidegate runs *background updates* over SQLite and PostgreSQL: slow changes to a database, done in small batches at
+//! a pace that a *controller* sets. Each batch commits together with the progress that records it, so that a host killed
+//! at any instant loses no row and does none twice.
+//!
+//! The `tidegate` program is one user of this crate; any Rust program can be another. It needs a driver, which is a crate
+//! beside this one (`tidegate-sqlite`, `tidegate-postgres`), and four things.
+//!
+//! **A queue.** The table `background_updates` in the database itself; an application's schema migration queues an
+//! update by inserting a row. The host makes the table where it is missing.
+//!
+//! **Updates.** What is to be done for a row of that name: one of the kinds in [`update`], such as
+//! [`Backfill`](update::Backfill), or a [`Handler`](update::Handler) of your own. A handler is given a position, a budget
+//! and a transaction, does a part of the work, and says how far it came.
+//!
+//! **A pace.** Without any word about it, the [built-in policy](controller::BuiltIn): a sleep of 1,000 ms, then a batch
+//! that aims at 100 ms. Or a [`Controller`](controller::Controller): one written in Rust, by way of
+//! [`controller::Native`], or a WebAssembly component, which the crate `tidegate-wasm` loads.
+//!
+//! **A host**, built with [`Host::builder`] and run until it is asked to stop.
+//!
+//! ```
+//! use std::time::Duration;
+//! use tidegate::controller::BuiltIn;
+//! use tidegate::scheduler::End;
+//! use tidegate::update::{Backfill, BackfillDefinition};
+//! use tidegate::{DatabaseSpec, Host};
+//! use tidegate_sqlite::Sqlite;
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let folder = tempfile::tempdir()?;
+//! # let path = folder.path().join("app.db");
+//! // What the application and its migration did.
+//! let application = rusqlite::Connection::open(&path)?;
+//! application.execute_batch(
+//!     "CREATE TABLE items (id INTEGER PRIMARY KEY, a TEXT NOT NULL, b TEXT);
+//!      INSERT INTO items (a) VALUES ('one'), ('two'), ('three');
+//!      CREATE TABLE background_updates (
+//!          update_name TEXT NOT NULL UNIQUE, progress_json TEXT NOT NULL, depends_on TEXT,
+//!          ordering INT NOT NULL DEFAULT 0
+//!      );
+//!      INSERT INTO background_updates (update_name, progress_json) VALUES ('fill_b', '{}');",
+//! )?;
+//!
+//! let fill_b = Backfill::new(BackfillDefinition {
+//!     table: "items".into(),
+//!     key: vec!["id".to_owned()],
+//!     set: "b = upper(a)".to_owned(),
+//!     filter: None,
+//! });
+//! let host = Host::builder()
+//!     .database(
+//!         DatabaseSpec::new("master", Sqlite::at(&path))
+//!             .update("fill_b", fill_b)
+//!             .built_in(BuiltIn { sleep: None, target: Duration::from_millis(100) }),
+//!     )
+//!     .until_done()
+//!     .build()?;
+//! let summaries = host.run(std::future::pending()).await;
+//!
+//! assert_eq!(summaries[0].end, End::Done { remaining: vec![] });
+//! let filled: i64 = application.query_row("SELECT count(*) FROM items WHERE b = upper(a)", [], |row| row.get(0))?;
+//! assert_eq!(filled, 3);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Seeing and steering
+//!
+//! [`Host::events`] has everything that happens, as one stream of typed events; [`Host::control`] pauses a host, wakes it
+//! and asks it to stop. Both are taken before [`Host::run`], which consumes the host and ends once all is in good order:
+//! the batch in hand committed or rolled back, the controller told, the right to be the one runner given up.
+//!
+//! A program that opens a database by itself (`tidegate_sqlite::open`, `tidegate_postgres::open`) gives the host a clone of
+//! it, and can queue updates, read the queue and its history, and store a pause through the
+//! [`Database`](scheduler::database::Database) that it keeps.
+//!
+//! # Testing a controller
+//!
+//! The crate `tidegate-simulate` runs the scheduler on virtual time against a modelled database. The crate
+//! `tidegate-testing` loads a component, calls it callback by callback, and runs it through scenarios.
+//!
+//! # Signals
+//!
+//! What a controller is to decide by can be measured in the background: a driver's `samplers` makes what the
+//! program samples of a database, a [`Sampler`](signal::Sampler) of one's own measures whatever else, [`signal::Sampling`] has
+//! each asked at its own interval, and [`signal::Signals`] has the latest readings, for a
+//! `tidegate_wasm::ComponentSource` (`with_signals`), for a controller in Rust, and for `status`
+//! ([`Control::tell_signals`](scheduler::Control::tell_signals)).
+//!
+//! # What to rely on
+//!
+//! The crate has no global state but the log targets of controllers, which `tracing` never gives back: any number of
+//! hosts may run in a process, on one tokio runtime or on several. It prints nothing (it logs by `tracing`) and turns
+//! panics in handlers and native controllers into failures and faults. It reads no environment variable but those by
+//! which rustls finds the system's certificates (`SSL_CERT_FILE`, `SSL_CERT_DIR`), and installs no signal handler.
+//! (The crate `tidegate-wasm` installs those of wasmtime, which see to traps once a component is loaded.) It needs a tokio runtime with time and IO enabled.
+//! On a runtime of several threads each database gets a thread of its own, in a runtime of its own, on which its handlers
+//! and native controllers run; on a runtime of one thread everything stays there.
+//! Durations are [`Duration`](std::time::Duration)s; what is stored or shown in milliseconds says so in its name.
+//!
+//! Runnable examples are in the folder `host/examples` of the repository: `native_handler`, `native_controller` and
+//! `events_and_stop`.
+
+pub mod controller;
+pub mod embed;
+pub mod pace;
+pub mod scheduler;
+pub mod signal;
+pub mod update;
+
+pub use embed::{BuildError, DatabaseSpec, HostBuilder};
+pub use scheduler::Host;

@@ -1,0 +1,404 @@
+//! Background updates: what a handler is, and one file for each kind that a configuration can define.
+//!
+//! A handler is given a position, a budget and a transaction, does a part of its update, and says how far it came. It
+//! knows neither the driver behind the transaction nor the controller that set the budget.
+
+mod ask;
+mod backfill;
+mod batch;
+mod constraint;
+mod copy;
+mod create_index;
+mod delete;
+mod explain;
+mod names;
+mod noop;
+pub mod parts;
+mod placeholder;
+pub mod plan;
+mod reach;
+pub mod scan;
+mod script;
+pub mod sql;
+mod sql_error;
+mod surroundings;
+mod validate;
+mod validate_and_delete;
+mod walk;
+
+use std::fmt;
+
+use async_trait::async_trait;
+use serde_json::{Map, Value as Json};
+
+pub use backfill::{Backfill, BackfillDefinition};
+pub use batch::{Batch, BatchDefinition};
+pub use constraint::ConstraintKind;
+pub use copy::{Copy, CopyColumn, CopyDefinition, CopySource, OnConflict};
+pub use create_index::{CreateIndex, CreateIndexDefinition, IndexParts};
+pub use delete::{Delete, DeleteDefinition};
+pub use noop::Noop;
+pub use plan::{Plan, Planned};
+pub use reach::{OnSkip, Reach};
+pub use script::{Script, ScriptDefinition};
+pub use sql::{Dialect, ErrorClass, Sql, SqlError};
+pub use validate::{ValidateConstraint, ValidateConstraintDefinition};
+pub use validate_and_delete::{ValidateAndDelete, ValidateAndDeleteDefinition};
+pub use walk::accept_definition;
+
+/// The lane of all updates that are put in no other.
+pub const FIRST_LANE: &str = "main";
+
+/// How an update stands between two batches: the object in its row's `progress_json`.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Progress(pub Map<String, Json>);
+
+impl Progress {
+    /// Reads the text of `progress_json`.
+    ///
+    /// # Errors
+    /// [`UpdateError::Progress`] where it is not a JSON object.
+    pub fn parse(text: &str) -> Result<Self, UpdateError> {
+        let unreadable = |problem: String| UpdateError::Progress {
+            problem: format!("progress \"{}\" cannot be understood: {problem}", shorten(text)),
+            detail: None,
+        };
+        match serde_json::from_str(text) {
+            Ok(Json::Object(object)) => Ok(Self(object)),
+            Ok(_) => Err(unreadable("it is JSON, but not an object".to_owned())),
+            Err(error) => Err(unreadable(format!("it is not JSON: {error}"))),
+        }
+    }
+
+    /// The error of a handler that cannot go on from here. The problem is told to everybody; the progress itself, in which
+    /// the keys of rows may stand, is its [detail](UpdateError::detail).
+    pub fn refuse(&self, problem: impl fmt::Display) -> UpdateError {
+        let detail = Some(format!("it is {}", shorten(&self.to_json())));
+        UpdateError::Progress { problem: format!("the progress cannot be understood: {problem}"), detail }
+    }
+
+    /// As [`Progress::refuse`], for a problem that speaks of what stands in the progress.
+    pub fn refuse_shape(&self, problem: impl fmt::Display) -> UpdateError {
+        let detail = Some(format!("{problem}; it is {}", shorten(&self.to_json())));
+        UpdateError::Progress {
+            problem: "the progress is not of a shape that this kind of update writes".to_owned(),
+            detail,
+        }
+    }
+
+    /// The text for `progress_json`.
+    pub fn to_json(&self) -> String {
+        // A map of JSON is JSON: there is nothing to fail.
+        serde_json::to_string(&self.0).unwrap_or_default()
+    }
+}
+
+/// A text short enough for a message.
+fn shorten(text: &str) -> String {
+    const LONGEST: usize = 200;
+    if text.chars().count() <= LONGEST {
+        return text.to_owned();
+    }
+    text.chars().take(LONGEST).chain("…".chars()).collect()
+}
+
+/// How the next iteration of an update is to be run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// In batches, each in a transaction together with the progress that it makes.
+    Batched,
+    /// In one go, in a transaction together with its progress.
+    OneShot,
+    /// In one go, in statements that no transaction can hold (CREATE INDEX CONCURRENTLY): at least once, so
+    /// idempotent, its progress written afterwards.
+    OneShotOutside,
+}
+
+impl Mode {
+    /// True where the update happens in one go and may take long: what a controller is told.
+    pub fn is_one_shot(self) -> bool {
+        self != Mode::Batched
+    }
+}
+
+/// How the transaction of a batch is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Opening {
+    /// Each statement sees what is committed by then: for one statement, and for those that lock tables before they read.
+    /// Where the database's own default is stricter, that is what counts.
+    #[default]
+    EachStatement,
+    /// All statements see the same rows: what others commit meanwhile makes the batch fail and be done again (PostgreSQL).
+    Snapshot,
+    /// Tables are dropped and renamed, and rows that refer to them are left alone; what refers to nothing afterwards is
+    /// an error (SQLite).
+    Rebuild,
+}
+
+/// How much a handler may do in one call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Budget {
+    /// Items to process at most (rows that tie with the last one may come on top). 1 or more.
+    pub items: u64,
+}
+
+/// What a handler did in one call.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Step {
+    /// Items processed.
+    pub items: u64,
+    /// Where the update stands now.
+    pub next: Next,
+    /// What an operator should know of it, a sentence each: they go into the log and the history once the batch is
+    /// committed.
+    pub notes: Vec<String>,
+}
+
+impl Step {
+    /// A step that leaves the update at `next`, with nothing to note.
+    pub fn new(items: u64, next: Next) -> Self {
+        Self { items, next, notes: Vec::new() }
+    }
+
+    /// The step that ends an update.
+    pub fn finished(items: u64) -> Self {
+        Self::new(items, Next::Finished)
+    }
+
+    /// The same step with these notes besides.
+    pub fn noting(mut self, notes: impl IntoIterator<Item = String>) -> Self {
+        self.notes.extend(notes);
+        self
+    }
+}
+
+/// Where an update stands after a step.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Next {
+    /// More is to be done, from here on. Equal to where the step began, it is an error: nothing may loop for ever.
+    Continue(Progress),
+    /// The update is done; its row leaves the queue.
+    Finished,
+}
+
+/// One background update's work, on one database. Its own memory must not matter: all that it knows of earlier
+/// batches is their progress.
+#[async_trait]
+pub trait Handler: Send + Sync {
+    /// How the iteration that starts at `progress` is to be run.
+    ///
+    /// # Errors
+    /// [`UpdateError::Progress`] where the progress has a shape that this handler never wrote.
+    fn mode(&self, progress: &Progress) -> Result<Mode, UpdateError>;
+
+    /// How the transaction is to be opened.
+    fn opening(&self) -> Opening {
+        Opening::default()
+    }
+
+    /// How many may work on it at once, where the database lets them: each on a part of its own.
+    fn workers(&self) -> usize {
+        1
+    }
+
+    /// The same progress with what is left cut into so many [`parts`], or fewer; `None` where it is not to be cut, because
+    /// little is left or it has not begun. Nothing is changed.
+    ///
+    /// # Errors
+    /// Whatever the database says, and [`UpdateError::Progress`].
+    async fn cut(&self, sql: &mut dyn Sql, progress: &Progress, parts: usize) -> Result<Option<Progress>, UpdateError> {
+        let _ = (sql, progress, parts);
+        Ok(None)
+    }
+
+    /// Does a slice of a batch, or the whole of a one-shot, inside the batch's transaction. The host may call it
+    /// several times for one batch, each time with the progress that the last call returned.
+    ///
+    /// # Errors
+    /// Any error rolls the whole batch back.
+    async fn run(&self, sql: &mut dyn Sql, progress: &Progress, budget: Budget) -> Result<Step, UpdateError>;
+
+    /// Takes away what [`Handler::run_outside`] has left where it was interrupted and its update is not to go on. Says
+    /// what stays, in a sentence for an operator, where something does.
+    ///
+    /// # Errors
+    /// Whatever the database says.
+    async fn abandon(&self, sql: &mut dyn Sql) -> Result<Option<String>, UpdateError> {
+        let _ = sql;
+        Ok(None)
+    }
+
+    /// Does a one-shot outside any transaction; called where [`Handler::mode`] says [`Mode::OneShotOutside`].
+    ///
+    /// # Errors
+    /// Any error counts as a failed iteration. What was done until then stays, and the next call meets it.
+    async fn run_outside(&self, sql: &mut dyn Sql, progress: &Progress) -> Result<Step, UpdateError> {
+        let _ = (sql, progress);
+        Err(UpdateError::Failed("this handler has nothing to run outside a transaction".to_owned()))
+    }
+
+    /// How far the update has come, cheaply; `None` where that cannot be told.
+    ///
+    /// # Errors
+    /// Whatever the database says.
+    async fn estimate(&self, sql: &mut dyn Sql, progress: &Progress) -> Result<Option<sql::Estimate>, UpdateError> {
+        let _ = (sql, progress);
+        Ok(None)
+    }
+
+    /// What there is to know of this update's definition, seen from the database; empty where nothing is.
+    ///
+    /// # Errors
+    /// Whatever the database says.
+    async fn check(&self, sql: &mut dyn Sql) -> Result<Vec<Problem>, UpdateError> {
+        let _ = sql;
+        Ok(Vec::new())
+    }
+
+    /// What a typical batch of `budget`, or the one-shot, would do from `progress` on, and how the database would go
+    /// about it. Nothing is changed. `None` where the handler does not tell.
+    ///
+    /// Asked only where [`Handler::check`] found no error.
+    ///
+    /// # Errors
+    /// Whatever the database says, and [`UpdateError::Progress`].
+    async fn plan(&self, sql: &mut dyn Sql, progress: &Progress, budget: Budget) -> Result<Option<Plan>, UpdateError> {
+        let _ = (sql, progress, budget);
+        Ok(None)
+    }
+}
+
+/// How grave a problem is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// The update cannot run, or would harm rows.
+    Error,
+    /// The update runs, and probably not as it was meant.
+    Warning,
+    /// Everything is in order, and this is good to know.
+    Note,
+}
+
+/// Something to know about a definition, and what to do about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// How grave it is.
+    pub severity: Severity,
+    /// The definition's key that is wrong: "table", "key", ….
+    pub field: &'static str,
+    /// What is wrong.
+    pub message: String,
+    /// What to do.
+    pub hint: String,
+}
+
+impl Problem {
+    /// What keeps the update from running.
+    pub fn error(field: &'static str, message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { severity: Severity::Error, field, message: message.into(), hint: hint.into() }
+    }
+
+    /// What the update can run with, and probably should not.
+    pub fn warning(field: &'static str, message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { severity: Severity::Warning, ..Self::error(field, message, hint) }
+    }
+
+    /// What is in order, and good to know.
+    pub fn note(field: &'static str, message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { severity: Severity::Note, ..Self::error(field, message, hint) }
+    }
+
+    /// True where the update must not run.
+    pub fn is_error(&self) -> bool {
+        self.severity == Severity::Error
+    }
+}
+
+/// Why a step failed.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum UpdateError {
+    /// The database refused.
+    #[error(transparent)]
+    Sql(#[from] SqlError),
+    /// The stored progress is not something that the handler can go on from. It is never taken for a fresh start.
+    #[error("{problem}")]
+    Progress {
+        /// What is wrong with it.
+        problem: String,
+        /// The progress, shortened, and what may hold the keys of rows: for the operator's log.
+        detail: Option<String>,
+    },
+    /// The definition is not the one that the update began with, and some rows are done under that one.
+    #[error(
+        "the definition is not the one that this update began with: {changes}. Put it back, then `tidegate retry`; or \
+         have the rows that are left done under the new one: `tidegate accept`"
+    )]
+    Redefined {
+        /// What is not as it was.
+        changes: String,
+    },
+    /// The step returned the progress that it began with.
+    #[error("the batch made no progress: it ended where it began")]
+    NoProgress,
+    /// The handler's own words. They are told to controllers and to all who look, and are not to hold values of rows.
+    #[error("{0}")]
+    Failed(String),
+    /// The handler's own words, and what else there is to say to whoever reads the operator's log.
+    #[error("{message}")]
+    Detailed {
+        /// What is told to controllers and to all who look.
+        message: String,
+        /// What may hold values of rows.
+        detail: String,
+    },
+}
+
+impl UpdateError {
+    /// What can be done about it.
+    pub fn class(&self) -> ErrorClass {
+        match self {
+            UpdateError::Sql(error) => error.class,
+            _ => ErrorClass::Permanent,
+        }
+    }
+
+    /// See [`SqlError::is_of_size`].
+    pub fn is_of_size(&self) -> bool {
+        matches!(self, UpdateError::Sql(error) if error.is_of_size())
+    }
+
+    /// The database's own code, where it is the database's error.
+    pub fn code(&self) -> Option<&str> {
+        match self {
+            UpdateError::Sql(error) => error.code.as_deref(),
+            _ => None,
+        }
+    }
+
+    /// What the operator's log alone is told besides: it may hold values of rows.
+    pub fn detail(&self) -> Option<&str> {
+        match self {
+            UpdateError::Sql(error) => error.detail.as_deref(),
+            UpdateError::Progress { detail, .. } => detail.as_deref(),
+            UpdateError::Detailed { detail, .. } => Some(detail),
+            UpdateError::Redefined { .. } | UpdateError::NoProgress | UpdateError::Failed(_) => None,
+        }
+    }
+
+    /// The error with its [detail](UpdateError::detail), for whoever can read the rows as well.
+    pub fn in_full(&self) -> String {
+        match self.detail() {
+            Some(detail) => format!("{self}: {detail}"),
+            None => self.to_string(),
+        }
+    }
+
+    /// The error as everybody is told it, controllers, viewers, the history and traces: a database's with its class and
+    /// code, and without its [detail](UpdateError::detail).
+    pub fn told(&self) -> String {
+        match self {
+            UpdateError::Sql(error) => error.told(),
+            error => error.to_string(),
+        }
+    }
+}

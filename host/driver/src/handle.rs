@@ -1,0 +1,500 @@
+//! What both drivers have in common: the queue and tidegate's own tables, over whatever connection a driver has for
+//! them, and the one retry after a connection was lost.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use async_trait::async_trait;
+
+use crate::schema::{Migrated, Prepared};
+use crate::tables::Tables;
+#[cfg(feature = "test-switches")]
+use tidegate::scheduler::database::Lease;
+use tidegate::scheduler::database::{
+    Activity, AlreadyQueued, Begin, Database, Failure, Holder, LeaseAttempt, NewRow, Pause, Planned, Queue, Record,
+    Remark, Session, Situation, Stands,
+};
+use tidegate::update::sql::{Dialect, ErrorClass, Sql, SqlError};
+
+/// How often the history is looked through for old iterations.
+const PRUNING_INTERVAL: Duration = Duration::from_hours(1);
+/// How long a host waits for another one that makes the tables.
+const MIGRATION_PATIENCE: Duration = Duration::from_secs(30);
+/// How often it looks.
+const MIGRATION_POLL: Duration = Duration::from_millis(50);
+
+/// What a driver has to bring.
+#[async_trait]
+pub trait Driver: Send + Sync + 'static {
+    /// See [`Database::dialect`].
+    fn dialect(&self) -> Arc<dyn Dialect>;
+
+    /// What speaks against working on this database at all, before anything is written.
+    async fn check_place(&self) -> Result<(), SqlError>;
+
+    /// The connection for the queue and tidegate's own tables, made where there is none, and nobody else's until it is
+    /// dropped.
+    async fn control(&self) -> Result<Box<dyn Control>, SqlError>;
+
+    /// The connection for what is noted and looked at beside the work: that for the queue, where there is none for it alone.
+    async fn aside(&self) -> Result<Box<dyn Control>, SqlError> {
+        self.control().await
+    }
+
+    /// See [`Database::observe`]; without the retry.
+    async fn observe(&self) -> Result<Box<dyn Session>, SqlError> {
+        self.inspect().await
+    }
+
+    /// See [`Database::observes_meanwhile`].
+    fn observes_meanwhile(&self) -> bool {
+        false
+    }
+
+    /// See [`Database::try_lease`].
+    async fn try_lease(&self, holder: &Holder) -> Result<LeaseAttempt, SqlError>;
+
+    /// See [`Database::lease_holder`].
+    async fn lease_holder(&self) -> Result<Option<Holder>, SqlError>;
+
+    /// See [`Database::obstacle`]; without the retry.
+    async fn obstacle(&self) -> Result<Option<String>, SqlError>;
+
+    /// See [`Database::begin_as`]; without the retry.
+    async fn begin(&self, batch: &Planned<'_>) -> Result<Begin, SqlError>;
+
+    /// See [`Database::has_one_writer`].
+    fn has_one_writer(&self) -> bool {
+        false
+    }
+
+    /// See [`Database::takes_hands`].
+    fn takes_hands(&self) -> bool {
+        false
+    }
+
+    /// See [`Database::begin_part`]; without the retry.
+    async fn begin_part(&self, batch: &Planned<'_>, stands: Stands<'_>) -> Result<Begin, SqlError> {
+        let _ = (batch, stands);
+        Err(SqlError::permanent("this database has one writer, and an update is done in one part"))
+    }
+
+    /// See [`Database::room_for_others`].
+    fn room_for_others(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    /// See [`Database::session_in`]; without the retry.
+    async fn session(&self, lane: &str) -> Result<Box<dyn Session>, SqlError>;
+
+    /// See [`Database::inspect`]; without the retry.
+    async fn inspect(&self) -> Result<Box<dyn Session>, SqlError>;
+
+    /// See [`Database::vetting`]; without the retry.
+    async fn vetting(&self, lane: &str) -> Result<Box<dyn Session>, SqlError> {
+        let _ = lane;
+        self.inspect().await
+    }
+
+    /// True where the connection for the queue can be asked while a batch runs on its own.
+    fn asks_meanwhile(&self) -> bool {
+        false
+    }
+
+    /// Who keeps a batch of this host in a lane waiting, asked over the connection for the queue.
+    async fn in_the_way(&self, lane: &str, control: &mut dyn Sql) -> Result<Vec<String>, SqlError> {
+        let _ = (lane, control);
+        Ok(Vec::new())
+    }
+
+    /// Who keeps this host from writing, where that is known without asking the database.
+    async fn holders(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// The driver's part of [`Database::survey`]; without the retry.
+    async fn survey(&self) -> Result<Vec<Remark>, SqlError>;
+
+    /// Fails where another host may have taken the lease by now that this one holds.
+    fn check_lease(&self) -> Result<(), SqlError>;
+
+    /// See [`Database::close`].
+    async fn close(&self);
+
+    /// See [`Database::is_replaced`].
+    fn is_replaced(&self) -> bool {
+        false
+    }
+}
+
+/// A connection in hand: statements commit by themselves, unless a transaction is begun. Dropped within one, it rolls
+/// back.
+#[async_trait]
+pub trait Control: Sql {
+    /// Begins a transaction; on SQLite one that may write.
+    async fn begin(&mut self) -> Result<(), SqlError>;
+
+    /// The same, and the commit waits for no other server.
+    async fn begin_here(&mut self) -> Result<(), SqlError> {
+        self.begin().await
+    }
+
+    /// Commits it.
+    async fn commit(&mut self) -> Result<(), SqlError>;
+}
+
+/// A database behind a driver.
+pub struct Handle<D> {
+    driver: D,
+    tables: Tables,
+    /// When the history is to be pruned next; `None` as soon as possible.
+    next_pruning: Mutex<Option<Instant>>,
+    /// True once all tables were there, until the connections are closed.
+    prepared: AtomicBool,
+}
+
+impl<D: Driver> Handle<D> {
+    /// A handle that has not connected yet.
+    pub fn new(driver: D, tables: Tables) -> Self {
+        Self { driver, tables, next_pruning: Mutex::new(None), prepared: AtomicBool::new(false) }
+    }
+
+    /// One attempt at making the tables; false where another process is at it.
+    async fn try_prepare(&self) -> Result<bool, SqlError> {
+        let mut control = self.driver.control().await?;
+        if self.tables.inspect(&mut *control).await? == Prepared::Yes {
+            self.prepared.store(true, Ordering::Relaxed);
+            return Ok(true);
+        }
+        control.begin().await?;
+        let Migrated::Made(made) = self.tables.migrate(&mut *control).await? else { return Ok(false) };
+        control.commit().await?;
+        if self.prepared.swap(true, Ordering::Relaxed) && !made.is_empty() {
+            tracing::warn!(
+                tables = made.join(", "),
+                "tables were dropped while they were in use: they are made anew, and what stood in them is lost"
+            );
+        }
+        Ok(true)
+    }
+
+    /// Whether tables are missing; false where that is not known.
+    async fn lacks_tables(&self) -> bool {
+        let inspected = async { self.tables.inspect(&mut *self.driver.control().await?).await };
+        matches!(inspected.await, Ok(Prepared::No))
+    }
+
+    /// One attempt at queueing all of these rows.
+    async fn try_enqueue_all(&self, rows: &[NewRow]) -> Result<Result<(), AlreadyQueued>, SqlError> {
+        let mut control = self.driver.control().await?;
+        control.begin().await?;
+        let mut queued = Vec::new();
+        for row in rows {
+            if !self.tables.enqueue(&mut *control, row).await? {
+                queued.push(row.update_name.clone());
+            }
+        }
+        if !queued.is_empty() {
+            // Dropped within its transaction, the connection rolls it back.
+            return Ok(Err(AlreadyQueued(queued)));
+        }
+        control.commit().await?;
+        Ok(Ok(()))
+    }
+
+    /// One attempt at storing what this host does. What is told of a commit that waits for a standby does not wait for it.
+    async fn try_set_activity(&self, activity: Option<&Activity>) -> Result<(), SqlError> {
+        self.driver.check_lease()?;
+        let mut aside = self.driver.aside().await?;
+        aside.begin_here().await?;
+        self.tables.set_activity(&mut *aside, activity).await?;
+        aside.commit().await
+    }
+
+    /// One attempt at adding to the history, which waits for no other server either.
+    async fn try_add_history(&self, records: &[Arc<Record>]) -> Result<(), SqlError> {
+        let mut aside = self.driver.aside().await?;
+        aside.begin_here().await?;
+        self.tables.add_history(&mut *aside, records).await?;
+        self.prune(&mut *aside).await?;
+        aside.commit().await
+    }
+
+    /// Prunes the history where it is time to.
+    async fn prune(&self, sql: &mut dyn Sql) -> Result<(), SqlError> {
+        let due = {
+            let next = self.next_pruning.lock().unwrap_or_else(PoisonError::into_inner);
+            next.is_none_or(|next| Instant::now() >= next)
+        };
+        if due {
+            let more = self.tables.prune_history(sql, SystemTime::now()).await?;
+            let next = if more { None } else { Instant::now().checked_add(PRUNING_INTERVAL) };
+            *self.next_pruning.lock().unwrap_or_else(PoisonError::into_inner) = next;
+        }
+        Ok(())
+    }
+}
+
+/// Does something again, once, where it failed because the connection was gone.
+macro_rules! retried {
+    ($work:expr) => {
+        match $work {
+            Err(error) if error.class == ErrorClass::Connection => $work,
+            result => result,
+        }
+    };
+}
+
+/// Does something again, once, where it failed because somebody dropped a table, which is made anew.
+macro_rules! with_tables {
+    ($self:ident, $work:expr) => {
+        match $work {
+            Err(error) if error.class == ErrorClass::Permanent && $self.lacks_tables().await => {
+                $self.prepare().await?;
+                $work
+            }
+            result => result,
+        }
+    };
+}
+
+/// Does `$work` with a connection in `$sql`, each statement by itself.
+macro_rules! plainly {
+    ($self:ident, $sql:ident => $work:expr) => {
+        retried!({
+            let result: Result<_, SqlError> = async {
+                let mut control = $self.driver.control().await?;
+                let $sql: &mut dyn Sql = &mut *control;
+                $work.await
+            }
+            .await;
+            result
+        })
+    };
+}
+
+/// Does `$work` with a connection in `$sql`, in one transaction.
+macro_rules! in_transaction {
+    ($self:ident, $sql:ident => $work:expr) => {
+        retried!({
+            let result: Result<_, SqlError> = async {
+                let mut control = $self.driver.control().await?;
+                control.begin().await?;
+                let $sql: &mut dyn Sql = &mut *control;
+                let value = $work.await?;
+                control.commit().await?;
+                Ok(value)
+            }
+            .await;
+            result
+        })
+    };
+}
+
+#[async_trait]
+impl<D: Driver> Database for Handle<D> {
+    fn dialect(&self) -> Arc<dyn Dialect> {
+        self.driver.dialect()
+    }
+
+    async fn prepare(&self) -> Result<(), SqlError> {
+        self.driver.check_place().await?;
+        let deadline = Instant::now() + MIGRATION_PATIENCE;
+        while !retried!(self.try_prepare().await)? {
+            if Instant::now() >= deadline {
+                return Err(SqlError::new(
+                    ErrorClass::Transient,
+                    format!(
+                        "another tidegate has been making tables in this database for {} s",
+                        MIGRATION_PATIENCE.as_secs()
+                    ),
+                ));
+            }
+            tokio::time::sleep(MIGRATION_POLL).await;
+        }
+        Ok(())
+    }
+
+    async fn try_lease(&self, holder: &Holder) -> Result<LeaseAttempt, SqlError> {
+        self.driver.check_place().await?;
+        with_tables!(self, retried!(self.driver.try_lease(holder).await))
+    }
+
+    async fn lease_holder(&self) -> Result<Option<Holder>, SqlError> {
+        retried!(self.driver.lease_holder().await)
+    }
+
+    async fn obstacle(&self) -> Result<Option<String>, SqlError> {
+        retried!(self.driver.obstacle().await)
+    }
+
+    async fn queue(&self) -> Result<Queue, SqlError> {
+        let (queue, stale) = with_tables!(self, plainly!(self, sql => self.tables.queue(sql)))?;
+        if stale {
+            plainly!(self, sql => self.tables.forget_stale(sql))?;
+        }
+        Ok(queue)
+    }
+
+    async fn look(&self) -> Result<Option<Queue>, SqlError> {
+        plainly!(self, sql => self.tables.look(sql))
+    }
+
+    async fn begin_as(&self, batch: &Planned<'_>) -> Result<Begin, SqlError> {
+        with_tables!(self, retried!(self.driver.begin(batch).await))
+    }
+
+    fn has_one_writer(&self) -> bool {
+        self.driver.has_one_writer()
+    }
+
+    fn takes_hands(&self) -> bool {
+        self.driver.takes_hands()
+    }
+
+    async fn begin_part(&self, batch: &Planned<'_>, stands: Stands<'_>) -> Result<Begin, SqlError> {
+        with_tables!(self, retried!(self.driver.begin_part(batch, stands).await))
+    }
+
+    fn room_for_others(&self) -> Duration {
+        self.driver.room_for_others()
+    }
+
+    async fn session_in(&self, lane: &str) -> Result<Box<dyn Session>, SqlError> {
+        retried!(self.driver.session(lane).await)
+    }
+
+    async fn inspect(&self) -> Result<Box<dyn Session>, SqlError> {
+        retried!(self.driver.inspect().await)
+    }
+
+    async fn observe(&self) -> Result<Box<dyn Session>, SqlError> {
+        retried!(self.driver.observe().await)
+    }
+
+    fn observes_meanwhile(&self) -> bool {
+        self.driver.observes_meanwhile()
+    }
+
+    async fn progress(&self, update_name: &str) -> Result<Option<String>, SqlError> {
+        plainly!(self, sql => self.tables.progress(sql, update_name))
+    }
+
+    async fn enqueue(&self, row: &NewRow) -> Result<bool, SqlError> {
+        with_tables!(self, in_transaction!(self, sql => self.tables.enqueue(sql, row)))
+    }
+
+    async fn enqueue_all(&self, rows: &[NewRow]) -> Result<Result<(), AlreadyQueued>, SqlError> {
+        with_tables!(self, retried!(self.try_enqueue_all(rows).await))
+    }
+
+    async fn cancel(&self, update_names: &[String]) -> Result<Vec<String>, SqlError> {
+        with_tables!(self, in_transaction!(self, sql => self.tables.cancel(sql, update_names)))
+    }
+
+    async fn withdraw(&self, update_names: &[String]) -> Result<(), SqlError> {
+        with_tables!(self, in_transaction!(self, sql => self.tables.withdraw(sql, update_names)))
+    }
+
+    async fn vetting(&self, lane: &str) -> Result<Box<dyn Session>, SqlError> {
+        retried!(self.driver.vetting(lane).await)
+    }
+
+    async fn situation(&self, lane: &str, update_name: &str) -> Result<Situation, SqlError> {
+        if !self.driver.asks_meanwhile() {
+            return Ok(Situation { in_the_way: self.driver.holders().await, ..Situation::default() });
+        }
+        let mut control = self.driver.control().await?;
+        let withdrawn = self.tables.is_withdrawn(&mut *control, update_name).await?;
+        let in_the_way = self.driver.in_the_way(lane, &mut *control).await?;
+        Ok(Situation { withdrawn, in_the_way, writable: true })
+    }
+
+    async fn record_failure(&self, update_name: &str, progress: &str, failure: &Failure) -> Result<(), SqlError> {
+        self.driver.check_lease()?;
+        with_tables!(self, plainly!(self, sql => self.tables.record_failure(sql, update_name, progress, failure)))
+    }
+
+    async fn forget_failures(&self, update_name: &str) -> Result<bool, SqlError> {
+        with_tables!(self, plainly!(self, sql => self.tables.forget_failures(sql, update_name)))
+    }
+
+    async fn set_pause(&self, pause: Option<&Pause>) -> Result<(), SqlError> {
+        with_tables!(self, plainly!(self, sql => self.tables.set_pause(sql, pause)))
+    }
+
+    async fn set_activity(&self, activity: Option<&Activity>) -> Result<(), SqlError> {
+        with_tables!(self, retried!(self.try_set_activity(activity).await))
+    }
+
+    async fn add_history(&self, records: &[Arc<Record>]) -> Result<(), SqlError> {
+        with_tables!(self, retried!(self.try_add_history(records).await))
+    }
+
+    async fn history(&self, update_name: Option<&str>, limit: u32) -> Result<Vec<Record>, SqlError> {
+        plainly!(self, sql => self.tables.history(sql, update_name, limit))
+    }
+
+    async fn survey(&self) -> Result<Vec<Remark>, SqlError> {
+        if let Err(error) = self.driver.check_place().await {
+            let hint = match error.code.as_deref() {
+                Some("SQLITE_READONLY") => "let this user write to the file and to its folder",
+                _ => "a host refuses to work there",
+            };
+            return Ok(vec![Remark::hindrance(error.to_string(), hint)]);
+        }
+        let remarks = retried!(self.driver.survey().await)?;
+        // Where nothing can be written, rights are another day's worry.
+        if remarks.iter().any(|remark| remark.hinders) {
+            return Ok(remarks);
+        }
+        let rights = plainly!(self, sql => self.tables.survey(sql))?;
+        Ok([remarks, rights].concat())
+    }
+
+    async fn close(&self) {
+        self.driver.close().await;
+        // What is found next may be another database.
+        self.prepared.store(false, Ordering::Relaxed);
+    }
+
+    fn is_replaced(&self) -> bool {
+        self.driver.is_replaced()
+    }
+}
+
+/// Sets a savepoint before a slice, in place of the last one where there is one.
+pub fn mark(marked: bool) -> &'static str {
+    if marked { "RELEASE tidegate_slice; SAVEPOINT tidegate_slice" } else { "SAVEPOINT tidegate_slice" }
+}
+
+/// Undoes what came after [`mark`].
+pub const UNDO: &str = "ROLLBACK TO tidegate_slice";
+
+/// The row that a batch has locked is not there any more when its progress is written.
+pub fn row_vanished(update_name: &str) -> SqlError {
+    SqlError::permanent(format!(
+        "the progress of \"{update_name}\" cannot be written: the update's own statements removed its row from the \
+         queue, or ended the transaction that its batch runs in"
+    ))
+}
+
+/// A row whose progress is stored in another type than the queue's.
+pub fn progress_is_no_text(update_name: &str) -> SqlError {
+    SqlError::permanent(format!("the progress of \"{update_name}\" is not a text"))
+}
+
+/// A lease that excludes nobody.
+#[cfg(feature = "test-switches")]
+pub struct NoLease;
+
+#[cfg(feature = "test-switches")]
+#[async_trait]
+impl Lease for NoLease {
+    async fn lost(&mut self) -> String {
+        std::future::pending().await
+    }
+
+    async fn release(self: Box<Self>) {}
+}

@@ -1,0 +1,107 @@
+//! `tidegate accept`.
+
+use std::collections::BTreeSet;
+
+use tidegate::scheduler::acceptance::{Unaccepted, accept};
+use tidegate_config::Config;
+
+use super::enqueue::selected;
+use super::error::CliError;
+use super::remote::Address;
+use super::results::{Json, Results};
+use super::{Context, wiring};
+
+/// Have the rows that are left of an update done under its definition of now, where that changed after its first batch
+///
+/// What was done under the definition before stays as it is. A table, a key or a type of the key that changed cannot be
+/// accepted: the place of the walk would mean nothing.
+#[derive(Debug, clap::Args)]
+pub(super) struct Accept {
+    /// The updates' names
+    #[arg(required = true, value_name = "NAME")]
+    names: Vec<String>,
+
+    /// On this database alone
+    #[arg(long, value_name = "DATABASE")]
+    database: Option<String>,
+
+    #[command(flatten)]
+    address: Address,
+
+    #[command(flatten)]
+    pub(super) json: Json,
+}
+
+impl Accept {
+    pub(super) async fn execute(self, context: &Context) -> Result<(), CliError> {
+        let mut results = Results::new(&self.json);
+        let outcome = self.accept(context, &mut results).await;
+        results.end(outcome)
+    }
+
+    async fn accept(&self, context: &Context, results: &mut Results) -> Result<(), CliError> {
+        if let Some(host) = self.address.host()? {
+            return host.accept(&self.names, self.database.as_deref(), results).await;
+        }
+        let config = context.config()?;
+        let mut met = BTreeSet::new();
+        for database in selected(&config, self.database.as_deref())? {
+            met.extend(self.accept_on(&config, database, results).await?);
+        }
+        all_met(&self.names, &met)
+    }
+
+    /// Accepts on one database. Returns the names that are queued there.
+    async fn accept_on(
+        &self,
+        config: &Config,
+        database: &tidegate_config::Database,
+        results: &mut Results,
+    ) -> Result<Vec<String>, CliError> {
+        let refused = || CliError::failure(format!("cannot accept definitions on database \"{}\"", database.name));
+        let opened = wiring::open(database)?;
+        opened.prepare().await.map_err(|error| refused().because_of_database(error))?;
+        let queue = opened.queue().await.map_err(|error| refused().because_of_database(error))?;
+        let mut met = Vec::new();
+        for row in queue.rows.iter().filter(|row| self.names.contains(&row.update_name)) {
+            let name = &row.update_name;
+            let definition = config.updates_of(&database.name).find(|update| update.name == *name);
+            let Some(definition) = definition else {
+                return Err(CliError::failure(format!("nothing defines update \"{name}\" of {}", database.name))
+                    .hint("define it in the configuration first"));
+            };
+            let handler = wiring::handler(definition, database);
+            let changes = accept(&*opened, row, &*handler).await.map_err(|error| match error {
+                Unaccepted::Sql(error) => refused().because_of_database(error),
+                error @ Unaccepted::Moved(_) => CliError::failure(error.to_string()).hint("try again"),
+                Unaccepted::CannotGoOn { update_name, source } => {
+                    CliError::failure(format!("update \"{update_name}\" cannot go on")).because(source).hint(format!(
+                        "put back what changed; or `tidegate cancel {name}` and `tidegate enqueue {name}` to begin anew"
+                    ))
+                }
+            })?;
+            let (result, line) = words(name, &database.name, changes.as_deref());
+            results.tell(&database.name, Some(name), result, &line)?;
+            met.push(name.clone());
+        }
+        opened.close().await;
+        Ok(met)
+    }
+}
+
+/// What came of it: for a program, and for a person.
+pub(super) fn words(name: &str, database: &str, changes: Option<&str>) -> (&'static str, String) {
+    match changes {
+        None => ("unchanged", format!("{name}: its definition is the one that it began with on {database}")),
+        Some(changes) => ("accepted", format!("{name}: goes on under the definition of now: {changes} on {database}")),
+    }
+}
+
+/// Fails where a name is queued nowhere.
+pub(super) fn all_met(names: &[String], met: &BTreeSet<String>) -> Result<(), CliError> {
+    match names.iter().find(|name| !met.contains(*name)) {
+        Some(name) => Err(CliError::failure(format!("update \"{name}\" is not queued"))
+            .hint("`tidegate status` shows what is; an update that has not begun takes the definition of now")),
+        None => Ok(()),
+    }
+}
