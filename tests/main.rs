@@ -21,6 +21,7 @@ mod house;
 mod kinds;
 mod sandbox;
 mod scheduler;
+mod security;
 mod signals;
 mod simulate;
 mod supervisor;
