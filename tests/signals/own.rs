@@ -174,7 +174,7 @@ async fn a_file_is_a_signal() {
     std::fs::write(&path, "41\n").unwrap();
     reads(&sampling, "depth", |depth| depth == 41.0).await;
     std::fs::write(&path, "many\n").unwrap();
-    fails(&sampling, "depth", "\"many\" is not a number").await;
+    fails(&sampling, "depth", "a text of 4 characters is not a number").await;
     assert_eq!(value(&sampling, "depth"), Some(41.0));
 }
 

@@ -46,7 +46,8 @@ pub fn number(rows: &[Row]) -> Result<f64, String> {
     match value {
         Some(Value::Integer(number)) => Ok(*number as f64),
         Some(Value::Real(number)) => Ok(*number),
-        Some(Value::Text(text)) => text.trim().parse().map_err(|_| format!("the query gives {text:?}, not a number")),
+        // The text is not told: whoever may look at a host sees the error, and values of rows are not for them.
+        Some(Value::Text(text)) => text.trim().parse().map_err(|_| "the query gives a text, not a number".to_owned()),
         Some(Value::Null) => Err("the query gives NULL".to_owned()),
         Some(Value::Blob(_)) | None => Err("the query gives no number".to_owned()),
     }

@@ -58,13 +58,14 @@ fn read(path: &Path) -> Result<f64, String> {
     number(&text).map_err(|problem| format!("{}: {problem}", path.display()))
 }
 
-/// The number that a text is.
+/// The number that a text is. The error does not repeat the text: whoever may look at a host sees it, and the text may be a
+/// value that they may not see.
 pub(super) fn number(text: &str) -> Result<f64, String> {
-    const SHOWN: usize = 40;
     let text = text.trim();
-    text.parse().map_err(|_| {
-        let shown: String = text.chars().take(SHOWN).collect();
-        format!("\"{shown}\" is not a number")
+    text.parse().map_err(|_| match text.chars().count() {
+        0 => "there is no number, and nothing else".to_owned(),
+        1 => "a text of 1 character is not a number".to_owned(),
+        count => format!("a text of {count} characters is not a number"),
     })
 }
 
@@ -80,7 +81,7 @@ mod tests {
         std::fs::write(&path, " 12.5\n").unwrap();
         assert_eq!(read(&path), Ok(12.5));
         std::fs::write(&path, "soon").unwrap();
-        assert!(read(&path).unwrap_err().ends_with("\"soon\" is not a number"));
+        assert!(read(&path).unwrap_err().ends_with(": a text of 4 characters is not a number"));
         assert!(read(folder.path()).unwrap_err().ends_with("is not a file"));
     }
 }

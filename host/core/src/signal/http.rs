@@ -153,7 +153,10 @@ fn numeric(value: &Value) -> Result<f64, String> {
     match value {
         Value::Number(number) => number.as_f64().ok_or_else(|| format!("{number} is not a number")),
         Value::String(text) => number(text),
-        other => number(&other.to_string()),
+        Value::Null => Err("null is not a number".to_owned()),
+        Value::Bool(_) => Err("true or false is not a number".to_owned()),
+        Value::Array(_) => Err("a list is not a number".to_owned()),
+        Value::Object(_) => Err("an object is not a number".to_owned()),
     }
 }
 
@@ -179,10 +182,11 @@ mod tests {
             |result: &str| format!(r#"{{"status":"success","data":{{"resultType":"vector","result":{result}}}}}"#);
         for (body, part, expected) in [
             ("42\n", &whole, Ok(42.0)),
-            ("soon", &whole, Err("\"soon\" is not a number")),
+            ("soon", &whole, Err("a text of 4 characters is not a number")),
+            (" ", &whole, Err("there is no number, and nothing else")),
             (r#"{"queue": [{"depth": 3}]}"#, &pointer, Ok(3.0)),
             (r#"{"queue": [{"depth": "3.5"}]}"#, &pointer, Ok(3.5)),
-            (r#"{"queue": [{"depth": null}]}"#, &pointer, Err("\"null\" is not a number")),
+            (r#"{"queue": [{"depth": null}]}"#, &pointer, Err("null is not a number")),
             (r#"{"queue": []}"#, &pointer, Err("the answer has nothing at \"/queue/0/depth\"")),
             ("<html>", &pointer, Err("the answer is not JSON: expected value at line 1 column 1")),
             (&vector(r#"[{"metric":{},"value":[1.5,"0.25"]}]"#), &Part::Prometheus, Ok(0.25)),

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::foreground::{Answered, Foreground};
 use super::place::{Database, Place};
 use super::processes::Process;
-use super::report::{Report, unix_ms};
+use super::report::{Asked, Report, unix_ms};
 use super::{Outcome, quantile};
 
 /// The rows of the backfill: so many that the gentle pace has found its duty long before the end, and the defaults take
@@ -23,19 +23,30 @@ const STRETCH: u64 = 10;
 const PATIENCE: Duration = Duration::from_secs(600);
 
 /// Who does the backfill.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Who {
     /// One statement.
     Update,
     /// `tidegate run` with this in `[background_updates]`.
-    Tidegate(&'static str),
+    Tidegate(String),
 }
 
-const WHO: [(&str, Who); 3] = [
-    ("one UPDATE", Who::Update),
-    ("tidegate at its defaults", Who::Tidegate("")),
-    ("tidegate, gentle", Who::Tidegate("pace = \"gentle\"\n")),
-];
+const DEFAULTS: &str = "tidegate at its defaults";
+const GENTLE: &str = "tidegate, gentle";
+/// What bounds the gentle pace: whatever decides when batches run, as quick a backfill as is asked has them run for this
+/// part of the time.
+const FIXED: &str = "tidegate, as quick as is asked of gentle";
+/// The target duration of the batches of that, in milliseconds: the shortest that the gentle pace takes.
+const FIXED_TARGET_MS: f64 = 10.0;
+/// How much quicker than the defaults the gentle pace is asked to be.
+const QUICKER: f64 = 5.0;
+
+/// A pace that has batches run for a part of the time.
+fn fixed(duty: f64) -> Who {
+    let duty = duty.clamp(0.01, 0.99);
+    let sleep = FIXED_TARGET_MS * (1.0 - duty) / duty;
+    Who::Tidegate(format!("background_update_duration_ms = {FIXED_TARGET_MS:.0}\nsleep_duration_ms = {sleep:.0}\n"))
+}
 
 /// What was seen of one of them.
 struct Seen {
@@ -50,11 +61,17 @@ pub(super) async fn measure(report: &mut Report, place: &Place) -> Outcome<()> {
     let service = Foreground::at_half(place, &first).await?;
     println!("         the service: {:.0} requests a second", service.rate);
     let mut alone = service.start(ALONE)?.end().await?;
-    let mut all = Vec::new();
-    for (name, who) in WHO {
+    let mut all: Vec<(&str, Seen)> = Vec::new();
+    for name in ["one UPDATE", DEFAULTS, GENTLE, FIXED] {
+        let who = match name {
+            DEFAULTS => Who::Tidegate(String::new()),
+            GENTLE => Who::Tidegate("pace = \"gentle\"\n".to_owned()),
+            FIXED => fixed(QUICKER * duty_of(&all, DEFAULTS)),
+            _ => Who::Update,
+        };
         let rows = if matches!(place, Place::Sqlite { .. }) { SQLITE_ROWS } else { POSTGRES_ROWS };
         first.make_items(rows).await?;
-        let seen = beside(&service, &first, who).await?;
+        let seen = beside(&service, &first, &who).await?;
         let p99 = quantile(&seen.answered, 0.99);
         println!("         {name}: {:.1} s, the service's p99 {p99:.2} ms", seen.seconds);
         all.push((name, seen));
@@ -68,14 +85,20 @@ pub(super) async fn measure(report: &mut Report, place: &Place) -> Outcome<()> {
         let mut section = report.section(figure, "ms", place.name());
         let baseline = section.baseline("beside nothing", quantile(&alone, part));
         for (name, seen) in &all {
-            section.add(format!("beside {name}"), quantile(&seen.answered, part), &baseline);
+            let figure = section.add(format!("beside {name}"), quantile(&seen.answered, part), &baseline);
+            if *name == GENTLE && part > 0.98 {
+                figure.asked(Asked::RatioAtMost(1.25));
+            }
         }
     }
     let mut section = report.section("a backfill beside a service", "s", place.name());
     let defaults = all.iter().find(|(_, seen)| seen.duty.is_some()).map_or(f64::NAN, |(_, seen)| seen.seconds);
     let baseline = section.baseline("tidegate at its defaults", defaults);
     for (name, seen) in all.iter().filter(|(name, _)| *name != baseline.name) {
-        section.add(*name, seen.seconds, &baseline);
+        let figure = section.add(*name, seen.seconds, &baseline);
+        if *name == GENTLE {
+            figure.asked(Asked::RatioAtMost(1.0 / QUICKER));
+        }
     }
     let mut section = report.section("the part of the time in batches", "", place.name());
     let duties: Vec<(&str, f64)> = all.iter().filter_map(|(name, seen)| Some((*name, seen.duty?))).collect();
@@ -88,8 +111,13 @@ pub(super) async fn measure(report: &mut Report, place: &Place) -> Outcome<()> {
     Ok(())
 }
 
+/// The part of the time in which the batches of one of them ran.
+fn duty_of(all: &[(&str, Seen)], name: &str) -> f64 {
+    all.iter().find(|(other, _)| *other == name).and_then(|(_, seen)| seen.duty).unwrap_or(f64::NAN)
+}
+
 /// Lets one of them do the backfill while the service works.
-async fn beside(service: &Foreground<'_>, database: &Database, who: Who) -> Outcome<Seen> {
+async fn beside(service: &Foreground<'_>, database: &Database, who: &Who) -> Outcome<Seen> {
     let sql = "DROP TABLE IF EXISTS tidegate_history";
     database.run(sql, sql).await?;
     database.enqueue("bench").await?;
