@@ -90,13 +90,14 @@
 //!
 //! # What to rely on
 //!
-//! The crate has no global state but the log targets of controllers, which `tracing` never gives back: any number of
-//! hosts may run in a process, on one tokio runtime or on several. It prints nothing (it logs by `tracing`) and turns
-//! panics in handlers and native controllers into failures and faults. It reads no environment variable but those by
-//! which rustls finds the system's certificates (`SSL_CERT_FILE`, `SSL_CERT_DIR`), and installs no signal handler.
-//! (The crate `tidegate-wasm` installs those of wasmtime, which see to traps once a component is loaded.) It needs a tokio runtime with time and IO enabled.
-//! On a runtime of several threads each database gets a thread of its own, in a runtime of its own, on which its handlers
-//! and native controllers run; on a runtime of one thread everything stays there.
+//! The crate has no global state: any number of hosts may run in a process, on one tokio runtime or on several. It prints
+//! nothing (it logs by `tracing`), turns panics in handlers and native controllers into failures and faults, and installs no
+//! signal handler. `tidegate-postgres` reads the environment variables by which rustls finds the system's certificates
+//! (`SSL_CERT_FILE`, `SSL_CERT_DIR`), and no other crate reads any. `tidegate-wasm` makes log targets for controllers, which
+//! `tracing` never gives back, and installs wasmtime's signal handlers, which see to traps, once a component is loaded.
+//!
+//! It needs a tokio runtime with time and IO enabled. On a runtime of several threads each database gets a thread and a runtime,
+//! on which its handlers and native controllers run; on a runtime of one thread everything stays there.
 //! Durations are [`Duration`](std::time::Duration)s; what is stored or shown in milliseconds says so in its name.
 //!
 //! Runnable examples are in the folder `host/examples` of the repository: `native_handler`, `native_controller` and

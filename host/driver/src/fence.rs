@@ -72,6 +72,9 @@ impl Fence {
     }
 
     /// Fails where another may have taken the lease by now: what a host says of itself is then for that one to say.
+    ///
+    /// # Errors
+    /// Whatever the database says.
     pub fn check(&self) -> Result<(), SqlError> {
         match &*self.lock() {
             Some(hold) if hold.until <= Instant::now() => Err(overtaken()),
@@ -90,6 +93,9 @@ pub const OVERTAKEN: &str = "this host gave no sign of life for too long, and an
 
 /// Does work that nothing may hold up, such as renewing a lease: on a thread that all databases of the process share, and
 /// that no handler, controller or statement runs on. Dropped, it is given up.
+///
+/// # Errors
+/// Whatever the database says.
 pub async fn apart<T: Send + 'static>(
     work: impl Future<Output = Result<T, SqlError>> + Send + 'static,
 ) -> Result<T, SqlError> {

@@ -117,6 +117,9 @@ pub trait Driver: Send + Sync + 'static {
     async fn survey(&self) -> Result<Vec<Remark>, SqlError>;
 
     /// Fails where another host may have taken the lease by now that this one holds.
+    ///
+    /// # Errors
+    /// Whatever the database says.
     fn check_lease(&self) -> Result<(), SqlError>;
 
     /// See [`Database::close`].

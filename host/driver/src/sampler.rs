@@ -37,6 +37,9 @@ impl Default for SamplerOptions {
 }
 
 /// The number that a query's result is.
+///
+/// # Errors
+/// In words, what came in place of a number.
 pub fn number(rows: &[Row]) -> Result<f64, String> {
     let value = match rows {
         [row] => row.first(),

@@ -43,6 +43,9 @@ pub enum Migrated {
 
 impl Tables {
     /// Looks which tables are there.
+    ///
+    /// # Errors
+    /// Whatever the database says.
     pub async fn made(&self, sql: &mut dyn Sql) -> Result<Made, SqlError> {
         let missing = self.missing(sql).await?;
         let own_tables = self.known_version(sql).await? > 0 && missing.iter().all(|table| *table == LEASE);
@@ -51,6 +54,9 @@ impl Tables {
 
     /// Reads whether [`Tables::migrate`] has anything to do, so that a host which finds all in place needs no lock and
     /// no right to create tables.
+    ///
+    /// # Errors
+    /// Whatever the database says.
     pub async fn inspect(&self, sql: &mut dyn Sql) -> Result<Prepared, SqlError> {
         let version = self.known_version(sql).await?;
         let ready = version == VERSION && self.missing(sql).await?.is_empty() && exists(sql, &self.name).await?;
@@ -58,6 +64,9 @@ impl Tables {
     }
 
     /// Makes what is missing, in the transaction that `sql` is in.
+    ///
+    /// # Errors
+    /// Whatever the database says.
     pub async fn migrate(&self, sql: &mut dyn Sql) -> Result<Migrated, SqlError> {
         // Polled rather than waited for: whoever waits holds a snapshot, which would hold up another host's
         // CREATE INDEX CONCURRENTLY. SQLite's transaction is a lock already.
@@ -157,6 +166,9 @@ impl Tables {
 }
 
 /// Whether a table (or a view in its place) is found under a name that is not qualified, temporary ones on SQLite aside.
+///
+/// # Errors
+/// Whatever the database says.
 pub async fn exists(sql: &mut dyn Sql, name: &str) -> Result<bool, SqlError> {
     let (select, value) = match sql.dialect().system() {
         System::Sqlite => (

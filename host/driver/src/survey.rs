@@ -17,6 +17,9 @@ const OWN_TABLES: [(&str, &[Right]); 5] = [
 
 impl Tables {
     /// The rights that are missing.
+    ///
+    /// # Errors
+    /// Whatever the database says.
     pub async fn survey(&self, sql: &mut dyn Sql) -> Result<Vec<Remark>, SqlError> {
         const QUEUE: &[Right] = &[Right::Select, Right::Insert, Right::Update, Right::Delete];
         let mut wanted: Vec<(&str, &[Right])> = Vec::new();

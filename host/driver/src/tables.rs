@@ -65,6 +65,9 @@ impl Tables {
     }
 
     /// The queue, and whether failures are stored that no longer belong to it.
+    ///
+    /// # Errors
+    /// Whatever the database says.
     pub async fn queue(&self, sql: &mut dyn Sql) -> Result<(Queue, bool), SqlError> {
         self.read_queue(sql, &all_there(self.schema)).await
     }
@@ -101,6 +104,9 @@ impl Tables {
     }
 
     /// See [`Database::look`](tidegate::scheduler::database::Database::look).
+    ///
+    /// # Errors
+    /// Whatever the database says.
     pub async fn look(&self, sql: &mut dyn Sql) -> Result<Option<Queue>, SqlError> {
         let made = self.made(sql).await?;
         if !made.queue_table {
@@ -115,6 +121,9 @@ impl Tables {
     }
 
     /// Forgets the failures of rows that are gone, made progress or were queued anew.
+    ///
+    /// # Errors
+    /// Whatever the database says.
     pub async fn forget_stale(&self, sql: &mut dyn Sql) -> Result<(), SqlError> {
         let delete = format!(
             "delete from {}tidegate_failures as f where queue = {} and not exists (select 1 from {} q where \
@@ -181,6 +190,9 @@ impl Tables {
     }
 
     /// See [`Database::progress`](tidegate::scheduler::database::Database::progress).
+    ///
+    /// # Errors
+    /// Whatever the database says.
     pub async fn progress(&self, sql: &mut dyn Sql, update_name: &str) -> Result<Option<String>, SqlError> {
         let select = self.select_progress(&p(sql, 1));
         let rows = sql.query(&select, &[update_name.into()]).await?;
@@ -188,6 +200,9 @@ impl Tables {
     }
 
     /// See [`Database::enqueue`](tidegate::scheduler::database::Database::enqueue).
+    ///
+    /// # Errors
+    /// Whatever the database says.
     pub async fn enqueue(&self, sql: &mut dyn Sql, row: &NewRow) -> Result<bool, SqlError> {
         let insert = format!(
             "insert into {} (update_name, progress_json, depends_on, ordering) values ({}, {}, {}, {}) \
@@ -209,6 +224,9 @@ impl Tables {
     }
 
     /// See [`Database::withdraw`](tidegate::scheduler::database::Database::withdraw).
+    ///
+    /// # Errors
+    /// Whatever the database says.
     pub async fn withdraw(&self, sql: &mut dyn Sql, names: &[String]) -> Result<(), SqlError> {
         for name in names {
             self.set_state(sql, &withdrawn(name), Some(&true)).await?;
@@ -217,6 +235,9 @@ impl Tables {
     }
 
     /// Whether somebody asked for an update to be taken out of the queue.
+    ///
+    /// # Errors
+    /// Whatever the database says.
     pub async fn is_withdrawn(&self, sql: &mut dyn Sql, update_name: &str) -> Result<bool, SqlError> {
         let (schema, first, second) = (self.schema, p(sql, 1), p(sql, 2));
         let select = format!("select 1 from {schema}tidegate_state where queue = {first} and key = {second}");
@@ -225,6 +246,9 @@ impl Tables {
     }
 
     /// See [`Database::cancel`](tidegate::scheduler::database::Database::cancel).
+    ///
+    /// # Errors
+    /// Whatever the database says.
     pub async fn cancel(&self, sql: &mut dyn Sql, names: &[String]) -> Result<Vec<String>, SqlError> {
         let delete = self.delete_row(&p(sql, 1));
         let mut cancelled = Vec::new();
@@ -239,6 +263,9 @@ impl Tables {
     }
 
     /// See [`Database::record_failure`](tidegate::scheduler::database::Database::record_failure).
+    ///
+    /// # Errors
+    /// Whatever the database says.
     pub async fn record_failure(
         &self,
         sql: &mut dyn Sql,
@@ -260,6 +287,9 @@ impl Tables {
     }
 
     /// See [`Database::forget_failures`](tidegate::scheduler::database::Database::forget_failures).
+    ///
+    /// # Errors
+    /// Whatever the database says.
     pub async fn forget_failures(&self, sql: &mut dyn Sql, update_name: &str) -> Result<bool, SqlError> {
         let (schema, queue, name) = (self.schema, p(sql, 1), p(sql, 2));
         let delete = format!("delete from {schema}tidegate_failures where queue = {queue} and update_name = {name}");
@@ -267,11 +297,17 @@ impl Tables {
     }
 
     /// Stores or removes the pause.
+    ///
+    /// # Errors
+    /// Whatever the database says.
     pub async fn set_pause(&self, sql: &mut dyn Sql, pause: Option<&Pause>) -> Result<(), SqlError> {
         self.set_state(sql, PAUSE, pause).await
     }
 
     /// Stores or removes the running host's activity.
+    ///
+    /// # Errors
+    /// Whatever the database says.
     pub async fn set_activity<T: Serialize + Sync>(
         &self,
         sql: &mut dyn Sql,
@@ -304,6 +340,9 @@ impl Tables {
     }
 
     /// Adds iterations to the history.
+    ///
+    /// # Errors
+    /// Whatever the database says.
     pub async fn add_history(&self, sql: &mut dyn Sql, records: &[Arc<Record>]) -> Result<(), SqlError> {
         for chunk in records.chunks(INSERTED_AT_ONCE) {
             let mut values = Vec::with_capacity(chunk.len() * 4);
@@ -327,6 +366,9 @@ impl Tables {
     }
 
     /// Drops iterations that are older than the retention. True where some may be left.
+    ///
+    /// # Errors
+    /// Whatever the database says.
     pub async fn prune_history(&self, sql: &mut dyn Sql, now: SystemTime) -> Result<bool, SqlError> {
         let delete = format!(
             "delete from {schema}tidegate_history where id in (select id from {schema}tidegate_history where queue = {} \
@@ -341,6 +383,9 @@ impl Tables {
     }
 
     /// See [`Database::history`](tidegate::scheduler::database::Database::history).
+    ///
+    /// # Errors
+    /// Whatever the database says.
     pub async fn history(
         &self,
         sql: &mut dyn Sql,

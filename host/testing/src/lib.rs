@@ -7,7 +7,7 @@
 //! ```
 //! use std::time::Duration;
 //! use tidegate::controller::Admission;
-//! use crate::{Bench, standard};
+//! use tidegate_testing::{Bench, standard};
 //!
 //! # use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 //! # fn component() -> Vec<u8> {

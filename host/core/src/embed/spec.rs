@@ -73,7 +73,8 @@ impl DatabaseSpec {
         self
     }
 
-    /// Lets a controller set the pace: a `tidegate_wasm::ComponentSource`, which is a WebAssembly component, or one written in Rust, by way of [`Native`](crate::controller::Native).
+    /// Lets a controller set the pace: a `tidegate_wasm::ComponentSource`, which is a WebAssembly component, or one written in
+    /// Rust, by way of [`Native`](crate::controller::Native).
     pub fn controller(self, source: impl Source + 'static) -> Self {
         self.policy(Policy::Controller(Arc::new(source)))
     }

@@ -93,6 +93,9 @@ impl Ask {
 }
 
 /// See [`Sql::ask`](super::Sql::ask): one after the other.
+///
+/// # Errors
+/// Whatever the database says.
 pub async fn ask_in_turn<S: Sql + ?Sized>(sql: &mut S, statements: Vec<Ask>) -> Result<Vec<Answer>, SqlError> {
     let mut answers: Vec<Answer> = Vec::with_capacity(statements.len());
     for ask in statements {
