@@ -8,6 +8,7 @@ mod plan;
 mod queue;
 mod terminal;
 mod trouble;
+mod verify;
 
 use crate::support::command::Site;
 use crate::support::place::Place;

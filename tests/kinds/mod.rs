@@ -14,4 +14,5 @@ mod replaced;
 mod schemas;
 mod statements;
 mod subject;
+mod verify;
 mod walk;

@@ -207,7 +207,7 @@ impl Running {
 pub struct Story {
     pub end: End,
     pub events: Vec<EventKind>,
-    database: Arc<dyn Database>,
+    pub database: Arc<dyn Database>,
 }
 
 impl Story {

@@ -316,6 +316,8 @@ pub struct Update {
     pub reach: Reach,
     /// How many may work on it at once.
     pub workers: usize,
+    /// True where its rows are looked at again before it ends.
+    pub verify: bool,
     /// Where it stands in the file.
     pub places: Places,
 }

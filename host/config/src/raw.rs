@@ -223,6 +223,7 @@ pub(super) struct Update {
     pub check: Text,
     pub unique_columns: Option<Spanned<OneOrMany>>,
     pub workers: Whole<1, 1, LARGEST_CREW>,
+    pub verify: Text,
 }
 
 /// A whole number from `MIN` to `MAX`, `DEFAULT` where its key is left out.

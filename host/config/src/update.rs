@@ -32,12 +32,12 @@ const SHAPES: [Shape; 9] = [
     Shape {
         kind: "backfill",
         required: &["table", "key", "set"],
-        optional: &["schema", "where", "only", "row_security", "on_skip", "workers"],
+        optional: &["schema", "where", "only", "row_security", "on_skip", "workers", "verify"],
     },
     Shape {
         kind: "delete",
         required: &["table", "key", "where"],
-        optional: &["schema", "only", "row_security", "on_skip", "workers"],
+        optional: &["schema", "only", "row_security", "on_skip", "workers", "verify"],
     },
     Shape {
         kind: "copy",
@@ -116,7 +116,11 @@ fn update<'a>(reader: &mut Reader<'a>, table: Table<'a>, known: &[&str], lanes: 
     let reach = reach(reader, &section.values)?;
     let workers = usize::try_from(section.values.workers.0).ok().filter(|_| shape.optional.contains(&"workers"));
     let workers = workers.unwrap_or(1);
-    Some(Update { name: name?, databases, lane, kind, reach, workers, places: section.places })
+    let verify = match &section.values.verify {
+        Some(word) => one_of(reader, "verify", word, &["off", "full"])? == "full",
+        None => false,
+    };
+    Some(Update { name: name?, databases, lane, kind, reach, workers, verify, places: section.places })
 }
 
 /// Refuses several workers where a database has one writer.

@@ -2,10 +2,11 @@
 
 use async_trait::async_trait;
 
+use super::assign::assignments;
 use super::plan::Draft;
 use super::reach::{Reach, SKIPPED};
-use super::scan::{self, Token};
-use super::sql::{Dialect, Estimate, Operation, Right, Sql, System, TableName};
+use super::sql::{Dialect, Estimate, Operation, Right, Sql, TableName};
+use super::verify::{Along, Promise, not_as_assigned};
 use super::walk::{Batch, Change, Moved, Outcome, Then, Walk};
 use super::{Budget, Handler, Mode, Plan, Problem, Progress, Step, UpdateError};
 
@@ -59,7 +60,8 @@ impl Backfill {
 
     /// The problem of a key that changes under the walk: rows that move ahead are met again, perhaps for ever.
     async fn moves_key(&self, sql: &mut dyn Sql) -> Result<Option<Problem>, UpdateError> {
-        let assigned = assigned(&self.definition.set, sql.dialect().system());
+        let assignments = assignments(&self.definition.set, sql.dialect().system());
+        let assigned: Vec<String> = assignments.into_iter().flat_map(|assignment| assignment.columns).collect();
         let what = match self.walk.moved_by(sql, &assigned).await? {
             None => return Ok(None),
             Some(Moved::Key(column)) => format!("key column \"{column}\""),
@@ -137,41 +139,26 @@ impl Handler for Backfill {
     }
 }
 
-/// The columns that stand before the `=` of each assignment: `a = 1, (b, c) = (2, 3)`.
-fn assigned(set: &str, system: System) -> Vec<String> {
-    let (mut columns, mut depth, mut value) = (Vec::new(), 0_usize, false);
-    for token in scan::code(set, system) {
-        let opens = |token: &Token<'_>| token.is_symbol("(") || token.is_symbol("[");
-        let closes = |token: &Token<'_>| token.is_symbol(")") || token.is_symbol("]");
-        match () {
-            () if opens(&token) => depth += 1,
-            () if closes(&token) => depth = depth.saturating_sub(1),
-            () if depth == 0 && token.is_symbol(",") => value = false,
-            () if depth == 0 && token.is_symbol("=") => value = true,
-            () if !value => columns.extend(token.name(system)),
-            () => {}
-        }
+#[async_trait]
+impl Promise for Backfill {
+    async fn wrong(&self, sql: &mut dyn Sql) -> Result<Result<String, String>, UpdateError> {
+        let table = self.walk.table(sql).await?;
+        let wrong = not_as_assigned(&self.definition.set, &*sql.dialect(), &table);
+        Ok(wrong.map(|wrong| match &self.definition.filter {
+            Some(filter) => format!("({filter}\n) AND ({wrong})"),
+            None => wrong,
+        }))
     }
-    columns
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+    fn texts(&self) -> Vec<&str> {
+        [self.definition.set.as_str()].into_iter().chain(self.definition.filter.as_deref()).collect()
+    }
 
-    #[test]
-    fn assigned_columns_are_told_from_those_that_are_read() {
-        let cases = [
-            ("a = b, c = (SELECT d = e, f), g = 'h, i = 1'", &["a", "c", "g"][..]),
-            ("(a, \"B\") = (b, id), c = d -- , e = 1", &["a", "B", "c"]),
-            ("a=id=2,b=f(c, d)", &["a", "b"]),
-        ];
-        for (set, expected) in cases {
-            for system in [System::Sqlite, System::Postgres] {
-                assert_eq!(assigned(set, system), expected, "{set} on {system}");
-            }
-        }
-        assert_eq!(assigned("a[id] = 1, [b] = 2", System::Sqlite), ["a", "id", "b"]);
-        assert_eq!(assigned("A[1] = ARRAY[1, 2], b = 2", System::Postgres), ["a", "b"]);
+    fn again(&self, dialect: &dyn Dialect, clause: &str) -> String {
+        self.statement(dialect, clause)
+    }
+
+    fn along(&self) -> Along<'_> {
+        Along(&self.walk)
     }
 }

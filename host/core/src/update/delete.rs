@@ -5,6 +5,7 @@ use async_trait::async_trait;
 use super::plan::Draft;
 use super::reach::{Reach, SKIPPED};
 use super::sql::{Dialect, Estimate, Operation, Right, Sql, TableName};
+use super::verify::{Along, Promise};
 use super::walk::{Batch, Change, Outcome, Then, Walk};
 use super::{Budget, Handler, Mode, Plan, Problem, Progress, Step, UpdateError};
 
@@ -87,5 +88,24 @@ impl Handler for Delete {
 
     async fn plan(&self, sql: &mut dyn Sql, progress: &Progress, budget: Budget) -> Result<Option<Plan>, UpdateError> {
         self.walk.plan(sql, progress, budget, |dialect, batch| self.drafts(dialect, batch)).await.map(Some)
+    }
+}
+
+#[async_trait]
+impl Promise for Delete {
+    async fn wrong(&self, _: &mut dyn Sql) -> Result<Result<String, String>, UpdateError> {
+        Ok(Ok(self.definition.filter.clone()))
+    }
+
+    fn texts(&self) -> Vec<&str> {
+        vec![&self.definition.filter]
+    }
+
+    fn again(&self, dialect: &dyn Dialect, clause: &str) -> String {
+        self.statement(dialect, clause)
+    }
+
+    fn along(&self) -> Along<'_> {
+        Along(&self.walk)
     }
 }

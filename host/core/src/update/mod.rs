@@ -4,6 +4,7 @@
 //! knows neither the driver behind the transaction nor the controller that set the budget.
 
 mod ask;
+mod assign;
 mod backfill;
 mod batch;
 mod constraint;
@@ -24,6 +25,7 @@ mod sql_error;
 mod surroundings;
 mod validate;
 mod validate_and_delete;
+mod verify;
 mod walk;
 
 use std::fmt;
@@ -44,6 +46,7 @@ pub use script::{Script, ScriptDefinition};
 pub use sql::{Dialect, ErrorClass, Sql, SqlError};
 pub use validate::{ValidateConstraint, ValidateConstraintDefinition};
 pub use validate_and_delete::{ValidateAndDelete, ValidateAndDeleteDefinition};
+pub use verify::{Promise, VERIFY, Verified, verification};
 pub use walk::accept_definition;
 
 /// The lane of all updates that are put in no other.
@@ -266,6 +269,16 @@ pub trait Handler: Send + Sync {
         let _ = (sql, progress, budget);
         Ok(None)
     }
+
+    /// Why the rows of this update cannot be looked at again; `None` where they can, by a progress of [`verification`].
+    ///
+    /// # Errors
+    /// Whatever the database says.
+    async fn unverifiable(&self, sql: &mut dyn Sql) -> Result<Option<Problem>, UpdateError> {
+        let _ = sql;
+        let message = "updates of this kind are not verified: nothing that they promise can be looked up";
+        Ok(Some(Problem::error("kind", message, "look at the rows by a query of your own")))
+    }
 }
 
 /// How grave a problem is.
@@ -337,6 +350,19 @@ pub enum UpdateError {
         /// What is not as it was.
         changes: String,
     },
+    /// Rows are not as the definition says, though all are done.
+    #[error(
+        "verification found {wrong} of {looked} rows that are not as the definition says. See which: the update's progress \
+         names the first. Have them done again: `tidegate verify --repair`; or mend them yourself, then `tidegate retry`"
+    )]
+    Unverified {
+        /// Rows that were looked at.
+        looked: u64,
+        /// Those of them that are wrong.
+        wrong: u64,
+        /// The keys of the first of them.
+        keys: String,
+    },
     /// The step returned the progress that it began with.
     #[error("the batch made no progress: it ended where it began")]
     NoProgress,
@@ -380,7 +406,7 @@ impl UpdateError {
         match self {
             UpdateError::Sql(error) => error.detail.as_deref(),
             UpdateError::Progress { detail, .. } => detail.as_deref(),
-            UpdateError::Detailed { detail, .. } => Some(detail),
+            UpdateError::Detailed { detail, .. } | UpdateError::Unverified { keys: detail, .. } => Some(detail),
             UpdateError::Redefined { .. } | UpdateError::NoProgress | UpdateError::Failed(_) => None,
         }
     }

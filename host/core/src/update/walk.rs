@@ -19,6 +19,7 @@ mod check;
 mod cut;
 mod estimate;
 mod known;
+mod look;
 mod moves;
 mod pin;
 pub(super) mod plan;

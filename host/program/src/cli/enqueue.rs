@@ -238,7 +238,7 @@ fn refused(what: &str, database: &tidegate_config::Database, error: SqlError) ->
     CliError::failure(format!("cannot {what} on database \"{}\"", database.name)).because_of_database(error)
 }
 
-fn undefined(name: &str, config: &Config, databases: &[&tidegate_config::Database]) -> CliError {
+pub(super) fn undefined(name: &str, config: &Config, databases: &[&tidegate_config::Database]) -> CliError {
     let elsewhere = config.updates.iter().any(|update| update.name == name);
     let known = databases.iter().flat_map(|database| config.updates_of(&database.name));
     let nearest = output::nearest(name, known.map(|update| update.name.as_str()));

@@ -21,6 +21,7 @@ mod sampling;
 mod signals;
 mod status;
 mod token;
+mod verify;
 mod wiring;
 
 use std::env;
@@ -70,6 +71,7 @@ enum Command {
     History(history::History),
     Retry(retry::Retry),
     Accept(accept::Accept),
+    Verify(verify::Verify),
     Pause(pause::Pause),
     Resume(pause::Resume),
     Cancel(cancel::Cancel),
@@ -104,6 +106,7 @@ impl Command {
             Command::History(history) => history.json,
             Command::Retry(retry) => retry.json.json,
             Command::Accept(accept) => accept.json.json,
+            Command::Verify(verify) => verify.json.json,
             Command::Pause(pause) => pause.json.json,
             Command::Resume(resume) => resume.json.json,
             Command::Cancel(cancel) => cancel.json.json,
@@ -198,6 +201,7 @@ fn execute(cli: Cli, json: bool) -> Result<(), CliError> {
             Command::History(history) => history.execute(&context).await,
             Command::Retry(retry) => retry.execute(&context).await,
             Command::Accept(accept) => accept.execute(&context).await,
+            Command::Verify(verify) => verify.execute(&context).await,
             Command::Pause(pause) => pause.execute(&context).await,
             Command::Resume(resume) => resume.execute(&context).await,
             Command::Cancel(cancel) => cancel.execute(&context).await,

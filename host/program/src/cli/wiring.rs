@@ -9,7 +9,7 @@ use tidegate::scheduler::database::{Database, Holder};
 use tidegate::scheduler::{Handlers, Lanes};
 use tidegate::signal::SignalReader;
 use tidegate::update::{
-    Backfill, Batch, Copy, CreateIndex, Delete, Handler, Noop, Script, ValidateAndDelete, ValidateConstraint,
+    Backfill, Batch, Copy, CreateIndex, Delete, Handler, Noop, Script, ValidateAndDelete, ValidateConstraint, Verified,
 };
 use tidegate_config::{Config, Diagnostic, Target, UpdateKind};
 use tidegate_database::{OpenError, Options};
@@ -67,9 +67,14 @@ pub(super) fn access(database: &tidegate_config::Database) -> (String, Options) 
 /// What does an update's work on a database.
 pub(super) fn handler(update: &tidegate_config::Update, database: &tidegate_config::Database) -> Arc<dyn Handler> {
     let (system, reach, workers) = (database.target.system(), update.reach, update.workers);
+    let verify = update.verify;
     match update.kind.clone() {
-        UpdateKind::Backfill(definition) => Arc::new(Backfill::new(definition).reaching(reach).with_workers(workers)),
-        UpdateKind::Delete(definition) => Arc::new(Delete::new(definition).reaching(reach).with_workers(workers)),
+        UpdateKind::Backfill(definition) => {
+            Arc::new(Verified::new(Backfill::new(definition).reaching(reach).with_workers(workers), verify))
+        }
+        UpdateKind::Delete(definition) => {
+            Arc::new(Verified::new(Delete::new(definition).reaching(reach).with_workers(workers), verify))
+        }
         UpdateKind::Copy(definition) => Arc::new(Copy::new(definition).reaching(reach).with_workers(workers)),
         UpdateKind::Batch(definition) => Arc::new(Batch::new(definition, system).reaching(reach).with_workers(workers)),
         UpdateKind::CreateIndex(definition) => Arc::new(CreateIndex::new(definition, system)),

@@ -60,8 +60,12 @@ impl Worker {
         let transient = error.class() != ErrorClass::Permanent;
         let before = row.failure.as_ref().map_or(0, |failure| failure.attempts);
         let attempts = if transient { before } else { before + 1 };
-        // Progress that cannot be read does not become readable by trying, nor does a definition become the one before.
-        let hopeless = matches!(error, UpdateError::Progress { .. } | UpdateError::Redefined { .. });
+        // Progress that cannot be read does not become readable by trying, nor does a definition become the one before, nor a
+        // wrong row right.
+        let hopeless = matches!(
+            error,
+            UpdateError::Progress { .. } | UpdateError::Redefined { .. } | UpdateError::Unverified { .. }
+        );
         let quarantined = !transient && (hopeless || attempts >= self.means.with.settings.max_attempts);
         let code = error.code().map(str::to_owned);
         let at_ms = unix_ms(SystemTime::now());

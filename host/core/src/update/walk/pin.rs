@@ -10,6 +10,7 @@ use crate::update::names::Names;
 use crate::update::reach::{OnSkip, Reach};
 use crate::update::scan::{self, Kind};
 use crate::update::sql::{System, Table};
+use crate::update::verify::VERIFY;
 use crate::update::{Progress, UpdateError};
 
 /// The characters of a text that stand in the progress as they are; of a longer one its digest does, since the progress is
@@ -80,7 +81,12 @@ pub(super) fn same(
 /// definition.
 pub fn accept_definition(progress: &Progress) -> Option<Progress> {
     let mut accepted = progress.clone();
-    let walk = accepted.0.get_mut("walk").and_then(Json::as_object_mut)?;
+    // A look at the rows that are done is a walk as well, within what it has seen.
+    let members = match accepted.0.get_mut(VERIFY) {
+        Some(looking) => looking.get_mut("walk")?.as_object_mut()?,
+        None => &mut accepted.0,
+    };
+    let walk = members.get_mut("walk").and_then(Json::as_object_mut)?;
     let definition = walk.remove("definition");
     let columns = walk.remove("columns");
     (definition.is_some() || columns.is_some()).then_some(accepted)
