@@ -1,14 +1,14 @@
-//! The kinds as an operator has them: the README's own examples, checked and run by the program.
+//! The kinds as an operator has them: the book's own examples, checked and run by the program.
 
 use crate::support::command::Site;
 use crate::support::on_both;
 use crate::support::place::Place;
 
-const README: &str = include_str!("../../README.md");
+const PAGE: &str = include_str!("../../docs/src/updates.md");
 
-/// The examples in the README's section on kinds.
+/// The examples in the book's section on kinds.
 fn examples() -> String {
-    let section = README.split("\n## Kinds of update\n").nth(1).unwrap().split("\n## ").next().unwrap();
+    let section = PAGE.split("\n## Kinds of update\n").nth(1).unwrap().split("\n## ").next().unwrap();
     section.split("```toml\n").skip(1).map(|block| block.split("```").next().unwrap()).collect()
 }
 
@@ -41,7 +41,7 @@ fn people(place: &Place) -> String {
 }
 
 on_both! {
-    async fn the_examples_of_the_readme_are_in_order_and_run(place: Place) {
+    async fn the_examples_of_the_book_are_in_order_and_run(place: Place) {
         place.run(TABLES).await;
         place.run(&people(place)).await;
         place.recommended().await;

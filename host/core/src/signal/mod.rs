@@ -109,7 +109,7 @@ pub fn readable(value: f64, grouped: impl Fn(u64) -> String) -> String {
     }
 }
 
-/// The signals that a host samples by itself; the README says what each is.
+/// The signals that a host samples by itself; the book says what each is.
 pub const BUILT_IN: &[BuiltIn] = &[
     BuiltIn { name: "load", unit: "per core", source: "/proc/loadavg" },
     BuiltIn { name: "workers", unit: "workers", source: "this host" },

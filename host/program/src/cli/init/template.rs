@@ -124,7 +124,7 @@ impl Template<'_> {
             Some(rows) => {
                 text += "\n# What was queued when this file was made, each to be defined: fill in what it does, then take \
                          the \"#\" away. A row\n# whose name is defined nowhere waits until it is. The kinds and their keys \
-                         are in the README.\n";
+                         are in the book.\n";
                 rows.iter().for_each(|row| text += &stub(row));
             }
         }
