@@ -13,8 +13,9 @@ use crate::tables::Tables;
 use tidegate::scheduler::database::Lease;
 use tidegate::scheduler::database::{
     Activity, AlreadyQueued, Begin, Database, Failure, Holder, LeaseAttempt, NewRow, Pause, Planned, Queue, Record,
-    Remark, Session, Situation, Stands,
+    Rehearsal, Remark, Session, Situation, Stands,
 };
+use tidegate::update::Opening;
 use tidegate::update::sql::{Dialect, ErrorClass, Sql, SqlError};
 
 /// How often the history is looked through for old iterations.
@@ -87,6 +88,9 @@ pub trait Driver: Send + Sync + 'static {
 
     /// See [`Database::session_in`]; without the retry.
     async fn session(&self, lane: &str) -> Result<Box<dyn Session>, SqlError>;
+
+    /// See [`Database::rehearse`]; without the retry.
+    async fn rehearse(&self, opening: Opening) -> Result<Box<dyn Rehearsal>, SqlError>;
 
     /// See [`Database::inspect`]; without the retry.
     async fn inspect(&self) -> Result<Box<dyn Session>, SqlError>;
@@ -370,6 +374,11 @@ impl<D: Driver> Database for Handle<D> {
 
     async fn inspect(&self) -> Result<Box<dyn Session>, SqlError> {
         retried!(self.driver.inspect().await)
+    }
+
+    async fn rehearse(&self, opening: Opening) -> Result<Box<dyn Rehearsal>, SqlError> {
+        self.driver.check_place().await?;
+        retried!(self.driver.rehearse(opening).await)
     }
 
     async fn observe(&self) -> Result<Box<dyn Session>, SqlError> {

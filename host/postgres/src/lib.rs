@@ -17,6 +17,7 @@ mod name;
 mod obstacles;
 mod options;
 mod pooler;
+mod rehearsal;
 mod sampler;
 mod settings;
 mod surroundings;
@@ -44,7 +45,7 @@ use self::sampler::{Access, Own, Probe, Statistics};
 use self::settings::{Isolation, Settings};
 use self::url::Target;
 use tidegate::scheduler::database::OpenError;
-use tidegate::scheduler::database::{Begin, Holder, LeaseAttempt, Planned, Remark, Session, Stands};
+use tidegate::scheduler::database::{Begin, Holder, LeaseAttempt, Planned, Rehearsal, Remark, Session, Stands};
 use tidegate::update::Opening;
 use tidegate::update::sql::{Dialect, Sql, SqlError, Value};
 use tidegate_driver::Options;
@@ -383,6 +384,12 @@ impl handle::Driver for Driver {
             held.adjust(limit, "0").await?;
         }
         Ok(Box::new(held))
+    }
+
+    async fn rehearse(&self, opening: Opening) -> Result<Box<dyn Rehearsal>, SqlError> {
+        // Not as a batch's connection, which whoever takes the lease would end.
+        let held = self.take(&self.control, &self.holder, Role::Control).await?;
+        Ok(Box::new(rehearsal::Trial::begin(held, opening).await?))
     }
 
     async fn inspect(&self) -> Result<Box<dyn Session>, SqlError> {

@@ -12,6 +12,7 @@ mod lease;
 mod linger;
 mod options;
 mod place;
+mod rehearsal;
 mod room;
 mod sampler;
 mod statement;
@@ -28,7 +29,7 @@ use self::file::Watch;
 pub use self::options::{Sqlite, SqliteOptions, open, samplers, sql_sampler};
 use self::room::{Room, Turn};
 use self::sampler::{Own, Probe, Turns, WriteLock};
-use tidegate::scheduler::database::{Begin, Holder, Interrupt, LeaseAttempt, Planned, Remark, Session, Transaction};
+use tidegate::scheduler::database::{Begin, Holder, Interrupt, LeaseAttempt, Planned, Rehearsal, Remark, Session, Transaction};
 use tidegate::update::Opening;
 use tidegate::update::sql::{Answer, Ask, Dialect, ErrorClass, Row, Sql, SqlError, System, Value};
 use tidegate_driver::fence::{self, Fence};
@@ -285,6 +286,13 @@ impl handle::Driver for Driver {
 
     async fn session(&self, _lane: &str) -> Result<Box<dyn Session>, SqlError> {
         self.inspect().await
+    }
+
+    async fn rehearse(&self, opening: Opening) -> Result<Box<dyn Rehearsal>, SqlError> {
+        if opening == Opening::Rebuild {
+            return Err(SqlError::permanent("tables that are dropped and renamed cannot be watched"));
+        }
+        Ok(Box::new(rehearsal::Trial::begin(self.take().await?, &self.path).await?))
     }
 
     async fn inspect(&self) -> Result<Box<dyn Session>, SqlError> {

@@ -11,6 +11,7 @@ pub use super::activity::{Activity, ControllerRetry, LaneWork, Measured, Waiting
 use super::lanes::Lanes;
 pub use super::open::{Open, OpenError};
 pub use super::parts::{Merge, PartCommit, Stands};
+pub use super::rehearsal::{Rehearsal, RowCounts, Seen, TableChange};
 pub use super::row::{AlreadyQueued, Failure, NewRow, Pause, Queue, QueueRow, Record, Situation};
 use crate::update::Opening;
 use crate::update::sql::{Dialect, Sql, SqlError};
@@ -125,6 +126,16 @@ pub trait Database: Send + Sync {
     /// Whatever the database says.
     async fn session(&self) -> Result<Box<dyn Session>, SqlError> {
         self.session_in(Lanes::FIRST).await
+    }
+
+    /// Opens a transaction that is rolled back in any case, to see what a batch would do: under the same time limits as a
+    /// batch's statements, whether a host runs or not, and without the tables of [`Database::prepare`].
+    ///
+    /// # Errors
+    /// Whatever the database says.
+    async fn rehearse(&self, opening: Opening) -> Result<Box<dyn Rehearsal>, SqlError> {
+        let _ = opening;
+        Err(SqlError::permanent("nothing can be tried on this database"))
     }
 
     /// A session for questions about the database, under the same time limits as a batch's statements.

@@ -15,6 +15,7 @@ mod history;
 mod lanes;
 mod open;
 mod parts;
+pub mod rehearsal;
 pub mod report;
 mod row;
 mod runner;

@@ -8,7 +8,7 @@ use super::reach::{Reach, SKIPPED};
 use super::sql::{Dialect, Estimate, Operation, Right, Sql, TableName};
 use super::verify::{Along, Promise, not_as_assigned};
 use super::walk::{Batch, Change, Moved, Outcome, Then, Walk};
-use super::{Budget, Handler, Mode, Plan, Problem, Progress, Step, UpdateError};
+use super::{Budget, Handler, Mode, Plan, Problem, Progress, Step, Trial, UpdateError};
 
 /// What a backfill sets, and where.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -132,6 +132,10 @@ impl Handler for Backfill {
             reading.into_iter().chain(self.drafts(dialect, batch)).collect()
         };
         self.walk.check_on(sql, problems, &[Right::Select, Right::Update], drafts).await
+    }
+
+    async fn trial(&self, sql: &mut dyn Sql, place: f64, budget: Budget) -> Result<Trial, UpdateError> {
+        Ok(Trial::Batch(self.walk.ahead(sql, place, budget).await?.0))
     }
 
     async fn plan(&self, sql: &mut dyn Sql, progress: &Progress, budget: Budget) -> Result<Option<Plan>, UpdateError> {

@@ -8,7 +8,7 @@ use super::placeholder::{self, Bounds, Rendered};
 use super::plan::Draft;
 use super::sql::{Ask, Dialect, Estimate, Given, Right, Sql, System, TableName};
 use super::walk::{self, Walk};
-use super::{Budget, Handler, Mode, Opening, Plan, Problem, Progress, Reach, Step, UpdateError, scan};
+use super::{Budget, Handler, Mode, Opening, Plan, Problem, Progress, Reach, Step, Trial, UpdateError, scan};
 
 /// What is done for each batch of a walk.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -159,6 +159,10 @@ impl Handler for Batch {
             return Ok(problems);
         }
         self.walk.check_on(sql, problems, &[Right::Select], |dialect, batch| self.drafts(dialect, batch)).await
+    }
+
+    async fn trial(&self, sql: &mut dyn Sql, place: f64, budget: Budget) -> Result<Trial, UpdateError> {
+        Ok(Trial::Batch(self.walk.ahead(sql, place, budget).await?.0))
     }
 
     async fn plan(&self, sql: &mut dyn Sql, progress: &Progress, budget: Budget) -> Result<Option<Plan>, UpdateError> {

@@ -7,10 +7,11 @@ use super::reach::{self, OnSkip, Reach};
 
 use super::explain::{no_column, no_table};
 use super::names::Names;
-use super::sql::{Dialect, Estimate, Operation, Right, Sql, System, TableName, Value};
+use super::sql::{Dialect, Estimate, Index, Operation, Right, Sql, System, TableName, Value};
+use super::trial::Look;
 use super::walk::plan::check_rights;
 use super::walk::{Batch, Change, Outcome, Then, Walk};
-use super::{Budget, Handler, Mode, Opening, Plan, Problem, Progress, Step, UpdateError};
+use super::{Budget, Handler, Mode, Opening, Plan, Problem, Progress, Step, Trial, UpdateError};
 
 /// What a copy copies, and where to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -178,6 +179,31 @@ impl Copy {
         Ok(problems)
     }
 
+    /// How to look at the rows of the target that the batch is about: those with the keys that it copies.
+    async fn look(&self, sql: &mut dyn Sql, batch: &Batch) -> Result<Option<Look>, UpdateError> {
+        let CopyDefinition { into, columns, filter, .. } = &self.definition;
+        let dialect = sql.dialect();
+        let names = Names(dialect.system());
+        let Some(target) = dialect.describe(sql, into).await? else { return Ok(None) };
+        let copied = |name: &String| columns.iter().find(|column| names.equal(&column.target, name));
+        let known = |index: &Index| index.columns.iter().map(|name| copied(name.as_ref()?)).collect::<Option<Vec<_>>>();
+        let mut unique = target.indexes.iter().filter(|index| index.unique && index.valid && !index.partial);
+        let Some(key) = unique.find_map(known) else { return Ok(None) };
+        let targets: Vec<String> = key.iter().map(|column| column.target.clone()).collect();
+        let quoted: Vec<String> = targets.iter().map(|name| dialect.quote(name)).collect();
+        let sources: Vec<String> = key.iter().map(|column| column.source(&*dialect)).collect();
+        let source = format!(
+            "{} WHERE ({}) IN (SELECT {} FROM {}{})",
+            dialect.table(into),
+            quoted.join(", "),
+            sources.join(", "),
+            self.walk.source(&*dialect),
+            batch.clause(filter.as_deref())
+        );
+        let all = target.columns.iter().map(|column| column.name.clone()).collect();
+        Ok(Some(Look::new(&*dialect, into.to_string(), &targets, all, &source, batch.parameters().to_vec())))
+    }
+
     /// What is wrong with the tables and the columns.
     async fn check_names(&self, sql: &mut dyn Sql) -> Result<Vec<Problem>, UpdateError> {
         let CopyDefinition { table, into, columns, .. } = &self.definition;
@@ -283,6 +309,18 @@ impl Handler for Copy {
         };
         let found = self.walk.check_on(sql, walked, &[Right::Select], drafts).await?;
         Ok(found.into_iter().chain(named).chain(sequences).collect())
+    }
+
+    async fn trial(&self, sql: &mut dyn Sql, place: f64, budget: Budget) -> Result<Trial, UpdateError> {
+        let (mut ahead, batch) = self.walk.ahead(sql, place, budget).await?;
+        ahead.look = self.look(sql, &batch).await?;
+        if ahead.look.is_none() {
+            ahead.notes.push(format!(
+                "the rows that come into table \"{}\" are not shown: it has no unique index whose columns are all copied",
+                self.definition.into
+            ));
+        }
+        Ok(Trial::Batch(ahead))
     }
 
     async fn plan(&self, sql: &mut dyn Sql, progress: &Progress, budget: Budget) -> Result<Option<Plan>, UpdateError> {

@@ -13,7 +13,7 @@ use super::reach::{OnSkip, Reach, within_reach};
 use super::sql::{Dialect, Right, Sql, System, Table, TableKind, TableName};
 use super::walk::filter_clause;
 use super::walk::plan::check_rights;
-use super::{Budget, Handler, Mode, Plan, Problem, Progress, Step, UpdateError};
+use super::{Budget, Handler, Mode, Plan, Problem, Progress, Step, Trial, UpdateError};
 
 /// An index to be built.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -180,6 +180,21 @@ impl Handler for CreateIndex {
             problems.extend(self.check_statement(sql).await?);
         }
         Ok(problems)
+    }
+
+    async fn trial(&self, _sql: &mut dyn Sql, _place: f64, _budget: Budget) -> Result<Trial, UpdateError> {
+        let (why, hint) = match self.system {
+            System::Postgres => (
+                "PostgreSQL builds an index concurrently in no transaction, and so in none that could be rolled back",
+                "build it on a copy of the database, or on a standby promoted for that; `tidegate check --plan` shows the \
+                 statement",
+            ),
+            System::Sqlite => (
+                "SQLite builds an index in one go, and nobody could write meanwhile",
+                "build it on a copy of the file (VACUUM INTO 'copy.db'); `tidegate check --plan` shows the statement",
+            ),
+        };
+        Ok(Trial::Refused(Problem::error("kind", why, hint)))
     }
 
     async fn plan(&self, sql: &mut dyn Sql, progress: &Progress, _budget: Budget) -> Result<Option<Plan>, UpdateError> {

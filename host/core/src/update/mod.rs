@@ -23,6 +23,7 @@ mod script;
 pub mod sql;
 mod sql_error;
 mod surroundings;
+pub mod trial;
 mod validate;
 mod validate_and_delete;
 mod verify;
@@ -44,6 +45,7 @@ pub use plan::{Plan, Planned};
 pub use reach::{OnSkip, Reach};
 pub use script::{Script, ScriptDefinition};
 pub use sql::{Dialect, ErrorClass, Sql, SqlError};
+pub use trial::Trial;
 pub use validate::{ValidateConstraint, ValidateConstraintDefinition};
 pub use validate_and_delete::{ValidateAndDelete, ValidateAndDeleteDefinition};
 pub use verify::{Promise, VERIFY, Verified, verification};
@@ -278,6 +280,21 @@ pub trait Handler: Send + Sync {
         let _ = sql;
         let message = "updates of this kind are not verified: nothing that they promise can be looked up";
         Ok(Some(Problem::error("kind", message, "look at the rows by a query of your own")))
+    }
+
+    /// How the update can be tried ([`Database::rehearse`](crate::scheduler::database::Database::rehearse)): by which batch of
+    /// `budget`, where one begins so far into the walk, 0.0 to 1.0. Asked in the transaction in which it is to be done; nothing
+    /// is changed.
+    ///
+    /// # Errors
+    /// Whatever the database says.
+    async fn trial(&self, sql: &mut dyn Sql, place: f64, budget: Budget) -> Result<Trial, UpdateError> {
+        let _ = (sql, place, budget);
+        Ok(Trial::Refused(Problem::error(
+            "kind",
+            "its handler does not tell what a batch is about",
+            "run it on a copy of the database",
+        )))
     }
 }
 

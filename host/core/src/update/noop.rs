@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 
 use super::sql::Sql;
-use super::{Budget, Handler, Mode, Plan, Progress, Step, UpdateError};
+use super::{Budget, Handler, Mode, Plan, Problem, Progress, Step, Trial, UpdateError};
 
 /// The handler that does nothing. It takes any progress: whoever wrote it is gone.
 #[derive(Debug, Clone, Copy, Default)]
@@ -17,6 +17,10 @@ impl Handler for Noop {
 
     async fn run(&self, _sql: &mut dyn Sql, _progress: &Progress, _budget: Budget) -> Result<Step, UpdateError> {
         Ok(Step::finished(0))
+    }
+
+    async fn trial(&self, _sql: &mut dyn Sql, _place: f64, _budget: Budget) -> Result<Trial, UpdateError> {
+        Ok(Trial::Refused(Problem::error("kind", "it does nothing, and there is nothing to try", "leave it as it is")))
     }
 
     async fn plan(

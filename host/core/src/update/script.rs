@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use super::explain::{can_be_explained, explain, one_line};
 use super::plan::{Draft, Planned};
 use super::sql::{ErrorClass, Sql, System};
-use super::{Budget, Handler, Mode, Opening, Plan, Problem, Progress, Step, UpdateError, scan};
+use super::{Budget, Handler, Mode, Opening, Plan, Problem, Progress, Step, Trial, UpdateError, scan};
 
 /// A script to be executed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,6 +95,22 @@ impl Handler for Script {
             as_it_is &= plain;
         }
         Ok(Vec::new())
+    }
+
+    async fn trial(&self, _sql: &mut dyn Sql, _place: f64, _budget: Budget) -> Result<Trial, UpdateError> {
+        let statements = scan::statements(&self.definition.sql, self.system);
+        Ok(match statements.iter().find(|statement| !can_be_explained(statement, self.system)) {
+            None => Trial::Whole,
+            Some(other) => Trial::Refused(Problem::error(
+                "sql",
+                format!(
+                    "it would be in the way of others while it is tried: {} may lock whole tables, or change what no \
+                     transaction gives back",
+                    one_line(other)
+                ),
+                "run it on a copy of the database; `tidegate check --plan` tells how the database would go about it",
+            )),
+        })
     }
 
     async fn plan(&self, sql: &mut dyn Sql, progress: &Progress, _budget: Budget) -> Result<Option<Plan>, UpdateError> {

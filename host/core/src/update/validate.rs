@@ -7,7 +7,7 @@ use super::explain::explain_with;
 use super::plan::Draft;
 use super::sql::{Right, Sql, TableName};
 use super::walk::plan::check_rights;
-use super::{Budget, Handler, Mode, Plan, Problem, Progress, Step, UpdateError};
+use super::{Budget, Handler, Mode, Plan, Problem, Progress, Step, Trial, UpdateError};
 
 /// A constraint to be validated.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,6 +82,10 @@ impl Handler for ValidateConstraint {
         let question = constraint::draft(&*sql.dialect(), table, name, &constraint).filter(|draft| draft.explained);
         let Some(Draft { field, sql: question, parameters, .. }) = question else { return Ok(Vec::new()) };
         Ok(explain_with(sql, field, &question, &parameters).await?.into_iter().collect())
+    }
+
+    async fn trial(&self, _sql: &mut dyn Sql, _place: f64, _budget: Budget) -> Result<Trial, UpdateError> {
+        Ok(Trial::Whole)
     }
 
     async fn plan(&self, sql: &mut dyn Sql, progress: &Progress, _budget: Budget) -> Result<Option<Plan>, UpdateError> {

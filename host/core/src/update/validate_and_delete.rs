@@ -10,9 +10,10 @@ use serde_json::{Map, Value as Json};
 use super::constraint::{self, Constraint, ConstraintKind, Found, Validation};
 use super::plan::{Draft, Planned};
 use super::sql::{Dialect, Estimate, Operation, Right, Sql, TableName};
+use super::trial::Ahead;
 use super::validate;
 use super::walk::{Batch, Change, Then, Walk};
-use super::{Budget, Handler, Mode, Next, Plan, Problem, Progress, Step, UpdateError};
+use super::{Budget, Handler, Mode, Next, Plan, Problem, Progress, Step, Trial, UpdateError};
 
 /// A constraint to be validated, and how to find the rows in its way.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -230,6 +231,13 @@ impl Handler for ValidateAndDelete {
         let drafts = |dialect: &dyn Dialect, batch: &Batch| self.drafts(dialect, &constraint, batch);
         let found = self.walk.over(constraint.only).check_with(sql, Some(Operation::Delete), &rights, drafts).await?;
         Ok(found.into_iter().map(of_this_kind).collect())
+    }
+
+    async fn trial(&self, sql: &mut dyn Sql, place: f64, budget: Budget) -> Result<Trial, UpdateError> {
+        // The deletion: what comes before and after it changes no row.
+        let constraint = self.constraint(sql).await?;
+        let (ahead, _) = self.walk.over(constraint.only).ahead(sql, place, budget).await?;
+        Ok(Trial::Batch(Ahead { progress: with(DELETE, ahead.progress.0), ..ahead }))
     }
 
     async fn plan(&self, sql: &mut dyn Sql, progress: &Progress, budget: Budget) -> Result<Option<Plan>, UpdateError> {

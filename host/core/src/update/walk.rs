@@ -22,6 +22,7 @@ mod known;
 mod look;
 mod moves;
 mod pin;
+mod place;
 pub(super) mod plan;
 mod progress;
 mod range;

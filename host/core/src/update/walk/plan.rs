@@ -1,12 +1,12 @@
 //! A walk looked at before it is made: whether its statements prepare, and how the database would go about them.
 
 use super::progress::Position;
-use super::range::{Ends, Key, Lower, Range, Side, quoted};
+use super::range::{Ends, Key, Lower, Range, Side};
 use super::{Batch, Walk, key_of};
 use crate::update::explain::explain_with;
 use crate::update::plan::{Draft, Plan, Planned};
 use crate::update::reach::within_reach;
-use crate::update::sql::{Dialect, Operation, Right, Sample, Sql, System, TableName};
+use crate::update::sql::{Dialect, Operation, Right, Sql, System, TableName};
 use crate::update::{Budget, Next, Problem, Progress, UpdateError};
 
 impl Draft {
@@ -96,7 +96,7 @@ impl Walk {
                 (Some((after, _)), _) => Some(after.to_vec()),
                 (None, Some(position)) => Some(position.after.clone()),
                 // A typical batch has both ends, and begins far from the table's first row.
-                (None, None) => self.middle(sql, &key).await?,
+                (None, None) => self.place(sql, &key, 0.5).await?.0,
             };
             let upto = match &end {
                 Some(end) => {
@@ -122,30 +122,6 @@ impl Walk {
             }
             Ok(plan)
         })
-    }
-
-    /// A key from the midst of the table, found by looking at few rows: the middle one of some that lie anywhere, or as near
-    /// to that as the database can tell; `None` where there is no row.
-    async fn middle(&self, sql: &mut dyn Sql, key: &Key) -> Result<Option<Vec<String>>, UpdateError> {
-        const PAGES: f64 = 100.0;
-        let dialect = sql.dialect();
-        let source = self.source(&*dialect);
-        let sample = dialect.sample(sql, &self.table, &source, PAGES).await?;
-        if let Some(Sample { from: sample, .. }) = sample {
-            let columns = quoted(&*dialect, key, Some("walked")).join(", ");
-            let sampled = quoted(&*dialect, key, Some("sampled"));
-            let texts: Vec<String> = sampled.iter().map(|column| dialect.key_as_text(column)).collect();
-            let statement = format!(
-                "WITH sampled AS (SELECT {columns} FROM {sample}) SELECT {} FROM sampled ORDER BY {} LIMIT 1 \
-                 OFFSET (SELECT count(*) / 2 FROM sampled)",
-                texts.join(", "),
-                sampled.join(", "),
-            );
-            if let Some(found) = sql.query(&statement, &[]).await?.into_iter().next() {
-                return key_of(found, key.len()).map(Some);
-            }
-        }
-        self.outermost(sql, key, "").await
     }
 
     /// The statement that finds the end of a batch.
