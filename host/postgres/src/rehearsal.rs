@@ -166,6 +166,7 @@ impl Rehearsal for Trial {
             log: u64::try_from(log).ok(),
             log_source: "write-ahead log, by pg_current_wal_insert_lsn() before and after: with what others wrote meanwhile",
             growth,
+            page: 8192,
             growth_source: "sizes of the tables, their indexes and TOAST, in pages of 8 KiB",
             dead_rows,
             notes,

@@ -152,6 +152,7 @@ impl Rehearsal for Trial {
             log,
             log_source,
             growth,
+            page: size,
             growth_source: "pages of the file in use",
             dead_rows: 0,
             notes: self.notes.clone(),

@@ -53,6 +53,8 @@ pub struct Seen {
     pub growth: u64,
     /// Where that number is from, in words.
     pub growth_source: &'static str,
+    /// What that is counted in: bytes of a page.
+    pub page: u64,
     /// Row versions that the database has to clear away once this is rolled back.
     pub dead_rows: u64,
     /// What else there is to know of it.

@@ -22,6 +22,7 @@ mod signals;
 mod status;
 mod token;
 mod verify;
+mod trial;
 mod wiring;
 
 use std::env;
@@ -65,6 +66,7 @@ enum Command {
     Init(init::Init),
     Run(run::Run),
     Check(check::Check),
+    Try(trial::Try),
     Enqueue(enqueue::Enqueue),
     Status(status::Status),
     Signals(signals::Signals),
@@ -111,6 +113,7 @@ impl Command {
             Command::Resume(resume) => resume.json.json,
             Command::Cancel(cancel) => cancel.json.json,
             Command::Check(check) => check.json,
+            Command::Try(trial) => trial.json,
             Command::Controller(controller) => controller.prints_json(),
             Command::Token(token) => token.prints_json(),
             Command::OpenApi(_) | Command::Completions(_) | Command::Reference(_) => false,
@@ -195,6 +198,7 @@ fn execute(cli: Cli, json: bool) -> Result<(), CliError> {
             Command::Init(init) => init.execute(&context).await,
             Command::Run(run) => run.execute(&context).await,
             Command::Check(check) => check.execute(&context).await,
+            Command::Try(trial) => trial.execute(&context).await,
             Command::Enqueue(enqueue) => enqueue.execute(&context).await,
             Command::Status(status) => status.execute(&context).await,
             Command::Signals(signals) => signals.execute(&context).await,

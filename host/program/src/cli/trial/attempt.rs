@@ -1,0 +1,130 @@
+//! One batch, done and undone.
+
+use std::pin::pin;
+use std::time::{Duration, Instant};
+
+use tidegate::scheduler::database::{Database, Rehearsal, Seen};
+use tidegate::update::trial::{Ahead, Look, RowChange, Trial};
+use tidegate::update::{Budget, Handler, Problem, Progress, SqlError, UpdateError};
+
+/// How batches are tried.
+pub(super) struct Attempt<'a> {
+    pub(super) opened: &'a dyn Database,
+    pub(super) handler: &'a dyn Handler,
+    pub(super) budget: Budget,
+    /// How long each may take, from its first lock to its last.
+    pub(super) limit: Duration,
+}
+
+/// What came of it.
+pub(super) enum Tried {
+    Batch(Done),
+    /// The update was done as a whole.
+    Whole(Done),
+    Refused(Problem),
+}
+
+/// A batch that was done and undone.
+pub(super) struct Done {
+    pub(super) items: u64,
+    /// How long the batch itself took.
+    pub(super) took: Duration,
+    /// How long its transaction was open.
+    pub(super) held: Duration,
+    /// The table whose rows were looked at.
+    pub(super) table: Option<String>,
+    pub(super) rows: Vec<RowChange>,
+    pub(super) seen: Seen,
+    pub(super) notes: Vec<String>,
+}
+
+/// Why there is nothing to tell.
+pub(super) enum Failed {
+    /// It took too long.
+    Late,
+    Update(UpdateError),
+}
+
+impl<E: Into<UpdateError>> From<E> for Failed {
+    fn from(error: E) -> Self {
+        Self::Update(error.into())
+    }
+}
+
+impl Attempt<'_> {
+    /// Tries a batch that begins so far into the table. Whatever comes of it, nothing stays.
+    pub(super) async fn at(&self, place: f64) -> Result<Tried, Failed> {
+        let mut rehearsal = self.opened.rehearse(self.handler.opening()).await?;
+        let begun = Instant::now();
+        let interrupter = rehearsal.interrupter();
+        let (tried, late) = {
+            let mut work = pin!(self.within(&mut *rehearsal, place));
+            tokio::select! {
+                tried = &mut work => (tried, false),
+                () = tokio::time::sleep(self.limit) => {
+                    // What runs is given up; what has ended by now is not undone any sooner.
+                    interrupter.interrupt().await;
+                    (work.await, true)
+                }
+            }
+        };
+        let undone: Result<(), SqlError> = rehearsal.rollback().await;
+        let held = begun.elapsed();
+        match tried {
+            Err(_) if late => Err(Failed::Late),
+            Err(error) => Err(error.into()),
+            Ok(tried) => {
+                undone?;
+                Ok(match tried {
+                    Tried::Batch(done) => Tried::Batch(Done { held, ..done }),
+                    Tried::Whole(done) => Tried::Whole(Done { held, ..done }),
+                    refused @ Tried::Refused(_) => refused,
+                })
+            }
+        }
+    }
+
+    async fn within(&self, rehearsal: &mut dyn Rehearsal, place: f64) -> Result<Tried, UpdateError> {
+        let trial = self.handler.trial(rehearsal.as_sql(), place, self.budget).await?;
+        Ok(match trial {
+            Trial::Refused(problem) => Tried::Refused(problem),
+            Trial::Whole => Tried::Whole(self.step(rehearsal, &Progress::default(), None, Vec::new()).await?),
+            Trial::Batch(Ahead { progress, look, notes }) => {
+                Tried::Batch(self.step(rehearsal, &progress, look.as_ref(), notes).await?)
+            }
+        })
+    }
+
+    async fn step(
+        &self,
+        rehearsal: &mut dyn Rehearsal,
+        progress: &Progress,
+        look: Option<&Look>,
+        mut notes: Vec<String>,
+    ) -> Result<Done, UpdateError> {
+        let before = match look {
+            Some(look) => look.rows(rehearsal.as_sql()).await?,
+            None => None,
+        };
+        rehearsal.watch().await?;
+        let begun = Instant::now();
+        let step = self.handler.run(rehearsal.as_sql(), progress, self.budget).await?;
+        let took = begun.elapsed();
+        let mut seen = rehearsal.seen().await?;
+        let rows = match (look, before) {
+            (Some(look), Some(before)) => match look.rows(rehearsal.as_sql()).await? {
+                Some(after) => look.changes(before, after),
+                None => Vec::new(),
+            },
+            (Some(look), None) => {
+                notes.push(format!("the rows of table \"{}\" cannot be found by what the batch is about", look.table));
+                Vec::new()
+            }
+            (None, _) => Vec::new(),
+        };
+        notes.extend(step.notes);
+        notes.append(&mut seen.notes);
+        let table = look.map(|look| look.table.clone());
+        Ok(Done { items: step.items, took, held: took, table, rows, seen, notes })
+    }
+}
