@@ -7,6 +7,7 @@ mod json;
 mod plan;
 mod queue;
 mod terminal;
+mod trial;
 mod trouble;
 mod verify;
 

@@ -172,7 +172,9 @@ impl Dialect for PostgresDialect {
         let rows = sql.query(select, &[Value::from(self.table(table))]).await?;
         let Some(row) = rows.first().filter(|row| boolean(row, 1)) else { return Ok(None) };
         let part = real(row, 0).map_or(1.0, |all| (pages / all.max(1.0)).min(1.0));
-        Ok(Some(Sample { from: format!("{source} AS walked TABLESAMPLE SYSTEM ({})", 100.0 * part), part: Some(part) }))
+        // The same rows each time, as long as the table stays the same.
+        let from = format!("{source} AS walked TABLESAMPLE SYSTEM ({}) REPEATABLE (1)", 100.0 * part);
+        Ok(Some(Sample { from, part: Some(part) }))
     }
 
     async fn explain(&self, sql: &mut dyn Sql, statement: &str, parameters: &[Value]) -> Result<Explanation, SqlError> {

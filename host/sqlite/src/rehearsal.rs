@@ -1,15 +1,19 @@
 //! A transaction that is rolled back in any case, and what is seen of it meanwhile.
 //!
 //! Rows are counted by triggers of the connection's own, which are TEMP and in no file: they see what statements, other
-//! triggers and foreign keys do, in all tables, and what is undone within the transaction is not counted.
+//! triggers and foreign keys do, in all tables, and what is undone within the transaction is not counted. The tables in which
+//! a virtual table keeps its rows bear no triggers (FTS5 would write into its own until the stack is full): a hook tells of
+//! these.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
+
+use rusqlite::hooks::Action;
 
 use super::connection::Held;
 use super::error::sql_error;
@@ -32,7 +36,8 @@ pub(super) struct Trial {
     held: Held,
     path: PathBuf,
     virtuals: Vec<String>,
-    shadows: Vec<String>,
+    /// Tables in which others keep their rows, and that were written to.
+    touched: Arc<Mutex<BTreeSet<String>>>,
     notes: Vec<String>,
     before: Before,
 }
@@ -64,23 +69,29 @@ impl Trial {
              updated INTEGER NOT NULL DEFAULT 0, deleted INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID"
         ))
         .await?;
-        let (mut virtuals, mut shadows, mut notes) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut virtuals, mut shadows, mut notes) = (Vec::new(), BTreeSet::new(), Vec::new());
         for (number, row) in tables.iter().enumerate() {
             let name = text(row, 0);
             match text(row, 1).as_str() {
-                "virtual" => {
-                    virtuals.push(name);
-                    continue;
+                "virtual" => virtuals.push(name),
+                "shadow" => drop(shadows.insert(name)),
+                _ => {
+                    if let Err(error) = held.script(&triggers(number, &name)).await {
+                        notes.push(format!("what happens to table \"{name}\" cannot be counted: {error}"));
+                    }
                 }
-                "shadow" => shadows.push(name.clone()),
-                _ => {}
-            }
-            if let Err(error) = held.script(&triggers(number, &name)).await {
-                notes.push(format!("what happens to table \"{name}\" cannot be counted: {error}"));
             }
         }
+        let touched = Arc::new(Mutex::new(BTreeSet::new()));
+        let told = Arc::clone(&touched);
+        let hook = move |_: Action, database: &str, table: &str, _: i64| {
+            if database == "main" && shadows.contains(table) {
+                told.lock().unwrap_or_else(PoisonError::into_inner).insert(table.to_owned());
+            }
+        };
+        held.run(move |sqlite| sqlite.update_hook(Some(hook)).map_err(sql_error)).await?;
         held.begin_with(|_| Ok(())).await?;
-        Ok(Self { held, path: path.to_owned(), virtuals, shadows, notes, before: Before::default() })
+        Ok(Self { held, path: path.to_owned(), virtuals, touched, notes, before: Before::default() })
     }
 
     /// Pages of the file that hold something.
@@ -120,6 +131,7 @@ impl Trial {
 impl Rehearsal for Trial {
     async fn watch(&mut self) -> Result<(), SqlError> {
         self.held.execute(&format!("DELETE FROM temp.{COUNTS} WHERE true"), &[]).await?;
+        self.touched.lock().unwrap_or_else(PoisonError::into_inner).clear();
         self.before = Before { pages: self.pages().await?, log: Frames::of(&self.path).await };
         Ok(())
     }
@@ -130,15 +142,15 @@ impl Rehearsal for Trial {
         for row in self.held.query(&select, &[]).await? {
             let name = text(&row, 0);
             let [inserted, updated, deleted] = [1, 2, 3].map(|at| u64::try_from(integer(&row, at)).unwrap_or(0));
-            let of = self.virtuals.iter().filter(|of| is_part(&name, of)).max_by_key(|of| of.len());
-            let change = match of.filter(|_| self.shadows.contains(&name)) {
-                // How many rows of its own tables change says nothing.
-                Some(of) => TableChange { table: of.clone(), rows: None, note: Some("a virtual table".to_owned()) },
-                None => {
-                    TableChange { table: name, rows: Some(RowCounts { inserted, updated, deleted }), note: None }
-                }
-            };
-            changes.insert(change.table.clone(), change);
+            let rows = Some(RowCounts { inserted, updated, deleted });
+            changes.insert(name.clone(), TableChange { table: name, rows, note: None });
+        }
+        for part in &*self.touched.lock().unwrap_or_else(PoisonError::into_inner) {
+            // How many rows of these change says nothing.
+            let of = self.virtuals.iter().filter(|of| is_part(part, of)).max_by_key(|of| of.len());
+            let table = of.unwrap_or(part).clone();
+            let note = Some("a virtual table, whose rows are not counted".to_owned());
+            changes.insert(table.clone(), TableChange { table, rows: None, note });
         }
         let size = self.setting("PRAGMA page_size").await?.as_integer().and_then(|size| u64::try_from(size).ok());
         let size = size.unwrap_or(0);

@@ -3,8 +3,10 @@
 use super::sql::{Dialect, ErrorClass, Row, Sql, System, Value};
 use super::{Problem, Progress, UpdateError};
 
-/// Characters of a value that are shown.
+/// Characters of a value that are shown: of a longer one its beginning and its end.
 const SHOWN: usize = 80;
+/// Characters that are shown of the end of a longer one.
+const END: usize = 20;
 /// Bytes of a value that are compared on SQLite; of a longer one its length, its beginning and so much of its end.
 const COMPARED: usize = 100_000;
 
@@ -192,31 +194,43 @@ impl LookedRows {
 impl Cell {
     /// The value for people, with how long it is where it was cut.
     fn told(self) -> Option<String> {
-        let shown: String = self.shown?;
-        let length = self.length.and_then(|length| usize::try_from(length).ok()).unwrap_or(0);
-        let cut: String = shown.chars().take(SHOWN).collect();
-        Some(if length > SHOWN && cut.len() < length { format!("{cut}… ({length} in all)") } else { cut })
+        let shown = self.shown?;
+        match self.length.and_then(|length| usize::try_from(length).ok()).filter(|length| *length > SHOWN) {
+            Some(length) => Some(format!("{shown} ({length} in all)")),
+            None => Some(shown),
+        }
     }
 }
 
 /// What is asked of a column: what is shown, how long it is, and what tells it from others.
 fn cell(system: System, column: &str) -> [String; 3] {
+    const BEGINNING: usize = SHOWN - END;
     match system {
-        System::Postgres => [
-            format!("left({column}::text, {})", SHOWN + 1),
-            format!("length({column}::text)::bigint"),
-            format!("md5({column}::text)"),
-        ],
-        System::Sqlite => {
-            let bytes = format!("CAST({column} AS BLOB)");
+        System::Postgres => {
+            let text = format!("{column}::text");
             [
                 format!(
-                    "CASE typeof({column}) WHEN 'blob' THEN 'x''' || hex(substr({column}, 1, {0})) || '''' \
-                     WHEN 'text' THEN CAST(substr({column}, 1, {1}) AS BLOB) ELSE CAST({column} AS TEXT) END",
-                    SHOWN / 2,
-                    SHOWN + 1
+                    "CASE WHEN length({text}) > {SHOWN} THEN left({text}, {BEGINNING}) || '…' || right({text}, {END}) \
+                     ELSE {text} END"
                 ),
-                format!("CASE typeof({column}) WHEN 'blob' THEN 2 * length({column}) + 3 ELSE length({column}) END"),
+                format!("length({text})::bigint"),
+                format!("md5({text})"),
+            ]
+        }
+        System::Sqlite => {
+            let bytes = format!("CAST({column} AS BLOB)");
+            // Two digits a byte.
+            let (beginning, end, longest) = (BEGINNING / 2, END / 2, SHOWN / 2);
+            [
+                format!(
+                    "CASE typeof({column}) WHEN 'blob' THEN CASE WHEN length({column}) > {longest} \
+                     THEN 'x''' || hex(substr({column}, 1, {beginning})) || '…' || hex(substr({column}, -{end})) || '''' \
+                     ELSE 'x''' || hex({column}) || '''' END \
+                     WHEN 'text' THEN CAST(CASE WHEN length({column}) > {SHOWN} \
+                     THEN substr({column}, 1, {BEGINNING}) || '…' || substr({column}, -{END}) ELSE {column} END AS BLOB) \
+                     ELSE CAST({column} AS TEXT) END"
+                ),
+                format!("CASE typeof({column}) WHEN 'blob' THEN 2 * length({column}) ELSE length({column}) END"),
                 format!(
                     "CAST(typeof({column}) || ':' AS BLOB) || CASE WHEN length({bytes}) > {COMPARED} \
                      THEN substr({bytes}, -{COMPARED}) ELSE {bytes} END"
@@ -258,9 +272,8 @@ mod tests {
             statement: String::new(),
             parameters: Vec::new(),
         };
-        let long = "x".repeat(200);
         let before = LookedRows(vec![row("1", None), row("2", Some("b")), row("3", Some("c")), row("4", Some("d"))]);
-        let after = LookedRows(vec![row("1", Some(&long)), row("2", Some("b")), row("4", None), row("5", Some("e"))]);
+        let after = LookedRows(vec![row("1", Some("xx…xx")), row("2", Some("b")), row("4", None), row("5", Some("e"))]);
         let told = look.changes(before, after);
         let told: Vec<String> = told
             .iter()
@@ -269,9 +282,8 @@ mod tests {
                 format!("{} {:?} {before:?} {after:?}", change.key[0].1, change.fate)
             })
             .collect();
-        let cut = format!("{}… (200 in all)", "x".repeat(SHOWN));
         let expected = [
-            format!("1 Updated None Some({cut:?})"),
+            "1 Updated None Some(\"xx…xx\")".to_owned(),
             "3 Deleted Some(\"c\") None".to_owned(),
             "4 Updated Some(\"d\") None".to_owned(),
             "5 Inserted None Some(\"e\")".to_owned(),

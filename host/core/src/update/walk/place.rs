@@ -3,12 +3,11 @@
 use super::progress::Position;
 use super::range::{Key, quoted};
 use super::{Walk, key_of};
-use crate::update::names::{Names, ROWID_NAMES};
-use crate::update::sql::{Dialect, Sample, Sql, System, Table, Value};
+use crate::update::sql::{Sample, Sql};
 use crate::update::trial::{Ahead, Look};
 use crate::update::{Budget, Progress, UpdateError};
 
-/// The pages of the table that are looked at, or on SQLite the rows.
+/// The pages of the table that are looked at.
 const PAGES: f64 = 300.0;
 
 impl Walk {
@@ -56,62 +55,20 @@ impl Walk {
         let dialect = sql.dialect();
         let source = self.source(&*dialect);
         let columns = quoted(&*dialect, key, Some("walked")).join(", ");
-        let sampled = match dialect.sample(sql, &self.table, &source, PAGES).await? {
-            // The same rows at each look, so that the same place can be found again.
-            Some(Sample { from, .. }) => Some((format!("SELECT {columns} FROM {from} REPEATABLE (1)"), Vec::new())),
-            None if dialect.system() == System::Sqlite => match dialect.describe(sql, &self.table).await? {
-                Some(table) => self.spread(sql, &*dialect, key, &table).await?,
-                None => None,
-            },
-            None => None,
-        };
-        if let Some((sampled, parameters)) = sampled {
-            let columns = quoted(&*dialect, key, Some("sampled"));
-            let texts: Vec<String> = columns.iter().map(|column| dialect.key_as_text(column)).collect();
+        if let Some(Sample { from, .. }) = dialect.sample(sql, &self.table, &source, PAGES).await? {
+            let sampled = quoted(&*dialect, key, Some("sampled"));
+            let texts: Vec<String> = sampled.iter().map(|column| dialect.key_as_text(column)).collect();
             // The place is a number of the host's own.
             let statement = format!(
-                "WITH sampled AS ({sampled}) SELECT {} FROM sampled ORDER BY {} LIMIT 1 \
+                "WITH sampled AS (SELECT {columns} FROM {from}) SELECT {} FROM sampled ORDER BY {} LIMIT 1 \
                  OFFSET (SELECT CAST(count(*) * {part:.6} AS INTEGER) FROM sampled)",
                 texts.join(", "),
-                columns.join(", "),
+                sampled.join(", "),
             );
-            if let Some(found) = sql.query(&statement, &parameters).await?.into_iter().next() {
+            if let Some(found) = sql.query(&statement, &[]).await?.into_iter().next() {
                 return Ok((Some(key_of(found, key.len())?), true));
             }
         }
         Ok((self.outermost(sql, key, "").await?, false))
-    }
-
-    /// SQLite: a query for rows of the table that lie at equal distances along its numbers; `None` where it has none.
-    async fn spread(
-        &self,
-        sql: &mut dyn Sql,
-        dialect: &dyn Dialect,
-        key: &Key,
-        table: &Table,
-    ) -> Result<Option<(String, Vec<Value>)>, UpdateError> {
-        let names = Names(System::Sqlite);
-        let number = match table.rowid {
-            true => ROWID_NAMES.iter().find(|name| names.column(table, name).is_none()).map(|name| (*name).to_owned()),
-            // Its rows are in the order of its key.
-            false => key.first().filter(|column| column.sql_type.to_ascii_uppercase().contains("INT")).map(|column| {
-                dialect.quote(&column.name)
-            }),
-        };
-        let Some(number) = number else { return Ok(None) };
-        let source = self.source(dialect);
-        let ends = format!("SELECT (SELECT min({number}) FROM {source}), (SELECT max({number}) FROM {source})");
-        let found = sql.query(&ends, &[]).await?.into_iter().next().unwrap_or_default();
-        let [Value::Integer(least), Value::Integer(greatest)] = found.as_slice() else { return Ok(None) };
-        let columns = quoted(dialect, key, Some("walked")).join(", ");
-        let sampled = format!(
-            "WITH RECURSIVE step(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM step WHERE n < {PAGES}), \
-             found AS (SELECT (SELECT s.{number} FROM {source} AS s WHERE s.{number} >= \
-             CAST(?1 + (?2 - ?1) * (n / {PAGES:.1}) AS INTEGER) ORDER BY s.{number} LIMIT 1) AS number FROM step) \
-             SELECT {columns} FROM {source} AS walked WHERE walked.{number} IN (SELECT number FROM found)"
-        );
-        // As floating point numbers: their difference may be greater than a whole number can be.
-        let bound = [least, greatest].map(|end| Value::Real(*end as f64));
-        Ok(Some((sampled, bound.to_vec())))
     }
 }

@@ -1,0 +1,1 @@
+//! What the whole is reckoned to come to, held against what it comes to.

@@ -1,0 +1,1 @@
+//! Whom it disturbs, what it refuses, and what it says of itself.
