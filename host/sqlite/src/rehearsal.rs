@@ -76,7 +76,7 @@ impl Trial {
                 "virtual" => virtuals.push(name),
                 "shadow" => drop(shadows.insert(name)),
                 _ => {
-                    if let Err(error) = held.script(&triggers(number, &name)).await {
+                    if let Err(error) = held.script(&counting(number, &name)).await {
                         notes.push(format!("what happens to table \"{name}\" cannot be counted: {error}"));
                     }
                 }
@@ -130,14 +130,14 @@ impl Trial {
 #[async_trait]
 impl Rehearsal for Trial {
     async fn watch(&mut self) -> Result<(), SqlError> {
-        self.held.execute(&format!("DELETE FROM temp.{COUNTS} WHERE true"), &[]).await?;
+        self.held.execute(&format!("UPDATE temp.{COUNTS} SET inserted = 0, updated = 0, deleted = 0"), &[]).await?;
         self.touched.lock().unwrap_or_else(PoisonError::into_inner).clear();
         self.before = Before { pages: self.pages().await?, log: Frames::of(&self.path).await };
         Ok(())
     }
 
     async fn seen(&mut self) -> Result<Seen, SqlError> {
-        let select = format!("SELECT name, inserted, updated, deleted FROM temp.{COUNTS} ORDER BY name");
+        let select = format!("SELECT name, inserted, updated, deleted FROM temp.{COUNTS} WHERE inserted + updated + deleted > 0");
         let mut changes: BTreeMap<String, TableChange> = BTreeMap::new();
         for row in self.held.query(&select, &[]).await? {
             let name = text(&row, 0);
@@ -211,19 +211,18 @@ impl Sql for Trial {
     }
 }
 
-/// The triggers that count what happens to a table's rows.
-fn triggers(number: usize, table: &str) -> String {
+/// What counts what happens to a table's rows. A trigger has the conflict clause of the statement that fires it, or of a
+/// foreign key: it is to meet no conflict.
+fn counting(number: usize, table: &str) -> String {
     let (quoted, literal) = (table.replace('"', "\"\""), table.replace('\'', "''"));
-    let each = [("INSERT", "inserted"), ("UPDATE", "updated"), ("DELETE", "deleted")];
-    each.iter()
-        .map(|(operation, column)| {
-            format!(
-                "CREATE TEMP TRIGGER tidegate_trial_{number}_{column} AFTER {operation} ON main.\"{quoted}\" BEGIN \
-                 INSERT OR IGNORE INTO {COUNTS} (name) VALUES ('{literal}'); \
-                 UPDATE {COUNTS} SET {column} = {column} + 1 WHERE name = '{literal}'; END;\n"
-            )
-        })
-        .collect()
+    let mut script = format!("INSERT INTO temp.{COUNTS} (name) VALUES ('{literal}');\n");
+    for (operation, column) in [("INSERT", "inserted"), ("UPDATE", "updated"), ("DELETE", "deleted")] {
+        script += &format!(
+            "CREATE TEMP TRIGGER tidegate_trial_{number}_{column} AFTER {operation} ON main.\"{quoted}\" BEGIN \
+             UPDATE {COUNTS} SET {column} = {column} + 1 WHERE name = '{literal}'; END;\n"
+        );
+    }
+    script
 }
 
 /// True for one of the tables in which a virtual table keeps its rows, by its name.

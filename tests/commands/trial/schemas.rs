@@ -81,17 +81,19 @@ impl Cell {
         let on = self.written();
         let around = match self.side {
             "trigger" => ["INSERT", "UPDATE", "DELETE"]
+                .iter()
                 .map(|what| {
                     format!(
                         "CREATE TRIGGER on_{what} AFTER {what} ON {on} BEGIN INSERT INTO audit (what) VALUES ('{what}'); \
-                         UPDATE tally SET n = n + 1 WHERE what = '{what}'; END;"
+                         UPDATE tally SET n = n + 1 WHERE k = {}.k; END;",
+                        if *what == "DELETE" { "old" } else { "new" }
                     )
                 })
-                .concat(),
+                .collect(),
             "cascade" => format!(
                 "CREATE TABLE kids (id INTEGER PRIMARY KEY, k INTEGER REFERENCES {on} (k) ON DELETE CASCADE) STRICT; \
-                 CREATE TABLE tags (k INTEGER REFERENCES {on} (k) ON DELETE SET NULL); \
-                 INSERT INTO kids (k) SELECT k FROM {on} UNION ALL SELECT k FROM {on}; INSERT INTO tags SELECT k FROM {on};"
+                 CREATE TABLE tags (id INTEGER PRIMARY KEY, k INTEGER REFERENCES {on} (k) ON DELETE SET NULL); \
+                 INSERT INTO kids (k) SELECT k FROM {on} UNION ALL SELECT k FROM {on}; INSERT INTO tags (k) SELECT k FROM {on};"
             ),
             "virtual" => ["INSERT", "UPDATE", "DELETE"]
                 .map(|what| {
@@ -112,18 +114,18 @@ impl Cell {
         };
         let numbers = format!(
             "WITH RECURSIVE g (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM g WHERE n < {ROWS}) INSERT INTO items \
-             SELECT n, 'v' || n, n FROM g;"
+             SELECT n, 'v' || n, n FROM g; \
+             INSERT INTO tally SELECT k, 0 FROM items UNION ALL SELECT k + 1000, 0 FROM items;"
         );
         format!(
             "PRAGMA journal_mode = {}; PRAGMA ignore_check_constraints = ON; \
              CREATE TABLE items (k INTEGER PRIMARY KEY, v TEXT, n INTEGER, CONSTRAINT small CHECK (n < 40 OR n > 1000)){without}; \
              CREATE TABLE target (k INTEGER PRIMARY KEY, v TEXT); CREATE TABLE other (k INTEGER); \
              CREATE TABLE audit (id INTEGER PRIMARY KEY AUTOINCREMENT, what TEXT); CREATE TABLE untouched (a); \
-             CREATE TABLE tally (what TEXT PRIMARY KEY, n INTEGER NOT NULL) WITHOUT ROWID; \
-             INSERT INTO tally VALUES ('INSERT', 0), ('UPDATE', 0), ('DELETE', 0); INSERT INTO untouched VALUES (1); \
+             CREATE TABLE tally (k INTEGER PRIMARY KEY, n INTEGER NOT NULL) WITHOUT ROWID; INSERT INTO untouched VALUES (1); \
              CREATE VIRTUAL TABLE words USING fts5 (body); \
-             CREATE TABLE behind (what TEXT); CREATE VIEW shown AS SELECT what FROM behind; \
-             CREATE TRIGGER instead INSTEAD OF INSERT ON shown BEGIN INSERT INTO behind VALUES (new.what); END; \
+             CREATE TABLE behind (id INTEGER PRIMARY KEY, what TEXT); CREATE VIEW shown AS SELECT what FROM behind; \
+             CREATE TRIGGER instead INSTEAD OF INSERT ON shown BEGIN INSERT INTO behind (what) VALUES (new.what); END; \
              {numbers} {around}{}",
             if self.layout == "plain" { "wal" } else { "delete" },
             self.small_enough()

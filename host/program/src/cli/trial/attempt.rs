@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use tidegate::scheduler::database::{Database, Rehearsal, Seen};
 use tidegate::update::trial::{Ahead, Look, RowChange, Trial};
-use tidegate::update::{Budget, Handler, Problem, Progress, SqlError, UpdateError};
+use tidegate::update::{Budget, ErrorClass, Handler, Problem, Progress, SqlError, UpdateError};
 
 /// How batches are tried.
 pub(super) struct Attempt<'a> {
@@ -54,6 +54,16 @@ impl<E: Into<UpdateError>> From<E> for Failed {
 impl Attempt<'_> {
     /// Tries a batch that begins so far into the table. Whatever comes of it, nothing stays.
     pub(super) async fn at(&self, place: f64) -> Result<Tried, Failed> {
+        match self.once(place).await {
+            // A host would do it again, too: a handler may have learnt that its table is to be changed otherwise.
+            Err(Failed::Update(error)) if error.class() == ErrorClass::Transient && !is_wait(error.code()) => {
+                self.once(place).await
+            }
+            tried => tried,
+        }
+    }
+
+    async fn once(&self, place: f64) -> Result<Tried, Failed> {
         let mut rehearsal = self.opened.rehearse(self.handler.opening()).await?;
         let begun = Instant::now();
         let interrupter = rehearsal.interrupter();
@@ -127,4 +137,10 @@ impl Attempt<'_> {
         let table = look.map(|look| look.table.clone());
         Ok(Done { items: step.items, took, held: took, table, rows, seen, notes })
     }
+}
+
+/// True for the code of an error of who has waited for another's lock, and would wait again.
+fn is_wait(code: Option<&str>) -> bool {
+    const LOCK_NOT_AVAILABLE: &str = "55P03";
+    code.is_some_and(|code| code == LOCK_NOT_AVAILABLE || code.starts_with("SQLITE_BUSY"))
 }
