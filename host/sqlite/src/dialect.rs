@@ -208,7 +208,7 @@ impl Dialect for SqliteDialect {
             format!(
                 "(WITH RECURSIVE place (n) AS (VALUES (1) UNION ALL SELECT n + 1 FROM place WHERE n < {ROWS}), \
                  numbers (least, most) AS (SELECT (SELECT min(rowid) FROM {source}), (SELECT max(rowid) FROM {source})) \
-                 SELECT DISTINCT (SELECT rowid FROM {source} WHERE rowid >= least + (most - least) / {ROWS} * n \
+                 SELECT DISTINCT (SELECT rowid FROM {source} WHERE rowid >= least + CAST((most - least) * (n / {ROWS}.0) AS INTEGER) \
                  ORDER BY rowid LIMIT 1) AS number FROM place, numbers) AS found \
                  JOIN {source} AS walked ON walked.rowid = found.number"
             )

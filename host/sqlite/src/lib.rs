@@ -289,10 +289,7 @@ impl handle::Driver for Driver {
     }
 
     async fn rehearse(&self, opening: Opening) -> Result<Box<dyn Rehearsal>, SqlError> {
-        if opening == Opening::Rebuild {
-            return Err(SqlError::permanent("tables that are dropped and renamed cannot be watched"));
-        }
-        Ok(Box::new(rehearsal::Trial::begin(self.take().await?, &self.path).await?))
+        Ok(Box::new(rehearsal::Trial::begin(self.take().await?, &self.path, opening).await?))
     }
 
     async fn inspect(&self) -> Result<Box<dyn Session>, SqlError> {

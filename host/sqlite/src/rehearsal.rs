@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::io::Read as _;
+use std::io::{ErrorKind, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -19,6 +19,7 @@ use super::connection::Held;
 use super::error::sql_error;
 use tidegate::scheduler::database::{Interrupt, Rehearsal, RowCounts, Seen, TableChange};
 use tidegate::scheduler::rehearsal::Lock;
+use tidegate::update::Opening;
 use tidegate::update::sql::{Answer, Ask, Dialect, Row, Sql, SqlError, Value};
 
 /// Where rows are counted.
@@ -60,7 +61,7 @@ struct Frames {
 }
 
 impl Trial {
-    pub(super) async fn begin(mut held: Held, path: &Path) -> Result<Self, SqlError> {
+    pub(super) async fn begin(mut held: Held, path: &Path, opening: Opening) -> Result<Self, SqlError> {
         // Nobody else uses a connection with such triggers.
         held.expect_foreign();
         let tables = held.query(TABLES, &[]).await?;
@@ -90,6 +91,9 @@ impl Trial {
             }
         };
         held.run(move |sqlite| sqlite.update_hook(Some(hook)).map_err(sql_error)).await?;
+        if opening == Opening::Rebuild {
+            held.without_foreign_keys().await?;
+        }
         held.begin_with(|_| Ok(())).await?;
         Ok(Self { held, path: path.to_owned(), virtuals, touched, notes, before: Before::default() })
     }
@@ -119,7 +123,11 @@ impl Trial {
             }
             "delete" | "truncate" | "persist" => {
                 let journal = beside(&self.path, "-journal");
-                let size = std::fs::metadata(journal).map(|file| file.len()).ok();
+                let size = match std::fs::metadata(journal) {
+                    Ok(file) => Some(file.len()),
+                    // It is made once a page is another than it was.
+                    Err(error) => (error.kind() == ErrorKind::NotFound).then_some(0),
+                };
                 Ok((size, "rollback journal, by its size"))
             }
             _ => Ok((None, "the journal is in no file")),
