@@ -116,7 +116,10 @@ impl Rehearsal for Trial {
 
     async fn seen(&mut self) -> Result<Seen, SqlError> {
         // What is deferred would come with the commit.
-        self.held.script("set constraints all immediate").await.map_err(|error| SqlError { deferred: true, ..error })?;
+        self.held
+            .script("set constraints all immediate")
+            .await
+            .map_err(|error| SqlError { deferred: true, ..error })?;
         let log = self.held.query(LOG, &[]).await?;
         let mut changed = BTreeMap::new();
         let mut dead_rows = 0;
@@ -135,7 +138,10 @@ impl Rehearsal for Trial {
         let (mut locks, mut sequences, mut notes) = (Vec::new(), Vec::new(), Vec::new());
         let is_counted = log.first().map(|row| text(row, 1)).as_deref() == Some("on");
         if !is_counted {
-            notes.push("the server counts no rows (track_counts is off): which tables changed is told by their locks".to_owned());
+            notes.push(
+                "the server counts no rows (track_counts is off): which tables changed is told by their locks"
+                    .to_owned(),
+            );
         }
         for row in &self.held.query(LOCKS, &[]).await? {
             let (relation, name, kind, mode) = (integer(row, 0), text(row, 1), text(row, 2), text(row, 3));

@@ -203,14 +203,18 @@ impl Dialect for SqliteDialect {
     ) -> Result<Option<Sample>, SqlError> {
         const ROWS: u32 = 101;
         let described = self.describe(sql, table).await?;
-        // Those next to numbers that lie evenly between the least and the greatest.
+        // Those next to numbers that lie evenly between the least and the greatest. A column or a table may bear any other
+        // name than these, and would be taken for what is meant.
         let rows = described.filter(|table| table.rowid).map(|_| {
             format!(
-                "(WITH RECURSIVE place (n) AS (VALUES (1) UNION ALL SELECT n + 1 FROM place WHERE n < {ROWS}), \
-                 numbers (least, most) AS (SELECT (SELECT min(rowid) FROM {source}), (SELECT max(rowid) FROM {source})) \
-                 SELECT DISTINCT (SELECT rowid FROM {source} WHERE rowid >= least + CAST((most - least) * (n / {ROWS}.0) AS INTEGER) \
-                 ORDER BY rowid LIMIT 1) AS number FROM place, numbers) AS found \
-                 JOIN {source} AS walked ON walked.rowid = found.number"
+                "(WITH RECURSIVE tidegate_place (tidegate_n) AS (VALUES (1) UNION ALL SELECT tidegate_n + 1 \
+                 FROM tidegate_place WHERE tidegate_n < {ROWS}), \
+                 tidegate_ends (tidegate_least, tidegate_most) AS \
+                 (SELECT (SELECT min(rowid) FROM {source}), (SELECT max(rowid) FROM {source})) \
+                 SELECT DISTINCT (SELECT rowid FROM {source} WHERE rowid >= tidegate_least + \
+                 CAST((tidegate_most - tidegate_least) * (tidegate_n / {ROWS}.0) AS INTEGER) \
+                 ORDER BY rowid LIMIT 1) AS tidegate_number FROM tidegate_place, tidegate_ends) AS tidegate_found \
+                 JOIN {source} AS walked ON walked.rowid = tidegate_found.tidegate_number"
             )
         });
         Ok(rows.map(|from| Sample { from, part: None }))

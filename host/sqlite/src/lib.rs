@@ -29,7 +29,9 @@ use self::file::Watch;
 pub use self::options::{Sqlite, SqliteOptions, open, samplers, sql_sampler};
 use self::room::{Room, Turn};
 use self::sampler::{Own, Probe, Turns, WriteLock};
-use tidegate::scheduler::database::{Begin, Holder, Interrupt, LeaseAttempt, Planned, Rehearsal, Remark, Session, Transaction};
+use tidegate::scheduler::database::{
+    Begin, Holder, Interrupt, LeaseAttempt, Planned, Rehearsal, Remark, Session, Transaction,
+};
 use tidegate::update::Opening;
 use tidegate::update::sql::{Answer, Ask, Dialect, ErrorClass, Row, Sql, SqlError, System, Value};
 use tidegate_driver::fence::{self, Fence};

@@ -100,7 +100,8 @@ impl Trial {
 
     /// Pages of the file that hold something.
     async fn pages(&mut self) -> Result<i64, SqlError> {
-        let select = "SELECT (SELECT page_count FROM pragma_page_count) - (SELECT freelist_count FROM pragma_freelist_count)";
+        let select =
+            "SELECT (SELECT page_count FROM pragma_page_count) - (SELECT freelist_count FROM pragma_freelist_count)";
         Ok(self.held.query(select, &[]).await?.first().map_or(0, |row| integer(row, 0)))
     }
 
@@ -118,7 +119,8 @@ impl Trial {
                 self.held.run(|sqlite| sqlite.cache_flush().map_err(sql_error)).await?;
                 let before = self.before.log.unwrap_or_default();
                 let now = Frames::of(&self.path).await;
-                let new = now.map(|now| if now.salt == before.salt { now.all - before.committed.min(now.all) } else { now.all });
+                let new = now
+                    .map(|now| if now.salt == before.salt { now.all - before.committed.min(now.all) } else { now.all });
                 Ok((new.map(|frames| frames * (page_size + 24)), "write-ahead log, by its frames"))
             }
             "delete" | "truncate" | "persist" => {
@@ -145,7 +147,9 @@ impl Rehearsal for Trial {
     }
 
     async fn seen(&mut self) -> Result<Seen, SqlError> {
-        let select = format!("SELECT name, inserted, updated, deleted FROM temp.{COUNTS} WHERE inserted + updated + deleted > 0");
+        let select = format!(
+            "SELECT name, inserted, updated, deleted FROM temp.{COUNTS} WHERE inserted + updated + deleted > 0"
+        );
         let mut changes: BTreeMap<String, TableChange> = BTreeMap::new();
         for row in self.held.query(&select, &[]).await? {
             let name = text(&row, 0);
@@ -263,9 +267,7 @@ impl Frames {
     }
 
     fn parse(log: &[u8]) -> Option<Self> {
-        let number = |bytes: &[u8], at: usize| {
-            Some(u32::from_be_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
-        };
+        let number = |bytes: &[u8], at: usize| Some(u32::from_be_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
         let header = log.get(..32)?;
         let big_endian = number(header, 0)? & 1 == 1;
         let page = number(header, 8)? as usize;

@@ -93,8 +93,18 @@ async fn judge(place: Place, schema: usize) {
         let name = table["table"].as_str().unwrap();
         let (before, after) = (&rows_before[name], &rows_after[name]);
         let told = |what: &str| table[what]["estimate"].as_i64().unwrap();
-        near(&format!("versions of {name}"), told("inserted") + told("updated"), after.difference(before).count() as i64, schema);
-        near(&format!("growth of {name}"), told("inserted") - told("deleted"), after.len() as i64 - before.len() as i64, schema);
+        near(
+            &format!("versions of {name}"),
+            told("inserted") + told("updated"),
+            after.difference(before).count() as i64,
+            schema,
+        );
+        near(
+            &format!("growth of {name}"),
+            told("inserted") - told("deleted"),
+            after.len() as i64 - before.len() as i64,
+            schema,
+        );
     }
     let range = |of: &Value, what: &str| of[what].as_i64().unwrap();
     let (growth, grew) = (&whole["growth_bytes"], size_after - size_before);

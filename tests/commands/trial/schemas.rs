@@ -52,7 +52,9 @@ impl Cell {
         let name = format!("'{}'", self.table());
         let table = self.quoted();
         match self.kind {
-            "backfill" => format!("kind = \"backfill\"\ntable = {name}\nkey = \"k\"\nset = \"v = v || 'x', n = n + 1\""),
+            "backfill" => {
+                format!("kind = \"backfill\"\ntable = {name}\nkey = \"k\"\nset = \"v = v || 'x', n = n + 1\"")
+            }
             "delete" => format!("kind = \"delete\"\ntable = {name}\nkey = \"k\"\nwhere = \"n % 2 = 0\""),
             "copy" => format!(
                 "kind = \"copy\"\ntable = {name}\nkey = \"k\"\ninto = \"target\"\ncolumns = {{ k = \"k + 1000\", v = \"v\" }}"
@@ -136,7 +138,10 @@ impl Cell {
     fn small_enough(&self) -> String {
         match self.kind {
             "validate" => String::new(),
-            _ => format!("UPDATE {} SET n = n + 2000; DELETE FROM audit; DELETE FROM words; DELETE FROM behind;", self.quoted()),
+            _ => format!(
+                "UPDATE {} SET n = n + 2000; DELETE FROM audit; DELETE FROM words; DELETE FROM behind;",
+                self.quoted()
+            ),
         }
     }
 
@@ -170,17 +175,23 @@ impl Cell {
         };
         let each = |make: &dyn Fn(&str) -> String| tables.iter().map(|table| make(table)).collect::<String>();
         let around = match self.side {
-            "trigger" => note.to_owned()
-                + &each(&|table| {
-                    format!("create trigger t after insert or update or delete on {table} for each row execute function note();")
-                }),
-            "deferred" => note.to_owned()
-                + &each(&|table| {
-                    format!(
-                        "create constraint trigger t after insert or update or delete on {table} \
+            "trigger" => {
+                note.to_owned()
+                    + &each(&|table| {
+                        format!(
+                            "create trigger t after insert or update or delete on {table} for each row execute function note();"
+                        )
+                    })
+            }
+            "deferred" => {
+                note.to_owned()
+                    + &each(&|table| {
+                        format!(
+                            "create constraint trigger t after insert or update or delete on {table} \
                          deferrable initially deferred for each row execute function note();"
-                    )
-                }),
+                        )
+                    })
+            }
             "statement" => {
                 note.to_owned()
                     + &format!(
@@ -195,7 +206,11 @@ impl Cell {
             )
             .replace("only", if self.layout == "inherited" { "only" } else { "" }),
             "rule" => ["insert", "update", "delete"]
-                .map(|what| format!("create rule on_{what} as on {what} to {on} do also insert into audit (what) values ('{what}');"))
+                .map(|what| {
+                    format!(
+                        "create rule on_{what} as on {what} to {on} do also insert into audit (what) values ('{what}');"
+                    )
+                })
                 .concat(),
             _ => String::new(),
         };

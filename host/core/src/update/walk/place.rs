@@ -39,8 +39,7 @@ impl Walk {
         let columns = known.table.columns.iter().map(|column| column.name.clone()).collect();
         let key: Vec<String> = known.key.iter().map(|column| column.name.clone()).collect();
         let source = format!("{}{}", self.source(&*dialect), batch.clause(None));
-        let look =
-            Look::new(&*dialect, self.table.to_string(), &key, columns, &source, batch.parameters().to_vec());
+        let look = Look::new(&*dialect, self.table.to_string(), &key, columns, &source, batch.parameters().to_vec());
         Ok((Ahead { progress, look: Some(look), notes }, batch))
     }
 

@@ -110,7 +110,8 @@ fn whole(told: &Told) -> String {
 }
 
 fn stays(told: &Told) -> String {
-    let mut stays: Vec<String> = told.stays.sequences.iter().map(|name| format!("sequence {} has moved on", inline(name))).collect();
+    let mut stays: Vec<String> =
+        told.stays.sequences.iter().map(|name| format!("sequence {} has moved on", inline(name))).collect();
     if told.stays.dead_rows > 0 {
         stays.push(format!("{} for autovacuum to clear away", number(told.stays.dead_rows, "dead row version")));
     }

@@ -133,10 +133,8 @@ impl Told {
     pub(super) fn new(database: &str, update: &str, whole: bool, rows: Option<f64>, done: Vec<(String, Done)>) -> Self {
         let seen = || done.iter().map(|(_, done)| &done.seen);
         let sequences: BTreeSet<String> = seen().flat_map(|seen| seen.sequences.iter().cloned()).collect();
-        let stays = Stays {
-            sequences: sequences.into_iter().collect(),
-            dead_rows: seen().map(|seen| seen.dead_rows).sum(),
-        };
+        let stays =
+            Stays { sequences: sequences.into_iter().collect(), dead_rows: seen().map(|seen| seen.dead_rows).sum() };
         let sources = seen().next().map_or(("", ""), |seen| (seen.log_source, seen.growth_source));
         let batches: Vec<Batch> = done.into_iter().map(|(at, done)| Batch::new(at, done)).collect();
         let estimate = match rows.filter(|_| !whole) {
@@ -202,8 +200,12 @@ impl Whole {
             return None;
         }
         let range = |of: &dyn Fn(&Batch) -> f64| Range::of(rows, &batches, of, 0.0);
-        let tables: BTreeSet<&String> =
-            batches.iter().flat_map(|batch| &batch.tables).filter(|table| table.updated.is_some()).map(|table| &table.table).collect();
+        let tables: BTreeSet<&String> = batches
+            .iter()
+            .flat_map(|batch| &batch.tables)
+            .filter(|table| table.updated.is_some())
+            .map(|table| &table.table)
+            .collect();
         let counted = |table: &str, which: fn(&Table) -> Option<u64>| {
             range(&|batch| batch.of(table).and_then(which).unwrap_or(0) as f64)
         };
