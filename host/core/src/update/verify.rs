@@ -14,6 +14,7 @@ use super::assign::{Assignment, assignments, listed};
 use super::names::Names;
 use super::scan::{self, Kind, Token};
 use super::sql::{Dialect, Estimate, Sql, System, Table, Value};
+use super::trial::Trial;
 use super::walk::Walk;
 use super::{Budget, Handler, Mode, Next, Opening, Plan, Problem, Progress, Step, UpdateError};
 
@@ -261,6 +262,10 @@ impl<H: Promise> Handler for Verified<H> {
             Some(_) => Ok(None),
             None => self.handler.plan(sql, progress, budget).await,
         }
+    }
+
+    async fn trial(&self, sql: &mut dyn Sql, place: f64, budget: Budget) -> Result<Trial, UpdateError> {
+        self.handler.trial(sql, place, budget).await
     }
 
     async fn unverifiable(&self, sql: &mut dyn Sql) -> Result<Option<Problem>, UpdateError> {

@@ -21,8 +21,8 @@ mod sampling;
 mod signals;
 mod status;
 mod token;
-mod verify;
 mod trial;
+mod verify;
 mod wiring;
 
 use std::env;
