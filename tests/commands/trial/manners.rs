@@ -2,6 +2,8 @@
 
 use tidegate::scheduler::database::LeaseAttempt;
 
+use crate::assert_told;
+
 use super::{catalogue, dump, site, tried};
 use crate::support::command::Site;
 use crate::support::on_both;
@@ -159,6 +161,33 @@ on_both! {
         let after = dump(place).await;
         assert_eq!(after["items"], before["items"]);
     }
+}
+
+/// The page of the book shows what is printed of this.
+#[tokio::test(flavor = "multi_thread")]
+async fn it_tells_a_person() {
+    const MASKS: &[(&str, &str)] = &[
+        (r"\b\d[\d.]*(?:ms|s|m)\b", "[time]"),
+        (r"\b\d[\d.]* (?:B|KiB|MiB)\b", "[bytes]"),
+        (r"\b\d+ bytes a row", "[bytes] a row"),
+        (r"id = \d{3,}", "id = [number]"),
+    ];
+    let place = Place::postgres().await;
+    place
+        .run(
+            "create table orders (id int primary key, note text, cents int);
+             create table changes (id serial primary key, order_id int, at timestamptz default now());
+             insert into orders (id, note) select n, 'order ' || n from generate_series(1, 50000) n;
+             create function note_change() returns trigger language plpgsql as
+             $$ begin insert into changes (order_id) values (new.id); return null; end $$;
+             create trigger orders_change after update on orders for each row execute function note_change();
+             analyze",
+        )
+        .await;
+    let site = site(&place, "kind = \"backfill\"\ntable = \"orders\"\nkey = \"id\"\nset = \"cents = id % 900\"");
+    let told = site.tidegate(&["try", "x", "--at", "0%,50%"]).await;
+    println!("{}", told.all());
+    assert_told!(MASKS, "try", told.all());
 }
 
 /// A sequence that was drawn from, by a trigger as well, is named, and stands where it says.

@@ -109,6 +109,9 @@ impl Look {
         for column in &columns {
             outputs.extend(cell(dialect.system(), &dialect.quote(column)));
         }
+        // PostgreSQL would take the name of an output for a column in ORDER BY, and gives one the name of what is cast in it.
+        let outputs: Vec<String> =
+            outputs.iter().zip(1..).map(|(output, number)| format!("{output} AS tidegate_{number}")).collect();
         let order: Vec<String> = key.iter().map(|column| dialect.quote(column)).collect();
         let statement = format!("SELECT {}\nFROM {source}\nORDER BY {}", outputs.join(", "), order.join(", "));
         Self { table, key: key.to_vec(), columns, statement, parameters }

@@ -1,5 +1,6 @@
 //! What was found, as people read it.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::Duration;
 
@@ -48,8 +49,11 @@ fn batch(batch: &Batch, whole: bool) -> String {
         }
     }
     let _ = writeln!(text, "  tables changed: {}", listed(batch.tables.iter().map(table), "none"));
-    let locks = batch.locks.iter().filter(|lock| !lock.kind.ends_with("index"));
-    let locks = locks.map(|lock| format!("{} ({})", inline(&lock.relation), lock.mode));
+    let mut locks: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for lock in batch.locks.iter().filter(|lock| !lock.kind.ends_with("index")) {
+        locks.entry(&lock.relation).or_default().push(&lock.mode);
+    }
+    let locks = locks.into_iter().map(|(relation, modes)| format!("{} ({})", inline(relation), modes.join(", ")));
     let _ = writeln!(text, "  locks: {}", listed(locks, "none"));
     let log = batch.log_bytes.map_or_else(|| "not known".to_owned(), |log| a_row(log, batch.items));
     let _ = writeln!(text, "  log: {log}; growth: {}", HumanBytes(batch.growth_bytes));
