@@ -112,6 +112,35 @@ on_both! {
         assert_eq!((story.remaining(), story.finished()), (vec![], vec!["fill", "then"]));
     }
 
+    async fn a_condition_that_a_row_that_is_done_does_not_meet_is_told(place: Place) {
+        make(place, 50).await;
+        let handler = || fill("b = upper(a)", Some("b is null"));
+        let run = Run::on(place, &[row("fill")]).await.define("fill", handler());
+        let mut session = run.database.inspect().await.unwrap();
+        let problems = handler().check(session.as_sql()).await.unwrap();
+        drop(session);
+        let told = problems.iter().find(|problem| problem.field == "verify").unwrap();
+        assert!(!told.is_error() && told.message.starts_with("\"where\" reads column \"b\", which \"set\" assigns"), "{told:?}");
+        let story = run.until_done().await;
+        assert_eq!(story.remaining(), []);
+        let told = notes(&story).concat();
+        assert!(told.contains("verified in part: of 50 rows none meets \"where\""), "{told}");
+    }
+
+    async fn a_repair_that_a_trigger_takes_back_says_so(place: Place) {
+        make(place, 50).await;
+        place.run("update items set b = upper(a); update items set b = 'no' where id = 7").await;
+        place.run(place.either(
+            "create trigger spoils after update of b on items when new.id = 7 begin update items set b = 'no' where id = 7; end",
+            "create function spoil() returns trigger language plpgsql as 'begin new.b = ''no''; return new; end'; \
+             create trigger spoils before update on items for each row when (new.id = 7) execute function spoil()",
+        )).await;
+        let run = Run::on(place, &[look("fill", true)]).await;
+        let story = run.define("fill", fill("b = upper(a)", None)).until_done().await;
+        let why = story.remaining()[0].1.to_owned();
+        assert!(why.contains("1 were done again: look for a trigger"), "{why}");
+    }
+
     async fn wrong_rows_are_done_again_where_that_is_asked_for_and_no_others_are_touched(place: Place) {
         make(place, 3_000).await;
         place.run("create table log (id bigint)").await;

@@ -3,9 +3,11 @@
 use async_trait::async_trait;
 
 use super::assign::assignments;
+use super::names::Names;
 use super::plan::Draft;
 use super::reach::{Reach, SKIPPED};
-use super::sql::{Dialect, Estimate, Operation, Right, Sql, TableName};
+use super::scan;
+use super::sql::{Dialect, Estimate, Operation, Right, Sql, System, TableName};
 use super::verify::{Along, Promise, not_as_assigned};
 use super::walk::{Batch, Change, Moved, Outcome, Then, Walk};
 use super::{Budget, Handler, Mode, Plan, Problem, Progress, Step, Trial, UpdateError};
@@ -156,6 +158,13 @@ impl Promise for Backfill {
 
     fn texts(&self) -> Vec<&str> {
         [self.definition.set.as_str()].into_iter().chain(self.definition.filter.as_deref()).collect()
+    }
+
+    fn left_behind(&self, system: System) -> Option<String> {
+        let (names, read) = (Names(system), scan::code(self.definition.filter.as_deref()?, system));
+        let mut assigned = assignments(&self.definition.set, system).into_iter().flat_map(|one| one.columns);
+        assigned
+            .find(|column| read.iter().filter_map(|token| token.name(system)).any(|name| names.equal(column, &name)))
     }
 
     fn again(&self, dialect: &dyn Dialect, clause: &str) -> String {

@@ -369,14 +369,18 @@ pub enum UpdateError {
     },
     /// Rows are not as the definition says, though all are done.
     #[error(
-        "verification found {wrong} of {looked} rows that are not as the definition says. See which: the update's progress \
-         names the first. Have them done again: `tidegate verify --repair`; or mend them yourself, then `tidegate retry`"
+        "verification found {wrong} of {looked} rows that are not as the definition says{}. The update's progress in `tidegate \
+         status --json` names the first. Have them done again: `tidegate verify --repair`; or mend them yourself, then \
+         `tidegate retry`",
+        done_again(*repaired)
     )]
     Unverified {
         /// Rows that were looked at.
         looked: u64,
         /// Those of them that are wrong.
         wrong: u64,
+        /// Rows that the look did again.
+        repaired: u64,
         /// The keys of the first of them.
         keys: String,
     },
@@ -394,6 +398,16 @@ pub enum UpdateError {
         /// What may hold values of rows.
         detail: String,
     },
+}
+
+/// That rows were done again and are wrong all the same.
+fn done_again(repaired: u64) -> String {
+    match repaired {
+        0 => String::new(),
+        repaired => {
+            format!(", though {repaired} were done again: look for a trigger or a rule that changes what is written")
+        }
+    }
 }
 
 impl UpdateError {

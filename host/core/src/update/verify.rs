@@ -90,6 +90,12 @@ pub trait Promise: Handler {
     /// Whatever the database says.
     async fn wrong(&self, sql: &mut dyn Sql) -> Result<Result<String, String>, UpdateError>;
 
+    /// The column by which a row that is done does not meet the condition any more, so that the look cannot compare it.
+    fn left_behind(&self, system: System) -> Option<String> {
+        let _ = system;
+        None
+    }
+
     /// The texts of the definition that say what rows are promised to be.
     fn texts(&self) -> Vec<&str>;
 
@@ -154,7 +160,9 @@ impl<H: Promise> Verified<H> {
         (looking.looked, looking.wrong) = (looking.looked + items, looking.wrong + found);
         match batch.next {
             Next::Continue(place) => looking.walk = place.0,
-            Next::Finished if looking.wrong == 0 => return Ok(Step::finished(items).noting([looking.all_right()])),
+            Next::Finished if looking.wrong == 0 => {
+                return Ok(Step::finished(items).noting([self.all_right(&looking, sql.dialect().system())]));
+            }
             Next::Finished => (looking.walk, looking.ended) = (Map::new(), true),
         }
         Ok(Step::new(items, Next::Continue(looking.into_progress())))
@@ -169,27 +177,32 @@ impl<H: Promise> Verified<H> {
             }
         }
         if !still.is_empty() {
-            let Looking { looked, wrong, .. } = looking;
-            return Err(UpdateError::Unverified { looked, wrong, keys: still.join(", ") });
+            let Looking { looked, wrong, repaired, .. } = looking;
+            return Err(UpdateError::Unverified { looked, wrong, repaired, keys: still.join(", ") });
         }
         // Nobody knows of the others.
         if looking.wrong > looking.keys.len() as u64 {
             let anew = Looking { repair: looking.repair, ..Looking::default() };
             return Ok(Step::new(0, Next::Continue(anew.into_progress())));
         }
-        Ok(Step::finished(0).noting([looking.all_right()]))
+        Ok(Step::finished(0).noting([self.all_right(&looking, sql.dialect().system())]))
     }
-}
 
-impl Looking {
-    fn all_right(&self) -> String {
-        let Self { looked, wrong, repaired, .. } = self;
+    /// What was found, where nothing is wrong.
+    fn all_right(&self, looking: &Looking, system: System) -> String {
+        let Looking { looked, wrong, repaired, .. } = looking;
         let since = match (wrong, repaired) {
             (0, 0) => String::new(),
             (0, repaired) => format!(", {repaired} of them since they were done again"),
             (wrong, _) => format!(", {wrong} of them since somebody mended them"),
         };
-        format!("verified: {looked} rows are as the definition says{since}")
+        match self.handler.left_behind(system) {
+            None => format!("verified: {looked} rows are as the definition says{since}"),
+            Some(column) => format!(
+                "verified in part: of {looked} rows none meets \"where\" and is otherwise than the definition says{since}; rows \
+                 that do not meet it any more, by column \"{column}\", were not compared"
+            ),
+        }
     }
 }
 
@@ -253,6 +266,13 @@ impl<H: Promise> Handler for Verified<H> {
         let mut problems = self.handler.check(sql).await?;
         if self.always && !problems.iter().any(Problem::is_error) {
             problems.extend(self.unverifiable(sql).await?);
+            problems.extend(self.handler.left_behind(sql.dialect().system()).map(|column| {
+                let message = format!(
+                    "\"where\" reads column \"{column}\", which \"set\" assigns: a row that is done may not meet it any more, and \
+                     is not compared"
+                );
+                Problem::warning(VERIFY, message, "leave that condition out, and have all rows set and compared")
+            }));
         }
         Ok(problems)
     }
