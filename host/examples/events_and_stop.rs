@@ -16,6 +16,7 @@ use tidegate::update::{Backfill, BackfillDefinition};
 use tidegate::{BuildError, DatabaseSpec, Host, HostBuilder};
 use tidegate_sqlite::Sqlite;
 use tokio::sync::broadcast::Receiver;
+use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::oneshot;
 
 /// A database with ten thousand items.
@@ -45,8 +46,14 @@ fn builder(database: &Arc<dyn Database>) -> HostBuilder {
 /// Follows the events to their end; tells when two batches were committed.
 async fn follow(mut events: Receiver<Arc<Event>>, two_batches: oneshot::Sender<()>) -> u64 {
     let (mut batches, mut two_batches) = (0, Some(two_batches));
-    // An error means that the host is gone: what happened last was received before.
-    while let Ok(event) = events.recv().await {
+    loop {
+        let event = match events.recv().await {
+            Ok(event) => event,
+            // It was too slow, and the oldest are lost.
+            Err(RecvError::Lagged(_)) => continue,
+            // The host is gone: what happened last was received before.
+            Err(RecvError::Closed) => break,
+        };
         if let EventKind::IterationEnded { record, .. } = &event.kind {
             batches += 1;
             println!(

@@ -17,6 +17,7 @@ use tidegate::scheduler::event::EventKind;
 use tidegate::update::{Delete, DeleteDefinition};
 use tidegate::{DatabaseSpec, Host};
 use tidegate_sqlite::Sqlite;
+use tokio::sync::broadcast::error::RecvError;
 
 /// More requests than this at once, and updates wait.
 const BUSY: u32 = 10;
@@ -102,7 +103,14 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let mut events = host.events().subscribe();
     let calming_down = tokio::spawn(async move {
         let mut held = 0;
-        while let Ok(event) = events.recv().await {
+        loop {
+            let event = match events.recv().await {
+                Ok(event) => event,
+                // It was too slow, and the oldest are lost.
+                Err(RecvError::Lagged(_)) => continue,
+                // The host is gone: what happened last was received before.
+                Err(RecvError::Closed) => break,
+            };
             if let EventKind::Held { update_name, reason, .. } = &event.kind {
                 println!("{update_name} waits: {reason}");
                 in_flight.store(3, Ordering::Relaxed);

@@ -71,8 +71,8 @@
 //! and asks it to stop. Both are taken before [`Host::run`], which consumes the host and ends once all is in good order:
 //! the batch in hand committed or rolled back, the controller told, the right to be the one runner given up.
 //!
-//! A program that opens a database by itself (`tidegate_sqlite::open`, `tidegate_postgres::open`) gives the host a clone of
-//! it, and can queue updates, read the queue and its history, and store a pause through the
+//! A program that opens a database by itself (`Box::new(Sqlite::at(path)).open(&Holder::this_process())`, by the trait
+//! [`Open`](scheduler::database::Open)) gives the host a clone of it, and can queue updates, read the queue and its history, and store a pause through the
 //! [`Database`](scheduler::database::Database) that it keeps.
 //!
 //! # Testing a controller
@@ -82,22 +82,28 @@
 //!
 //! # Signals
 //!
-//! What a controller is to decide by can be measured in the background: a driver's `samplers` makes what the
-//! program samples of a database, a [`Sampler`](signal::Sampler) of one's own measures whatever else, [`signal::Sampling`] has
-//! each asked at its own interval, and [`signal::Signals`] has the latest readings, for a
-//! `tidegate_wasm::ComponentSource` (`with_signals`), for a controller in Rust, and for `status`
+//! What a controller is to decide by can be measured in the background: the function `samplers` of
+//! a driver's crate gives the samplers of a database, and you can write a [`Sampler`](signal::Sampler) for anything else.
+//! [`signal::Sampling`] asks each at its interval. [`signal::Signals`] has the latest readings: give them to a
+//! `tidegate_wasm::ComponentSource` (`with_signals`), to a controller in Rust, and to `status`
 //! ([`Control::tell_signals`](scheduler::Control::tell_signals)).
 //!
 //! # What to rely on
 //!
-//! The crate has no global state: any number of hosts may run in a process, on one tokio runtime or on several. It prints
+//! Hosts share no state: any number of them may run in a process, on one tokio runtime or on several. (The drivers' hosts share a
+//! counter that numbers connections, and the thread that renews leases.) The crate prints
 //! nothing (it logs by `tracing`), turns panics in handlers and native controllers into failures and faults, and installs no
 //! signal handler. `tidegate-postgres` reads the environment variables by which rustls finds the system's certificates
 //! (`SSL_CERT_FILE`, `SSL_CERT_DIR`), and no other crate reads any. `tidegate-wasm` makes log targets for controllers, which
 //! `tracing` never gives back, and installs wasmtime's signal handlers, which see to traps, once a component is loaded.
 //!
 //! It needs a tokio runtime with time and IO enabled. On a runtime of several threads each database gets a thread and a runtime,
-//! on which its handlers and native controllers run; on a runtime of one thread everything stays there.
+//! on which its handlers and native controllers run. On a runtime of one thread these stay there; SQLite's connections, and
+//! the renewal of leases, have threads of their own in any case.
+//!
+//! A handler waits for its statements and for nothing else. Where a batch runs too long, the host interrupts the statement in
+//! hand; if the handler does not return within 5 s, the host drops its future at the `await` where it stands, rolls the batch
+//! back, and tries again. Give every other wait a limit, well below the target duration.
 //! Durations are [`Duration`](std::time::Duration)s; what is stored or shown in milliseconds says so in its name.
 //!
 //! Runnable examples are in the folder `host/examples` of the repository: `native_handler`, `native_controller` and

@@ -48,10 +48,10 @@ use tidegate::scheduler::database::OpenError;
 use tidegate::scheduler::database::{Begin, Holder, LeaseAttempt, Planned, Rehearsal, Remark, Session, Stands};
 use tidegate::update::Opening;
 use tidegate::update::sql::{Dialect, Sql, SqlError, Value};
-use tidegate_driver::Options;
 use tidegate_driver::fence::{self, Fence};
 use tidegate_driver::handle::{self, Control};
 use tidegate_driver::tables::Tables;
+pub use tidegate_driver::{Options, SamplerOptions, TableInHand};
 
 /// One database of a PostgreSQL server.
 pub(crate) struct Driver {

@@ -34,11 +34,12 @@ use tidegate::scheduler::database::{
 };
 use tidegate::update::Opening;
 use tidegate::update::sql::{Answer, Ask, Dialect, ErrorClass, Row, Sql, SqlError, System, Value};
+use tidegate_driver::DEFAULT_QUEUE_TABLE;
 use tidegate_driver::fence::{self, Fence};
 use tidegate_driver::handle::{self, Control};
 use tidegate_driver::schema;
 use tidegate_driver::tables::{self, Tables};
-use tidegate_driver::{DEFAULT_QUEUE_TABLE, Options};
+pub use tidegate_driver::{Options, SamplerOptions, TableInHand};
 
 /// The SQL that reads the epoch of a queue's lease (parameter 1): none where nobody was ever overtaken.
 const SELECT_EPOCH: &str = "select epoch from main.tidegate_lease where queue = ?1";
