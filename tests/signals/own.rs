@@ -56,7 +56,7 @@ on_both! {
             ("many", "more than one row"),
             ("none", "no row"),
             ("null", "NULL"),
-            ("words", place.either("soon", "invalid input syntax")),
+            ("words", place.either("a text, not a number", "invalid input syntax")),
             ("missing", "missing"),
             ("begin", place.either("no such table", "syntax error")),
             ("delete", "syntax error"),
