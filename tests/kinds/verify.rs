@@ -8,9 +8,7 @@ use std::time::Duration;
 use tidegate::scheduler::database::NewRow;
 use tidegate::scheduler::event::EventKind;
 use tidegate::update::sql::{System, TableName};
-use tidegate::update::{
-    Backfill, BackfillDefinition, Delete, DeleteDefinition, Handler, Noop, Progress, Verified, verification,
-};
+use tidegate::update::{Backfill, BackfillDefinition, Delete, DeleteDefinition, Handler, Noop, Progress, verification};
 
 use crate::support::on_both;
 use crate::support::place::{Place, row};
@@ -26,13 +24,13 @@ fn definition(table: &str, key: &[&str], set: &str, filter: Option<&str>) -> Bac
 }
 
 fn fill(set: &str, filter: Option<&str>) -> Arc<dyn Handler> {
-    Arc::new(Verified::new(Backfill::new(definition("items", &["id"], set, filter)), true))
+    Arc::new(Backfill::new(definition("items", &["id"], set, filter)).verified(true))
 }
 
 fn purge(filter: &str) -> Arc<dyn Handler> {
     let table = TableName { schema: None, name: "items".to_owned() };
     let definition = DeleteDefinition { table, key: vec!["id".to_owned()], filter: filter.to_owned() };
-    Arc::new(Verified::new(Delete::new(definition), true))
+    Arc::new(Delete::new(definition).verified(true))
 }
 
 /// A table of so many items whose `b` is to be the capitals of `a`.
@@ -233,7 +231,7 @@ on_both! {
         );
         let mut run = Run::on(place, &[row("fill")]).await;
         run.settings.max_batch_size = 60;
-        let handler = Verified::new(Backfill::new(definition("odd", &["id"], set, Some("n > 2"))), true);
+        let handler = Backfill::new(definition("odd", &["id"], set, Some("n > 2"))).verified(true);
         let story = run.define("fill", Arc::new(handler)).until_done().await;
         assert_eq!(story.remaining(), []);
         assert_eq!(place.rows("select count(*) from odd where b is null").await, ["2"]);
@@ -340,7 +338,7 @@ async fn several_workers_do_the_rows_and_one_looks_at_them() {
     let mut run = Run::on(&place, &[row("fill")]).await;
     run.settings.max_batch_size = 500;
     let handler = Backfill::new(definition("items", &["id"], "b = upper(a)", None)).with_workers(2);
-    let story = run.define("fill", Arc::new(Verified::new(handler, true))).until_done().await;
+    let story = run.define("fill", Arc::new(handler.verified(true))).until_done().await;
     assert!(story.events.iter().any(|event| matches!(event, EventKind::Workers { workers: 2, .. })));
     assert!(story.remaining()[0].1.contains("found 1 of 20000 rows"), "{:?}", story.remaining());
     assert_eq!(keys(&story, "fill").await, ["15000"]);

@@ -3,9 +3,11 @@
 //!
 //! Programs use `tidegate-sqlite` and `tidegate-postgres`, which build on this.
 
+pub mod driver;
 pub mod estimate;
 pub mod fence;
 pub mod handle;
+mod history;
 pub mod sampler;
 pub mod schema;
 pub mod survey;

@@ -1,6 +1,7 @@
 //! How PostgreSQL writes what the databases write differently, and how it is asked about itself.
 
 use async_trait::async_trait;
+use tidegate::update::cells::text;
 
 use super::{inspect, surroundings};
 use tidegate::update::plan::Explanation;
@@ -84,7 +85,7 @@ impl Dialect for PostgresDialect {
         }
         // A table without columns gives one row of NULLs.
         let columns = rows.iter().filter(|row| row.first() != Some(&Value::Null)).map(column).collect();
-        let kind = rows.first().map(|row| text(row, 3)).unwrap_or_default();
+        let kind = rows.first().map(|row| text(row, 3).to_owned()).unwrap_or_default();
         let kind = match kind.as_str() {
             "p" => TableKind::Partitioned,
             "v" => TableKind::View,
@@ -243,12 +244,12 @@ async fn part_by_statistics(
 
 fn column(row: &Row) -> Column {
     let collation = row.get(7).and_then(Value::as_text).map(str::to_owned);
-    Column { name: text(row, 0), sql_type: text(row, 1), not_null: boolean(row, 2), collation }
+    Column { name: text(row, 0).to_owned(), sql_type: text(row, 1).to_owned(), not_null: boolean(row, 2), collation }
 }
 
 /// Adds a row about one column of an index to the indexes; rows of an index follow each other.
 fn add_index_column(indexes: &mut Vec<Index>, row: &Row) {
-    let name = text(row, 0);
+    let name = text(row, 0).to_owned();
     let column = row.get(5).and_then(Value::as_text).map(str::to_owned);
     let direction = match row.get(6).and_then(Value::as_integer) {
         Some(0) => Some(Direction::Ascending),
@@ -267,13 +268,9 @@ fn add_index_column(indexes: &mut Vec<Index>, row: &Row) {
             unique: boolean(row, 1),
             partial: boolean(row, 2),
             valid: boolean(row, 3),
-            definition: Some(text(row, 4)),
+            definition: Some(text(row, 4).to_owned()),
         }),
     }
-}
-
-fn text(row: &Row, column: usize) -> String {
-    row.get(column).and_then(Value::as_text).unwrap_or_default().to_owned()
 }
 
 fn boolean(row: &Row, column: usize) -> bool {

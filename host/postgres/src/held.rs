@@ -17,7 +17,8 @@ use super::pooler;
 use super::settings::{self, Isolation, KEEP};
 use tidegate::scheduler::database::{Interrupt, Session};
 use tidegate::update::sql::{Answer, Ask, Dialect, ErrorClass, Row, Sql, SqlError, Value, ask_in_turn};
-use tidegate_driver::handle::{self, Control};
+use tidegate_driver::driver::Control;
+use tidegate_driver::handle;
 
 /// A connection's place, shared by all who take turns with it; empty until it is opened.
 pub(super) type Slot = Arc<Mutex<Option<Arc<Connection>>>>;

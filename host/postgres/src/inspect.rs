@@ -1,11 +1,12 @@
 //! What PostgreSQL's catalogue and its planner are asked before anything is done: rights, names, plans.
 
 use serde_json::Value as Json;
+use tidegate::update::cells::text;
 
 use super::dialect::PostgresDialect;
 use tidegate::scheduler::database::Remark;
 use tidegate::update::plan::{Explanation, Read};
-use tidegate::update::sql::{Dialect, Lacking, Operation, Right, Row, Sql, SqlError, TableName, Value};
+use tidegate::update::sql::{Dialect, Lacking, Operation, Right, Sql, SqlError, TableName, Value};
 
 /// What a plan avoids where it can when it is asked whether it could: reading all, and sorting.
 const AVOIDING: &str = "set local enable_seqscan = off; set local enable_sort = off; set local enable_bitmapscan = off";
@@ -13,14 +14,14 @@ const AVOIDING: &str = "set local enable_seqscan = off; set local enable_sort = 
 /// See [`Dialect::explain`]; outside a transaction.
 pub(super) async fn explain(sql: &mut dyn Sql, statement: &str, parameters: &[Value]) -> Result<Explanation, SqlError> {
     let rows = sql.query(&format!("EXPLAIN {statement}"), parameters).await?;
-    let lines = rows.iter().map(|row| text(row, 0)).collect();
+    let lines = rows.iter().map(|row| text(row, 0).to_owned()).collect();
     // Whether an index could serve: for a small table PostgreSQL rightly prefers to read all of it.
     let explain = format!("EXPLAIN (VERBOSE, FORMAT JSON) {statement}");
     sql.begin_rehearsal().await?;
     sql.script(AVOIDING).await?;
     let forced = sql.query(&explain, parameters).await;
     sql.end_rehearsal().await?;
-    let json: Json = serde_json::from_str(&forced?.first().map(|row| text(row, 0)).unwrap_or_default())
+    let json: Json = serde_json::from_str(&forced?.first().map(|row| text(row, 0).to_owned()).unwrap_or_default())
         .map_err(|error| SqlError::permanent(format!("the plan is no JSON: {error}")))?;
     let mut explanation = Explanation { lines, ..Explanation::default() };
     gather(&json[0]["Plan"], "", &mut explanation);
@@ -96,7 +97,7 @@ pub(super) async fn lacking(
     if missing.is_empty() {
         return Ok(None);
     }
-    let (role, schema, owner) = (text(row, 0), text(row, 1), text(row, 2));
+    let (role, schema, owner) = (text(row, 0).to_owned(), text(row, 1).to_owned(), text(row, 2).to_owned());
     let quote = |name: &str| PostgresDialect.quote(name);
     let (mut what, mut hints) = (Vec::new(), Vec::new());
     let words: Vec<&str> = missing.iter().filter_map(|right| word(*right)).collect();
@@ -139,10 +140,10 @@ pub(super) async fn bearer(sql: &mut dyn Sql, table: &TableName, name: &str) -> 
           and c.relnamespace = (select relnamespace from pg_class where oid = to_regclass($1::text))";
     let quoted = PostgresDialect.table(table);
     let rows = sql.query(select, &[quoted.into(), name.into()]).await?;
-    Ok(rows.first().map(|row| text(row, 0)))
+    Ok(rows.first().map(|row| text(row, 0).to_owned()))
 }
 
-/// See [`Driver::survey`](tidegate_driver::handle::Driver::survey).
+/// See [`Driver::survey`](tidegate_driver::driver::Driver::survey).
 pub(super) async fn survey(sql: &mut dyn Sql) -> Result<Vec<Remark>, SqlError> {
     let select = "select pg_is_in_recovery(), current_setting('transaction_read_only'), current_user::text";
     let rows = sql.query(select, &[]).await?;
@@ -155,13 +156,9 @@ pub(super) async fn survey(sql: &mut dyn Sql) -> Result<Vec<Remark>, SqlError> {
     }
     if text(row, 1) == "on" {
         return Ok(vec![Remark::hindrance(
-            format!("transactions of role \"{}\" only read", text(row, 2)),
+            format!("transactions of role \"{}\" only read", text(row, 2).to_owned()),
             "set `default_transaction_read_only` to off, which the role, the database or the server has on",
         )]);
     }
     Ok(Vec::new())
-}
-
-fn text(row: &Row, column: usize) -> String {
-    row.get(column).and_then(Value::as_text).unwrap_or_default().to_owned()
 }

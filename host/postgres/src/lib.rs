@@ -17,11 +17,11 @@ mod name;
 mod obstacles;
 mod options;
 mod pooler;
-mod rehearsal;
 mod sampler;
 mod settings;
 mod surroundings;
 mod tls;
+mod trial;
 mod url;
 mod value;
 
@@ -45,11 +45,12 @@ use self::sampler::{Access, Own, Probe, Statistics};
 use self::settings::{Isolation, Settings};
 use self::url::Target;
 use tidegate::scheduler::database::OpenError;
-use tidegate::scheduler::database::{Begin, Holder, LeaseAttempt, Planned, Rehearsal, Remark, Session, Stands};
+use tidegate::scheduler::database::{Begin, Holder, LeaseAttempt, Planned, Remark, Session, Stands, TrialTransaction};
 use tidegate::update::Opening;
 use tidegate::update::sql::{Dialect, Sql, SqlError, Value};
+use tidegate_driver::driver::{self, Control};
 use tidegate_driver::fence::{self, Fence};
-use tidegate_driver::handle::{self, Control};
+use tidegate_driver::handle;
 use tidegate_driver::tables::Tables;
 pub use tidegate_driver::{Options, SamplerOptions, TableInHand};
 
@@ -304,7 +305,7 @@ fn settings(options: &PostgresOptions) -> Vec<(&'static str, String)> {
 }
 
 #[async_trait]
-impl handle::Driver for Driver {
+impl driver::Driver for Driver {
     fn dialect(&self) -> Arc<dyn Dialect> {
         Arc::new(PostgresDialect)
     }
@@ -386,10 +387,10 @@ impl handle::Driver for Driver {
         Ok(Box::new(held))
     }
 
-    async fn rehearse(&self, opening: Opening) -> Result<Box<dyn Rehearsal>, SqlError> {
+    async fn begin_trial(&self, opening: Opening) -> Result<Box<dyn TrialTransaction>, SqlError> {
         // Not as a batch's connection, which whoever takes the lease would end.
         let held = self.take(&self.control, &self.holder, Role::Control).await?;
-        Ok(Box::new(rehearsal::Trial::begin(held, opening).await?))
+        Ok(Box::new(trial::Trial::begin(held, opening).await?))
     }
 
     async fn inspect(&self) -> Result<Box<dyn Session>, SqlError> {

@@ -1,5 +1,6 @@
 //! Who keeps a batch waiting: sessions that hold locks, prepared transactions, a standby that does not confirm.
 
+use tidegate::update::cells::text;
 use tidegate::update::sql::{Row, Sql, SqlError, Value};
 
 /// Obstacles told at most: behind one, others wait.
@@ -60,8 +61,4 @@ fn session(row: &Row) -> String {
 
 fn prepared(row: &Row) -> String {
     format!("prepared transaction \"{}\" (user {}, since {})", text(row, 0), text(row, 1), text(row, 2))
-}
-
-fn text(row: &Row, column: usize) -> &str {
-    row.get(column).and_then(Value::as_text).unwrap_or_default()
 }

@@ -1,6 +1,7 @@
 //! What PostgreSQL does besides when rows of a table are changed: triggers, rules, policies, foreign keys of others.
 
 use super::dialect::PostgresDialect;
+use tidegate::update::cells::text;
 use tidegate::update::sql::{Dialect, Operation, Reaction, Row, Search, Sql, SqlError, Surroundings, TableName, Value};
 
 /// The triggers of a table ($1, quoted) and of those that inherit from it, and its rules. A trigger that a partition has
@@ -56,8 +57,8 @@ pub(super) async fn of(sql: &mut dyn Sql, table: &TableName) -> Result<Surroundi
 fn reaction(row: &Row) -> Reaction {
     let operations = [(6, Operation::Insert), (7, Operation::Update), (8, Operation::Delete)];
     Reaction {
-        name: text(row, 0),
-        table: text(row, 1),
+        name: text(row, 0).to_owned(),
+        table: text(row, 1).to_owned(),
         rule: boolean(row, 2),
         instead: boolean(row, 3),
         may_skip: boolean(row, 4),
@@ -72,14 +73,10 @@ fn reaction(row: &Row) -> Reaction {
 
 fn search(row: &Row) -> Search {
     Search {
-        constraint: text(row, 0),
-        table: TableName { schema: Some(text(row, 1)), name: text(row, 2) },
+        constraint: text(row, 0).to_owned(),
+        table: TableName { schema: Some(text(row, 1).to_owned()), name: text(row, 2).to_owned() },
         columns: text(row, 3).lines().map(str::to_owned).collect(),
     }
-}
-
-fn text(row: &Row, column: usize) -> String {
-    row.get(column).and_then(Value::as_text).unwrap_or_default().to_owned()
 }
 
 fn boolean(row: &Row, column: usize) -> bool {

@@ -18,7 +18,7 @@ use super::linger::{Linger, stay_awake};
 use super::statement::{ask, execute, query, run_script};
 use tidegate::scheduler::database::{Interrupt, Session};
 use tidegate::update::sql::{Answer, Ask, Dialect, ErrorClass, Row, Sql, SqlError, Value};
-use tidegate_driver::handle::Control;
+use tidegate_driver::driver::Control;
 use tidegate_driver::next_number;
 
 /// Statements that stay prepared.

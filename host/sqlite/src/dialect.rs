@@ -10,6 +10,7 @@
 //! | none declared | | an error that says so: nothing tells 1 from '1' |
 
 use async_trait::async_trait;
+use tidegate::update::cells::integer;
 
 use super::inspect::{self, ROWID};
 use tidegate::update::plan::Explanation;
@@ -327,8 +328,4 @@ fn column(row: &Row) -> Column {
 
 fn string(row: &Row, column: usize) -> String {
     row.get(column).and_then(Value::as_text).unwrap_or_default().to_owned()
-}
-
-fn integer(row: &Row, column: usize) -> i64 {
-    row.get(column).and_then(Value::as_integer).unwrap_or(0)
 }

@@ -2,6 +2,7 @@
 
 use std::pin::pin;
 use std::time::Duration;
+use tidegate::update::cells::{integer, text};
 
 use tokio::time::sleep;
 
@@ -11,7 +12,7 @@ use tidegate::scheduler::database::Remark;
 use tidegate::update::plan::{Explanation, Read};
 use tidegate::update::scan::{self, Kind};
 use tidegate::update::sql::{
-    Column, ErrorClass, Operation, Reaction, Row, Sql, SqlError, Surroundings, System, TableName, Value,
+    Column, ErrorClass, Operation, Reaction, Sql, SqlError, Surroundings, System, TableName, Value,
 };
 
 /// The name under which [`Dialect::describe`](tidegate::update::Dialect::describe) gives the index that a rowid table is.
@@ -94,7 +95,7 @@ pub(super) async fn bearer(sql: &mut dyn Sql, table: &TableName, name: &str) -> 
     }))
 }
 
-/// See [`Driver::survey`](tidegate_driver::handle::Driver::survey).
+/// See [`Driver::survey`](tidegate_driver::driver::Driver::survey).
 pub(super) async fn survey(held: &mut Held) -> Result<Vec<Remark>, SqlError> {
     let malformed = malformed(held).await?;
     if !malformed.is_empty() {
@@ -207,14 +208,6 @@ async fn malformed(held: &mut Held) -> Result<Vec<Remark>, SqlError> {
         Some(hint) => Ok(vec![Remark::hindrance(format!("the file is malformed: {}", error.message), hint)]),
         None => Err(error),
     }
-}
-
-fn text(row: &Row, column: usize) -> &str {
-    row.get(column).and_then(Value::as_text).unwrap_or_default()
-}
-
-fn integer(row: &Row, column: usize) -> i64 {
-    row.get(column).and_then(Value::as_integer).unwrap_or(0)
 }
 
 #[cfg(test)]

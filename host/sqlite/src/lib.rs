@@ -12,10 +12,10 @@ mod lease;
 mod linger;
 mod options;
 mod place;
-mod rehearsal;
 mod room;
 mod sampler;
 mod statement;
+mod trial;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -30,13 +30,14 @@ pub use self::options::{Sqlite, SqliteOptions, open, samplers, sql_sampler};
 use self::room::{Room, Turn};
 use self::sampler::{Own, Probe, Turns, WriteLock};
 use tidegate::scheduler::database::{
-    Begin, Holder, Interrupt, LeaseAttempt, Planned, Rehearsal, Remark, Session, Transaction,
+    Begin, Holder, Interrupt, LeaseAttempt, Planned, Remark, Session, Transaction, TrialTransaction,
 };
 use tidegate::update::Opening;
 use tidegate::update::sql::{Answer, Ask, Dialect, ErrorClass, Row, Sql, SqlError, System, Value};
 use tidegate_driver::DEFAULT_QUEUE_TABLE;
+use tidegate_driver::driver::{self, Control};
 use tidegate_driver::fence::{self, Fence};
-use tidegate_driver::handle::{self, Control};
+use tidegate_driver::handle;
 use tidegate_driver::schema;
 use tidegate_driver::tables::{self, Tables};
 pub use tidegate_driver::{Options, SamplerOptions, TableInHand};
@@ -137,7 +138,7 @@ impl Driver {
 }
 
 #[async_trait]
-impl handle::Driver for Driver {
+impl driver::Driver for Driver {
     fn dialect(&self) -> Arc<dyn Dialect> {
         Arc::new(SqliteDialect)
     }
@@ -208,7 +209,7 @@ impl handle::Driver for Driver {
                 if its_own() {
                     return Ok(noted.and_then(|held| held.trouble));
                 }
-                let holders = handle::Driver::holders(self).await;
+                let holders = driver::Driver::holders(self).await;
                 Ok(Some(match holders.is_empty() {
                     true => error.to_string(),
                     false => format!("{error}; in the way: {}", holders.join(", ")),
@@ -291,8 +292,8 @@ impl handle::Driver for Driver {
         self.inspect().await
     }
 
-    async fn rehearse(&self, opening: Opening) -> Result<Box<dyn Rehearsal>, SqlError> {
-        Ok(Box::new(rehearsal::Trial::begin(self.take().await?, &self.path, opening).await?))
+    async fn begin_trial(&self, opening: Opening) -> Result<Box<dyn TrialTransaction>, SqlError> {
+        Ok(Box::new(trial::Trial::begin(self.take().await?, &self.path, opening).await?))
     }
 
     async fn inspect(&self) -> Result<Box<dyn Session>, SqlError> {

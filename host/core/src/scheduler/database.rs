@@ -11,8 +11,8 @@ pub use super::activity::{Activity, ControllerRetry, LaneWork, Measured, Waiting
 use super::lanes::Lanes;
 pub use super::open::{Open, OpenError};
 pub use super::parts::{Merge, PartCommit, Stands};
-pub use super::rehearsal::{Rehearsal, RowCounts, Seen, TableChange};
 pub use super::row::{AlreadyQueued, Failure, NewRow, Pause, Queue, QueueRow, Record, Situation};
+pub use super::trial::{RowCounts, Seen, TableChange, TrialTransaction};
 use crate::update::Opening;
 use crate::update::sql::{Dialect, Sql, SqlError};
 
@@ -133,7 +133,7 @@ pub trait Database: Send + Sync {
     ///
     /// # Errors
     /// Whatever the database says.
-    async fn rehearse(&self, opening: Opening) -> Result<Box<dyn Rehearsal>, SqlError> {
+    async fn begin_trial(&self, opening: Opening) -> Result<Box<dyn TrialTransaction>, SqlError> {
         let _ = opening;
         Err(SqlError::permanent("nothing can be tried on this database"))
     }

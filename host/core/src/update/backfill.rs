@@ -8,7 +8,7 @@ use super::plan::Draft;
 use super::reach::{Reach, SKIPPED};
 use super::scan;
 use super::sql::{Dialect, Estimate, Operation, Right, Sql, System, TableName};
-use super::verify::{Along, Promise, not_as_assigned};
+use super::verify::{Verifiable, Verified, not_as_assigned};
 use super::walk::{Batch, Change, Moved, Outcome, Then, Walk};
 use super::{Budget, Handler, Mode, Plan, Problem, Progress, Step, Trial, UpdateError};
 
@@ -51,6 +51,12 @@ impl Backfill {
     /// The same over the rows that `reach` says.
     pub fn reaching(self, reach: Reach) -> Self {
         Self { walk: self.walk.reaching(reach), ..self }
+    }
+
+    /// The same, with its rows verified: before the update ends where that is `always` to be, and else where a progress of
+    /// [`verification`](super::verification) says so.
+    pub fn verified(self, always: bool) -> Verified {
+        Verified::new(self, always)
     }
 
     /// The same without the walk's end, so that a test can show that it would notice. Never for production.
@@ -146,7 +152,7 @@ impl Handler for Backfill {
 }
 
 #[async_trait]
-impl Promise for Backfill {
+impl Verifiable for Backfill {
     async fn wrong(&self, sql: &mut dyn Sql) -> Result<Result<String, String>, UpdateError> {
         let table = self.walk.table(sql).await?;
         let wrong = not_as_assigned(&self.definition.set, &*sql.dialect(), &table);
@@ -160,18 +166,18 @@ impl Promise for Backfill {
         [self.definition.set.as_str()].into_iter().chain(self.definition.filter.as_deref()).collect()
     }
 
-    fn left_behind(&self, system: System) -> Option<String> {
+    fn column_settled(&self, system: System) -> Option<String> {
         let (names, read) = (Names(system), scan::code(self.definition.filter.as_deref()?, system));
         let mut assigned = assignments(&self.definition.set, system).into_iter().flat_map(|one| one.columns);
         assigned
             .find(|column| read.iter().filter_map(|token| token.name(system)).any(|name| names.equal(column, &name)))
     }
 
-    fn again(&self, dialect: &dyn Dialect, clause: &str) -> String {
+    fn redo(&self, dialect: &dyn Dialect, clause: &str) -> String {
         self.statement(dialect, clause)
     }
 
-    fn along(&self) -> Along<'_> {
-        Along(&self.walk)
+    fn walk(&self) -> &Walk {
+        &self.walk
     }
 }

@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use super::plan::Draft;
 use super::reach::{Reach, SKIPPED};
 use super::sql::{Dialect, Estimate, Operation, Right, Sql, TableName};
-use super::verify::{Along, Promise};
+use super::verify::{Verifiable, Verified};
 use super::walk::{Batch, Change, Outcome, Then, Walk};
 use super::{Budget, Handler, Mode, Plan, Problem, Progress, Step, Trial, UpdateError};
 
@@ -42,6 +42,12 @@ impl Delete {
     /// The same over the rows that `reach` says.
     pub fn reaching(self, reach: Reach) -> Self {
         Self { walk: self.walk.reaching(reach), ..self }
+    }
+
+    /// The same, with its rows verified: before the update ends where that is `always` to be, and else where a progress of
+    /// [`verification`](super::verification) says so.
+    pub fn verified(self, always: bool) -> Verified {
+        Verified::new(self, always)
     }
 
     /// The DELETE of the rows that meet `clause`.
@@ -96,7 +102,7 @@ impl Handler for Delete {
 }
 
 #[async_trait]
-impl Promise for Delete {
+impl Verifiable for Delete {
     async fn wrong(&self, _: &mut dyn Sql) -> Result<Result<String, String>, UpdateError> {
         Ok(Ok(self.definition.filter.clone()))
     }
@@ -105,11 +111,11 @@ impl Promise for Delete {
         vec![&self.definition.filter]
     }
 
-    fn again(&self, dialect: &dyn Dialect, clause: &str) -> String {
+    fn redo(&self, dialect: &dyn Dialect, clause: &str) -> String {
         self.statement(dialect, clause)
     }
 
-    fn along(&self) -> Along<'_> {
-        Along(&self.walk)
+    fn walk(&self) -> &Walk {
+        &self.walk
     }
 }

@@ -7,6 +7,7 @@ mod ask;
 mod assign;
 mod backfill;
 mod batch;
+pub mod cells;
 mod constraint;
 mod copy;
 mod create_index;
@@ -48,7 +49,7 @@ pub use sql::{Dialect, ErrorClass, Sql, SqlError};
 pub use trial::Trial;
 pub use validate::{ValidateConstraint, ValidateConstraintDefinition};
 pub use validate_and_delete::{ValidateAndDelete, ValidateAndDeleteDefinition};
-pub use verify::{Promise, VERIFY, Verified, verification};
+pub use verify::{VERIFY, Verified, verification};
 pub use walk::accept_definition;
 
 /// The lane of all updates that are put in no other.
@@ -282,7 +283,7 @@ pub trait Handler: Send + Sync {
         Ok(Some(Problem::error("kind", message, "look at the rows by a query of your own")))
     }
 
-    /// How the update can be tried ([`Database::rehearse`](crate::scheduler::database::Database::rehearse)): by which batch of
+    /// How the update can be tried ([`Database::begin_trial`](crate::scheduler::database::Database::begin_trial)): by which batch of
     /// `budget`, where one begins so far into the walk, 0.0 to 1.0. Asked in the transaction in which it is to be done; nothing
     /// is changed.
     ///

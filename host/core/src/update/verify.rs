@@ -27,15 +27,15 @@ const KEPT: usize = 20;
 /// What there is to do so that an update that cannot be verified runs.
 const LEAVE_OUT: &str = "leave \"verify\" out, and look at the rows by a query of your own";
 
-/// The progress of an update that begins by looking at its rows, and repairs those that are wrong where that is said.
+/// The progress of an update that begins by verifying at its rows, and repairs those that are wrong where that is said.
 pub fn verification(repair: bool) -> Progress {
-    Looking { repair, ..Looking::default() }.into_progress()
+    Verifying { repair, ..Verifying::default() }.into_progress()
 }
 
 /// How far a look at the rows has come.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-struct Looking {
+struct Verifying {
     /// The progress of the walk that looks.
     walk: Map<String, Json>,
     /// Rows that were looked at.
@@ -60,20 +60,20 @@ fn is_zero(number: &u64) -> bool {
     *number == 0
 }
 
-impl Looking {
+impl Verifying {
     /// What a progress says of it; `None` for one of the update's own work.
     fn of(progress: &Progress) -> Result<Option<Self>, UpdateError> {
-        let Some(looking) = progress.0.get(VERIFY) else { return Ok(None) };
+        let Some(verifying) = progress.0.get(VERIFY) else { return Ok(None) };
         if progress.0.len() > 1 {
             return Err(progress.refuse_shape("\"verify\" stands alone in a progress"));
         }
-        serde_json::from_value(looking.clone()).map(Some).map_err(|error| progress.refuse_shape(error))
+        serde_json::from_value(verifying.clone()).map(Some).map_err(|error| progress.refuse_shape(error))
     }
 
     fn into_progress(self) -> Progress {
         // A struct of texts and numbers is an object: there is nothing to fail.
-        let looking = serde_json::to_value(self).unwrap_or_default();
-        Progress(Map::from_iter([(VERIFY.to_owned(), looking)]))
+        let verifying = serde_json::to_value(self).unwrap_or_default();
+        Progress(Map::from_iter([(VERIFY.to_owned(), verifying)]))
     }
 
     fn place(&self) -> Progress {
@@ -81,9 +81,9 @@ impl Looking {
     }
 }
 
-/// What a kind promises of its rows.
+/// A kind of which it can be said whether a row is as its definition says.
 #[async_trait]
-pub trait Promise: Handler {
+pub(super) trait Verifiable: Handler {
     /// The condition of a row that is not as promised; or why nobody can say, in words that follow "cannot be verified: ".
     ///
     /// # Errors
@@ -91,7 +91,7 @@ pub trait Promise: Handler {
     async fn wrong(&self, sql: &mut dyn Sql) -> Result<Result<String, String>, UpdateError>;
 
     /// The column by which a row that is done does not meet the condition any more, so that the look cannot compare it.
-    fn left_behind(&self, system: System) -> Option<String> {
+    fn column_settled(&self, system: System) -> Option<String> {
         let _ = system;
         None
     }
@@ -100,34 +100,24 @@ pub trait Promise: Handler {
     fn texts(&self) -> Vec<&str>;
 
     /// The statement that does the rows of a WHERE clause again.
-    fn again(&self, dialect: &dyn Dialect, clause: &str) -> String;
+    fn redo(&self, dialect: &dyn Dialect, clause: &str) -> String;
 
     /// The walk over the rows.
-    #[doc(hidden)]
-    fn along(&self) -> Along<'_>;
+    fn walk(&self) -> &Walk;
 }
 
-/// The walk over the rows of a kind.
-#[doc(hidden)]
-#[derive(Clone, Copy)]
-pub struct Along<'a>(pub(super) &'a Walk);
-
 /// A handler whose rows can be looked at again.
-pub struct Verified<H> {
-    handler: H,
+pub struct Verified {
+    handler: Box<dyn Verifiable>,
     /// True where that is done before the update ends.
     always: bool,
 }
 
-impl<H: Promise> Verified<H> {
+impl Verified {
     /// The handler, which looks at its rows again before the update ends where that is `always` to be, and else where a
     /// progress says so.
-    pub fn new(handler: H, always: bool) -> Self {
-        Self { handler, always }
-    }
-
-    fn walk(&self) -> &Walk {
-        self.handler.along().0
+    pub(super) fn new(handler: impl Verifiable + 'static, always: bool) -> Self {
+        Self { handler: Box::new(handler), always }
     }
 
     /// The condition of a row that is wrong.
@@ -136,67 +126,72 @@ impl<H: Promise> Verified<H> {
         wrong.map_err(|why| UpdateError::Failed(format!("the rows of this update cannot be verified: {why}")))
     }
 
-    /// Looks at the next rows.
-    async fn look(&self, sql: &mut dyn Sql, mut looking: Looking, budget: Budget) -> Result<Step, UpdateError> {
+    /// Verifies the next rows.
+    async fn verify(&self, sql: &mut dyn Sql, mut verifying: Verifying, budget: Budget) -> Result<Step, UpdateError> {
         let wrong = self.wrong(sql).await?;
-        if looking.ended {
-            return self.look_again(sql, looking, &wrong).await;
+        if verifying.ended {
+            return self.verify_wrong_ones(sql, verifying, &wrong).await;
         }
-        let walk = self.walk();
-        let batch = walk.batch(sql, &looking.place(), budget).await?;
+        let walk = self.handler.walk();
+        let batch = walk.batch(sql, &verifying.place(), budget).await?;
         let mut found = if batch.items > 0 { walk.matching(sql, &batch, Some(&wrong)).await? } else { 0 };
-        if found > 0 && looking.repair {
-            let statement = self.handler.again(&*sql.dialect(), &batch.clause(Some(&wrong)));
-            looking.repaired += sql.execute(&statement, batch.parameters()).await?;
+        if found > 0 && verifying.repair {
+            let statement = self.handler.redo(&*sql.dialect(), &batch.clause(Some(&wrong)));
+            verifying.repaired += sql.execute(&statement, batch.parameters()).await?;
         }
         if found > 0 {
             found = walk.matching(sql, &batch, Some(&wrong)).await?;
         }
-        if found > 0 && looking.keys.len() < KEPT {
-            let more = KEPT - looking.keys.len();
-            looking.keys.extend(walk.keys_of(sql, &batch, &wrong, more).await?);
+        if found > 0 && verifying.keys.len() < KEPT {
+            let more = KEPT - verifying.keys.len();
+            verifying.keys.extend(walk.keys_of(sql, &batch, &wrong, more).await?);
         }
         let items = batch.items;
-        (looking.looked, looking.wrong) = (looking.looked + items, looking.wrong + found);
+        (verifying.looked, verifying.wrong) = (verifying.looked + items, verifying.wrong + found);
         match batch.next {
-            Next::Continue(place) => looking.walk = place.0,
-            Next::Finished if looking.wrong == 0 => {
-                return Ok(Step::finished(items).noting([self.all_right(&looking, sql.dialect().system())]));
+            Next::Continue(place) => verifying.walk = place.0,
+            Next::Finished if verifying.wrong == 0 => {
+                return Ok(Step::finished(items).noting([self.all_right(&verifying, sql.dialect().system())]));
             }
-            Next::Finished => (looking.walk, looking.ended) = (Map::new(), true),
+            Next::Finished => (verifying.walk, verifying.ended) = (Map::new(), true),
         }
-        Ok(Step::new(items, Next::Continue(looking.into_progress())))
+        Ok(Step::new(items, Next::Continue(verifying.into_progress())))
     }
 
-    /// Looks at the rows that were wrong.
-    async fn look_again(&self, sql: &mut dyn Sql, looking: Looking, wrong: &str) -> Result<Step, UpdateError> {
+    /// Verifies once more the rows that were wrong.
+    async fn verify_wrong_ones(
+        &self,
+        sql: &mut dyn Sql,
+        verifying: Verifying,
+        wrong: &str,
+    ) -> Result<Step, UpdateError> {
         let mut still = Vec::new();
-        for key in &looking.keys {
-            if self.walk().has(sql, key, wrong).await? {
+        for key in &verifying.keys {
+            if self.handler.walk().has(sql, key, wrong).await? {
                 still.push(format!("({})", key.join(", ")));
             }
         }
         if !still.is_empty() {
-            let Looking { looked, wrong, repaired, .. } = looking;
+            let Verifying { looked, wrong, repaired, .. } = verifying;
             return Err(UpdateError::Unverified { looked, wrong, repaired, keys: still.join(", ") });
         }
         // Nobody knows of the others.
-        if looking.wrong > looking.keys.len() as u64 {
-            let anew = Looking { repair: looking.repair, ..Looking::default() };
+        if verifying.wrong > verifying.keys.len() as u64 {
+            let anew = Verifying { repair: verifying.repair, ..Verifying::default() };
             return Ok(Step::new(0, Next::Continue(anew.into_progress())));
         }
-        Ok(Step::finished(0).noting([self.all_right(&looking, sql.dialect().system())]))
+        Ok(Step::finished(0).noting([self.all_right(&verifying, sql.dialect().system())]))
     }
 
     /// What was found, where nothing is wrong.
-    fn all_right(&self, looking: &Looking, system: System) -> String {
-        let Looking { looked, wrong, repaired, .. } = looking;
+    fn all_right(&self, verifying: &Verifying, system: System) -> String {
+        let Verifying { looked, wrong, repaired, .. } = verifying;
         let since = match (wrong, repaired) {
             (0, 0) => String::new(),
             (0, repaired) => format!(", {repaired} of them since they were done again"),
             (wrong, _) => format!(", {wrong} of them since somebody mended them"),
         };
-        match self.handler.left_behind(system) {
+        match self.handler.column_settled(system) {
             None => format!("verified: {looked} rows are as the definition says{since}"),
             Some(column) => format!(
                 "verified in part: of {looked} rows none meets \"where\" and is otherwise than the definition says{since}; rows \
@@ -207,12 +202,12 @@ impl<H: Promise> Verified<H> {
 }
 
 #[async_trait]
-impl<H: Promise> Handler for Verified<H> {
+impl Handler for Verified {
     fn mode(&self, progress: &Progress) -> Result<Mode, UpdateError> {
-        match Looking::of(progress)? {
+        match Verifying::of(progress)? {
             // An iteration by itself: what was found wrong before stays written down, whatever comes of it.
-            Some(Looking { ended: true, .. }) => Ok(Mode::OneShot),
-            Some(looking) => self.walk().accept(&looking.place()).map(|()| Mode::Batched),
+            Some(Verifying { ended: true, .. }) => Ok(Mode::OneShot),
+            Some(verifying) => self.handler.walk().accept(&verifying.place()).map(|()| Mode::Batched),
             None => self.handler.mode(progress),
         }
     }
@@ -226,15 +221,15 @@ impl<H: Promise> Handler for Verified<H> {
     }
 
     async fn cut(&self, sql: &mut dyn Sql, progress: &Progress, parts: usize) -> Result<Option<Progress>, UpdateError> {
-        match Looking::of(progress)? {
+        match Verifying::of(progress)? {
             Some(_) => Ok(None),
             None => self.handler.cut(sql, progress, parts).await,
         }
     }
 
     async fn run(&self, sql: &mut dyn Sql, progress: &Progress, budget: Budget) -> Result<Step, UpdateError> {
-        if let Some(looking) = Looking::of(progress)? {
-            return self.look(sql, looking, budget).await;
+        if let Some(verifying) = Verifying::of(progress)? {
+            return self.verify(sql, verifying, budget).await;
         }
         let step = self.handler.run(sql, progress, budget).await?;
         Ok(match step.next {
@@ -255,9 +250,9 @@ impl<H: Promise> Handler for Verified<H> {
     }
 
     async fn estimate(&self, sql: &mut dyn Sql, progress: &Progress) -> Result<Option<Estimate>, UpdateError> {
-        match Looking::of(progress)? {
-            Some(Looking { ended: true, .. }) => Ok(None),
-            Some(looking) => self.walk().estimate(sql, &looking.place()).await,
+        match Verifying::of(progress)? {
+            Some(Verifying { ended: true, .. }) => Ok(None),
+            Some(verifying) => self.handler.walk().estimate(sql, &verifying.place()).await,
             None => self.handler.estimate(sql, progress).await,
         }
     }
@@ -266,7 +261,7 @@ impl<H: Promise> Handler for Verified<H> {
         let mut problems = self.handler.check(sql).await?;
         if self.always && !problems.iter().any(Problem::is_error) {
             problems.extend(self.unverifiable(sql).await?);
-            problems.extend(self.handler.left_behind(sql.dialect().system()).map(|column| {
+            problems.extend(self.handler.column_settled(sql.dialect().system()).map(|column| {
                 let message = format!(
                     "\"where\" reads column \"{column}\", which \"set\" assigns: a row that is done may not meet it any more, and \
                      is not compared"
@@ -278,7 +273,7 @@ impl<H: Promise> Handler for Verified<H> {
     }
 
     async fn plan(&self, sql: &mut dyn Sql, progress: &Progress, budget: Budget) -> Result<Option<Plan>, UpdateError> {
-        match Looking::of(progress)? {
+        match Verifying::of(progress)? {
             Some(_) => Ok(None),
             None => self.handler.plan(sql, progress, budget).await,
         }

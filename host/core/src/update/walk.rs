@@ -19,13 +19,13 @@ mod check;
 mod cut;
 mod estimate;
 mod known;
-mod look;
 mod moves;
 mod pin;
 mod place;
 pub(super) mod plan;
 mod progress;
 mod range;
+mod verify;
 
 use std::collections::BTreeMap;
 

@@ -9,7 +9,7 @@ use tidegate::scheduler::database::{Database, Holder};
 use tidegate::scheduler::{Handlers, Lanes};
 use tidegate::signal::SignalReader;
 use tidegate::update::{
-    Backfill, Batch, Copy, CreateIndex, Delete, Handler, Noop, Script, ValidateAndDelete, ValidateConstraint, Verified,
+    Backfill, Batch, Copy, CreateIndex, Delete, Handler, Noop, Script, ValidateAndDelete, ValidateConstraint,
 };
 use tidegate_config::{Config, Diagnostic, Target, UpdateKind};
 use tidegate_database::{OpenError, Options};
@@ -70,10 +70,10 @@ pub(super) fn handler(update: &tidegate_config::Update, database: &tidegate_conf
     let verify = update.verify;
     match update.kind.clone() {
         UpdateKind::Backfill(definition) => {
-            Arc::new(Verified::new(Backfill::new(definition).reaching(reach).with_workers(workers), verify))
+            Arc::new(Backfill::new(definition).reaching(reach).with_workers(workers).verified(verify))
         }
         UpdateKind::Delete(definition) => {
-            Arc::new(Verified::new(Delete::new(definition).reaching(reach).with_workers(workers), verify))
+            Arc::new(Delete::new(definition).reaching(reach).with_workers(workers).verified(verify))
         }
         UpdateKind::Copy(definition) => Arc::new(Copy::new(definition).reaching(reach).with_workers(workers)),
         UpdateKind::Batch(definition) => Arc::new(Batch::new(definition, system).reaching(reach).with_workers(workers)),

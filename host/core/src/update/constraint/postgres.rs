@@ -1,6 +1,7 @@
 //! Constraints in PostgreSQL's catalogue.
 
 use super::{Constraint, ConstraintKind, Found, PARENT, Validation, checked, dangling};
+use crate::update::cells::{integer, text};
 use crate::update::sql::{Dialect, Sql, SqlError, TableName, Value};
 
 /// A table's ($1, quoted) constraint of a name ($2): its kind, whether it is valid, its condition, whether that is but
@@ -45,10 +46,10 @@ pub(super) async fn find(sql: &mut dyn Sql, table: &TableName, name: &str) -> Re
     let rows = sql.query(FIND, &[table.as_str().into(), name.into()]).await?;
     let Some(row) = rows.into_iter().next() else {
         let others = sql.query(OTHERS, &[table.as_str().into()]).await?;
-        return Ok(Found::Missing(others.iter().map(|row| text(row, 0)).collect()));
+        return Ok(Found::Missing(others.iter().map(|row| text(row, 0).to_owned()).collect()));
     };
-    let (kind, violation) = match text(&row, 0).as_str() {
-        "n" => (ConstraintKind::NotNull, format!("{} IS NULL", checked(&*dialect, of, &text(&row, 4)))),
+    let (kind, violation) = match text(&row, 0) {
+        "n" => (ConstraintKind::NotNull, format!("{} IS NULL", checked(&*dialect, of, text(&row, 4)))),
         "c" => {
             let kind = if integer(&row, 3) != 0 { ConstraintKind::NotNull } else { ConstraintKind::Check };
             // A condition that is NULL is met.
@@ -56,13 +57,13 @@ pub(super) async fn find(sql: &mut dyn Sql, table: &TableName, name: &str) -> Re
         }
         "f" => {
             let pairs = sql.query(PAIRS, &[Value::from(text(&row, 7))]).await?;
-            let child: Vec<String> = pairs.iter().map(|pair| checked(&*dialect, of, &text(pair, 0))).collect();
+            let child: Vec<String> = pairs.iter().map(|pair| checked(&*dialect, of, text(pair, 0))).collect();
             let compared = pairs
                 .iter()
                 .zip(&child)
-                .map(|(pair, child)| format!("{PARENT}.{} {} {child}", dialect.quote(&text(pair, 1)), text(pair, 2)));
+                .map(|(pair, child)| format!("{PARENT}.{} {} {child}", dialect.quote(text(pair, 1)), text(pair, 2)));
             let compared: Vec<String> = compared.collect();
-            (ConstraintKind::ForeignKey, dangling(&child, &compared, &text(&row, 5), integer(&row, 6) != 0))
+            (ConstraintKind::ForeignKey, dangling(&child, &compared, text(&row, 5), integer(&row, 6) != 0))
         }
         other => return Ok(Found::Other(word(other).to_owned())),
     };
@@ -99,12 +100,4 @@ fn word(kind: &str) -> &str {
         "t" => "trigger",
         other => other,
     }
-}
-
-fn text(row: &[Value], column: usize) -> String {
-    row.get(column).and_then(Value::as_text).unwrap_or_default().to_owned()
-}
-
-fn integer(row: &[Value], column: usize) -> i64 {
-    row.get(column).and_then(Value::as_integer).unwrap_or(0)
 }

@@ -3,7 +3,7 @@
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
-use tidegate::scheduler::database::{Database, Rehearsal, Seen};
+use tidegate::scheduler::database::{Database, Seen, TrialTransaction};
 use tidegate::update::trial::{Ahead, Look, RowChange, Trial};
 use tidegate::update::{Budget, ErrorClass, Handler, Problem, Progress, SqlError, UpdateError};
 
@@ -64,11 +64,11 @@ impl Attempt<'_> {
     }
 
     async fn once(&self, place: f64) -> Result<Tried, Failed> {
-        let mut rehearsal = self.opened.rehearse(self.handler.opening()).await?;
+        let mut transaction = self.opened.begin_trial(self.handler.opening()).await?;
         let begun = Instant::now();
-        let interrupter = rehearsal.interrupter();
+        let interrupter = transaction.interrupter();
         let (tried, late) = {
-            let mut work = pin!(self.within(&mut *rehearsal, place));
+            let mut work = pin!(self.within(&mut *transaction, place));
             tokio::select! {
                 tried = &mut work => (tried, false),
                 () = tokio::time::sleep(self.limit) => {
@@ -78,7 +78,7 @@ impl Attempt<'_> {
                 }
             }
         };
-        let undone: Result<(), SqlError> = rehearsal.rollback().await;
+        let undone: Result<(), SqlError> = transaction.rollback().await;
         let held = begun.elapsed();
         match tried {
             Err(_) if late => Err(Failed::Late),
@@ -94,35 +94,35 @@ impl Attempt<'_> {
         }
     }
 
-    async fn within(&self, rehearsal: &mut dyn Rehearsal, place: f64) -> Result<Tried, UpdateError> {
-        let trial = self.handler.trial(rehearsal.as_sql(), place, self.budget).await?;
+    async fn within(&self, transaction: &mut dyn TrialTransaction, place: f64) -> Result<Tried, UpdateError> {
+        let trial = self.handler.trial(transaction.as_sql(), place, self.budget).await?;
         Ok(match trial {
             Trial::Refused(problem) => Tried::Refused(problem),
-            Trial::Whole => Tried::Whole(self.step(rehearsal, &Progress::default(), None, Vec::new()).await?),
+            Trial::Whole => Tried::Whole(self.step(transaction, &Progress::default(), None, Vec::new()).await?),
             Trial::Batch(Ahead { progress, look, notes }) => {
-                Tried::Batch(self.step(rehearsal, &progress, look.as_ref(), notes).await?)
+                Tried::Batch(self.step(transaction, &progress, look.as_ref(), notes).await?)
             }
         })
     }
 
     async fn step(
         &self,
-        rehearsal: &mut dyn Rehearsal,
+        transaction: &mut dyn TrialTransaction,
         progress: &Progress,
         look: Option<&Look>,
         mut notes: Vec<String>,
     ) -> Result<Done, UpdateError> {
         let before = match look {
-            Some(look) => look.rows(rehearsal.as_sql()).await?,
+            Some(look) => look.rows(transaction.as_sql()).await?,
             None => None,
         };
-        rehearsal.watch().await?;
+        transaction.watch().await?;
         let begun = Instant::now();
-        let step = self.handler.run(rehearsal.as_sql(), progress, self.budget).await?;
+        let step = self.handler.run(transaction.as_sql(), progress, self.budget).await?;
         let took = begun.elapsed();
-        let mut seen = rehearsal.seen().await?;
+        let mut seen = transaction.seen().await?;
         let rows = match (look, before) {
-            (Some(look), Some(before)) => match look.rows(rehearsal.as_sql()).await? {
+            (Some(look), Some(before)) => match look.rows(transaction.as_sql()).await? {
                 Some(after) => look.changes(before, after),
                 None => Vec::new(),
             },

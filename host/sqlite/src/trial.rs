@@ -10,6 +10,7 @@ use std::fs::File;
 use std::io::{ErrorKind, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use tidegate::update::cells::{integer, text};
 
 use async_trait::async_trait;
 
@@ -17,10 +18,10 @@ use rusqlite::hooks::Action;
 
 use super::connection::Held;
 use super::error::sql_error;
-use tidegate::scheduler::database::{Interrupt, Rehearsal, RowCounts, Seen, TableChange};
-use tidegate::scheduler::rehearsal::Lock;
+use tidegate::scheduler::database::{Interrupt, RowCounts, Seen, TableChange, TrialTransaction};
+use tidegate::scheduler::trial::Lock;
 use tidegate::update::Opening;
-use tidegate::update::sql::{Answer, Ask, Dialect, Row, Sql, SqlError, Value};
+use tidegate::update::sql::{Sql, SqlError, Value};
 
 /// Where rows are counted.
 const COUNTS: &str = "tidegate_trial_counts";
@@ -72,8 +73,8 @@ impl Trial {
         .await?;
         let (mut virtuals, mut shadows, mut notes) = (Vec::new(), BTreeSet::new(), Vec::new());
         for (number, row) in tables.iter().enumerate() {
-            let name = text(row, 0);
-            match text(row, 1).as_str() {
+            let name = text(row, 0).to_owned();
+            match text(row, 1) {
                 "virtual" => virtuals.push(name),
                 "shadow" => drop(shadows.insert(name)),
                 _ => {
@@ -138,7 +139,7 @@ impl Trial {
 }
 
 #[async_trait]
-impl Rehearsal for Trial {
+impl TrialTransaction for Trial {
     async fn watch(&mut self) -> Result<(), SqlError> {
         self.held.execute(&format!("UPDATE temp.{COUNTS} SET inserted = 0, updated = 0, deleted = 0"), &[]).await?;
         self.touched.lock().unwrap_or_else(PoisonError::into_inner).clear();
@@ -152,7 +153,7 @@ impl Rehearsal for Trial {
         );
         let mut changes: BTreeMap<String, TableChange> = BTreeMap::new();
         for row in self.held.query(&select, &[]).await? {
-            let name = text(&row, 0);
+            let name = text(&row, 0).to_owned();
             let [inserted, updated, deleted] = [1, 2, 3].map(|at| u64::try_from(integer(&row, at)).unwrap_or(0));
             let rows = Some(RowCounts { inserted, updated, deleted });
             changes.insert(name.clone(), TableChange { table: name, rows, note: None });
@@ -192,34 +193,7 @@ impl Rehearsal for Trial {
     }
 
     fn as_sql(&mut self) -> &mut dyn Sql {
-        self
-    }
-}
-
-#[async_trait]
-impl Sql for Trial {
-    fn dialect(&self) -> Arc<dyn Dialect> {
-        self.held.dialect()
-    }
-
-    async fn execute(&mut self, sql: &str, parameters: &[Value]) -> Result<u64, SqlError> {
-        self.held.execute(sql, parameters).await
-    }
-
-    async fn query(&mut self, sql: &str, parameters: &[Value]) -> Result<Vec<Row>, SqlError> {
-        self.held.query(sql, parameters).await
-    }
-
-    async fn script(&mut self, sql: &str) -> Result<(), SqlError> {
-        self.held.script(sql).await
-    }
-
-    async fn ask(&mut self, statements: Vec<Ask>) -> Result<Vec<Answer>, SqlError> {
-        self.held.ask(statements).await
-    }
-
-    fn connection(&self) -> Option<u64> {
-        Sql::connection(&self.held)
+        &mut self.held
     }
 }
 
@@ -307,12 +281,4 @@ fn checksum(bytes: &[u8], [mut one, mut two]: [u32; 2], big_endian: bool) -> Opt
         two = two.wrapping_add(word(4)?).wrapping_add(one);
     }
     Some([one, two])
-}
-
-fn integer(row: &Row, column: usize) -> i64 {
-    row.get(column).and_then(Value::as_integer).unwrap_or(0)
-}
-
-fn text(row: &Row, column: usize) -> String {
-    row.get(column).and_then(Value::as_text).unwrap_or_default().to_owned()
 }

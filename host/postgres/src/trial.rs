@@ -6,15 +6,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use tidegate::update::cells::{integer, text};
 
 use async_trait::async_trait;
 
 use super::held::Held;
 use super::settings::Isolation;
-use tidegate::scheduler::database::{Interrupt, Rehearsal, RowCounts, Seen, TableChange};
-use tidegate::scheduler::rehearsal::Lock;
+use tidegate::scheduler::database::{Interrupt, RowCounts, Seen, TableChange, TrialTransaction};
+use tidegate::scheduler::trial::Lock;
 use tidegate::update::Opening;
-use tidegate::update::sql::{Answer, Ask, Dialect, Row, Sql, SqlError, Value};
+use tidegate::update::sql::{Sql, SqlError};
 
 /// What the transaction, and what stands uncounted of the session's earlier ones, did to tables.
 const COUNTS: &str = "\
@@ -71,6 +72,9 @@ impl Trial {
             Opening::Snapshot | Opening::Rebuild if !held.connection().serializable => Isolation::Snapshot,
             _ => Isolation::Usual,
         };
+        // Statements of others may deallocate what is prepared. What they set is undone with the transaction, and nobody uses
+        // the connection afterwards.
+        held.connection().prepare_nothing();
         held.begin_with(isolation, "select 1", &[]).await?;
         Ok(Self { held, before: Before::default() })
     }
@@ -79,7 +83,7 @@ impl Trial {
         let rows = self.held.query(COUNTS, &[]).await?;
         let counted = rows.iter().map(|row| {
             let [inserted, updated, deleted] = [2, 3, 4].map(|at| u64::try_from(integer(row, at)).unwrap_or(0));
-            (integer(row, 0), (text(row, 1), RowCounts { inserted, updated, deleted }))
+            (integer(row, 0), (text(row, 1).to_owned(), RowCounts { inserted, updated, deleted }))
         });
         Ok(counted.collect())
     }
@@ -105,7 +109,7 @@ impl Trial {
 }
 
 #[async_trait]
-impl Rehearsal for Trial {
+impl TrialTransaction for Trial {
     async fn watch(&mut self) -> Result<(), SqlError> {
         let counts = self.counts().await?.into_iter().map(|(table, (_, counts))| (table, counts)).collect();
         let sizes = self.sizes().await?.into_iter().map(|(relation, size, _)| (relation, size)).collect();
@@ -136,7 +140,7 @@ impl Rehearsal for Trial {
             }
         }
         let (mut locks, mut sequences, mut notes) = (Vec::new(), Vec::new(), Vec::new());
-        let is_counted = log.first().map(|row| text(row, 1)).as_deref() == Some("on");
+        let is_counted = log.first().map(|row| text(row, 1).to_owned()).as_deref() == Some("on");
         if !is_counted {
             notes.push(
                 "the server counts no rows (track_counts is off): which tables changed is told by their locks"
@@ -144,7 +148,8 @@ impl Rehearsal for Trial {
             );
         }
         for row in &self.held.query(LOCKS, &[]).await? {
-            let (relation, name, kind, mode) = (integer(row, 0), text(row, 1), text(row, 2), text(row, 3));
+            let (relation, name, kind, mode) =
+                (integer(row, 0), text(row, 1).to_owned(), text(row, 2).to_owned(), text(row, 3).to_owned());
             let note = match (kind.as_str(), mode.as_str()) {
                 ("f", "RowExclusiveLock") => "a table of another server, whose rows nobody counts here",
                 ("r" | "m", "AccessExclusiveLock") => "emptied, altered or made anew",
@@ -188,43 +193,7 @@ impl Rehearsal for Trial {
     }
 
     fn as_sql(&mut self) -> &mut dyn Sql {
-        self
-    }
-}
-
-#[async_trait]
-impl Sql for Trial {
-    fn dialect(&self) -> Arc<dyn Dialect> {
-        self.held.dialect()
-    }
-
-    async fn execute(&mut self, sql: &str, parameters: &[Value]) -> Result<u64, SqlError> {
-        self.held.execute(sql, parameters).await
-    }
-
-    async fn query(&mut self, sql: &str, parameters: &[Value]) -> Result<Vec<Row>, SqlError> {
-        self.held.query(sql, parameters).await
-    }
-
-    async fn script(&mut self, sql: &str) -> Result<(), SqlError> {
-        self.held.script(sql).await
-    }
-
-    async fn ask(&mut self, statements: Vec<Ask>) -> Result<Vec<Answer>, SqlError> {
-        self.held.ask(statements).await
-    }
-
-    fn connection(&self) -> Option<u64> {
-        Sql::connection(&self.held)
-    }
-
-    fn shares_session(&self) -> bool {
-        self.held.shares_session()
-    }
-
-    fn expect_foreign(&mut self) {
-        // All that they set is undone with the transaction; and nobody uses the connection afterwards.
-        self.held.connection().prepare_nothing();
+        &mut self.held
     }
 }
 
@@ -241,12 +210,4 @@ fn words(kind: &str) -> &'static str {
         "c" => "type",
         _ => "relation",
     }
-}
-
-fn integer(row: &Row, column: usize) -> i64 {
-    row.get(column).and_then(Value::as_integer).unwrap_or(0)
-}
-
-fn text(row: &Row, column: usize) -> String {
-    row.get(column).and_then(Value::as_text).unwrap_or_default().to_owned()
 }

@@ -1,4 +1,6 @@
-//! A look at the rows of a batch that changes none.
+//! What verification asks of rows. Nothing is changed.
+
+use std::sync::Arc;
 
 use super::range::{quoted, same, texts};
 use super::{Batch, Walk, key_of};
@@ -7,8 +9,8 @@ use crate::update::sql::{Sql, Table};
 
 impl Walk {
     /// The table as it is known.
-    pub(in crate::update) async fn table(&self, sql: &mut dyn Sql) -> Result<Table, UpdateError> {
-        Ok((*self.known(sql).await?.table).clone())
+    pub(in crate::update) async fn table(&self, sql: &mut dyn Sql) -> Result<Arc<Table>, UpdateError> {
+        Ok(Arc::clone(&self.known(sql).await?.table))
     }
 
     /// Whether the row with a key meets `filter`.

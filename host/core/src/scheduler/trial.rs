@@ -10,14 +10,14 @@ use crate::update::sql::{Sql, SqlError};
 /// A transaction that is only ever rolled back, and what happens in it is watched. It touches neither the lease nor the queue
 /// nor any table of tidegate's own, and needs none of these. Dropped, it is rolled back.
 #[async_trait]
-pub trait Rehearsal: Sql {
-    /// From here on what happens is told by [`Rehearsal::seen`].
+pub trait TrialTransaction: Send {
+    /// From here on what happens is told by [`TrialTransaction::seen`].
     ///
     /// # Errors
     /// Whatever the database says.
     async fn watch(&mut self) -> Result<(), SqlError>;
 
-    /// What has happened since [`Rehearsal::watch`], what the database would do at the commit included.
+    /// What has happened since [`TrialTransaction::watch`], what the database would do at the commit included.
     ///
     /// # Errors
     /// Whatever the database says; among others what it would say at the commit.
