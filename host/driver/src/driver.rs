@@ -12,7 +12,7 @@ use tidegate::update::sql::{Dialect, Sql, SqlError};
 /// One of the two databases, as a [`Handle`](crate::handle::Handle) works on it.
 #[async_trait]
 pub trait Driver: Send + Sync + 'static {
-    /// See [`Database::dialect`].
+    /// See [`Database::dialect`](tidegate::scheduler::database::Database::dialect).
     fn dialect(&self) -> Arc<dyn Dialect>;
 
     /// What speaks against working on this database at all, before anything is written.
@@ -27,59 +27,59 @@ pub trait Driver: Send + Sync + 'static {
         self.control().await
     }
 
-    /// See [`Database::observe`]; without the retry.
+    /// See [`Database::observe`](tidegate::scheduler::database::Database::observe); without the retry.
     async fn observe(&self) -> Result<Box<dyn Session>, SqlError> {
         self.inspect().await
     }
 
-    /// See [`Database::observes_meanwhile`].
+    /// See [`Database::observes_meanwhile`](tidegate::scheduler::database::Database::observes_meanwhile).
     fn observes_meanwhile(&self) -> bool {
         false
     }
 
-    /// See [`Database::try_lease`].
+    /// See [`Database::try_lease`](tidegate::scheduler::database::Database::try_lease).
     async fn try_lease(&self, holder: &Holder) -> Result<LeaseAttempt, SqlError>;
 
-    /// See [`Database::lease_holder`].
+    /// See [`Database::lease_holder`](tidegate::scheduler::database::Database::lease_holder).
     async fn lease_holder(&self) -> Result<Option<Holder>, SqlError>;
 
-    /// See [`Database::obstacle`]; without the retry.
+    /// See [`Database::obstacle`](tidegate::scheduler::database::Database::obstacle); without the retry.
     async fn obstacle(&self) -> Result<Option<String>, SqlError>;
 
-    /// See [`Database::begin_as`]; without the retry.
+    /// See [`Database::begin_as`](tidegate::scheduler::database::Database::begin_as); without the retry.
     async fn begin(&self, batch: &Planned<'_>) -> Result<Begin, SqlError>;
 
-    /// See [`Database::has_one_writer`].
+    /// See [`Database::has_one_writer`](tidegate::scheduler::database::Database::has_one_writer).
     fn has_one_writer(&self) -> bool {
         false
     }
 
-    /// See [`Database::takes_hands`].
+    /// See [`Database::takes_hands`](tidegate::scheduler::database::Database::takes_hands).
     fn takes_hands(&self) -> bool {
         false
     }
 
-    /// See [`Database::begin_part`]; without the retry.
+    /// See [`Database::begin_part`](tidegate::scheduler::database::Database::begin_part); without the retry.
     async fn begin_part(&self, batch: &Planned<'_>, stands: Stands<'_>) -> Result<Begin, SqlError> {
         let _ = (batch, stands);
         Err(SqlError::permanent("this database has one writer, and an update is done in one part"))
     }
 
-    /// See [`Database::room_for_others`].
+    /// See [`Database::room_for_others`](tidegate::scheduler::database::Database::room_for_others).
     fn room_for_others(&self) -> Duration {
         Duration::ZERO
     }
 
-    /// See [`Database::session_in`]; without the retry.
+    /// See [`Database::session_in`](tidegate::scheduler::database::Database::session_in); without the retry.
     async fn session(&self, lane: &str) -> Result<Box<dyn Session>, SqlError>;
 
-    /// See [`Database::begin_trial`]; without the retry.
+    /// See [`Database::begin_trial`](tidegate::scheduler::database::Database::begin_trial); without the retry.
     async fn begin_trial(&self, opening: Opening) -> Result<Box<dyn TrialTransaction>, SqlError>;
 
-    /// See [`Database::inspect`]; without the retry.
+    /// See [`Database::inspect`](tidegate::scheduler::database::Database::inspect); without the retry.
     async fn inspect(&self) -> Result<Box<dyn Session>, SqlError>;
 
-    /// See [`Database::vetting`]; without the retry.
+    /// See [`Database::vetting`](tidegate::scheduler::database::Database::vetting); without the retry.
     async fn vetting(&self, lane: &str) -> Result<Box<dyn Session>, SqlError> {
         let _ = lane;
         self.inspect().await
@@ -101,7 +101,7 @@ pub trait Driver: Send + Sync + 'static {
         Vec::new()
     }
 
-    /// The driver's part of [`Database::survey`]; without the retry.
+    /// The driver's part of [`Database::survey`](tidegate::scheduler::database::Database::survey); without the retry.
     async fn survey(&self) -> Result<Vec<Remark>, SqlError>;
 
     /// Fails where another host may have taken the lease by now that this one holds.
@@ -110,10 +110,10 @@ pub trait Driver: Send + Sync + 'static {
     /// Whatever the database says.
     fn check_lease(&self) -> Result<(), SqlError>;
 
-    /// See [`Database::close`].
+    /// See [`Database::close`](tidegate::scheduler::database::Database::close).
     async fn close(&self);
 
-    /// See [`Database::is_replaced`].
+    /// See [`Database::is_replaced`](tidegate::scheduler::database::Database::is_replaced).
     fn is_replaced(&self) -> bool {
         false
     }
