@@ -10,7 +10,7 @@ mod running;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tidegate::controller::{Batch, Controller, Fault, Iteration, Outcome, Source, Subject};
+use tidegate::controller::{CompletedBatch, Controller, Fault, Iteration, Outcome, Source, Subject};
 use tidegate_wasm::{Artifact, ComponentSource, Limits, LoadOptions, LogLine, LogSink};
 
 use crate::support::components::Guest;
@@ -62,7 +62,7 @@ fn subject() -> Subject {
 
 fn completed() -> Outcome {
     let duration = Duration::from_micros(12_500);
-    Outcome::Completed(Batch { items: 90, batch_size: 100, duration, finished: false })
+    Outcome::Completed(CompletedBatch { items: 90, batch_size: 100, duration, finished: false })
 }
 
 /// Everything a host asks of a controller in one iteration.

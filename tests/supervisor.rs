@@ -7,8 +7,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tidegate::controller::supervisor::{Enter, Notice, Start};
 use tidegate::controller::{
-    Admission, Batch, Callback, Controller, Fallback, Fault, FaultKind, Iteration, Outcome, Policy, Source, Subject,
-    Supervisor, SupervisorSettings,
+    Admission, Callback, CompletedBatch, Controller, Fallback, Fault, FaultKind, Iteration, Outcome, Policy, Source,
+    Subject, Supervisor, SupervisorSettings,
 };
 use tokio::time::Instant;
 
@@ -102,7 +102,7 @@ fn subject_of(update_name: &str) -> Subject {
 }
 
 fn completed() -> Outcome {
-    Outcome::Completed(Batch { items: 1, batch_size: 1, duration: Duration::from_millis(1), finished: false })
+    Outcome::Completed(CompletedBatch { items: 1, batch_size: 1, duration: Duration::from_millis(1), finished: false })
 }
 
 fn supervise(script: &Script, fallback: Fallback) -> Supervisor {

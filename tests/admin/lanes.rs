@@ -34,7 +34,7 @@ on_both! {
         };
         told("/metrics", "tidegate_lane_busy{database=\"master\",lane=\"beside\"} 1").await;
         told("/metrics", "tidegate_lane_busy{database=\"master\",lane=\"main\"} 1").await;
-        told("/metrics", "tidegate_queue_rows{database=\"master\",state=\"in_hand\"} 2").await;
+        told("/metrics", "tidegate_queue_rows{database=\"master\",state=\"running\"} 2").await;
         told("/", "Lane beside").await;
         told("/_synapse/admin/v1/background_updates/status", "\"name\":\"touch_items\"").await;
         let synapse = api.get("/_synapse/admin/v1/background_updates/status", "").await.json();

@@ -63,7 +63,7 @@ on_both! {
         assert_eq!(of("tidegate_batch_duration_seconds_count{database=\"master\",update=\"touch\"}"), batches);
         assert!(of("tidegate_batch_duration_seconds_sum{database=\"master\",update=\"touch\"}") > 0.0);
         assert_eq!(of("tidegate_queue_rows{database=\"master\",state=\"undefined\"}"), 1.0);
-        assert_eq!(of("tidegate_queue_rows{database=\"master\",state=\"ready\"}"), 0.0);
+        assert_eq!(of("tidegate_queue_rows{database=\"master\",state=\"pending\"}"), 0.0);
         assert_eq!(of("tidegate_lease_state{database=\"master\",state=\"runner\"}"), 1.0);
         assert_eq!(of("tidegate_database_up{database=\"master\"}"), 1.0);
         assert_eq!(of("tidegate_paused{database=\"master\"}"), 0.0);

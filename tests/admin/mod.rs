@@ -9,6 +9,7 @@ mod lanes;
 mod limits;
 mod metrics;
 mod openapi;
+mod operations;
 mod page;
 mod remote;
 mod service;

@@ -38,7 +38,7 @@ on_both! {
         };
         let said = |text: &str| (0, format!("{text}\n"), String::new());
         assert_eq!(run(&["enqueue", "touch_items", "other"]).await.1, "touch_items: queued on master\nother: queued on master\n");
-        assert_eq!(run(&["enqueue", "other"]).await, said("other: already queued on master"));
+        assert_eq!(run(&["enqueue", "other"]).await, said("other: already queued on master, and left as it is"));
         assert_eq!(run(&["enqueue", "unheard_of"]).await.0, 2);
         assert_eq!(run(&["pause", "--reason", "a test"]).await, said("master: paused"));
         // What a host tells is what a database tells.

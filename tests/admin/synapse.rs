@@ -110,7 +110,7 @@ on_both! {
 
         assert!(!ask(&api, enabled::v1::Request::new(false), Some(ADMIN)).await.unwrap().enabled);
         until("the host rests", async || {
-            database.queue().await.unwrap().activity.is_some_and(|activity| activity.first.state == "paused")
+            database.queue().await.unwrap().activity.is_some_and(|activity| activity.first.state.words() == "paused")
         })
         .await;
         let rested = ask(&api, status::v1::Request::new(), Some(ADMIN)).await.unwrap();

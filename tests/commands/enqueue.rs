@@ -59,7 +59,7 @@ on_both! {
         let told = site.tidegate(&["enqueue", "touch_items"]).await;
         assert_eq!(told.code, 0, "{}", told.all());
         let told = site.tidegate(&["enqueue", "touch_items", "other", "fails", "--depends-on", "touch_items"]).await;
-        assert_eq!(told.out, "touch_items: already queued, and left as it is, on master\nother: queued on master\n\
+        assert_eq!(told.out, "touch_items: already queued on master, and left as it is\nother: queued on master\n\
                               fails: queued on master\n");
         assert_eq!(place.rows(ROWS).await, ["fails|{}|touch_items|0", "other|{}|touch_items|0", "touch_items|{}||0"]);
     }

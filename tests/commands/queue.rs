@@ -280,11 +280,11 @@ on_both! {
         let mut running = run.controller(Arc::new(Recorder::waiting(hours))).start();
         running.next("a wait", |kind| matches!(kind, EventKind::Held { .. }).then_some(())).await;
         let state = async || database.queue().await.unwrap().activity.map(|activity| activity.first.state);
-        until("the host says that it is held", async || state().await.as_deref() == Some("held")).await;
+        until("the host says that it is held", async || state().await.is_some_and(|state| state.words() == "held")).await;
         let held = site.tidegate(&["status"]).await;
         let json = site.tidegate(&["status", "--json"]).await;
         database.set_pause(Some(&Pause { since_ms: 5, reason: Some("maintenance".to_owned()) })).await.unwrap();
-        until("the host says that it is paused", async || state().await.as_deref() == Some("paused")).await;
+        until("the host says that it is paused", async || state().await.is_some_and(|state| state.words() == "paused")).await;
         let paused = site.tidegate(&["status"]).await;
         running.stop().await;
         assert_told!(MASKS, "a_running_host", [held.all(), json.all(), paused.all()].join("\n\n"));

@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use tidegate::scheduler::database::Record;
+
 use super::{
     ENDLESS, PATIENCE, WITHOUT_SLEEP, drag, each_touched_once, progress, queue_touch, touch_dragged, touching,
 };
@@ -70,7 +72,6 @@ async fn a_commit_that_was_done_but_not_answered_is_not_done_again() {
     each_touched_once(place, 1_000).await.unwrap();
     // The host knows that they were done: none of them was a failure, and none was taken for another host's work.
     let history = place.prepared().await.history(None, 100).await.unwrap();
-    let done = |outcome: &str| outcome == "completed" || outcome == "finished";
-    assert!(history.iter().all(|record| done(&record.outcome)), "{history:#?}");
+    assert!(history.iter().all(Record::is_committed), "{history:#?}");
     assert!(!host.said().contains("somebody else"), "{}", host.said());
 }

@@ -93,7 +93,7 @@ async fn two_at_once(place: &Place, skip_progress_comparison: bool, iterations: 
 
 /// Batches that were committed, and those that were refused because the other host had been there before.
 fn outcomes(stories: &[Story]) -> (usize, usize) {
-    let committed = |record: &&Record| matches!(record.outcome.as_str(), "completed" | "finished");
+    let committed = |record: &&Record| record.is_committed();
     let moved = |kind: &&EventKind| matches!(kind, EventKind::UpdateMoved { .. });
     let committed = stories.iter().map(|story| story.iterations().into_iter().filter(committed).count()).sum();
     (committed, stories.iter().map(|story| story.events.iter().filter(moved).count()).sum())

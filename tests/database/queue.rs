@@ -6,8 +6,10 @@ use std::time::{Duration, SystemTime};
 use futures_util::future::join_all;
 use tidegate::controller::ShadowReport;
 use tidegate::scheduler::database::{
-    Activity, AlreadyQueued, ControllerRetry, Failure, LaneWork, Measured, NewRow, Pause, Record, Work, unix_ms,
+    Activity, AlreadyQueued, ControllerRetry, Failure, IterationOutcome, LaneWork, Measured, NewRow, Pause, Record,
+    Work, unix_ms,
 };
+use tidegate::scheduler::update_state::{LaneState, UpdateState};
 use tidegate::update::ErrorClass;
 use tidegate::update::sql::System;
 
@@ -44,7 +46,7 @@ fn record(update_name: &str, started: SystemTime) -> Record {
         duration_ms: 12.5,
         waited_ms: 1_000.0,
         wait_reason: Some("hot".to_owned()),
-        outcome: "completed".to_owned(),
+        outcome: IterationOutcome::Completed,
         error: None,
         notes: Vec::new(),
         fuel: Some(1_234),
@@ -244,7 +246,7 @@ crate::support::on_both! {
             one_shot_since_ms: Some(12_345),
             in_the_way: vec!["process 7".to_owned()],
             update_name: Some("a".to_owned()),
-            state: "running".to_owned(),
+            state: LaneState::Update(UpdateState::Running),
             reason: None,
             controller: "built in".to_owned(),
             controller_retry: Some(ControllerRetry { update_name: "a".to_owned(), at_ms: 99 }),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidegate::controller::{Admission, Batch, Outcome, Source, Subject};
+use tidegate::controller::{Admission, CompletedBatch, Outcome, Source, Subject};
 use tidegate_wasm::{ComponentSource, Reading, SignalReader};
 
 use super::{Kept, completed, enter, iterate, load, start, subject};
@@ -66,7 +66,8 @@ async fn a_controller_is_told_how_an_iteration_ended() {
     let all = |conditions: &[&str]| {
         conditions.iter().fold("(i32.const 1)".to_owned(), |all, next| format!("(i32.and {all} {next})"))
     };
-    let batch = Batch { items: 1 << 40, batch_size: 100, duration: Duration::from_micros(12_500), finished: true };
+    let batch =
+        CompletedBatch { items: 1 << 40, batch_size: 100, duration: Duration::from_micros(12_500), finished: true };
     let cases = [
         (
             Outcome::Completed(batch),

@@ -7,6 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tidegate::controller::BuiltIn;
 use tidegate::scheduler::End;
+use tidegate::scheduler::database::IterationOutcome;
 use tidegate::scheduler::event::EventKind;
 use tidegate::update::sql::{ErrorClass, Sql, SqlError};
 use tidegate::update::{Budget, Handler, Mode, Noop, Progress, Step, UpdateError};
@@ -100,7 +101,7 @@ on_both! {
         let story = run.until_done().await;
         assert_eq!(story.finished(), ["b", "c", "a"]);
         assert_eq!(touched(place).await, ["2|300"]);
-        let failures: Vec<_> = story.history().await.into_iter().filter(|record| record.outcome == "failed").collect();
+        let failures: Vec<_> = story.history().await.into_iter().filter(|record| record.outcome == IterationOutcome::Failed).collect();
         assert!(failures.iter().all(|record| record.update_name == "a") && !failures.is_empty(), "{failures:?}");
     }
 
@@ -240,7 +241,7 @@ async fn a_conflict_at_the_commit_makes_no_batch_smaller() {
     run.settings.max_batch_size = 100;
     let story = run.until_done().await;
     assert_eq!(story.remaining(), []);
-    assert_eq!(story.iterations().first().map(|record| record.outcome.as_str()), Some("failed"));
+    assert_eq!(story.iterations().first().map(|record| record.outcome), Some(IterationOutcome::Failed));
     assert!(sizes(&story.events).iter().all(|size| *size == 100), "{:?}", sizes(&story.events));
     assert_eq!(touched(place).await, ["1|1000"]);
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tidegate::scheduler::End;
+use tidegate::scheduler::database::IterationOutcome;
 use tidegate::scheduler::event::EventKind;
 use tidegate::update::sql::Sql;
 use tidegate::update::{Budget, Handler, Mode, Next, Progress, Step, UpdateError};
@@ -83,7 +84,7 @@ on_both! {
             "on-update a master false", "enter -> run", "exit finished 1", "close",
         ]);
         let outcomes: Vec<_> = story.history().await.into_iter().map(|record| (record.outcome, record.error)).collect();
-        assert_eq!(outcomes, [("failed".to_owned(), Some("not today".to_owned())), ("finished".to_owned(), None)]);
+        assert_eq!(outcomes, [(IterationOutcome::Failed, Some("not today".to_owned())), (IterationOutcome::Finished, None)]);
     }
 
     async fn a_handler_that_panics_is_quarantined_and_the_host_goes_on(place: Place) {

@@ -2,7 +2,7 @@
 
 use tidegate::pace::Estimator;
 use tidegate::scheduler::End;
-use tidegate::scheduler::database::NewRow;
+use tidegate::scheduler::database::{IterationOutcome, NewRow};
 use tidegate::scheduler::event::EventKind;
 
 use crate::support::on_both;
@@ -130,8 +130,8 @@ on_both! {
         assert_eq!(history.iter().map(|record| record.items).sum::<u64>(), 1_000);
         let (last, first) = (history.last().unwrap(), &history[0]);
         assert_eq!(first.batch_size, 100);
-        assert_eq!((first.controller.as_str(), first.target_ms, first.outcome.as_str()), ("recorder", Some(20), "completed"));
-        assert_eq!(last.outcome, "finished");
+        assert_eq!((first.controller.as_str(), first.target_ms, first.outcome), ("recorder", Some(20), IterationOutcome::Completed));
+        assert_eq!(last.outcome, IterationOutcome::Finished);
     }
 
     async fn by_synapses_formula_the_first_batch_is_the_configured_one_and_no_batch_passes_the_maximum(place: Place) {

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use async_trait::async_trait;
 use serde_json::{Map, json};
 use tidegate::pace::Estimator;
-use tidegate::scheduler::database::{NewRow, Record, unix_ms};
+use tidegate::scheduler::database::{IterationOutcome, NewRow, Record, unix_ms};
 use tidegate::scheduler::event::EventKind;
 use tidegate::update::sql::{Sql, System};
 use tidegate::update::{Budget, Handler, Mode, Next, Progress, Step, UpdateError};
@@ -125,7 +125,7 @@ on_both! {
                 duration_ms: 100.0,
                 waited_ms: 0.0,
                 wait_reason: None,
-                outcome: "completed".to_owned(),
+                outcome: IterationOutcome::Completed,
                 error: None,
                 notes: Vec::new(),
                 fuel: None,

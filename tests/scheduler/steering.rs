@@ -78,7 +78,7 @@ on_both! {
         // The host writes down that it is paused once it has come to rest.
         until("the host rests", async || {
             let activity = database.queue().await.unwrap().activity;
-            activity.is_some_and(|activity| activity.first.state == "paused")
+            activity.is_some_and(|activity| activity.first.state.words() == "paused")
         })
         .await;
         running.control.set_enabled(true);

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tidegate::controller::{Callback, Witness};
-use tidegate_simulate::trace::{Change, Reader, Recorder, Replay, Report};
+use tidegate_simulate::trace::{Change, Reader, Recorder, Replay, ReplayReport};
 use tidegate_wasm::{Artifact, ComponentSource, LoadOptions, Reading, SignalReader};
 
 use super::lines;
@@ -57,7 +57,7 @@ async fn recorded(component: Vec<u8>, folder: &std::path::Path) -> std::path::Pa
     path
 }
 
-async fn replayed(component: Vec<u8>, path: &std::path::Path) -> Report {
+async fn replayed(component: Vec<u8>, path: &std::path::Path) -> ReplayReport {
     let mut reader = Reader::new(BufReader::new(std::fs::File::open(path).unwrap())).unwrap();
     let settings = vec![("windows".to_owned(), "00:00-24:00".to_owned())];
     let mut replay = Replay::new(component, settings, None);

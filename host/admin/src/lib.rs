@@ -12,7 +12,6 @@ mod name;
 mod page;
 pub mod server;
 pub mod state;
-mod steer;
 mod synapse;
 
 use axum::{Router, middleware};

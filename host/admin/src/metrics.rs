@@ -21,9 +21,10 @@ use super::state::{Site, State};
 use tidegate::controller::{Fault, ShadowNotice};
 use tidegate::scheduler::Lanes;
 use tidegate::scheduler::board::{DatabaseBoard, LeaseState};
-use tidegate::scheduler::choice::{Standing, assess};
 use tidegate::scheduler::database::Record;
 use tidegate::scheduler::event::{Event, EventKind, Observer};
+use tidegate::scheduler::report::Doing;
+use tidegate::scheduler::update_state::{Stand, Stands, UpdateState};
 
 /// How long a database may take to say how long its queue is.
 const QUEUE_LIMIT: Duration = Duration::from_millis(1_000);
@@ -268,7 +269,7 @@ impl Observer for Metrics {
 impl Families {
     fn iteration(&self, database: &str, record: &Record, items_per_ms: Option<f64>) {
         let labels = [database, &record.update_name];
-        self.iterations.with_label_values(&[database, &record.update_name, &record.outcome]).inc();
+        self.iterations.with_label_values(&[database, &record.update_name, record.outcome.as_str()]).inc();
         if record.is_committed() {
             self.items.with_label_values(&labels).inc_by(record.items);
             self.durations.with_label_values(&labels).observe(record.duration_ms / 1e3);
@@ -395,7 +396,7 @@ async fn momentary(registry: &Registry, state: &State) -> prometheus::Result<()>
         }
         if let Ok(Some(states)) = timeout(QUEUE_LIMIT, queue(state, site, board)).await {
             for (which, count) in states {
-                rows.with_label_values(&[name, which]).set(count);
+                rows.with_label_values(&[name, which.spelling()]).set(count);
             }
         }
     }
@@ -422,25 +423,17 @@ fn signals(add: &Adder<'_>, state: &State) -> prometheus::Result<()> {
 }
 
 /// How many rows of a queue are in which state; `None` where the database does not say.
-async fn queue(state: &State, site: &Site, board: &DatabaseBoard) -> Option<BTreeMap<&'static str, i64>> {
-    let rows = site.database.look().await.ok()?.map(|queue| queue.rows).unwrap_or_default();
+async fn queue(state: &State, site: &Site, board: &DatabaseBoard) -> Option<BTreeMap<UpdateState, i64>> {
+    let queue = site.database.look().await.ok()?.unwrap_or_default();
     let live = state.live();
     let handlers = live.handlers.get(&site.name);
-    let standings = assess(&rows, &|name| handlers.is_some_and(|handlers| handlers.contains_key(name)));
-    let is_in_hand = |name: &str| board.in_hand().any(|in_hand| in_hand.update_name == name);
-    let states = ["in_hand", "ready", "waiting", "cycle", "undefined", "quarantined", "unreadable"];
-    let mut counts: BTreeMap<&'static str, i64> = states.into_iter().map(|name| (name, 0)).collect();
-    for (row, standing) in rows.iter().zip(standings) {
-        let name = match standing {
-            Standing::Ready if is_in_hand(&row.update_name) => "in_hand",
-            Standing::Ready => "ready",
-            Standing::DependsOn(_) => "waiting",
-            Standing::Cycle(_) => "cycle",
-            Standing::Undefined => "undefined",
-            Standing::Quarantined => "quarantined",
-            Standing::Unreadable(_) => "unreadable",
-        };
-        *counts.entry(name).or_default() += 1;
+    let doing = Doing::seen(board);
+    let pause = state.pause_in_force(&site.name, board, queue.pause.as_ref());
+    let stands = Stands::new(&doing, pause.as_ref())
+        .of_all(&queue.rows, &|name| handlers.is_some_and(|handlers| handlers.contains_key(name)));
+    let mut counts: BTreeMap<UpdateState, i64> = UpdateState::ALL.into_iter().map(|state| (state, 0)).collect();
+    for Stand { state, .. } in stands {
+        *counts.entry(state).or_default() += 1;
     }
     Some(counts)
 }

@@ -5,13 +5,15 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::SystemTime;
 
 use async_trait::async_trait;
+use futures_util::future::join_all;
 
 use super::access::Access;
 use super::jobs::Jobs;
 use tidegate::controller::Fault;
-use tidegate::scheduler::board::Board;
-use tidegate::scheduler::database::Database;
+use tidegate::scheduler::board::{Board, DatabaseBoard, LeaseState};
+use tidegate::scheduler::database::{Database, Pause};
 use tidegate::scheduler::event::Events;
+use tidegate::scheduler::operations::{self, Operations, Refusal};
 use tidegate::scheduler::{Control, Handlers};
 use tidegate::signal::Signals;
 
@@ -133,6 +135,22 @@ impl State {
         self.0.sites.iter().find(|site| site.name == name)
     }
 
+    /// What can be done to the queue of a database.
+    pub(crate) fn operations<'a>(&'a self, site: &'a Site) -> Operations<'a> {
+        Operations::on(&*site.database).within(&site.name, self.control(), self.board(), self.sites().len() == 1)
+    }
+
+    /// The updates that are defined on a database.
+    pub(crate) fn handlers(&self, site: &Site) -> Handlers {
+        self.live().handlers.get(&site.name).cloned().unwrap_or_default()
+    }
+
+    /// Lifts every pause of every database, and tells of each whether it is. One that does not answer keeps no other paused.
+    pub(crate) async fn resume_all(&self) -> Vec<(&Site, Result<(), Refusal>)> {
+        self.control().set_enabled(true);
+        join_all(self.sites().iter().map(|site| async move { (site, self.operations(site).resume().await) })).await
+    }
+
     /// Steers the host.
     pub fn control(&self) -> &Control {
         &self.0.control
@@ -146,6 +164,25 @@ impl State {
     /// Everything that happens.
     pub fn events(&self) -> &Events {
         &self.0.events
+    }
+
+    /// The pause of a database, of whatever sort, as far as this host knows without a question to the database: the reason,
+    /// where one was given.
+    pub(crate) fn pause_of(&self, name: &str, board: &DatabaseBoard) -> Option<Option<String>> {
+        operations::pause_of(self.control(), name, board)
+    }
+
+    /// The pause by which a database's rows stand: the one that is stored there, else this host's, unless another host works
+    /// there, which that does not hold up.
+    pub(crate) fn pause_in_force(
+        &self,
+        name: &str,
+        board: &DatabaseBoard,
+        stored: Option<&Pause>,
+    ) -> Option<Option<String>> {
+        let elsewhere = matches!(board.lease, LeaseState::StandingBy(_));
+        let here = || self.pause_of(name, board).filter(|_| !elsewhere);
+        stored.map(|pause| pause.reason.clone()).or_else(here)
     }
 
     /// When the host started.

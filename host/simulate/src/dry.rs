@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tidegate::controller::{
-    Admission, Batch, Call, CallObserver, Callback, Controller, Fault, Iteration, Outcome, Source, Subject,
+    Admission, Call, CallObserver, Callback, CompletedBatch, Controller, Fault, Iteration, Outcome, Source, Subject,
 };
 use tidegate_wasm::{ComponentSource, Reading, SignalReader};
 
@@ -133,7 +133,7 @@ async fn iterate(mut iteration: Box<dyn Iteration>, notes: &mut Notes) {
         match notes.note(Callback::Enter, entered, in_words) {
             Some(Admission::Wait { .. }) => {}
             Some(Admission::Run(target)) => {
-                let batch = Batch { items: 100, batch_size: 100, duration: target, finished: false };
+                let batch = CompletedBatch { items: 100, batch_size: 100, duration: target, finished: false };
                 let exited = iteration.exit(&Outcome::Completed(batch)).await;
                 notes.note(Callback::Exit, exited, |()| "done".to_owned());
                 break;

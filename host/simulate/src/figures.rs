@@ -5,8 +5,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::run::Run;
-use super::watch::{SeenBatch, SeenCall};
+use super::watch::{SeenBatch, SeenCall, SeenOutcome};
 use tidegate::controller::Callback;
+use tidegate::scheduler::database::IterationOutcome;
 
 /// Each batch's duration over its target, in order; those without a target and those that never ended left out.
 pub(super) fn ratios(batches: &[SeenBatch]) -> Vec<(f64, &SeenBatch)> {
@@ -100,7 +101,11 @@ pub fn figures(run: &Run) -> Figures {
         ended_at_ms: ms(run.ended_at),
         batches: seen.batches.len(),
         items: seen.batches.iter().map(|batch| batch.items).sum(),
-        failures: seen.batches.iter().filter(|batch| batch.outcome == "failed").count(),
+        failures: seen
+            .batches
+            .iter()
+            .filter(|batch| batch.outcome == SeenOutcome::Ended(IterationOutcome::Failed))
+            .count(),
         worst_over_target: ratios.iter().copied().fold(0.0, f64::max),
         mean_over_target: if ratios.is_empty() { 0.0 } else { ratios.iter().sum::<f64>() / ratios.len() as f64 },
         foreground_p95_ms: percentile(run.foreground.points.iter().map(|(_, ms)| *ms).collect(), 0.95),

@@ -97,13 +97,13 @@ pub(super) struct World {
     load: Load,
     stalls: Vec<Span>,
     signals: Vec<Signal>,
-    state: Mutex<State>,
+    state: Mutex<ModelState>,
     /// Told where the statement in hand is to be given up.
     pub(super) interrupted: Notify,
 }
 
 #[derive(Debug)]
-struct State {
+struct ModelState {
     /// When batches ran, in order of time.
     batches: Vec<Span>,
     /// When the one that runs began.
@@ -132,7 +132,7 @@ impl World {
             load: scenario.load.clone(),
             stalls: scenario.stalls.clone(),
             signals: scenario.signals.clone(),
-            state: Mutex::new(State {
+            state: Mutex::new(ModelState {
                 batches: Vec::new(),
                 running: None,
                 foreground: sampler("foreground latency"),
@@ -142,7 +142,7 @@ impl World {
         })
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, ModelState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -221,7 +221,7 @@ impl World {
     /// Takes all readings that are due by now.
     fn sample_until(&self, now: Duration) {
         let mut state = self.state();
-        let State { batches, running, foreground, samplers } = &mut *state;
+        let ModelState { batches, running, foreground, samplers } = &mut *state;
         let latency = |span: Span| self.latency(batches, *running, span);
         foreground.sample(FOREGROUND_INTERVAL, now, |span| Some(latency(span)));
         for (place, (signal, sampler)) in self.signals.iter().zip(samplers).enumerate() {

@@ -10,6 +10,7 @@ use super::model::Clocks;
 use tidegate::controller::{
     Admission, Call, CallObserver, Callback, Controller, Fault, Iteration, Outcome, Source, Subject, Usage,
 };
+use tidegate::scheduler::database::IterationOutcome;
 use tidegate::scheduler::event::{Event, EventKind, Observer};
 use tidegate_wasm::{LogLine, LogSink};
 
@@ -31,6 +32,17 @@ pub struct SeenCall {
     pub memory_bytes: u64,
 }
 
+/// What came of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SeenOutcome {
+    /// Nothing until the run ended.
+    Running,
+    /// The host was killed in its middle.
+    Killed,
+    /// It ended so.
+    Ended(IterationOutcome),
+}
+
 /// A batch.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SeenBatch {
@@ -46,8 +58,8 @@ pub struct SeenBatch {
     pub items: u64,
     /// How long it took; `None` where the host was killed in its middle.
     pub duration: Option<Duration>,
-    /// "completed", "finished", "failed", "cancelled", or "killed".
-    pub outcome: String,
+    /// What came of it.
+    pub outcome: SeenOutcome,
     /// The error, where it failed.
     pub error: Option<String>,
 }
@@ -119,13 +131,13 @@ pub struct Seen {
 /// Sees a run.
 pub(super) struct Watch {
     clocks: Clocks,
-    state: Mutex<State>,
+    state: Mutex<WatchState>,
     /// Told when nothing can run.
     pub(super) idle: Notify,
 }
 
 #[derive(Default)]
-struct State {
+struct WatchState {
     seen: Seen,
     /// The update that the call in hand is about.
     about: Arc<str>,
@@ -141,7 +153,7 @@ impl Watch {
         Arc::new(Self { clocks, state: Mutex::default(), idle: Notify::new() })
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, WatchState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -160,8 +172,8 @@ impl Watch {
         let mut state = self.state();
         state.killed = killed;
         state.is_idle = false;
-        if let Some(batch) = state.seen.batches.last_mut().filter(|batch| batch.outcome.is_empty()) {
-            "killed".clone_into(&mut batch.outcome);
+        if let Some(batch) = state.seen.batches.last_mut().filter(|batch| batch.outcome == SeenOutcome::Running) {
+            batch.outcome = SeenOutcome::Killed;
         }
     }
 
@@ -213,14 +225,14 @@ impl Observer for Watch {
                 batch_size: *batch_size,
                 items: 0,
                 duration: None,
-                outcome: String::new(),
+                outcome: SeenOutcome::Running,
                 error: None,
             }),
             EventKind::IterationEnded { record, .. } => {
-                if let Some(batch) = seen.batches.last_mut().filter(|batch| batch.outcome.is_empty()) {
+                if let Some(batch) = seen.batches.last_mut().filter(|batch| batch.outcome == SeenOutcome::Running) {
                     (batch.batch_size, batch.items) = (record.batch_size, record.items);
                     batch.duration = Some(Duration::from_secs_f64(record.duration_ms / 1e3));
-                    batch.outcome.clone_from(&record.outcome);
+                    batch.outcome = SeenOutcome::Ended(record.outcome);
                     batch.error.clone_from(&record.error);
                 }
             }

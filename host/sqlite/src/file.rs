@@ -27,13 +27,13 @@ pub(super) struct Watch(Arc<Inner>);
 
 struct Inner {
     path: PathBuf,
-    state: Mutex<State>,
+    state: Mutex<FileState>,
     /// Why nothing is done any more, once that is so.
     lost: watch::Sender<Option<String>>,
 }
 
 #[derive(Default)]
-struct State {
+struct FileState {
     open: Option<Open>,
     /// The log of a file that is gone from here, where the log was left behind.
     orphan: Option<[u8; LOG_HEADER]>,
@@ -71,7 +71,7 @@ impl Watch {
         Self(Arc::new(inner))
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, FileState> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -144,7 +144,7 @@ impl Watch {
     fn look(&self, at_log: bool) -> Result<(), SqlError> {
         self.known()?;
         let mut state = self.state();
-        let State { open: Some(open), orphan } = &mut *state else { return Ok(()) };
+        let FileState { open: Some(open), orphan } = &mut *state else { return Ok(()) };
         let reason = match identity(&self.0.path) {
             Ok(found) if found == open.identity && !at_log => None,
             Ok(found) if found == open.identity => open.log_lost(),

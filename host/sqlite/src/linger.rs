@@ -18,9 +18,9 @@ const AWAKE: Duration = Duration::from_micros(50);
 const TOO_LONG: u8 = 3;
 
 /// Whether it is worth while to stay awake after a transaction.
-pub(super) struct Linger(Mutex<State>);
+pub(super) struct Linger(Mutex<LingerState>);
 
-struct State {
+struct LingerState {
     allowed: bool,
     /// When the last transaction ended.
     ended: Option<Instant>,
@@ -34,10 +34,10 @@ impl Linger {
     }
 
     fn allowed(allowed: bool) -> Self {
-        Self(Mutex::new(State { allowed, ended: None, long: TOO_LONG }))
+        Self(Mutex::new(LingerState { allowed, ended: None, long: TOO_LONG }))
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, LingerState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

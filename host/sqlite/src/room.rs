@@ -18,10 +18,10 @@ const QUIET: Duration = Duration::from_secs(2);
 
 /// When others have room to write.
 #[derive(Debug, Default)]
-pub(super) struct Room(Mutex<State>);
+pub(super) struct Room(Mutex<RoomState>);
 
 #[derive(Debug)]
-struct State {
+struct RoomState {
     /// How long batches have held the lock since others had room.
     held: Duration,
     /// When the last one ended.
@@ -34,7 +34,7 @@ struct State {
     was_contended: bool,
 }
 
-impl Default for State {
+impl Default for RoomState {
     fn default() -> Self {
         // Others may wait from the first batch on: whoever is kept out has not written yet.
         Self { held: Duration::ZERO, ended: None, version: None, contended: true, was_contended: false }

@@ -45,7 +45,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use tidegate::controller::{
-    Admission, Batch, Call, CallObserver, Controller, Fault, Iteration, Outcome, Source, Subject,
+    Admission, Call, CallObserver, CompletedBatch, Controller, Fault, Iteration, Outcome, Source, Subject,
 };
 pub use tidegate_config::{load_scenario, parse_scenario, standard};
 use tidegate_simulate::{Candidate, DATABASE, Run, Scenario, SimulationError, Verdict, judge, simulate};
@@ -327,7 +327,7 @@ impl DrivenIteration {
     /// # Errors
     /// A fault.
     pub async fn complete(self, items: u64, duration: Duration) -> Result<(), Fault> {
-        self.exit(Outcome::Completed(Batch { items, batch_size: items, duration, finished: false })).await
+        self.exit(Outcome::Completed(CompletedBatch { items, batch_size: items, duration, finished: false })).await
     }
 
     /// Exits it with any outcome, and closes it.

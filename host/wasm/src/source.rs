@@ -16,7 +16,7 @@ use super::log::{Log, LogSink, TracingSink};
 use super::surroundings::{Noted, Surroundings};
 use super::text::printable;
 use tidegate::controller::{
-    Admission, Batch, CallObserver, Controller, Fault, Inputs, Iteration, Outcome, Source, Subject, Usage,
+    Admission, CallObserver, CompletedBatch, Controller, Fault, Inputs, Iteration, Outcome, Source, Subject, Usage,
 };
 use tidegate::signal::{NoSignals, SignalReader};
 
@@ -178,7 +178,7 @@ impl Iteration for ComponentIteration {
 fn to_guest(outcome: &Outcome) -> pacing::Outcome {
     match outcome {
         Outcome::Completed(batch) => {
-            let Batch { items, batch_size, duration, finished } = *batch;
+            let CompletedBatch { items, batch_size, duration, finished } = *batch;
             pacing::Outcome::Completed(pacing::Batch {
                 items: count(items),
                 batch_size: count(batch_size),

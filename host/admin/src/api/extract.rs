@@ -11,9 +11,7 @@ use utoipa::IntoParams;
 
 use super::problem::{Kind, Problem};
 use crate::{Site, State};
-
-/// The most characters of a name in the queue. PostgreSQL's index over them takes 2,704 bytes, and a character up to four.
-pub(super) const LONGEST_NAME: usize = 500;
+use tidegate::scheduler::operations::check_name;
 
 /// A path that names a database.
 #[derive(Deserialize, IntoParams)]
@@ -117,14 +115,7 @@ pub(super) fn there_is(known: &[String]) -> String {
 
 /// What speaks against a name in the queue.
 pub(super) fn name(what: &str, name: &str) -> Result<(), Problem> {
-    let wrong = |why: &str| Problem::new(Kind::Invalid, format!("the name of the {what} {why}"));
-    if name.is_empty() {
-        return Err(wrong("is empty"));
-    }
-    if name.chars().count() > LONGEST_NAME {
-        return Err(wrong(&format!("is longer than {LONGEST_NAME} characters")));
-    }
-    text(what, name)
+    check_name(name).map_err(|why| Problem::new(Kind::Invalid, format!("the name of the {what} {why}")))
 }
 
 /// What speaks against a text that a database is to keep: PostgreSQL knows no NUL.

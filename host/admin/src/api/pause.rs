@@ -1,19 +1,17 @@
 //! Pausing and resuming, until the host restarts or for good.
 
-use std::time::SystemTime;
-
 use axum::{Json, extract};
+use futures_util::future::join_all;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::caller::Admin;
 use super::extract::{AtDatabase, Body, DatabasePath, Wanted, text};
 use super::problem::{Kind, Problem, SteeringAll, SteeringHost, SteeringIfPossible, SteeringWithBody};
-use super::updates::done;
-use super::view::{Did, Results};
+use super::updates::{done, refused};
+use super::view::{Did, Done, Results};
 use crate::{Site, State};
-use tidegate::scheduler::database::{self, unix_ms};
-use tidegate::update::SqlError;
+use tidegate::scheduler::operations::Refusal;
 
 /// A pause.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
@@ -63,7 +61,7 @@ pub(super) async fn pause(
     Body(new): Body<NewPause>,
 ) -> Result<Json<Results>, Problem> {
     new.check()?;
-    on_each(&state, std::slice::from_ref(&site), Some(&new)).await
+    pause_each(&state, std::slice::from_ref(&site), &new).await
 }
 
 /// Pause all databases
@@ -82,7 +80,7 @@ pub(super) async fn pause_all(
     Body(new): Body<NewPause>,
 ) -> Result<Json<Results>, Problem> {
     new.check()?;
-    on_each(&state, state.sites(), Some(&new)).await
+    pause_each(&state, state.sites(), &new).await
 }
 
 /// Resume one database
@@ -101,15 +99,8 @@ pub(super) async fn resume(
     AtDatabase(site): AtDatabase,
     extract::State(state): extract::State<State>,
 ) -> Result<Json<Results>, Problem> {
-    if !state.control().is_enabled() && state.sites().len() > 1 {
-        return Err(Problem::new(Kind::WholeHostPaused, "all databases of this host are paused until it restarts")
-            .hint(format!("POST {}/resume resumes all of them", super::ROOT)));
-    }
-    let results = on_each(&state, std::slice::from_ref(&site), None).await?;
-    if !state.control().is_enabled() {
-        state.control().set_enabled(true);
-    }
-    Ok(results)
+    state.operations(&site).resume().await.map_err(|error| refused(&state, &site, error))?;
+    Ok(Json(Results { results: vec![done(&site, None, Did::Resumed)] }))
 }
 
 /// Resume all databases
@@ -125,47 +116,44 @@ pub(super) async fn resume_all(
     _: Admin,
     extract::State(state): extract::State<State>,
 ) -> Result<Json<Results>, Problem> {
-    state.control().set_enabled(true);
-    on_each(&state, state.sites(), None).await
+    let resumed = state.resume_all().await.into_iter();
+    answer(&state, resumed.map(|(site, outcome)| (site, outcome.map(|()| done(site, None, Did::Resumed)))))
 }
 
-/// Pauses or resumes each of some databases. One that does not answer keeps no other from being paused or resumed.
-async fn on_each(state: &State, sites: &[Site], pause: Option<&NewPause>) -> Result<Json<Results>, Problem> {
+/// Pauses each of some databases. One that does not answer keeps no other from being paused.
+async fn pause_each(state: &State, sites: &[Site], new: &NewPause) -> Result<Json<Results>, Problem> {
+    let paused = sites.iter().map(|site| async move {
+        let operations = state.operations(site);
+        let goes_on = match new.persist {
+            true => operations.pause(new.reason.clone()).await,
+            false => {
+                operations.pause_until_restart(new.reason.clone());
+                Ok(Vec::new())
+            }
+        };
+        (site, goes_on.map(|goes_on| Done { goes_on, ..done(site, None, Did::Paused) }))
+    });
+    answer(state, join_all(paused).await)
+}
+
+/// What was done, or where it was not.
+fn answer<'a>(
+    state: &State,
+    outcomes: impl IntoIterator<Item = (&'a Site, Result<Done, Refusal>)>,
+) -> Result<Json<Results>, Problem> {
     let mut results = Vec::new();
     let mut errors = Vec::new();
-    let did = if pause.is_some() { Did::Paused } else { Did::Resumed };
-    for site in sites {
-        match on(state, site, pause).await {
-            Ok(()) => results.push(done(site, None, did)),
+    for (site, outcome) in outcomes {
+        match outcome {
+            Ok(done) => results.push(done),
             Err(error) => errors.push((site, error)),
         }
     }
-    state.control().wake();
-    match &errors[..] {
-        [] => Ok(Json(Results { results })),
-        [(site, error), ..] => {
-            let all = errors.iter().map(|(site, error)| format!("database \"{}\": {error}", site.name));
-            Err(Problem::database(&site.name, error)
-                .hint("`errors` names the databases where nothing was done; on others it was")
-                .errors(all.collect()))
-        }
+    let all = errors.iter().map(|(site, error)| format!("database \"{}\": {error}", site.name)).collect();
+    match errors.into_iter().next() {
+        None => Ok(Json(Results { results })),
+        Some((site, error)) => Err(refused(state, site, error)
+            .hint("`errors` names the databases where nothing was done; on others it was")
+            .errors(all)),
     }
-}
-
-async fn on(state: &State, site: &Site, pause: Option<&NewPause>) -> Result<(), SqlError> {
-    match pause {
-        Some(NewPause { persist: true, reason }) => {
-            let stored = database::Pause { since_ms: unix_ms(SystemTime::now()), reason: reason.clone() };
-            site.database.prepare().await?;
-            site.database.set_pause(Some(&stored)).await?;
-        }
-        Some(NewPause { persist: false, reason }) => state.control().set_pause(&site.name, Some(reason.clone())),
-        None => {
-            site.database.prepare().await?;
-            site.database.set_pause(None).await?;
-            state.control().set_pause(&site.name, None);
-        }
-    }
-    state.board().note_pause(&site.name, pause.map(|pause| pause.reason.clone()));
-    Ok(())
 }

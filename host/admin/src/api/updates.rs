@@ -7,19 +7,16 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::caller::{Admin, Viewer};
-use super::extract::{AtDatabase, AtUpdate, Body, DatabasePath, Query, UpdatePath, Wanted, name, there_is};
+use super::extract::{AtDatabase, AtUpdate, Body, DatabasePath, Query, UpdatePath, Wanted, there_is};
 use super::problem::{
     Kind, LookingAt, Problem, Searching, Steering, SteeringIfPossible, SteeringWithBody, SteeringWithQuery,
 };
 use super::view::{self, Did, Done, Results};
-use crate::steer::{self, NotAccepted};
 use crate::{Site, State};
 use tidegate::scheduler::acceptance::Unaccepted;
-use tidegate::scheduler::board::{InHand, LeaseState, Phase};
-use tidegate::scheduler::choice::{Unfit, check_dependency, dependents};
+use tidegate::scheduler::choice::Unfit;
 use tidegate::scheduler::database::NewRow;
-use tidegate::scheduler::withdrawal::Withdrawal;
-use tidegate::update::{Progress, SqlError};
+use tidegate::scheduler::operations::{Failed, NewUpdates, Refusal};
 
 /// The queue of a database
 ///
@@ -128,65 +125,43 @@ pub(super) async fn enqueue(
     extract::State(state): extract::State<State>,
     Body(new): Body<NewUpdate>,
 ) -> Result<(StatusCode, Json<Results>), Problem> {
-    name("update", &new.name)?;
-    new.depends_on.iter().try_for_each(|other| name("update that it depends on", other))?;
-    if !new.force {
-        check_definition(&state, &site, &new)?;
-    }
-    let prepared = site.database.prepare().await;
-    prepared.map_err(|error| refused(&site, &error))?;
-    if let Some(other) = &new.depends_on {
-        check_dependency_on(&site, &new, other).await?;
-    }
+    let operations = state.operations(&site);
     let row = NewRow {
         update_name: new.name.clone(),
         progress: serde_json::Value::Object(new.progress).to_string(),
         depends_on: new.depends_on,
         ordering: new.ordering.into(),
     };
-    let queued = site.database.enqueue(&row).await.map_err(|error| refused(&site, &error))?;
-    state.control().wake();
-    let (status, did) = match queued {
-        true => (StatusCode::CREATED, Did::Queued),
-        false => (StatusCode::OK, Did::AlreadyQueued),
-    };
-    Ok((status, one(&site, new.name, did)))
+    let new = NewUpdates { rows: vec![row], force: new.force };
+    operations.admit(&new, &state.handlers(&site)).await.map_err(|error| not_queueable(&state, &site, error))?;
+    let queued = operations.enqueue(&new.rows).await.map_err(|error| refused(&state, &site, error))?;
+    let status = if queued.contains(&Did::Queued) { StatusCode::CREATED } else { StatusCode::OK };
+    let names = new.rows.into_iter().map(|row| row.update_name);
+    let results = names.zip(queued).map(|(name, did)| done(&site, Some(name), did)).collect();
+    Ok((status, Json(Results { results })))
 }
 
-/// Refuses what would never run.
-fn check_definition(state: &State, site: &Site, new: &NewUpdate) -> Result<(), Problem> {
-    let live = state.live();
-    let handler = live.handlers.get(&site.name).and_then(|handlers| handlers.get(&new.name));
-    let Some(handler) = handler else {
-        let detail = format!("\"name\": there is no definition of update {:?} on database \"{}\"", new.name, site.name);
-        let hint = format!("{}; `\"force\": true` queues it all the same", defined(state, site));
-        return Err(Problem::new(Kind::Invalid, detail).hint(hint));
-    };
-    let progress = serde_json::Value::Object(new.progress.clone()).to_string();
-    let known = Progress::parse(&progress).and_then(|progress| handler.mode(&progress));
-    known.map(|_| ()).map_err(|error| {
-        Problem::new(Kind::Invalid, format!("\"progress\": {}", error.in_full()))
-            .hint("leave \"progress\" out to begin at the beginning, or take it from an earlier run of the update")
-    })
-}
-
-async fn check_dependency_on(site: &Site, new: &NewUpdate, other: &str) -> Result<(), Problem> {
-    let queue = site.database.queue().await.map_err(|error| refused(site, &error))?;
-    let refused = |why: String, hint: &'static str| Err(Problem::new(Kind::Invalid, why).hint(hint));
-    match check_dependency(&queue.rows, &[&new.name], other, new.force) {
-        Ok(()) => Ok(()),
-        Err(Unfit::NotQueued) => refused(
-            format!("\"depends_on\": {other:?} is not queued on database \"{}\"", site.name),
-            "queue that one first; or send `\"force\": true`",
+/// What is wrong with an update that is to be queued, by the keys of the body.
+fn not_queueable(state: &State, site: &Site, error: Refusal) -> Problem {
+    let (detail, hint) = match error {
+        Refusal::Undefined(update) => (
+            format!("\"name\": there is no definition of update {update:?} on database \"{}\"", site.name),
+            format!("{}; `\"force\": true` queues it all the same", defined(state, site)),
         ),
-        Err(Unfit::Cycle(way)) => {
-            let first = way.first().cloned().unwrap_or_default();
-            refused(
-                format!("\"depends_on\": each would wait for the next: {} -> {first}", way.join(" -> ")),
-                "let it depend on something else, or on nothing",
-            )
+        Refusal::Progress { source, .. } => (
+            format!("\"progress\": {}", source.in_full()),
+            "leave \"progress\" out to begin at the beginning, or take it from an earlier run of the update".to_owned(),
+        ),
+        Refusal::Dependency { depends_on, because: Unfit::NotQueued } => (
+            format!("\"depends_on\": {depends_on:?} is not queued on database \"{}\"", site.name),
+            "queue that one first; or send `\"force\": true`".to_owned(),
+        ),
+        error @ Refusal::Dependency { .. } => {
+            (format!("\"depends_on\": {error}"), "let it depend on something else, or on nothing".to_owned())
         }
-    }
+        other => return refused(state, site, other),
+    };
+    Problem::new(Kind::Invalid, detail).hint(hint)
 }
 
 /// What to cancel besides.
@@ -217,24 +192,19 @@ pub(super) async fn cancel(
     Query(Reach { with_dependents }): Query<Reach>,
     extract::State(state): extract::State<State>,
 ) -> Result<Json<Results>, Problem> {
-    let queue = site.database.look().await.map_err(|error| refused(&site, &error))?.unwrap_or_default();
-    if !queue.rows.iter().any(|row| row.update_name == update) {
-        return Err(not_queued(&site, &update));
-    }
-    let named = [update];
-    let dependents = dependents(&queue.rows, &named);
-    if !dependents.is_empty() && !with_dependents {
-        let detail = format!("what depends on {:?} would run without it; nothing was cancelled", named[0]);
-        return Err(Problem::new(Kind::DependentsInTheWay, detail)
-            .hint("`?with_dependents=true` cancels them too")
-            .errors(dependents));
-    }
-    let names = [&named[..], &dependents].concat();
-    let cancelled = steer::cancel(&state, &site, &names).await.map_err(|error| match error {
-        Withdrawal::Sql(error) => refused(&site, &error),
-        error @ Withdrawal::Runs { .. } => Problem::new(Kind::StillRuns, error.to_string())
-            .hint("it is asked to leave off, and is taken out once what it does can be interrupted"),
+    let cancelled = state.operations(&site).cancel(std::slice::from_ref(&update), with_dependents).await;
+    let cancelled = cancelled.map_err(|error| match error {
+        Refusal::Dependents(dependents) => {
+            let detail = format!("what depends on {update:?} would run without it; nothing was cancelled");
+            Problem::new(Kind::DependentsInTheWay, detail)
+                .hint("`?with_dependents=true` cancels them too")
+                .errors(dependents)
+        }
+        other => refused(&state, &site, other),
     })?;
+    if cancelled.is_empty() {
+        return Err(refused(&state, &site, Refusal::NotQueued(update)));
+    }
     let done = cancelled.into_iter().map(|name| done(&site, Some(name), Did::Cancelled));
     Ok(Json(Results { results: done.collect() }))
 }
@@ -254,19 +224,13 @@ pub(super) async fn retry(
     AtUpdate(site, update): AtUpdate,
     extract::State(state): extract::State<State>,
 ) -> Result<Json<Results>, Problem> {
-    let queue = site.database.look().await.map_err(|error| refused(&site, &error))?.unwrap_or_default();
-    if !queue.rows.iter().any(|row| row.update_name == update) {
-        return Err(not_queued(&site, &update));
+    let retried = state.operations(&site).retry(Failed::Named(std::slice::from_ref(&update))).await;
+    let retried = retried.map_err(|error| refused(&state, &site, error))?;
+    if retried.is_empty() {
+        return Err(refused(&state, &site, Refusal::NotQueued(update)));
     }
-    site.database.prepare().await.map_err(|error| refused(&site, &error))?;
-    let forgotten = site.database.forget_failures(&update).await.map_err(|error| refused(&site, &error))?;
-    let board = state.board().database(&site.name).unwrap_or_default();
-    if board.put_off.contains_key(&update) {
-        state.control().hurry(&site.name);
-    } else {
-        state.control().wake();
-    }
-    Ok(one(&site, update, if forgotten { Did::Retried } else { Did::NotFailed }))
+    let results = retried.into_iter().map(|(name, did)| done(&site, Some(name), did)).collect();
+    Ok(Json(Results { results }))
 }
 
 /// Accept the definition of now for an update that began with another one
@@ -286,21 +250,8 @@ pub(super) async fn accept(
     AtUpdate(site, update): AtUpdate,
     extract::State(state): extract::State<State>,
 ) -> Result<Json<Results>, Problem> {
-    let changes = steer::accept_definition(&state, &site, &update).await.map_err(|error| match error {
-        NotAccepted::NotQueued => not_queued(&site, &update),
-        NotAccepted::Undefined => {
-            Problem::new(Kind::CannotGoOn, format!("nothing defines update {update:?} of database \"{}\"", site.name))
-                .hint(defined(&state, &site))
-        }
-        NotAccepted::Because(Unaccepted::Sql(error)) => refused(&site, &error),
-        NotAccepted::Because(error @ Unaccepted::Moved(_)) => {
-            Problem::new(Kind::CannotGoOn, error.to_string()).hint("try again")
-        }
-        NotAccepted::Because(Unaccepted::CannotGoOn { source, .. }) => {
-            Problem::new(Kind::CannotGoOn, source.to_string())
-                .hint("put back what changed; or cancel the update and queue it again to begin anew")
-        }
-    })?;
+    let changes = state.operations(&site).accept(&update, &state.handlers(&site)).await;
+    let changes = changes.map_err(|error| refused(&state, &site, error))?;
     let result = if changes.is_some() { Did::Accepted } else { Did::Unchanged };
     Ok(Json(Results { results: vec![Done { changes, ..done(&site, Some(update), result) }] }))
 }
@@ -321,59 +272,57 @@ pub(super) async fn run_now(
     AtDatabase(site): AtDatabase,
     extract::State(state): extract::State<State>,
 ) -> Result<Json<Results>, Problem> {
-    let view = view::Database::of(&state, &site);
-    let board = state.board().database(&site.name).unwrap_or_default();
-    let nothing =
-        |why: &str, hint: &str| Problem::new(Kind::NothingInHand, format!("\"{}\": {why}", site.name)).hint(hint);
-    if view.paused {
-        return Err(nothing("updates are paused", "resume them first"));
-    }
-    // Of a hurry that ended no wait, the next one would take advantage.
-    let waits = |in_hand: &&InHand| {
-        in_hand.rest.is_some() || matches!(in_hand.phase, Phase::Held { .. } | Phase::BackingOff { .. })
-    };
-    let waiting = board.in_hand().find(waits);
-    let Some(in_hand) = waiting.or_else(|| board.in_hand().next()) else {
-        if let Some(update) = board.put_off.into_keys().next() {
-            state.control().hurry(&site.name);
-            return Ok(one(&site, update, Did::RunNow));
+    let (update, did) = state.operations(&site).run_now().map_err(|error| refused(&state, &site, error))?;
+    Ok(Json(Results { results: vec![done(&site, Some(update), did)] }))
+}
+
+/// Why a thing was not done, as a problem.
+pub(super) fn refused(state: &State, site: &Site, error: Refusal) -> Problem {
+    let on_it = |error: &Refusal| format!("\"{}\": {error}", site.name);
+    match error {
+        Refusal::Database(error) => Problem::database(&site.name, &error),
+        Refusal::NotQueued(update) => {
+            Problem::new(Kind::UnknownUpdate, format!("update {update:?} is not queued on database \"{}\"", site.name))
+                .hint(format!("GET {}/databases/{}/updates tells what is", super::ROOT, site.name))
         }
-        return Err(match board.lease {
-            LeaseState::Runner => nothing("nothing in the queue can run", "the queue tells why"),
-            _ => nothing("this host does not work on it", "ask the host that does, which the queue names"),
-        });
-    };
-    if waiting.is_some() {
-        state.control().hurry(&site.name);
-    } else {
-        state.control().wake();
+        Refusal::StillRuns(error) => Problem::new(Kind::StillRuns, error.to_string())
+            .hint("it is asked to leave off, and is taken out once what it does can be interrupted"),
+        Refusal::Undefined(update) => {
+            Problem::new(Kind::CannotGoOn, format!("nothing defines update {update:?} of database \"{}\"", site.name))
+                .hint(defined(state, site))
+        }
+        Refusal::Unaccepted(Unaccepted::CannotGoOn { source, .. }) => {
+            Problem::new(Kind::CannotGoOn, source.to_string())
+                .hint("put back what changed; or cancel the update and queue it again to begin anew")
+        }
+        Refusal::Unaccepted(error) => Problem::new(Kind::CannotGoOn, error.to_string()).hint("try again"),
+        Refusal::WholeHostPaused => Problem::new(Kind::WholeHostPaused, error.to_string())
+            .hint(format!("POST {}/resume resumes all of them", super::ROOT)),
+        Refusal::Paused => Problem::new(Kind::NothingInHand, on_it(&error)).hint("resume them first"),
+        Refusal::NothingInHand => Problem::new(Kind::NothingInHand, on_it(&error)).hint("the queue tells why"),
+        Refusal::NotTheRunner => {
+            Problem::new(Kind::NothingInHand, on_it(&error)).hint("ask the host that does, which the queue names")
+        }
+        Refusal::Busy(_) => Problem::new(Kind::Database, on_it(&error)).hint("wait until it is done, or cancel it"),
+        Refusal::Dependents(dependents) => {
+            Problem::new(Kind::DependentsInTheWay, "others depend on it").errors(dependents)
+        }
+        Refusal::Name(_)
+        | Refusal::DependencyName(_)
+        | Refusal::Progress { .. }
+        | Refusal::Dependency { .. }
+        | Refusal::AlreadyQueued(_) => Problem::new(Kind::Invalid, error.to_string()),
     }
-    Ok(one(&site, in_hand.update_name.clone(), if waiting.is_some() { Did::RunNow } else { Did::Running }))
-}
-
-fn refused(site: &Site, error: &SqlError) -> Problem {
-    Problem::database(&site.name, error)
-}
-
-fn not_queued(site: &Site, update: &str) -> Problem {
-    Problem::new(Kind::UnknownUpdate, format!("update {update:?} is not queued on database \"{}\"", site.name))
-        .hint(format!("GET {}/databases/{}/updates tells what is", super::ROOT, site.name))
 }
 
 /// A hint that names the updates that are defined.
 fn defined(state: &State, site: &Site) -> String {
-    let live = state.live();
-    let mut known: Vec<String> =
-        live.handlers.get(&site.name).map(|known| known.keys().cloned().collect()).unwrap_or_default();
+    let mut known: Vec<String> = state.handlers(site).into_keys().collect();
     known.sort();
     format!("of definitions, {}", there_is(&known))
 }
 
-fn one(site: &Site, update: String, did: Did) -> Json<Results> {
-    Json(Results { results: vec![done(site, Some(update), did)] })
-}
-
 /// One thing done on a database.
 pub(super) fn done(site: &Site, update: Option<String>, result: Did) -> Done {
-    Done { database: site.name.clone(), update, result, changes: None }
+    Done { database: site.name.clone(), update, result, changes: None, goes_on: Vec::new() }
 }

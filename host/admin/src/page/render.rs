@@ -284,7 +284,7 @@ fn queue(rows: &[RowView], database: &str, visitor: &Visitor) -> Markup {
                     @for row in rows {
                         tr {
                             th scope="row" { (row.name) }
-                            td { span.badge.(row.state.replace(' ', "-")) { (row.state) } }
+                            td { span.badge.(row.state.spelling()) { (row.state.words()) } }
                             td.why {
                                 (row.reason.as_deref().unwrap_or_default())
                                 @if row.attempts > 0 && !row.quarantined { span.small { " (failures in a row: " (row.attempts) ")" } }

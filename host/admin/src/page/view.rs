@@ -15,8 +15,8 @@ use tidegate::scheduler::board::{
 use tidegate::scheduler::choice::{Standing, assess};
 use tidegate::scheduler::database::{Queue, QueueRow, Record};
 use tidegate::scheduler::report::Doing;
+use tidegate::scheduler::update_state::{Stand, Stands, UpdateState};
 use tidegate::signal::SignalStatus;
-use tidegate::update::Progress;
 
 /// How old what is shown may be.
 const FRESH: Duration = Duration::from_millis(900);
@@ -97,9 +97,7 @@ pub(super) struct BatchView {
 #[derive(Debug, Clone)]
 pub(super) struct RowView {
     pub name: String,
-    /// "running", "held", "backing off", "paused", "pending", "waiting", "cycle", "no definition", "quarantined",
-    /// "unreadable".
-    pub state: &'static str,
+    pub state: UpdateState,
     pub reason: Option<String>,
     pub attempts: u32,
     pub quarantined: bool,
@@ -194,14 +192,14 @@ async fn database(state: &State, site: &Site) -> DatabaseView {
             None
         }
     };
-    let stored = queue.as_ref().and_then(|queue| queue.pause.as_ref()).map(|pause| pause.reason.clone());
-    let pause = stored.or_else(|| board.pause.clone()).or_else(|| (!state.control().is_enabled()).then_some(None));
+    let stored = queue.as_ref().and_then(|queue| queue.pause.as_ref());
+    let pause = state.pause_in_force(&site.name, &board, stored);
     obstacles.extend(pause.as_ref().map(|reason| match reason {
         Some(reason) => format!("paused: {reason}"),
         None => "paused".to_owned(),
     }));
     let queued = queue.as_ref().map_or(0, |queue| queue.rows.len());
-    let queue = queue.map(|queue| rows(state, site, &queue, &board, pause.is_some()));
+    let queue = queue.map(|queue| rows(state, site, &queue, &board, pause.as_ref()));
     DatabaseView {
         name: site.name.clone(),
         system: site.system.clone(),
@@ -210,7 +208,7 @@ async fn database(state: &State, site: &Site) -> DatabaseView {
         paused: pause.is_some(),
         lanes: board
             .all_lanes()
-            .map(|(name, lane)| lane_view(state, site, name, lane, &board, pause.is_some()))
+            .map(|(name, lane)| lane_view(state, site, name, lane, &board, pause.as_ref()))
             .collect(),
         more_rows: queued - queue.as_ref().map_or(0, Vec::len),
         queue,
@@ -229,35 +227,22 @@ fn runner(lease: &LeaseState) -> String {
     }
 }
 
-/// The state of the row in hand, and why it waits.
-fn phase(in_hand: &InHand, paused: bool) -> (&'static str, Option<String>) {
-    let Doing { reason, in_one_go, .. } = Doing::seen_in_hand(in_hand);
-    match &in_hand.phase {
-        // What runs in one go is not interrupted by a pause.
-        _ if paused && !in_one_go => ("paused", None),
-        Phase::Between => ("running", reason.filter(|_| !in_hand.in_the_way.is_empty())),
-        Phase::Running { .. } => ("running", reason),
-        Phase::Held { reason, .. } => ("held", Some(reason.clone())),
-        Phase::BackingOff { error, .. } => ("backing off", Some(error.clone())),
-    }
-}
-
 fn lane_view(
     state: &State,
     site: &Site,
     name: Option<&str>,
     lane: &LaneBoard,
     board: &DatabaseBoard,
-    paused: bool,
+    pause: Option<&Option<String>>,
 ) -> LaneView {
     LaneView {
         name: name.map(str::to_owned),
-        in_hand: lane.in_hand.as_ref().map(|in_hand| in_hand_view(in_hand, board, paused)),
+        in_hand: lane.in_hand.as_ref().map(|in_hand| in_hand_view(in_hand, board, pause)),
         controller: controller(state, site, &lane.controller),
     }
 }
 
-fn in_hand_view(in_hand: &InHand, board: &DatabaseBoard, paused: bool) -> InHandView {
+fn in_hand_view(in_hand: &InHand, board: &DatabaseBoard, pause: Option<&Option<String>>) -> InHandView {
     let totals = board.totals.get(&in_hand.update_name).copied().unwrap_or_default();
     let waiting = match &in_hand.phase {
         Phase::Held { duration, .. } | Phase::BackingOff { duration, .. } => {
@@ -266,11 +251,11 @@ fn in_hand_view(in_hand: &InHand, board: &DatabaseBoard, paused: bool) -> InHand
         }
         _ => None,
     };
-    let (state, reason) = phase(in_hand, paused);
+    let Stand { state, reason } = Stand::begun(&Doing::seen_in_hand(in_hand), pause);
     let phase = match (state, waiting) {
-        ("held", Some(left)) => format!("held for another {}", words(left)),
-        ("backing off", Some(left)) => format!("failed; tried again in {}", words(left)),
-        _ => state.to_owned(),
+        (UpdateState::Held, Some(left)) => format!("held for another {}", words(left)),
+        (UpdateState::BackingOff, Some(left)) => format!("failed; tried again in {}", words(left)),
+        _ => state.to_string(),
     };
     let working = SystemTime::now().duration_since(in_hand.since).unwrap_or_default();
     let items_per_s = (totals.items > 0 && !working.is_zero()).then(|| totals.items as f64 / working.as_secs_f64());
@@ -298,29 +283,21 @@ fn batches(board: &DatabaseBoard, update_name: &str) -> impl Iterator<Item = Bat
     })
 }
 
-fn rows(state: &State, site: &Site, queue: &Queue, board: &DatabaseBoard, paused: bool) -> Vec<RowView> {
+fn rows(
+    state: &State,
+    site: &Site,
+    queue: &Queue,
+    board: &DatabaseBoard,
+    pause: Option<&Option<String>>,
+) -> Vec<RowView> {
     let live = state.live();
     let handlers = live.handlers.get(&site.name);
     let standings = assess(&queue.rows, &|name| handlers.is_some_and(|handlers| handlers.contains_key(name)));
     let in_hand = |name: &str| board.in_hand().find(|in_hand| in_hand.update_name == name);
     let doing = Doing::seen(board);
-    let given_way = |name: &str| Some(doing.iter().find(|doing| doing.update_name == name)?.reason.clone());
+    let stands = Stands::new(&doing, pause);
     let row = |(row, standing): (&QueueRow, &Standing)| {
-        let explained = standing.explain(row);
-        let (state, reason) = match standing {
-            Standing::DependsOn(_) => ("waiting", explained),
-            Standing::Cycle(_) => ("cycle", explained),
-            Standing::Undefined => ("no definition", explained),
-            Standing::Quarantined => ("quarantined", explained),
-            Standing::Unreadable(_) => ("unreadable", explained),
-            Standing::Ready => match (Progress::parse(&row.progress), in_hand(&row.update_name)) {
-                (Err(error), _) => ("unreadable", Some(error.to_string())),
-                (Ok(_), Some(in_hand)) => phase(in_hand, paused),
-                (Ok(_), None) if !paused && let Some(reason) = given_way(&row.update_name) => ("backing off", reason),
-                (Ok(_), None) if paused => ("paused", None),
-                (Ok(_), None) => ("pending", None),
-            },
-        };
+        let Stand { state, reason } = stands.of(row, standing);
         let failure = row.failure.as_ref();
         RowView {
             name: row.update_name.clone(),

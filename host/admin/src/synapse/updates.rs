@@ -2,16 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use futures_util::future::join_all;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::answer::Refusal;
+use super::answer::Refusal as Refused;
 use crate::jobs::ParameterError;
 use crate::state::{Site, State};
 use tidegate::scheduler::board::{DatabaseBoard, LeaseState, Totals};
-use tidegate::scheduler::database::AlreadyQueued;
-use tidegate::update::sql::SqlError;
+use tidegate::scheduler::operations::{NewUpdates, Refusal};
 
 #[derive(Serialize)]
 pub(super) struct Status {
@@ -74,76 +72,60 @@ fn is_enabled(state: &State) -> bool {
 }
 
 /// Pauses this host until it restarts, or lifts every pause, stored ones included.
-pub(super) async fn set_enabled(state: &State, body: &Map<String, Value>) -> Result<Enabled, Refusal> {
+pub(super) async fn set_enabled(state: &State, body: &Map<String, Value>) -> Result<Enabled, Refused> {
     let enabled = match body.get("enabled") {
         None => true,
         Some(Value::Bool(enabled)) => *enabled,
-        Some(_) => return Err(Refusal::invalid("'enabled' parameter must be a boolean")),
+        Some(_) => return Err(Refused::invalid("'enabled' parameter must be a boolean")),
     };
-    state.control().set_enabled(enabled);
-    if enabled {
-        lift_stored_pauses(state).await?;
+    match enabled {
+        false => state.control().set_enabled(false),
+        true => {
+            for (site, resumed) in state.resume_all().await {
+                resumed.map_err(|error| failed(site, &error))?;
+            }
+        }
     }
     Ok(Enabled { enabled })
 }
 
-async fn lift_stored_pauses(state: &State) -> Result<(), Refusal> {
-    let lifted = join_all(state.sites().iter().map(|site| async move {
-        lift_stored_pause(site).await.map_err(|error| failed(site, &error))?;
-        state.board().note_pause(&site.name, None);
-        Ok(())
-    }));
-    let lifted = lifted.await;
-    state.control().wake();
-    lifted.into_iter().collect()
-}
-
-/// Looks first: to write, SQLite may have to wait for a batch.
-async fn lift_stored_pause(site: &Site) -> Result<(), SqlError> {
-    match site.database.look().await? {
-        Some(queue) if queue.pause.is_some() => site.database.set_pause(None).await,
-        _ => Ok(()),
-    }
-}
-
 /// Queues the rows of a job.
-pub(super) async fn start_job(state: &State, body: &Map<String, Value>) -> Result<Done, Refusal> {
-    let name = body.get("job_name").ok_or_else(|| Refusal::missing(&["job_name"]))?;
+pub(super) async fn start_job(state: &State, body: &Map<String, Value>) -> Result<Done, Refused> {
+    let name = body.get("job_name").ok_or_else(|| Refused::missing(&["job_name"]))?;
     let live = state.live();
-    let job = name.as_str().and_then(|name| live.jobs.get(name)).ok_or_else(|| Refusal::invalid("Invalid job_name"))?;
+    let job = name.as_str().and_then(|name| live.jobs.get(name)).ok_or_else(|| Refused::invalid("Invalid job_name"))?;
     let rows = job.new_rows(body).map_err(|error| match error {
-        ParameterError::Missing(names) => Refusal::missing(&names),
+        ParameterError::Missing(names) => Refused::missing(&names),
         ParameterError::WrongType(parameter) => {
             let article = if parameter.kind.as_str() == "integer" { "an" } else { "a" };
-            Refusal::invalid(format!("'{}' must be {article} {}", parameter.name, parameter.kind.as_str()))
+            Refused::invalid(format!("'{}' must be {article} {}", parameter.name, parameter.kind.as_str()))
         }
     })?;
     let site = match &job.database {
         Some(name) => state.site(name),
         None => state.sites().first(),
     };
-    let site = site.ok_or_else(|| Refusal::invalid(format!("Job {} has no database.", job.name)))?;
-    let handlers = live.handlers.get(&site.name);
-    let is_defined = |update: &str| handlers.is_some_and(|handlers| handlers.contains_key(update));
-    if let Some(row) = rows.iter().find(|row| !is_defined(&row.update_name)) {
-        let update = &row.update_name;
-        let error =
-            format!("Job {} queues update {update}, which is not defined for database {}.", job.name, site.name);
-        return Err(Refusal::invalid(error));
-    }
-    site.database.prepare().await.map_err(|error| failed(site, &error))?;
-    match site.database.enqueue_all(&rows).await.map_err(|error| failed(site, &error))? {
-        Ok(()) => {
-            state.control().wake();
-            Ok(Done {})
+    let site = site.ok_or_else(|| Refused::invalid(format!("Job {} has no database.", job.name)))?;
+    let operations = state.operations(site);
+    let new = NewUpdates { rows, force: false };
+    let queued = match operations.admit(&new, &state.handlers(site)).await {
+        Ok(()) => operations.enqueue_together(&new.rows).await,
+        Err(error) => Err(error),
+    };
+    queued.map(|()| Done {}).map_err(|error| match error {
+        Refusal::Undefined(update) => Refused::invalid(format!(
+            "Job {} queues update {update}, which is not defined for database {}.",
+            job.name, site.name
+        )),
+        Refusal::AlreadyQueued(_) => {
+            Refused::invalid(format!("Job {} is already in queue of background updates.", job.name))
         }
-        Err(AlreadyQueued(_)) => {
-            Err(Refusal::invalid(format!("Job {} is already in queue of background updates.", job.name)))
-        }
-    }
+        error @ Refusal::Database(_) => failed(site, &error),
+        error => Refused::invalid(format!("Job {} cannot be queued: {error}.", job.name)),
+    })
 }
 
-fn failed(site: &Site, error: &SqlError) -> Refusal {
+fn failed(site: &Site, error: &Refusal) -> Refused {
     tracing::warn!(database = %site.name, %error, "a request to the API failed");
-    Refusal::failed(format!("Database {} did not do it: {error}", site.name))
+    Refused::failed(format!("Database {} did not do it: {error}", site.name))
 }

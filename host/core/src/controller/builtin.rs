@@ -9,7 +9,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::{Admission, Batch, Controller, Fault, Iteration, Outcome, Source, Subject};
+use super::{Admission, CompletedBatch, Controller, Fault, Iteration, Outcome, Source, Subject};
+
+/// Why it lets an update rest before each batch, in Synapse's terms.
+pub(crate) const SLEEP: &str = "sleep between iterations";
 
 /// The built-in policy's settings, under Synapse's names in the configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,11 +35,12 @@ impl BuiltIn {
     fn owed_after(&self, outcome: &Outcome) -> Duration {
         let sleep = self.sleep.unwrap_or_default();
         match outcome {
-            Outcome::Completed(Batch { finished: true, duration, items, .. }) if *duration < self.target => match items
-            {
-                0 => Duration::ZERO,
-                _ => sleep.mul_f64(duration.as_secs_f64() / self.target.as_secs_f64()),
-            },
+            Outcome::Completed(CompletedBatch { finished: true, duration, items, .. }) if *duration < self.target => {
+                match items {
+                    0 => Duration::ZERO,
+                    _ => sleep.mul_f64(duration.as_secs_f64() / self.target.as_secs_f64()),
+                }
+            }
             _ => sleep,
         }
     }
@@ -101,7 +105,7 @@ impl Iteration for Sleeper {
             *self.debt.lock() = Duration::ZERO;
         } else if let Some(duration) = self.due() {
             self.slept = true;
-            return Ok(Admission::Wait { duration, reason: "sleep between iterations".to_owned() });
+            return Ok(Admission::Wait { duration, reason: SLEEP.to_owned() });
         }
         Ok(Admission::Run(self.settings.target))
     }
@@ -120,7 +124,7 @@ mod tests {
     fn whole_batches_owe_a_sleep_and_short_ends_their_part() {
         let policy = BuiltIn::default();
         let batch = |items, ms, finished| {
-            Outcome::Completed(Batch { items, batch_size: 100, duration: Duration::from_millis(ms), finished })
+            Outcome::Completed(CompletedBatch { items, batch_size: 100, duration: Duration::from_millis(ms), finished })
         };
         for (outcome, owed) in [
             (batch(100, 90, false), 1_000),
@@ -141,7 +145,7 @@ mod tests {
     async fn little_debts_are_saved_up() {
         let subject = Subject { update_name: "a".to_owned(), database_name: "master".to_owned(), one_shot: false };
         let mut policy = BuiltIn::default().start("master").await.unwrap();
-        let short = Batch { items: 1, batch_size: 100, duration: Duration::from_millis(4), finished: true };
+        let short = CompletedBatch { items: 1, batch_size: 100, duration: Duration::from_millis(4), finished: true };
         let mut slept = Vec::new();
         for _ in 0..6 {
             let mut iteration = policy.on_update(&subject).await.unwrap();

@@ -115,7 +115,7 @@ impl Working {
 #[async_trait]
 impl Controller for Working {
     async fn on_update(&mut self, _: &Subject) -> Result<Box<dyn Iteration>, Fault> {
-        Ok(Box::new(Batch(self.clone())))
+        Ok(Box::new(WorkingBatch(self.clone())))
     }
 
     async fn min_batch_size(&mut self, _: &str, _: &str) -> Result<Option<u32>, Fault> {
@@ -124,10 +124,10 @@ impl Controller for Working {
     }
 }
 
-struct Batch(Working);
+struct WorkingBatch(Working);
 
 #[async_trait]
-impl Iteration for Batch {
+impl Iteration for WorkingBatch {
     async fn enter(&mut self) -> Result<Admission, Fault> {
         let latency = self.0.latency();
         let mut state = self.0.state();
@@ -175,7 +175,8 @@ mod tests {
             match iteration.enter().await.unwrap() {
                 Admission::Wait { duration, reason } => rests.push((duration.as_millis(), reason)),
                 Admission::Run(target) => {
-                    let batch = super::super::Batch { items: 9, batch_size: 9, duration: target, finished: false };
+                    let batch =
+                        super::super::CompletedBatch { items: 9, batch_size: 9, duration: target, finished: false };
                     iteration.exit(&Outcome::Completed(batch)).await.unwrap();
                     return (rests, target.as_millis());
                 }

@@ -15,6 +15,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 pub use builtin::BuiltIn;
+pub(crate) use builtin::SLEEP;
 pub use call::{Call, CallObserver};
 pub use fault::{Callback, Fault, FaultKind};
 pub use gentle::{Gentle, GentleSettings};
@@ -52,7 +53,7 @@ pub enum Admission {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Outcome {
     /// The batch was committed.
-    Completed(Batch),
+    Completed(CompletedBatch),
     /// The batch was rolled back, with this error.
     Failed(String),
     /// The host was told to stop, or the update was withdrawn, before the batch was committed.
@@ -61,7 +62,7 @@ pub enum Outcome {
 
 /// A committed batch.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Batch {
+pub struct CompletedBatch {
     /// Items processed.
     pub items: u64,
     /// Items asked for.

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::database::Holder;
 use super::lanes::Lanes;
+use super::update_state::LaneState;
 use crate::controller::ShadowReport;
 
 /// What a running host does, as it writes it down for others to read.
@@ -29,9 +30,8 @@ pub struct Activity {
 pub struct Work {
     /// The update in hand.
     pub update_name: Option<String>,
-    /// What it does with it: "running" (resting between two batches included), "held", "backing off", "paused",
-    /// "idle"; "stopped" where it does nothing any more.
-    pub state: String,
+    /// What it does with it.
+    pub state: LaneState,
     /// Why, where it waits.
     pub reason: Option<String>,
     /// The controller that sets the pace, and where it is a fallback, what it stands in for.
@@ -75,7 +75,7 @@ impl Default for Work {
     fn default() -> Self {
         Self {
             update_name: None,
-            state: "idle".to_owned(),
+            state: LaneState::Idle,
             reason: None,
             controller: String::new(),
             controller_retry: None,
@@ -100,7 +100,7 @@ impl Work {
     /// What is left of it once the host has gone.
     fn last_words(&self) -> Self {
         Self {
-            state: "stopped".to_owned(),
+            state: LaneState::Stopped,
             controller: self.controller.clone(),
             fault: self.fault.clone(),
             shadows: self.shadows.clone(),

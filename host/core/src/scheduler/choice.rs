@@ -259,25 +259,28 @@ pub enum Unfit {
     Cycle(Vec<String>),
 }
 
-/// Looks whether updates can be queued behind another, which may be one of them. Those that are queued already stay as
-/// they are. With `force` they may also stand behind what is not queued.
+/// Looks whether updates can be queued, each behind another or none, which may be one of them. Those that are queued already
+/// stay as they are. With `force` they may also stand behind what is not queued.
 ///
 /// # Errors
-/// The first thing that speaks against it.
-pub fn check_dependency(rows: &[QueueRow], names: &[&str], depends_on: &str, force: bool) -> Result<(), Unfit> {
-    let is_queued = |name: &str| rows.iter().any(|row| row.update_name == name);
-    let new: Vec<&str> = names.iter().copied().filter(|name| !is_queued(name)).collect();
-    if new.is_empty() {
-        return Ok(());
-    }
-    if !is_queued(depends_on) && !names.contains(&depends_on) && !force {
-        return Err(Unfit::NotQueued);
+/// What cannot be waited for first, and why.
+pub fn check_dependencies(
+    rows: &[QueueRow],
+    wanted: &[(&str, Option<&str>)],
+    force: bool,
+) -> Result<(), (String, Unfit)> {
+    let queued: HashSet<&str> = rows.iter().map(|row| row.update_name.as_str()).collect();
+    let new = wanted.iter().filter(|(name, _)| !queued.contains(name));
+    let new: Vec<(&str, &str)> = new.filter_map(|(name, depends_on)| Some((*name, (*depends_on)?))).collect();
+    let is_there = |name: &str| queued.contains(name) || wanted.iter().any(|(other, _)| *other == name);
+    if !force && let Some((_, missing)) = new.iter().find(|(_, depends_on)| !is_there(depends_on)) {
+        return Err(((*missing).to_owned(), Unfit::NotQueued));
     }
     let dependencies = rows.iter().filter_map(|row| Some((row.update_name.as_str(), dependency(row)?)));
-    let dependencies: HashMap<&str, &str> = dependencies.chain(new.iter().map(|name| (*name, depends_on))).collect();
+    let dependencies: HashMap<&str, &str> = dependencies.chain(new.iter().copied()).collect();
     let in_cycles = in_cycles(&dependencies);
-    match new.iter().find(|name| in_cycles.contains(**name)) {
-        Some(name) => Err(Unfit::Cycle(cycle(name, &dependencies))),
+    match new.iter().find(|(name, _)| in_cycles.contains(*name)) {
+        Some((name, depends_on)) => Err(((*depends_on).to_owned(), Unfit::Cycle(cycle(name, &dependencies)))),
         None => Ok(()),
     }
 }
@@ -372,13 +375,22 @@ mod tests {
     fn what_would_wait_for_nothing_or_for_itself_is_not_queued() {
         let rows = [row("a", ""), row("b", "c")];
         let cycle = |names: &[&str]| Err(Unfit::Cycle(names.iter().map(|&name| name.to_owned()).collect()));
-        assert_eq!(check_dependency(&rows, &["new"], "a", false), Ok(()));
-        assert_eq!(check_dependency(&rows, &["new"], "gone", false), Err(Unfit::NotQueued));
-        assert_eq!(check_dependency(&rows, &["new"], "gone", true), Ok(()));
-        assert_eq!(check_dependency(&rows, &["new"], "new", false), cycle(&["new"]));
-        assert_eq!(check_dependency(&rows, &["c"], "b", true), cycle(&["c", "b"]));
-        assert_eq!(check_dependency(&rows, &["d", "c"], "b", false), cycle(&["c", "b"]));
-        assert_eq!(check_dependency(&rows, &["b"], "gone", false), Ok(()), "it is queued, and stays as it is");
+        let check = |names: &[&str], depends_on: &str, force: bool| {
+            let wanted: Vec<_> = names.iter().map(|name| (*name, Some(depends_on))).collect();
+            check_dependencies(&rows, &wanted, force).map_err(|(behind, why)| {
+                assert_eq!(behind, depends_on);
+                why
+            })
+        };
+        assert_eq!(check(&["new"], "a", false), Ok(()));
+        assert_eq!(check(&["new"], "gone", false), Err(Unfit::NotQueued));
+        assert_eq!(check(&["new"], "gone", true), Ok(()));
+        assert_eq!(check(&["new"], "new", false), cycle(&["new"]));
+        assert_eq!(check(&["c"], "b", true), cycle(&["c", "b"]));
+        assert_eq!(check(&["d", "c"], "b", false), cycle(&["c", "b"]));
+        assert_eq!(check(&["b"], "gone", false), Ok(()), "it is queued, and stays as it is");
+        let job = [("first", None), ("second", Some("first")), ("third", Some("second"))];
+        assert_eq!(check_dependencies(&rows, &job, false), Ok(()), "each waits for one that is queued with it");
     }
 
     #[test]

@@ -11,7 +11,7 @@ pub use super::activity::{Activity, ControllerRetry, LaneWork, Measured, Waiting
 use super::lanes::Lanes;
 pub use super::open::{Open, OpenError};
 pub use super::parts::{Merge, PartCommit, Stands};
-pub use super::row::{AlreadyQueued, Failure, NewRow, Pause, Queue, QueueRow, Record, Situation};
+pub use super::row::{AlreadyQueued, Failure, IterationOutcome, NewRow, Pause, Queue, QueueRow, Record, Situation};
 pub use super::trial::{RowCounts, Seen, TableChange, TrialTransaction};
 use crate::update::Opening;
 use crate::update::sql::{Dialect, Sql, SqlError};

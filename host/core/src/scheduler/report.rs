@@ -4,12 +4,11 @@
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, SystemTime};
 
-use serde::{Deserialize, Serialize};
-
 use super::Handlers;
 use super::board::{DatabaseBoard, InHand, Phase};
-use super::choice::Standing;
-use super::database::{Activity, Database, Holder, Queue, QueueRow, Record, Work, unix_ms};
+use super::database::{Activity, Database, Holder, IterationOutcome, Queue, QueueRow, Record, Work, unix_ms};
+use super::update_state::{LaneState, UpdateState};
+use crate::controller::SLEEP;
 use crate::pace::eta;
 use crate::update::sql::Estimate;
 use crate::update::{Progress, SqlError};
@@ -21,48 +20,6 @@ pub const RECENT: u32 = 50;
 /// or two.
 const MOST_PACED: usize = 100;
 
-/// The state of a row.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum State {
-    /// In hand, a batch running or about to after a rest.
-    Running,
-    /// In hand, and its controller lets it wait.
-    Held,
-    /// Tried again after a while: in hand, or giving way to others meanwhile.
-    BackingOff,
-    /// Its database is paused.
-    Paused,
-    /// Nothing is in its way but its turn.
-    Pending,
-    /// It waits for another row.
-    Waits,
-    /// It waits for itself.
-    Cycle,
-    /// It failed too often.
-    Quarantined,
-    /// The configuration does not define it.
-    Undefined,
-    /// Its progress is no JSON object, or what stands in the row is no text at all.
-    Unreadable,
-}
-
-impl State {
-    /// Every one.
-    pub const ALL: [State; 10] = [
-        State::Running,
-        State::Held,
-        State::BackingOff,
-        State::Paused,
-        State::Pending,
-        State::Waits,
-        State::Cycle,
-        State::Quarantined,
-        State::Undefined,
-        State::Unreadable,
-    ];
-}
-
 /// What a database says of itself.
 #[derive(Debug, Clone, Default)]
 pub struct Snapshot {
@@ -71,19 +28,19 @@ pub struct Snapshot {
     /// The host that works on it.
     pub runner: Option<Holder>,
     /// By update name.
-    pub paces: HashMap<String, Pace>,
+    pub paces: HashMap<String, UpdatePace>,
 }
 
 /// How far an update has come and how fast it goes.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct Pace {
+pub struct UpdatePace {
     /// How far; `None` where that cannot be estimated.
     pub estimate: Option<Estimate>,
     /// Items per millisecond over the last iterations, waiting included.
     pub items_per_ms: Option<f64>,
 }
 
-impl Pace {
+impl UpdatePace {
     /// What is left, at that pace.
     pub fn time_left(&self) -> Option<Duration> {
         time_left(self.estimate?, self.items_per_ms?)
@@ -97,7 +54,7 @@ impl Pace {
 pub async fn look(database: &dyn Database, handlers: &Handlers) -> Result<Option<Snapshot>, SqlError> {
     let Some(queue) = database.look().await? else { return Ok(None) };
     let runner = database.lease_holder().await?;
-    let mut paces: HashMap<String, Pace> = HashMap::new();
+    let mut paces: HashMap<String, UpdatePace> = HashMap::new();
     let works = queue.activity.iter().flat_map(Activity::works);
     let in_hand: HashSet<&str> = works.filter_map(|(_, work)| work.update_name.as_deref()).collect();
     let is_paced = |place: usize, row: &QueueRow| place < MOST_PACED || in_hand.contains(&*row.update_name);
@@ -105,7 +62,7 @@ pub async fn look(database: &dyn Database, handlers: &Handlers) -> Result<Option
     for row in rows() {
         let records = database.history(Some(&row.update_name), RECENT).await?;
         // What is older is of an earlier update of that name.
-        let of_this_row = records.iter().take_while(|record| record.outcome != "finished");
+        let of_this_row = records.iter().take_while(|record| record.outcome != IterationOutcome::Finished);
         paces.entry(row.update_name.clone()).or_default().items_per_ms = throughput(of_this_row);
     }
     // Last of all: on SQLite a session holds the one connection there is.
@@ -127,13 +84,21 @@ pub struct Doing {
     /// The update.
     pub update_name: String,
     /// The state of its row.
-    pub state: State,
+    pub state: UpdateState,
     /// Why, where it waits; that it runs in one go, and for how long, where it does.
     pub reason: Option<String>,
     /// True where it runs in one go at this moment, paused or not.
     pub in_one_go: bool,
     /// True where others keep it waiting: whatever its pace was, it is none now.
     pub stuck: bool,
+}
+
+/// That an update rests between two batches, in words, and why where that says more.
+pub(super) fn resting(reason: &str) -> String {
+    match reason {
+        SLEEP => "resting between batches".to_owned(),
+        _ => format!("resting between batches: {reason}"),
+    }
 }
 
 /// That an update runs in one go, and who keeps it waiting, in words.
@@ -170,11 +135,9 @@ impl Doing {
     }
 
     fn told_in_hand(work: &Work) -> Option<Self> {
-        let state = match work.state.as_str() {
-            "held" => State::Held,
-            "backing off" => State::BackingOff,
-            "paused" => State::Paused,
-            _ => State::Running,
+        let state = match work.state {
+            LaneState::Update(state) => state,
+            LaneState::Idle | LaneState::Stopped => UpdateState::Running,
         };
         let since = work.one_shot_since_ms.map(|since| unix_ms(SystemTime::now()).saturating_sub(since));
         let reason = work.reason.clone().or_else(|| running(since, &work.in_the_way));
@@ -203,7 +166,7 @@ impl Doing {
         };
         Self {
             update_name: update_name.to_owned(),
-            state: State::BackingOff,
+            state: UpdateState::BackingOff,
             reason: Some(format!("{what} {when}: {error}")),
             in_one_go: false,
             stuck: false,
@@ -215,46 +178,19 @@ impl Doing {
         let (state, reason) = match &in_hand.phase {
             Phase::Between => {
                 let waits = running(None, &in_hand.in_the_way);
-                (State::Running, waits.or_else(|| in_hand.rest.as_ref().map(|(_, reason)| reason.clone())))
+                (UpdateState::Running, waits.or_else(|| in_hand.rest.as_ref().map(|(_, reason)| resting(reason))))
             }
             Phase::Running { .. } => {
                 let since = in_hand.phase_since.elapsed().unwrap_or_default();
                 let since = in_hand.one_shot.then(|| i64::try_from(since.as_millis()).unwrap_or(i64::MAX));
-                (State::Running, running(since, &in_hand.in_the_way))
+                (UpdateState::Running, running(since, &in_hand.in_the_way))
             }
-            Phase::Held { reason, .. } => (State::Held, Some(reason.clone())),
-            Phase::BackingOff { error, .. } => (State::BackingOff, Some(error.clone())),
+            Phase::Held { reason, .. } => (UpdateState::Held, Some(reason.clone())),
+            Phase::BackingOff { error, .. } => (UpdateState::BackingOff, Some(error.clone())),
         };
         let in_one_go = in_hand.one_shot && matches!(in_hand.phase, Phase::Running { .. });
         let stuck = !in_hand.in_the_way.is_empty();
         Self { update_name: in_hand.update_name.clone(), state, reason, in_one_go, stuck }
-    }
-}
-
-/// The state of a row, and what holds it.
-pub fn state(row: &QueueRow, standing: Standing, doing: &[Doing], paused: bool) -> (State, Option<String>) {
-    match standing {
-        Standing::DependsOn(other) => return (State::Waits, Some(format!("waits for {other}"))),
-        Standing::Cycle(names) => {
-            let first = names.first().cloned().unwrap_or_default();
-            return (State::Cycle, Some(format!("{} -> {first}", names.join(" -> "))));
-        }
-        Standing::Undefined => return (State::Undefined, None),
-        Standing::Quarantined => return (State::Quarantined, None),
-        Standing::Unreadable(problem) => return (State::Unreadable, Some(problem)),
-        Standing::Ready => {
-            if let Err(error) = Progress::parse(&row.progress) {
-                return (State::Unreadable, Some(error.to_string()));
-            }
-        }
-    }
-    let doing = doing.iter().find(|doing| doing.update_name == row.update_name);
-    match doing {
-        // It is not interrupted by a pause.
-        Some(Doing { in_one_go: true, reason, .. }) => (State::Running, reason.clone()),
-        _ if paused => (State::Paused, None),
-        Some(Doing { state, reason, .. }) => (*state, reason.clone()),
-        None => (State::Pending, None),
     }
 }
 

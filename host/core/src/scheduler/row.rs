@@ -1,8 +1,11 @@
 //! What stands in a queue and in tidegate's own tables.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use super::activity::Activity;
+use crate::controller::Outcome;
 
 /// The queue of a database at one moment.
 #[derive(Debug, Clone, Default)]
@@ -86,6 +89,62 @@ pub struct Situation {
     pub writable: bool,
 }
 
+/// What came of an iteration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum IterationOutcome {
+    /// Its batch was committed, and more is to be done.
+    Completed,
+    /// Its batch was committed, and was the last of its update.
+    Finished,
+    /// Its batch failed and was rolled back.
+    Failed,
+    /// Its batch was given up and rolled back.
+    Cancelled,
+}
+
+impl IterationOutcome {
+    /// Every one.
+    pub const ALL: [IterationOutcome; 4] = [
+        IterationOutcome::Completed,
+        IterationOutcome::Finished,
+        IterationOutcome::Failed,
+        IterationOutcome::Cancelled,
+    ];
+
+    /// As it is told and written, and as the label of a metric.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            IterationOutcome::Completed => "completed",
+            IterationOutcome::Finished => "finished",
+            IterationOutcome::Failed => "failed",
+            IterationOutcome::Cancelled => "cancelled",
+        }
+    }
+
+    /// True where its batch was committed.
+    pub fn is_committed(self) -> bool {
+        matches!(self, IterationOutcome::Completed | IterationOutcome::Finished)
+    }
+}
+
+impl fmt::Display for IterationOutcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl From<&Outcome> for IterationOutcome {
+    fn from(outcome: &Outcome) -> Self {
+        match outcome {
+            Outcome::Completed(batch) if batch.finished => IterationOutcome::Finished,
+            Outcome::Completed(_) => IterationOutcome::Completed,
+            Outcome::Failed(_) => IterationOutcome::Failed,
+            Outcome::Cancelled => IterationOutcome::Cancelled,
+        }
+    }
+}
+
 /// One iteration, as the history keeps it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Record {
@@ -109,8 +168,8 @@ pub struct Record {
     pub waited_ms: f64,
     /// The reason that the controller last gave for waiting.
     pub wait_reason: Option<String>,
-    /// "completed", "finished", "failed" or "cancelled".
-    pub outcome: String,
+    /// What came of it.
+    pub outcome: IterationOutcome,
     /// The error, where it failed.
     pub error: Option<String>,
     /// What an operator should know of the batch, a sentence each.
@@ -123,6 +182,6 @@ pub struct Record {
 impl Record {
     /// True where its batch was committed.
     pub fn is_committed(&self) -> bool {
-        matches!(self.outcome.as_str(), "completed" | "finished")
+        self.outcome.is_committed()
     }
 }

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::place::{Database, Place, fill_b, host};
-use super::report::{Asked, Baseline, Report};
+use super::report::{Asked, Baseline, FiguresReport};
 use super::work::{Again, awake, run};
 use super::{Outcome, median, quantile};
 
@@ -40,7 +40,7 @@ impl Runner {
     }
 }
 
-pub(super) async fn measure(report: &mut Report, place: &Place, rows: i64) -> Outcome<()> {
+pub(super) async fn measure(report: &mut FiguresReport, place: &Place, rows: i64) -> Outcome<()> {
     let database = place.fresh().await?;
     let runners: Vec<Runner> = [Runner::AtOnce]
         .into_iter()
@@ -126,7 +126,7 @@ pub(super) async fn check(database: &Database) -> Outcome<()> {
 
 /// How far from its target a batch ends, beside how far from its usual duration a batch of always the same size ends.
 async fn track(
-    report: &mut Report,
+    report: &mut FiguresReport,
     place: &Place,
     database: &Database,
     loops: Vec<(i64, Vec<Duration>)>,

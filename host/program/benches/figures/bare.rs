@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::future::try_join;
 use rusqlite::TransactionBehavior;
-use tidegate::scheduler::database::{Record, unix_ms};
+use tidegate::scheduler::database::{IterationOutcome, Record, unix_ms};
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, NoTls, Statement};
 
@@ -217,7 +217,7 @@ fn record(duration: Duration) -> Record {
         duration_ms: duration.as_micros() as f64 / 1e3,
         waited_ms: 0.0,
         wait_reason: None,
-        outcome: "completed".to_owned(),
+        outcome: IterationOutcome::Completed,
         error: None,
         notes: Vec::new(),
         fuel: None,

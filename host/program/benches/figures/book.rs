@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::Outcome;
 use super::plot;
-use super::report::{Figure, HEADER, Report};
+use super::report::{Figure, FiguresReport, HEADER};
 
 /// What stands above the tables.
 const INTRODUCTION: &str = "\
@@ -28,14 +28,14 @@ answers does not help, and the bare loops, which sleep, come off better.
 ";
 
 /// Writes the page, its plot and the figures.
-pub(super) fn write(report: &Report, folder: &Path) -> Outcome<()> {
+pub(super) fn write(report: &FiguresReport, folder: &Path) -> Outcome<()> {
     fs::write(folder.join("bench.json"), report.json()?)?;
     fs::write(folder.join("bench.svg"), plot::svg(report)?)?;
     fs::write(folder.join("bench.md"), page(report)?)?;
     Ok(())
 }
 
-fn page(report: &Report) -> Outcome<String> {
+fn page(report: &FiguresReport) -> Outcome<String> {
     let mut page = INTRODUCTION.to_owned();
     for line in report.circumstances() {
         write!(page, "\n- {line}")?;

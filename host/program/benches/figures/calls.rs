@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use tidegate::controller::{Admission, Batch, Controller, Outcome as Ended, Source, Subject};
+use tidegate::controller::{Admission, CompletedBatch, Controller, Outcome as Ended, Source, Subject};
 use tidegate_wasm::{Artifact, ComponentSource, LoadOptions};
 
-use super::report::{Asked, Report};
+use super::report::{Asked, FiguresReport};
 use super::work::{awake, without_sleep};
 use super::{Outcome, component, median};
 
@@ -15,7 +15,7 @@ const ROUNDS: usize = 5;
 /// Iterations between two looks at the clock.
 const AT_ONCE: u32 = 100;
 
-pub(super) async fn measure(report: &mut Report) -> Outcome<()> {
+pub(super) async fn measure(report: &mut FiguresReport) -> Outcome<()> {
     let mut section = report.section("on-update, enter, exit", "ns", "");
     let native = nanoseconds(&awake(Duration::from_millis(100))).await?;
     let baseline = section.baseline("native trait object", native);
@@ -56,7 +56,7 @@ async fn nanoseconds(source: &dyn Source) -> Outcome<f64> {
 
 async fn iterate(controller: &mut dyn Controller) -> Outcome<Duration> {
     let subject = Subject { update_name: "bench".into(), database_name: "master".into(), one_shot: false };
-    let batch = Batch { items: 100, batch_size: 100, duration: Duration::from_millis(100), finished: false };
+    let batch = CompletedBatch { items: 100, batch_size: 100, duration: Duration::from_millis(100), finished: false };
     let outcome = Ended::Completed(batch);
     let mut over = Vec::new();
     let began = Instant::now();

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::foreground::{Answered, Foreground};
 use super::place::{Database, Place};
 use super::processes::Process;
-use super::report::{Asked, Report, unix_ms};
+use super::report::{Asked, FiguresReport, unix_ms};
 use super::{Outcome, quantile};
 
 /// The rows of the backfill: so many that the gentle pace has found its duty long before the end, and the defaults take
@@ -56,7 +56,7 @@ struct Seen {
     duty: Option<f64>,
 }
 
-pub(super) async fn measure(report: &mut Report, place: &Place) -> Outcome<()> {
+pub(super) async fn measure(report: &mut FiguresReport, place: &Place) -> Outcome<()> {
     let first = place.fresh().await?;
     let service = Foreground::at_half(place, &first).await?;
     println!("         the service: {:.0} requests a second", service.rate);

@@ -7,7 +7,7 @@ use tidegate::DatabaseSpec;
 
 use super::bare::{Statements, Trips};
 use super::place::{Database, Place, host};
-use super::report::{Asked, Report};
+use super::report::{Asked, FiguresReport};
 use super::work::{Idle, awake, controller, done};
 use super::{Outcome, median};
 
@@ -42,7 +42,7 @@ impl Runner {
     }
 }
 
-pub(super) async fn measure(report: &mut Report, place: &Place, time: Duration, of: &str) -> Outcome<()> {
+pub(super) async fn measure(report: &mut FiguresReport, place: &Place, time: Duration, of: &str) -> Outcome<()> {
     let mut runners = vec![
         Runner::Bare,
         Runner::BuiltIn,

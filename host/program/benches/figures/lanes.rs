@@ -10,7 +10,7 @@ use tidegate::update::{CreateIndex, CreateIndexDefinition, IndexParts};
 use tokio::sync::broadcast::error::RecvError;
 
 use super::place::{Database, Place, fill_b, host};
-use super::report::Report;
+use super::report::FiguresReport;
 use super::work::{awake, done};
 use super::{Outcome, median};
 
@@ -28,7 +28,7 @@ enum Work {
     TwoLanes,
 }
 
-pub(super) async fn measure(report: &mut Report, place: &Place, rows: i64) -> Outcome<()> {
+pub(super) async fn measure(report: &mut FiguresReport, place: &Place, rows: i64) -> Outcome<()> {
     let database = place.fresh().await?;
     let all = [Work::Backfill, Work::Index, Work::OneLane, Work::TwoLanes];
     // The backfill's rate, and how long all took.

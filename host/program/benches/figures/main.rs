@@ -43,7 +43,7 @@ use clap::{Parser, ValueEnum};
 
 use machine::Machine;
 use place::Place;
-use report::Report;
+use report::FiguresReport;
 
 type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
@@ -172,11 +172,11 @@ fn failed(error: &dyn Error) -> ExitCode {
 
 async fn measure(arguments: Arguments) -> Outcome<()> {
     let (report, measured) = match &arguments.from {
-        Some(path) => (Report::read(path)?, Ok(())),
+        Some(path) => (FiguresReport::read(path)?, Ok(())),
         None => {
             let began = Instant::now();
             let places = Place::both(arguments.durable)?;
-            let mut report = Report::new(arguments.durable, Machine::look(&places).await?, &places);
+            let mut report = FiguresReport::new(arguments.durable, Machine::look(&places).await?, &places);
             let measured = measure_each(&arguments, &places, &mut report, began).await;
             report.took_s = began.elapsed().as_secs_f64();
             step("done", began);
@@ -195,7 +195,12 @@ async fn measure(arguments: Arguments) -> Outcome<()> {
     measured
 }
 
-async fn measure_each(arguments: &Arguments, places: &[Place], report: &mut Report, began: Instant) -> Outcome<()> {
+async fn measure_each(
+    arguments: &Arguments,
+    places: &[Place],
+    report: &mut FiguresReport,
+    began: Instant,
+) -> Outcome<()> {
     let wanted = |what| arguments.what.is_empty() || arguments.what.contains(&what);
     let loops = Duration::from_secs_f64(arguments.seconds);
     if wanted(What::Calls) {

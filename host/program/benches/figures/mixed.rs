@@ -9,7 +9,7 @@ use tidegate::update::{Backfill, BackfillDefinition};
 use tokio_postgres::NoTls;
 
 use super::place::{Database, Place, host};
-use super::report::{Asked, Baseline, Report};
+use super::report::{Asked, Baseline, FiguresReport};
 use super::work::run;
 use super::{Outcome, quantile};
 
@@ -23,7 +23,7 @@ const DEAR: i64 = 40_000;
 /// How often the application writes.
 const EVERY: Duration = Duration::from_millis(20);
 
-pub(super) async fn measure(report: &mut Report, place: &Place) -> Outcome<()> {
+pub(super) async fn measure(report: &mut FiguresReport, place: &Place) -> Outcome<()> {
     let database = place.fresh().await?;
     database.make_items(CHEAP + DEAR).await?;
     let table = "CREATE TABLE app (n INTEGER)";

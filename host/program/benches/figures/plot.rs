@@ -8,7 +8,7 @@ use plotters::prelude::{
 use plotters::style::{IntoFont, ShapeStyle};
 
 use super::Outcome;
-use super::report::{Figure, Report, number};
+use super::report::{Figure, FiguresReport, number};
 
 /// In pixels.
 const WIDTH: u32 = 960;
@@ -52,7 +52,7 @@ const GROWTHS: [Growth; 3] = [
     },
 ];
 
-pub(super) fn svg(report: &Report) -> Outcome<String> {
+pub(super) fn svg(report: &FiguresReport) -> Outcome<String> {
     let asked: Vec<&Figure> = report.figures.iter().filter(|figure| figure.asked.is_some()).collect();
     let growths: Vec<(&Growth, Vec<Line>)> =
         GROWTHS.iter().map(|growth| (growth, lines(report, growth.figure))).collect();
@@ -118,7 +118,7 @@ struct Line {
 }
 
 /// The figures by the number that stands in what they are of.
-fn lines(report: &Report, figure: &str) -> Vec<Line> {
+fn lines(report: &FiguresReport, figure: &str) -> Vec<Line> {
     let mut lines: Vec<Line> = Vec::new();
     for found in report.figures.iter().filter(|found| found.figure.starts_with(figure)) {
         let bare = found.subject.starts_with("bare");

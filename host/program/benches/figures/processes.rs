@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use super::place::{Database, Place};
-use super::report::{Report, unix_ms};
+use super::report::{FiguresReport, unix_ms};
 use super::{Outcome, component, median};
 
 /// Each start is measured so many times; the median counts.
@@ -28,7 +28,7 @@ struct Seen {
     peak: f64,
 }
 
-pub(super) async fn measure(report: &mut Report, place: &Place) -> Outcome<()> {
+pub(super) async fn measure(report: &mut FiguresReport, place: &Place) -> Outcome<()> {
     let bare = several(place, Program::Bare).await?;
     let built_in = several(place, Program::Tidegate { controller: None, cache: None }).await?;
     let mut all = vec![("tidegate, built-in policy".to_owned(), built_in)];

@@ -47,7 +47,7 @@ pub(super) enum Asked {
 
 /// All figures of a run.
 #[derive(Serialize, Deserialize)]
-pub(super) struct Report {
+pub(super) struct FiguresReport {
     version: u32,
     /// When the run began, in milliseconds since the Unix epoch.
     at_ms: u64,
@@ -105,7 +105,7 @@ impl Figure {
     }
 }
 
-impl Report {
+impl FiguresReport {
     pub(super) fn new(durable: bool, machine: Machine, places: &[Place]) -> Self {
         Self {
             version: 2,
@@ -164,7 +164,7 @@ impl Report {
     }
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for FiguresReport {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "{}", table(self.figures.iter()))
     }

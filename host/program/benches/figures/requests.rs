@@ -13,7 +13,7 @@ use tokio::time::MissedTickBehavior;
 
 use super::place::{Database, Place};
 use super::processes::Process;
-use super::report::Report;
+use super::report::FiguresReport;
 use super::{Outcome, quantile};
 
 /// Requests a second.
@@ -36,7 +36,7 @@ struct Answers {
     bad: AtomicU64,
 }
 
-pub(super) async fn measure(report: &mut Report, place: &Place) -> Outcome<()> {
+pub(super) async fn measure(report: &mut FiguresReport, place: &Place) -> Outcome<()> {
     let database = place.fresh().await?;
     database.make_items(ROWS).await?;
     database.enqueue("bench").await?;

@@ -17,7 +17,7 @@ use tidegate_wasm::{Artifact, ComponentSource, LoadOptions};
 
 use super::place::{Place, fill_b, host};
 use super::processes::memory;
-use super::report::{Asked, Baseline, Report};
+use super::report::{Asked, Baseline, FiguresReport};
 use super::work::{awake, done, run};
 use super::{Outcome, component, median};
 
@@ -30,7 +30,7 @@ const FLAT: f64 = 1.15;
 const TARGET: Duration = Duration::from_millis(100);
 
 /// What a row costs in tables of each size. The first batch, which looks at the table as a whole, is not counted.
-pub(super) async fn rows(report: &mut Report, place: &Place) -> Outcome<()> {
+pub(super) async fn rows(report: &mut FiguresReport, place: &Place) -> Outcome<()> {
     let database = place.fresh().await?;
     let mut measured = Vec::new();
     for (rows, rounds) in TABLES {
@@ -75,7 +75,7 @@ const TIME: Duration = Duration::from_secs(8);
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// What a host costs that works on many databases, each with a controller.
-pub(super) async fn databases(report: &mut Report, place: &Place) -> Outcome<()> {
+pub(super) async fn databases(report: &mut FiguresReport, place: &Place) -> Outcome<()> {
     let counts: &[usize] = match place {
         Place::Sqlite { .. } => &[1, 10, 100, 1_000],
         // Each has four connections.

@@ -8,7 +8,7 @@ use tidegate::scheduler::event::EventKind;
 use tidegate_wasm::{Artifact, ComponentSource, LoadOptions};
 
 use super::place::{Database, Place, fill_b, host};
-use super::report::Report;
+use super::report::FiguresReport;
 use super::work::{awake, controller, run};
 use super::{Outcome, component, median};
 
@@ -16,7 +16,7 @@ use super::{Outcome, component, median};
 const ROUNDS: usize = 5;
 const TARGET: Duration = Duration::from_millis(100);
 
-pub(super) async fn measure(report: &mut Report, place: &Place, rows: i64) -> Outcome<()> {
+pub(super) async fn measure(report: &mut FiguresReport, place: &Place, rows: i64) -> Outcome<()> {
     let database = place.fresh().await?;
     let artifact = Artifact::load(&component("hostile")?, &LoadOptions::default()).await?;
     let (mut alone, mut beside) = (Vec::new(), Vec::new());

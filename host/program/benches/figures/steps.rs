@@ -12,7 +12,7 @@ use tidegate::update::{Budget, Handler, Mode, Next, Progress, Step, UpdateError}
 
 use super::Outcome;
 use super::place::{Place, host};
-use super::report::{Asked, Report};
+use super::report::{Asked, FiguresReport};
 use super::work::{awake, run};
 
 const TARGET: Duration = Duration::from_millis(50);
@@ -65,7 +65,7 @@ impl Handler for Counting {
     }
 }
 
-pub(super) async fn measure(report: &mut Report, place: &Place) -> Outcome<()> {
+pub(super) async fn measure(report: &mut FiguresReport, place: &Place) -> Outcome<()> {
     let database = place.fresh().await?;
     database.enqueue("bench").await?;
     let supervision = SupervisorSettings {

@@ -7,13 +7,13 @@ use tokio_postgres::NoTls;
 use super::Outcome;
 use super::backfill::{check, prepare};
 use super::place::{Database, Place, fill_b, host};
-use super::report::Report;
+use super::report::FiguresReport;
 use super::work::{awake, run};
 
 const TARGET: Duration = Duration::from_millis(100);
 
 /// Two workers, beside one that was measured in the same way, and beside two bare loops at once.
-pub(super) async fn measure(report: &mut Report, place: &Place, rows: i64) -> Outcome<()> {
+pub(super) async fn measure(report: &mut FiguresReport, place: &Place, rows: i64) -> Outcome<()> {
     if matches!(place, Place::Sqlite { .. }) {
         return Ok(());
     }

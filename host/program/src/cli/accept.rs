@@ -2,13 +2,15 @@
 
 use std::collections::BTreeSet;
 
-use tidegate::scheduler::acceptance::{Unaccepted, accept};
+use tidegate::scheduler::acceptance::Unaccepted;
+use tidegate::scheduler::operations::{Operations, Refusal};
+use tidegate_admin::api::view::{Did, Done};
 use tidegate_config::Config;
 
 use super::enqueue::selected;
 use super::error::CliError;
 use super::remote::Address;
-use super::results::{Json, Results};
+use super::results::{Json, Results, done};
 use super::{Context, wiring};
 
 /// Have the rows that are left of an update done under its definition of now, where that changed after its first batch
@@ -60,40 +62,33 @@ impl Accept {
     ) -> Result<Vec<String>, CliError> {
         let refused = || CliError::failure(format!("cannot accept definitions on database \"{}\"", database.name));
         let opened = wiring::open(database)?;
-        opened.prepare().await.map_err(|error| refused().because_of_database(error))?;
-        let queue = opened.queue().await.map_err(|error| refused().because_of_database(error))?;
+        let operations = Operations::on(&*opened);
+        let handlers = wiring::handlers(config, database);
         let mut met = Vec::new();
-        for row in queue.rows.iter().filter(|row| self.names.contains(&row.update_name)) {
-            let name = &row.update_name;
-            let definition = config.updates_of(&database.name).find(|update| update.name == *name);
-            let Some(definition) = definition else {
-                return Err(CliError::failure(format!("nothing defines update \"{name}\" of {}", database.name))
-                    .hint("define it in the configuration first"));
-            };
-            let handler = wiring::handler(definition, database);
-            let changes = accept(&*opened, row, &*handler).await.map_err(|error| match error {
-                Unaccepted::Sql(error) => refused().because_of_database(error),
-                error @ Unaccepted::Moved(_) => CliError::failure(error.to_string()).hint("try again"),
-                Unaccepted::CannotGoOn { update_name, source } => {
-                    CliError::failure(format!("update \"{update_name}\" cannot go on")).because(source).hint(format!(
-                        "put back what changed; or `tidegate cancel {name}` and `tidegate enqueue {name}` to begin anew"
-                    ))
+        for name in &self.names {
+            let changes = match operations.accept(name, &handlers).await {
+                Ok(changes) => changes,
+                Err(Refusal::NotQueued(_)) => continue,
+                Err(Refusal::Undefined(_)) => {
+                    return Err(CliError::failure(format!("nothing defines update \"{name}\" of {}", database.name))
+                        .hint("define it in the configuration first"));
                 }
-            })?;
-            let (result, line) = words(name, &database.name, changes.as_deref());
-            results.tell(&database.name, Some(name), result, &line)?;
+                Err(Refusal::Unaccepted(Unaccepted::CannotGoOn { update_name, source })) => {
+                    return Err(CliError::failure(format!("update \"{update_name}\" cannot go on")).because(source).hint(
+                        format!(
+                            "put back what changed; or `tidegate cancel {name}` and `tidegate enqueue {name}` to begin anew"
+                        ),
+                    ));
+                }
+                Err(Refusal::Unaccepted(error)) => return Err(CliError::failure(error.to_string()).hint("try again")),
+                Err(error) => return Err(refused().because_refused(error)),
+            };
+            let result = if changes.is_some() { Did::Accepted } else { Did::Unchanged };
+            results.tell(&Done { changes, ..done(&database.name, Some(name), result) })?;
             met.push(name.clone());
         }
         opened.close().await;
         Ok(met)
-    }
-}
-
-/// What came of it: for a program, and for a person.
-pub(super) fn words(name: &str, database: &str, changes: Option<&str>) -> (&'static str, String) {
-    match changes {
-        None => ("unchanged", format!("{name}: its definition is the one that it began with on {database}")),
-        Some(changes) => ("accepted", format!("{name}: goes on under the definition of now: {changes} on {database}")),
     }
 }
 

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use tidegate::scheduler::choice::dependents;
-use tidegate::scheduler::withdrawal::{Withdrawal, withdraw};
+use tidegate::scheduler::operations::{Did, Operations, Refusal};
+use tidegate::scheduler::withdrawal::Withdrawal;
 
 use super::enqueue::selected;
 use super::error::CliError;
@@ -66,33 +66,28 @@ impl Cancel {
     ) -> Result<Vec<String>, CliError> {
         let refused = || CliError::failure(format!("cannot cancel updates of database \"{}\"", database.name));
         let opened = wiring::open(database)?;
-        opened.prepare().await.map_err(|error| refused().because_of_database(error))?;
-        let queue = opened.queue().await.map_err(|error| refused().because_of_database(error))?;
-        let dependents = dependents(&queue.rows, &self.names);
-        if !dependents.is_empty() && !self.with_dependents {
-            let dependents = dependents.join(", ");
-            let message = format!(
-                "what depends on them on {} would run without them: {dependents}; nothing was cancelled there",
-                database.name
-            );
-            return Err(CliError::failure(message).hint("cancel them too, with `--with-dependents`"));
-        }
-        let names = [self.names.as_slice(), &dependents].concat();
-        let cancelled = withdraw(&*opened, &names).await.map_err(|error| match error {
-            Withdrawal::Sql(error) => refused().because_of_database(error),
-            Withdrawal::Runs { asked, .. } => {
-                let hint = match asked {
-                    true => "the host was asked, and takes it out once what it does can be interrupted: see `tidegate status`",
-                    false => {
+        let cancelled = Operations::on(&*opened).cancel(&self.names, self.with_dependents).await;
+        let cancelled = cancelled.map_err(|error| match error {
+            Refusal::Dependents(dependents) => {
+                let (name, dependents) = (&database.name, dependents.join(", "));
+                let message = format!(
+                    "what depends on them on {name} would run without them: {dependents}; nothing was cancelled there"
+                );
+                CliError::failure(message).hint("cancel them too, with `--with-dependents`")
+            }
+            Refusal::StillRuns(error) => {
+                let hint = match error {
+                    Withdrawal::Runs { asked: false, .. } => {
                         "SQLite lets nobody write meanwhile: ask the host itself, with `--address`, or stop the host and cancel then"
                     }
+                    _ => "the host was asked, and takes it out once what it does can be interrupted: see `tidegate status`",
                 };
                 CliError::failure(error.to_string()).hint(hint)
             }
+            error => refused().because_refused(error),
         })?;
         for name in &cancelled {
-            let line = format!("{name}: cancelled on {}", database.name);
-            results.tell(&database.name, Some(name), "cancelled", &line)?;
+            results.done(&database.name, name, Did::Cancelled)?;
         }
         opened.close().await;
         Ok(cancelled)

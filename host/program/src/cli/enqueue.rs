@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use tidegate::scheduler::choice::{Unfit, check_dependency};
+use tidegate::scheduler::choice::Unfit;
 use tidegate::scheduler::database::{Database, NewRow, QueueRow};
-use tidegate::update::{Progress, SqlError};
+use tidegate::scheduler::operations::{NewUpdates, Operations, Refusal};
+use tidegate::update::Progress;
 use tidegate_config::Config;
 
 use super::error::CliError;
@@ -53,12 +54,10 @@ pub(super) struct Enqueue {
 const BEGINNING: &str = "{}";
 
 /// What is to be queued on one database.
-struct Plan<'a> {
+struct OnDatabase<'a> {
     database: &'a tidegate_config::Database,
     opened: Arc<dyn Database>,
-    names: Vec<&'a str>,
-    /// The queue as it is.
-    rows: Vec<QueueRow>,
+    new: NewUpdates,
 }
 
 impl Enqueue {
@@ -81,25 +80,54 @@ impl Enqueue {
         }
         let config = context.config()?;
         let databases = selected(&config, self.database.as_deref())?;
-        let progress = self.progress()?;
+        self.progress()?;
         let mut wanted = Vec::new();
         for name in &self.names {
             wanted.push((name.as_str(), self.databases_of(name, &config, &databases)?));
         }
-        let mut plans = Vec::new();
+        let mut admitted = Vec::new();
         for database in databases {
             let names = wanted.iter().filter(|(_, on)| on.iter().any(|other| other.name == database.name));
-            let names: Vec<&str> = names.map(|(name, _)| *name).collect();
-            self.check_progress(&names, &progress, &config, database)?;
-            let plan = plan(database, names).await?;
-            self.check_dependency(&plan)?;
-            plans.push(plan);
+            let rows = names.map(|(name, _)| NewRow {
+                update_name: (*name).to_owned(),
+                progress: self.progress.clone(),
+                depends_on: self.depends_on.clone(),
+                ordering: self.ordering.into(),
+            });
+            let new = NewUpdates { rows: rows.collect(), force: self.force };
+            let opened = wiring::open(database)?;
+            let handlers = wiring::handlers(&config, database);
+            if let Err(error) = Operations::on(&*opened).admit(&new, &handlers).await {
+                let rows = opened.look().await.ok().flatten().unwrap_or_default().rows;
+                return Err(self.not_queueable(&database.name, &rows, error));
+            }
+            admitted.push(OnDatabase { database, opened, new });
         }
-        for plan in plans {
-            self.carry_out(&plan, results).await?;
-            plan.opened.close().await;
+        for OnDatabase { database, opened, new } in admitted {
+            // One by one: what was queued before a failure is told all the same.
+            for row in &new.rows {
+                let queued = Operations::on(&*opened).enqueue(std::slice::from_ref(row)).await;
+                let queued = queued
+                    .map_err(|error| refused(&format!("queue \"{}\"", row.update_name), &database.name, error))?;
+                queued.into_iter().try_for_each(|did| results.done(&database.name, &row.update_name, did))?;
+            }
+            opened.close().await;
         }
         Ok(())
+    }
+
+    /// Why nothing is queued, in terms of the command.
+    fn not_queueable(&self, database: &str, rows: &[QueueRow], error: Refusal) -> CliError {
+        match error {
+            error @ Refusal::Progress { .. } => CliError::usage(error.to_string())
+                .hint("`tidegate status --json` shows the progress of queued ones; `--force` queues it all the same"),
+            Refusal::Dependency { depends_on, because } => {
+                let names: Vec<&str> = self.names.iter().map(String::as_str).collect();
+                unfit(database, rows, &names, &depends_on, because)
+            }
+            Refusal::Database(error) => refused("prepare the queue", database, Refusal::Database(error)),
+            error => CliError::usage(error.to_string()),
+        }
     }
 
     /// The progress to begin at.
@@ -113,59 +141,6 @@ impl Enqueue {
                 .because(error)
                 .hint("write an object as `tidegate status --json` shows one, or leave `--progress` out to begin anew")
         })
-    }
-
-    /// Refuses progress that the update's kind would refuse.
-    fn check_progress(
-        &self,
-        names: &[&str],
-        progress: &Progress,
-        config: &Config,
-        database: &tidegate_config::Database,
-    ) -> Result<(), CliError> {
-        let updates = config.updates_of(&database.name).filter(|update| names.contains(&update.name.as_str()));
-        for update in updates.filter(|_| !self.force) {
-            wiring::handler(update, database).mode(progress).map_err(|error| {
-                CliError::usage(format!(
-                    "update \"{}\" cannot begin at that progress: {}",
-                    update.name,
-                    error.in_full()
-                ))
-                .hint("`tidegate status --json` shows the progress of queued ones; `--force` queues it all the same")
-            })?;
-        }
-        Ok(())
-    }
-
-    fn check_dependency(&self, plan: &Plan<'_>) -> Result<(), CliError> {
-        let Some(depends_on) = self.depends_on.as_deref() else { return Ok(()) };
-        check_dependency_on(&plan.database.name, &plan.rows, &plan.names, depends_on, self.force)
-    }
-
-    async fn carry_out(&self, plan: &Plan<'_>, results: &mut Results) -> Result<(), CliError> {
-        let database = &plan.database.name;
-        for name in &plan.names {
-            let row = NewRow {
-                update_name: (*name).to_owned(),
-                progress: self.progress.clone(),
-                depends_on: self.depends_on.clone(),
-                ordering: self.ordering.into(),
-            };
-            let queued = plan.opened.enqueue(&row).await;
-            let (result, said) =
-                match queued.map_err(|error| refused(&format!("queue \"{name}\""), plan.database, error))? {
-                    true => ("queued", "queued"),
-                    false if self.is_plain() => ("already-queued", "already queued"),
-                    false => ("already-queued", "already queued, and left as it is,"),
-                };
-            results.tell(database, Some(name), result, &format!("{name}: {said} on {database}"))?;
-        }
-        Ok(())
-    }
-
-    /// True where nothing is said of the rows but their names.
-    fn is_plain(&self) -> bool {
-        self.depends_on.is_none() && self.ordering == 0 && self.progress == BEGINNING
     }
 
     /// Those of `databases` that an update is to be queued on.
@@ -186,18 +161,11 @@ impl Enqueue {
     }
 }
 
-/// Refuses a dependency on what is not queued, which nothing would wait for, and one that closes a circle, in which
-/// nothing would ever run.
-pub(super) fn check_dependency_on(
-    database: &str,
-    rows: &[QueueRow],
-    names: &[&str],
-    depends_on: &str,
-    force: bool,
-) -> Result<(), CliError> {
-    match check_dependency(rows, names, depends_on, force) {
-        Ok(()) => Ok(()),
-        Err(Unfit::NotQueued) => {
+/// A dependency on what is not queued, which nothing would wait for, or one that closes a circle, in which nothing would ever
+/// run.
+pub(super) fn unfit(database: &str, rows: &[QueueRow], names: &[&str], depends_on: &str, because: Unfit) -> CliError {
+    match because {
+        Unfit::NotQueued => {
             let queued = rows.iter().map(|row| row.update_name.as_str());
             let hint = match output::nearest(depends_on, queued) {
                 Some(nearest) => format!("did you mean \"{nearest}\"?"),
@@ -206,9 +174,9 @@ pub(super) fn check_dependency_on(
                 }
             };
             let message = format!("nothing would be waited for: \"{depends_on}\" is not queued on {database}");
-            Err(CliError::failure(message).hint(hint))
+            CliError::failure(message).hint(hint)
         }
-        Err(Unfit::Cycle(way)) => {
+        Unfit::Cycle(way) => {
             let first = way.first().cloned().unwrap_or_default();
             let message = format!("each would wait for the next on {database}: {} -> {first}", way.join(" -> "));
             let hint = if names.len() > 1 && names.contains(&depends_on) {
@@ -218,24 +186,13 @@ pub(super) fn check_dependency_on(
             } else {
                 "let it depend on something else, or on nothing".to_owned()
             };
-            Err(CliError::failure(message).hint(hint))
+            CliError::failure(message).hint(hint)
         }
     }
 }
 
-/// Makes a database ready and looks at its queue. One that nothing is to be queued on is not asked.
-async fn plan<'a>(database: &'a tidegate_config::Database, names: Vec<&'a str>) -> Result<Plan<'a>, CliError> {
-    let opened = wiring::open(database)?;
-    let mut rows = Vec::new();
-    if !names.is_empty() {
-        opened.prepare().await.map_err(|error| refused("prepare the queue", database, error))?;
-        rows = opened.queue().await.map_err(|error| refused("read the queue", database, error))?.rows;
-    }
-    Ok(Plan { database, opened, names, rows })
-}
-
-fn refused(what: &str, database: &tidegate_config::Database, error: SqlError) -> CliError {
-    CliError::failure(format!("cannot {what} on database \"{}\"", database.name)).because_of_database(error)
+fn refused(what: &str, database: &str, error: Refusal) -> CliError {
+    CliError::failure(format!("cannot {what} on database \"{database}\"")).because_refused(error)
 }
 
 pub(super) fn undefined(name: &str, config: &Config, databases: &[&tidegate_config::Database]) -> CliError {

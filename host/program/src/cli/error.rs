@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::process::ExitCode;
 
 use serde::Serialize;
+use tidegate::scheduler::operations::Refusal;
 use tidegate::update::{ErrorClass, SqlError};
 use tidegate_config::Diagnostic;
 
@@ -100,6 +101,14 @@ impl CliError {
         // Whoever runs the command can read the rows as well.
         told.causes.extend(detail);
         told
+    }
+
+    /// Adds why a thing was not done.
+    pub(super) fn because_refused(self, refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Database(error) => self.because_of_database(error),
+            other => self.because(other),
+        }
     }
 
     /// Adds what to do about what a database said.

@@ -36,7 +36,7 @@ pub(super) struct History {
 
 /// The shape of the JSON.
 #[derive(Serialize)]
-struct Report {
+struct HistoryReport {
     /// Grows when a key's meaning changes or a key goes; new keys may come at any time.
     version: u32,
     /// The update.
@@ -59,7 +59,7 @@ impl History {
             None => self.of_databases(&context.config()?).await?,
         };
         if self.json {
-            return output::print_json(&Report { version: 1, update: self.name, databases });
+            return output::print_json(&HistoryReport { version: 1, update: self.name, databases });
         }
         databases.retain(|database| !database.iterations.is_empty());
         if databases.is_empty() {
@@ -128,7 +128,7 @@ fn held(iteration: &Iteration) -> String {
 fn outcome(iteration: &Iteration) -> String {
     let said: Vec<String> = iteration.error.iter().chain(&iteration.notes).map(|said| output::inline(said)).collect();
     match said.is_empty() {
-        true => iteration.outcome.clone(),
+        true => iteration.outcome.to_string(),
         false => format!("{}: {}", iteration.outcome, said.join("; ")),
     }
 }

@@ -1,15 +1,12 @@
 //! `tidegate pause` and `tidegate resume`.
 
-use std::time::SystemTime;
-
-use tidegate::scheduler::database::{Pause as Stored, unix_ms};
-use tidegate::scheduler::withdrawal::{Running, in_one_go};
-use tidegate::update::ErrorClass;
+use tidegate::scheduler::operations::{Did, Operations, Refusal};
+use tidegate_admin::api::view::Done;
 
 use super::enqueue::selected;
 use super::error::CliError;
 use super::remote::Address;
-use super::results::{Json, Results};
+use super::results::{Json, Results, done};
 use super::{Context, wiring};
 
 /// Start no more batches until `resume`, restarts and takeovers included; a batch that runs is finished
@@ -55,8 +52,7 @@ impl Pause {
         if let Some(host) = self.address.host()? {
             return host.pause(self.database.as_deref(), self.reason, results).await;
         }
-        let pause = Stored { since_ms: unix_ms(SystemTime::now()), reason: self.reason };
-        store(context, self.database.as_deref(), Some(&pause), results).await
+        on_each(context, self.database.as_deref(), Some(self.reason), results).await
     }
 }
 
@@ -70,51 +66,34 @@ impl Resume {
     async fn resume(&self, context: &Context, results: &mut Results) -> Result<(), CliError> {
         match self.address.host()? {
             Some(host) => host.resume(self.database.as_deref(), results).await,
-            None => store(context, self.database.as_deref(), None, results).await,
+            None => on_each(context, self.database.as_deref(), None, results).await,
         }
     }
 }
 
-/// Stores a pause, or that there is none, on each database meant.
-async fn store(
+/// Pauses or resumes each database meant.
+async fn on_each(
     context: &Context,
     name: Option<&str>,
-    pause: Option<&Stored>,
+    pause: Option<Option<String>>,
     results: &mut Results,
 ) -> Result<(), CliError> {
     let config = context.config()?;
+    let (word, did) = if pause.is_some() { ("pause", Did::Paused) } else { ("resume", Did::Resumed) };
     for database in selected(&config, name)? {
-        let running = store_on(database, pause).await?;
-        let word = if pause.is_some() { "paused" } else { "resumed" };
-        let goes_on = |name| {
-            format!("; update {name} runs in one go and goes on to its end, unless `tidegate cancel {name}` ends it")
+        let opened = wiring::open(database)?;
+        let operations = Operations::on(&*opened);
+        let outcome = match &pause {
+            Some(reason) => operations.pause(reason.clone()).await,
+            None => operations.resume().await.map(|()| Vec::new()),
         };
-        let but: String = running.iter().filter(|_| pause.is_some()).map(goes_on).collect();
-        results.tell(&database.name, None, word, &format!("{}: {word}{but}", database.name))?;
+        let goes_on = outcome.map_err(|error| match error {
+            Refusal::Busy(_) => CliError::failure(format!("cannot {word} database \"{}\": {error}", database.name))
+                .hint("ask the host itself, with `--address`, or wait until it is done"),
+            error => CliError::failure(format!("cannot {word} database \"{}\"", database.name)).because_refused(error),
+        })?;
+        opened.close().await;
+        results.tell(&Done { goes_on, ..done(&database.name, None, did) })?;
     }
     Ok(())
-}
-
-/// Stores it on one database. Returns the updates that a host runs in one go there at this moment.
-async fn store_on(database: &tidegate_config::Database, pause: Option<&Stored>) -> Result<Vec<String>, CliError> {
-    let word = if pause.is_some() { "pause" } else { "resume" };
-    let refused = || CliError::failure(format!("cannot {word} database \"{}\"", database.name));
-    let opened = wiring::open(database)?;
-    opened.prepare().await.map_err(|error| refused().because_of_database(error))?;
-    let stored = opened.set_pause(pause).await;
-    let queue = opened.look().await.map_err(|error| refused().because_of_database(error))?.unwrap_or_default();
-    let running = in_one_go(&*opened, &queue).await.map_err(|error| refused().because_of_database(error))?;
-    if let Err(error) = stored {
-        return Err(match running.first() {
-            // SQLite lets nobody write meanwhile.
-            Some(Running { update_name, since }) if error.class == ErrorClass::Transient => CliError::failure(format!(
-                "cannot {word} database \"{}\": update \"{update_name}\" runs in one go {since}, and nobody can write meanwhile",
-                database.name
-            ))
-            .hint("ask the host itself, with `--address`, or wait until it is done"),
-            _ => refused().because_of_database(error),
-        });
-    }
-    opened.close().await;
-    Ok(running.into_iter().map(|running| running.update_name).collect())
 }

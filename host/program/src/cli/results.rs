@@ -1,6 +1,7 @@
 //! What a command did to databases: told line by line to people, and as one object to programs.
 
 use serde::Serialize;
+use tidegate_admin::api::view::{self, Did};
 
 use super::error::CliError;
 use super::output;
@@ -21,7 +22,7 @@ pub(super) struct Results {
 
 /// The shape of the JSON.
 #[derive(Serialize)]
-struct Report<'a> {
+struct ResultsReport<'a> {
     /// Grows when a key's meaning changes or a key goes; new keys may come at any time.
     version: u32,
     results: &'a [Done],
@@ -33,8 +34,7 @@ struct Done {
     database: String,
     /// The update that it was done to; `None` where it was done to the database.
     update: Option<String>,
-    /// "queued", "already-queued", "cancelled", "retried", "not-failed", "paused" or "resumed".
-    result: &'static str,
+    result: Did,
 }
 
 impl Results {
@@ -42,15 +42,20 @@ impl Results {
         Self { json: json.json, done: Vec::new() }
     }
 
+    /// Tells of one thing that is done, in the words for it.
+    pub(super) fn tell(&mut self, done: &view::Done) -> Result<(), CliError> {
+        self.tell_as(done, &words(done))
+    }
+
+    /// The same to an update of a database.
+    pub(super) fn done(&mut self, database: &str, update: &str, result: Did) -> Result<(), CliError> {
+        self.tell(&done(database, Some(update), result))
+    }
+
     /// Tells of one thing that is done, `line` to people.
-    pub(super) fn tell(
-        &mut self,
-        database: &str,
-        update: Option<&str>,
-        result: &'static str,
-        line: &str,
-    ) -> Result<(), CliError> {
-        self.done.push(Done { database: database.to_owned(), update: update.map(str::to_owned), result });
+    pub(super) fn tell_as(&mut self, done: &view::Done, line: &str) -> Result<(), CliError> {
+        let view::Done { database, update, result, .. } = done;
+        self.done.push(Done { database: database.clone(), update: update.clone(), result: *result });
         if self.json { Ok(()) } else { output::print(&output::inline(line)) }
     }
 
@@ -62,8 +67,47 @@ impl Results {
     /// Ends what is told; `outcome` is the command's. What was done before a failure is told all the same.
     pub(super) fn end(self, outcome: Result<(), CliError>) -> Result<(), CliError> {
         if self.json {
-            output::print_json(&Report { version: 1, results: &self.done })?;
+            output::print_json(&ResultsReport { version: 1, results: &self.done })?;
         }
         outcome
+    }
+}
+
+/// One thing done, without more to say of it.
+pub(super) fn done(database: &str, update: Option<&str>, result: Did) -> view::Done {
+    view::Done {
+        database: database.to_owned(),
+        update: update.map(str::to_owned),
+        result,
+        changes: None,
+        goes_on: Vec::new(),
+    }
+}
+
+/// What was done, for a person.
+fn words(view::Done { database, update, result, changes, goes_on }: &view::Done) -> String {
+    let name = update.as_deref().unwrap_or_default();
+    match result {
+        Did::Queued => format!("{name}: queued on {database}"),
+        Did::AlreadyQueued => format!("{name}: already queued on {database}, and left as it is"),
+        Did::Cancelled => format!("{name}: cancelled on {database}"),
+        Did::Retried => format!("{name}: will be tried again on {database}"),
+        Did::NotFailed => format!("{name}: has not failed on {database}"),
+        Did::Accepted => {
+            let changes = changes.as_deref().unwrap_or_default();
+            format!("{name}: goes on under the definition of now: {changes} on {database}")
+        }
+        Did::Unchanged => format!("{name}: its definition is the one that it began with on {database}"),
+        Did::RunNow => format!("{name}: runs now on {database}"),
+        Did::Running => format!("{name}: is running on {database}"),
+        Did::Paused => {
+            let goes_on = goes_on.iter().map(|name| {
+                format!(
+                    "; update {name} runs in one go and goes on to its end, unless `tidegate cancel {name}` ends it"
+                )
+            });
+            format!("{database}: paused{}", goes_on.collect::<String>())
+        }
+        Did::Resumed => format!("{database}: resumed"),
     }
 }

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use tidegate::scheduler::operations::{Failed, Operations};
+
 use super::enqueue::selected;
 use super::error::CliError;
 use super::remote::Address;
@@ -64,23 +66,13 @@ impl Retry {
     ) -> Result<Vec<String>, CliError> {
         let refused = || CliError::failure(format!("cannot retry updates of database \"{}\"", database.name));
         let opened = wiring::open(database)?;
-        opened.prepare().await.map_err(|error| refused().because_of_database(error))?;
-        let queue = opened.queue().await.map_err(|error| refused().because_of_database(error))?;
-        let mut met = Vec::new();
-        for row in queue.rows {
-            let asked = if self.all { row.failure.is_some() } else { self.names.contains(&row.update_name) };
-            if !asked {
-                continue;
-            }
-            let forgotten =
-                opened.forget_failures(&row.update_name).await.map_err(|error| refused().because_of_database(error))?;
-            let (result, said) =
-                if forgotten { ("retried", "will be tried again") } else { ("not-failed", "has not failed") };
-            let line = format!("{}: {said} on {}", row.update_name, database.name);
-            results.tell(&database.name, Some(&row.update_name), result, &line)?;
-            met.push(row.update_name);
+        let which = if self.all { Failed::All } else { Failed::Named(&self.names) };
+        let retried = Operations::on(&*opened).retry(which).await;
+        let retried = retried.map_err(|error| refused().because_refused(error))?;
+        for (name, did) in &retried {
+            results.done(&database.name, name, *did)?;
         }
         opened.close().await;
-        Ok(met)
+        Ok(retried.into_iter().map(|(name, _)| name).collect())
     }
 }

@@ -40,7 +40,7 @@ pub(super) struct Signals {
 
 /// The shape of the JSON.
 #[derive(Serialize)]
-struct Report {
+struct SignalsReport {
     /// Grows when a key's meaning changes or a key goes; new keys may come at any time.
     version: u32,
     /// Those of the machine first, then by database and name, each as the API tells it.
@@ -54,7 +54,7 @@ impl Signals {
             None => self.measure(&context.config()?).await?,
         };
         if self.json {
-            return output::print_json(&Report { version: 1, signals });
+            return output::print_json(&SignalsReport { version: 1, signals });
         }
         if signals.is_empty() {
             return output::print("no signal is sampled: `enabled` in [signals] is false, or nobody could read one");

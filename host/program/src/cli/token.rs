@@ -40,7 +40,7 @@ struct New {
 
 /// The shape of the JSON.
 #[derive(Serialize)]
-struct Report {
+struct TokenReport {
     /// Grows when a key's meaning changes or a key goes; new keys may come at any time.
     version: u32,
     name: String,
@@ -83,7 +83,7 @@ impl New {
         let token = new_token().map_err(|error| CliError::failure("cannot make a random token").because(error))?;
         let sha256 = hex(&digest(&token));
         if self.json {
-            return output::print_json(&Report { version: 1, name, role, token, sha256 });
+            return output::print_json(&TokenReport { version: 1, name, role, token, sha256 });
         }
         output::print(&token)?;
         output::print(&format!("\n[[admin.token]]\nname = \"{name}\"\nrole = \"{role}\"\nsha256 = \"{sha256}\""))?;

@@ -1,12 +1,13 @@
 //! `tidegate verify`.
 
 use tidegate::scheduler::database::{Begin, Database, NewRow, QueueRow};
+use tidegate::scheduler::operations::{Did, Operations, Refusal};
 use tidegate::update::{Handler, Progress, VERIFY, verification};
 use tidegate_config::Config;
 
 use super::enqueue::{selected, undefined};
 use super::error::CliError;
-use super::results::{Json, Results};
+use super::results::{Json, Results, done};
 use super::{Context, wiring};
 
 /// Have the rows of updates looked at again, and find those that are not as the definition says
@@ -76,53 +77,45 @@ impl Verify {
         let queue = opened.queue().await.map_err(|error| refused().because_of_database(error))?;
         for update in &defined {
             let row = queue.rows.iter().find(|row| row.update_name == update.name);
-            let (result, said) = match row {
-                None => self.enqueue(&*opened, &update.name).await,
-                Some(row) => self.begin_anew(&*opened, row).await,
-            }
-            .map_err(|error| refused().because_of_database(error))?;
-            let (name, database) = (&update.name, &database.name);
-            results.tell(database, Some(name), result, &format!("{name}: {said} on {database}"))?;
+            let name = &update.name;
+            let did = match row {
+                None => self.enqueue(&*opened, name).await,
+                Some(row) => self.begin_anew(&*opened, row).await.map_err(Refusal::Database),
+            };
+            let did = did.map_err(|error| refused().because_refused(error))?;
+            let said = if did == Did::Queued { self.queued() } else { ALREADY };
+            let line = format!("{name}: {said} on {}", database.name);
+            results.tell_as(&done(&database.name, Some(name), did), &line)?;
         }
         opened.close().await;
         Ok(())
     }
 
-    async fn enqueue(
-        &self,
-        database: &dyn Database,
-        name: &str,
-    ) -> Result<(&'static str, &'static str), tidegate::update::SqlError> {
+    async fn enqueue(&self, database: &dyn Database, name: &str) -> Result<Did, Refusal> {
         let row = NewRow {
             update_name: name.to_owned(),
             progress: verification(self.repair).to_json(),
             depends_on: None,
             ordering: 0,
         };
-        Ok(match database.enqueue(&row).await? {
-            true => ("queued", self.queued()),
-            false => ("already-queued", ALREADY),
-        })
+        let queued = Operations::on(database).enqueue(&[row]).await?;
+        Ok(queued.first().copied().unwrap_or(Did::AlreadyQueued))
     }
 
     /// Has a look at its rows that is in the queue begin again; leaves alone what is still at work on them.
-    async fn begin_anew(
-        &self,
-        database: &dyn Database,
-        row: &QueueRow,
-    ) -> Result<(&'static str, &'static str), tidegate::update::SqlError> {
+    async fn begin_anew(&self, database: &dyn Database, row: &QueueRow) -> Result<Did, tidegate::update::SqlError> {
         let is_look = Progress::parse(&row.progress).is_ok_and(|progress| progress.0.contains_key(VERIFY));
         let quarantined = row.failure.as_ref().is_some_and(|failure| failure.quarantined);
         if !is_look || !quarantined {
-            return Ok(("already-queued", ALREADY));
+            return Ok(Did::AlreadyQueued);
         }
         match database.begin(&row.update_name, &row.progress).await? {
-            Begin::Moved(_) => return Ok(("already-queued", ALREADY)),
+            Begin::Moved(_) => return Ok(Did::AlreadyQueued),
             Begin::Failed(error) => return Err(error),
             Begin::Ready(transaction) => transaction.commit(Some(&verification(self.repair).to_json())).await?,
         }
         database.forget_failures(&row.update_name).await?;
-        Ok(("queued", self.queued()))
+        Ok(Did::Queued)
     }
 
     fn queued(&self) -> &'static str {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::number;
 use tidegate::controller::witness::{Answer, Exchange, Inputs, Question, SignalRead};
-use tidegate::controller::{Admission, Batch, Callback, Fault, FaultKind, Outcome};
+use tidegate::controller::{Admission, Callback, CompletedBatch, Fault, FaultKind, Outcome};
 use tidegate_wasm::Limits;
 
 /// The version of the format that this tidegate writes. It grows when a key's meaning changes or a key goes.
@@ -327,7 +327,7 @@ impl CallLine {
 impl From<&Outcome> for OutcomeFacts {
     fn from(outcome: &Outcome) -> Self {
         match outcome {
-            Outcome::Completed(Batch { items, batch_size, duration, finished }) => Self::Completed {
+            Outcome::Completed(CompletedBatch { items, batch_size, duration, finished }) => Self::Completed {
                 items: *items,
                 batch_size: *batch_size,
                 duration_ns: nanoseconds(*duration),
@@ -342,7 +342,7 @@ impl From<&Outcome> for OutcomeFacts {
 impl From<&OutcomeFacts> for Outcome {
     fn from(facts: &OutcomeFacts) -> Self {
         match facts {
-            OutcomeFacts::Completed { items, batch_size, duration_ns, finished } => Self::Completed(Batch {
+            OutcomeFacts::Completed { items, batch_size, duration_ns, finished } => Self::Completed(CompletedBatch {
                 items: *items,
                 batch_size: *batch_size,
                 duration: Duration::from_nanos(*duration_ns),

@@ -15,4 +15,4 @@ mod replay;
 pub use playback::Playback;
 pub use reader::{Reader, TraceError};
 pub use recorder::{CreateError, Finished, Recorder};
-pub use replay::{Change, Difference, Replay, Report};
+pub use replay::{Change, Difference, Replay, ReplayReport};

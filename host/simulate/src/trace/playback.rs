@@ -17,12 +17,12 @@ use tidegate_wasm::{Chance, Clock, Reading, SignalReader};
 /// What is read of a signal beyond that is the last reading that was played of it, or what another reader says. Clocks
 /// stand where they were read last, and random numbers beyond those recorded grow from a fixed seed.
 pub struct Playback {
-    state: Mutex<State>,
+    state: Mutex<PlaybackState>,
     /// Who knows signals that were not played.
     beside: Option<Arc<dyn SignalReader>>,
 }
 
-struct State {
+struct PlaybackState {
     signals: Vec<SignalRead>,
     wall_clock: VecDeque<Duration>,
     monotonic_clock: VecDeque<u64>,
@@ -39,7 +39,7 @@ struct State {
 
 impl Default for Playback {
     fn default() -> Self {
-        let state = State {
+        let state = PlaybackState {
             signals: Vec::new(),
             wall_clock: VecDeque::new(),
             monotonic_clock: VecDeque::new(),
@@ -78,12 +78,12 @@ impl Playback {
         std::mem::take(&mut self.state().unrecorded)
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, PlaybackState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
+impl PlaybackState {
     /// What the last call left unread counts as read.
     fn end_call(&mut self) {
         for SignalRead { database_name, signal, reading } in self.signals.drain(..) {

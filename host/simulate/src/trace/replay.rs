@@ -27,7 +27,7 @@ pub struct Replay {
     controllers: Vec<ControllerFacts>,
     /// By database and lane.
     stages: HashMap<(String, Option<String>), Stage>,
-    report: Report,
+    report: ReplayReport,
 }
 
 /// Where one database's controller is asked.
@@ -41,7 +41,7 @@ struct Stage {
 
 /// What came of it.
 #[derive(Debug, Clone, PartialEq, Default, Serialize)]
-pub struct Report {
+pub struct ReplayReport {
     /// Calls that were asked again.
     pub calls: u64,
     /// Calls that could not be: their iteration was never begun, or the controller lost it by a fault.
@@ -112,7 +112,7 @@ impl Change {
     }
 }
 
-impl Report {
+impl ReplayReport {
     /// Differences in all.
     pub fn different(&self) -> u64 {
         self.changes.values().sum()
@@ -130,7 +130,7 @@ impl Replay {
             artifacts: Vec::new(),
             controllers: Vec::new(),
             stages: HashMap::new(),
-            report: Report::default(),
+            report: ReplayReport::default(),
         }
     }
 
@@ -159,7 +159,7 @@ impl Replay {
     }
 
     /// What came of all that was taken.
-    pub fn report(mut self) -> Report {
+    pub fn report(mut self) -> ReplayReport {
         for stage in self.stages.values() {
             for (signal, times) in stage.playback.take_unrecorded() {
                 *self.report.unrecorded_signals.entry(signal).or_default() += times;

@@ -7,7 +7,8 @@ use super::{Process, exact_ms, ms, state};
 use crate::{Site, State};
 use tidegate::scheduler::board::{self, ControllerBoard, DatabaseBoard, InHand, LaneBoard, LeaseState, Phase};
 use tidegate::scheduler::database::{Holder, unix_ms};
-use tidegate::scheduler::report::{self, Doing};
+use tidegate::scheduler::report::Doing;
+use tidegate::scheduler::update_state::{Stand, UpdateState};
 
 /// All databases.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -95,7 +96,7 @@ pub struct UpdateInHand {
     pub since_ms: i64,
     /// What happens with it.
     #[schema(schema_with = state)]
-    pub state: report::State,
+    pub state: UpdateState,
     /// Why, where it waits.
     #[schema(example = "replicas are 1200 ms behind")]
     pub reason: Option<String>,
@@ -173,6 +174,7 @@ impl Database {
         let board = state.board().database(&site.name).unwrap_or_default();
         let here = state.control().pause_of(&site.name);
         let disabled = !state.control().is_enabled();
+        let pause = state.pause_of(&site.name, &board);
         let (lease, runner) = match &board.lease {
             LeaseState::Runner => (Lease::Runner, Some(Holder::this_process())),
             LeaseState::StandingBy(holder) => (Lease::Standby, holder.clone()),
@@ -185,11 +187,11 @@ impl Database {
             lease,
             runner: runner.map(Process::from),
             unavailable: board.unavailable.clone(),
-            paused: board.pause.is_some() || here.is_some() || disabled,
-            pause_reason: board.pause.clone().flatten().or_else(|| here.clone().flatten()),
+            paused: pause.is_some(),
+            pause_reason: pause.clone().flatten(),
             paused_until_restart: here.is_some() || disabled,
-            in_hand: board.first.in_hand.as_ref().map(|in_hand| UpdateInHand::of(in_hand, &board)),
-            lanes: board.lanes.iter().map(|(name, lane)| Lane::of(name, lane, &board)).collect(),
+            in_hand: board.first.in_hand.as_ref().map(|in_hand| UpdateInHand::of(in_hand, &board, pause.as_ref())),
+            lanes: board.lanes.iter().map(|(name, lane)| Lane::of(name, lane, &board, pause.as_ref())).collect(),
             blocked: board.blocked.iter().map(super::BlockedRow::of).collect(),
             controller: DatabaseController::of(&board.first.controller),
             shadows: shadows(&board.first.controller),
@@ -200,8 +202,10 @@ impl Database {
 }
 
 impl UpdateInHand {
-    fn of(in_hand: &InHand, board: &DatabaseBoard) -> Self {
-        let Doing { update_name, state, reason, .. } = Doing::seen_in_hand(in_hand);
+    fn of(in_hand: &InHand, board: &DatabaseBoard, pause: Option<&Option<String>>) -> Self {
+        let doing = Doing::seen_in_hand(in_hand);
+        let Stand { state, reason } = Stand::begun(&doing, pause);
+        let update_name = doing.update_name;
         let (wait, batch, target) = match &in_hand.phase {
             Phase::Between => (in_hand.rest.as_ref().map(|(duration, _)| *duration), None, None),
             Phase::Running { batch_size, target } => (None, Some(*batch_size), *target),
@@ -225,10 +229,10 @@ impl UpdateInHand {
 }
 
 impl Lane {
-    fn of(name: &str, lane: &LaneBoard, board: &DatabaseBoard) -> Self {
+    fn of(name: &str, lane: &LaneBoard, board: &DatabaseBoard, pause: Option<&Option<String>>) -> Self {
         Self {
             lane: name.to_owned(),
-            in_hand: lane.in_hand.as_ref().map(|in_hand| UpdateInHand::of(in_hand, board)),
+            in_hand: lane.in_hand.as_ref().map(|in_hand| UpdateInHand::of(in_hand, board, pause)),
             controller: DatabaseController::of(&lane.controller),
             shadows: shadows(&lane.controller),
         }

@@ -25,7 +25,9 @@ pub use signal::{Signal, Signals};
 
 use crate::Role;
 use tidegate::scheduler::database::Holder;
-use tidegate::scheduler::report;
+use tidegate::scheduler::database::IterationOutcome;
+pub use tidegate::scheduler::operations::Did;
+use tidegate::scheduler::update_state::UpdateState;
 
 /// A process that works on a database.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -84,39 +86,16 @@ pub struct Done {
     #[schema(example = "messages_search_body")]
     pub update: Option<String>,
     /// What was done to it.
+    #[schema(schema_with = did)]
     pub result: Did,
     /// What is not as it was in the definition that is accepted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(example = "set was \"n = 1\" and is \"n = 2\"")]
     pub changes: Option<String>,
-}
-
-/// What can be done.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum Did {
-    /// It is in the queue now.
-    Queued,
-    /// It was in the queue, and stays as it was.
-    AlreadyQueued,
-    /// It is out of the queue.
-    Cancelled,
-    /// Its failures are forgotten, and it is tried again.
-    Retried,
-    /// It had not failed.
-    NotFailed,
-    /// The rows that are left are done under its definition of now.
-    Accepted,
-    /// Its definition is the one that it began with.
-    Unchanged,
-    /// Its wait is over.
-    RunNow,
-    /// It does not wait: a batch runs, or is about to.
-    Running,
-    /// No batch begins any more.
-    Paused,
-    /// Batches begin again.
-    Resumed,
+    /// Where a database is paused: the updates that run in one go and go on to their ends.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(example = json!([]))]
+    pub goes_on: Vec<String>,
 }
 
 /// A duration as whole milliseconds.
@@ -134,8 +113,22 @@ fn role() -> Object {
     ObjectBuilder::new().schema_type(Type::String).enum_values(Some(["viewer", "admin"])).build()
 }
 
+/// The schema of what was done.
+fn did() -> Object {
+    let values = Did::ALL.map(|did| serde_json::to_value(did).unwrap_or_default());
+    ObjectBuilder::new().schema_type(Type::String).enum_values(Some(values)).build()
+}
+
 /// The schema of a row's state.
 fn state() -> Object {
-    let values = report::State::ALL.map(|state| serde_json::to_value(state).unwrap_or_default());
+    ObjectBuilder::new()
+        .schema_type(Type::String)
+        .enum_values(Some(UpdateState::ALL.map(UpdateState::spelling)))
+        .build()
+}
+
+/// The schema of what came of an iteration.
+fn outcome() -> Object {
+    let values = IterationOutcome::ALL.map(IterationOutcome::as_str);
     ObjectBuilder::new().schema_type(Type::String).enum_values(Some(values)).build()
 }

@@ -3,13 +3,13 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Process, Totals, state};
+use super::{Process, Totals, outcome, state};
 use crate::api::problem::Problem;
 use crate::{Site, State};
 use tidegate::scheduler::board::{Ended, LeaseState};
-use tidegate::scheduler::choice::assess;
-use tidegate::scheduler::database::{Pause, QueueRow, Record, unix_ms};
-use tidegate::scheduler::report::{self, Doing, Pace, Snapshot, look};
+use tidegate::scheduler::database::{IterationOutcome, Pause, QueueRow, Record, unix_ms};
+use tidegate::scheduler::report::{Doing, Snapshot, UpdatePace, look};
+use tidegate::scheduler::update_state::{Stand, Stands, UpdateState};
 use tidegate::update::SqlError;
 
 /// The queue of a database at this moment.
@@ -52,7 +52,7 @@ pub struct QueuedUpdate {
     pub name: String,
     /// How it stands.
     #[schema(schema_with = state)]
-    pub state: report::State,
+    pub state: UpdateState,
     /// What holds it, in words.
     #[schema(example = "replicas are 1200 ms behind")]
     pub reason: Option<String>,
@@ -143,9 +143,9 @@ pub struct Iteration {
     /// Why, in the controller's last words.
     #[schema(example = "replicas are 1200 ms behind")]
     pub held_reason: Option<String>,
-    /// "completed", "finished" (the last of its update), "failed" or "cancelled".
-    #[schema(example = "completed")]
-    pub outcome: String,
+    /// What came of it; "finished" is the last of its update.
+    #[schema(schema_with = outcome)]
+    pub outcome: IterationOutcome,
     /// The error, where it failed.
     pub error: Option<String>,
     /// What an operator should know of the batch, a sentence each.
@@ -181,23 +181,15 @@ impl Queue {
             (false, Some(activity)) if runner.as_ref() == Some(&activity.holder) => Doing::told(activity),
             (false, _) => Vec::new(),
         };
-        let pause = queue.pause.map(|Pause { since_ms, reason }| StoredPause { since_ms, reason });
-        let paused_here = state.control().pause_of(&site.name);
-        let paused = pause.is_some() || here && (paused_here.is_some() || !state.control().is_enabled());
-        let pause_reason = pause.as_ref().and_then(|pause| pause.reason.clone()).or_else(|| paused_here.flatten());
-        let standings = assess(&queue.rows, &|name| handlers.contains_key(name));
-        let updates = queue.rows.into_iter().zip(standings).map(|(row, standing)| {
-            let explained = standing.explain(&row);
-            let (state, reason) = report::state(&row, standing, &doing, paused);
-            let reason = match state {
-                report::State::Paused => reason.or_else(|| pause_reason.clone()),
-                _ => reason.or(explained),
-            };
+        let in_force = state.pause_in_force(&site.name, &board, queue.pause.as_ref());
+        let stands = Stands::new(&doing, in_force.as_ref());
+        let how = stands.of_all(&queue.rows, &|name| handlers.contains_key(name));
+        let updates = queue.rows.into_iter().zip(how).map(|(row, stand)| {
             let pace = paces.get(&row.update_name).copied().unwrap_or_default();
             // Nor has anything while the database cannot be written to.
-            let stuck = doing.iter().any(|doing| doing.stuck && doing.update_name == row.update_name);
-            let pace = Pace { items_per_ms: pace.items_per_ms.filter(|_| obstacle.is_none() && !stuck), ..pace };
-            QueuedUpdate::of(row, state, reason, pace)
+            let stuck = stands.doing(&row.update_name).is_some_and(|doing| doing.stuck);
+            let pace = UpdatePace { items_per_ms: pace.items_per_ms.filter(|_| obstacle.is_none() && !stuck), ..pace };
+            QueuedUpdate::of(row, stand, pace)
         });
         Ok(Self {
             queue_table_exists: true,
@@ -205,16 +197,16 @@ impl Queue {
             database: site.name.clone(),
             runner: runner.map(Process::from),
             obstacle,
-            pause,
+            pause: queue.pause.map(|Pause { since_ms, reason }| StoredPause { since_ms, reason }),
             ended,
         })
     }
 }
 
 impl QueuedUpdate {
-    fn of(row: QueueRow, state: report::State, reason: Option<String>, pace: Pace) -> Self {
+    fn of(row: QueueRow, Stand { state, reason }: Stand, pace: UpdatePace) -> Self {
         // What stands still has no pace, however fast it once went.
-        let pace = Pace { items_per_ms: pace.items_per_ms.filter(|_| state == report::State::Running), ..pace };
+        let pace = UpdatePace { items_per_ms: pace.items_per_ms.filter(|_| state == UpdateState::Running), ..pace };
         let failure = row.failure;
         Self {
             name: row.update_name,

@@ -42,7 +42,7 @@ pub(super) struct Common {
     pub(super) turn: tokio::sync::Mutex<()>,
     /// How long a batch may go on once the host was asked to stop, for whoever waits for the work to end.
     grace: watch::Sender<Duration>,
-    state: Mutex<State>,
+    state: Mutex<CommonState>,
     /// Held while the queue is read.
     reading: tokio::sync::Mutex<()>,
     /// What was last written down of this host. Held while something is.
@@ -54,7 +54,7 @@ pub(super) struct Common {
 }
 
 /// What changes of it.
-pub(super) struct State {
+pub(super) struct CommonState {
     pub(super) means: Arc<Means>,
     /// The queue as it was last read, kept up with what this host did since.
     pub(super) roster: Roster,
@@ -118,7 +118,7 @@ impl Common {
     ) -> Arc<Self> {
         let Workload { name, database, handlers, lanes, policy, supervision, shadows, witnesses } = workload;
         let with = Replacement { handlers, lanes, policy, supervision, shadows, settings };
-        let state = State {
+        let state = CommonState {
             means: Means::new(0, with),
             roster: Roster::default(),
             pause: None,
@@ -158,7 +158,7 @@ impl Common {
     }
 
     /// Nothing is awaited while it is held.
-    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+    pub(super) fn state(&self) -> MutexGuard<'_, CommonState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -354,7 +354,7 @@ impl Common {
     }
 }
 
-impl State {
+impl CommonState {
     /// Forgets what is not true of another database.
     fn forget(&mut self) {
         self.unrecorded.clear();

@@ -16,9 +16,9 @@ use super::super::database::{Begin, Planned};
 use super::super::event::EventKind;
 use super::super::runner::Tenure;
 use super::hand::Hand;
-use super::iteration::Plan;
+use super::iteration::IterationPlan;
 use super::post::{News, Order, Post, end_of, part_with};
-use super::{Pace, Worker, supervisor};
+use super::{Worker, WorkerPace, supervisor};
 use crate::update::parts::{is_cut, is_whole, parts};
 use crate::update::sql::ErrorClass;
 use crate::update::{Mode, UpdateError};
@@ -46,9 +46,9 @@ impl Worker {
     /// by this worker at the moment, or the queue is to be read first.
     pub(super) async fn share_out(
         &mut self,
-        mut plan: Plan,
+        mut plan: IterationPlan,
         tenure: &mut Tenure,
-    ) -> Result<Option<Plan>, Interruption> {
+    ) -> Result<Option<IterationPlan>, Interruption> {
         let name = plan.row.update_name.clone();
         if self.crew.as_ref().is_some_and(|crew| crew.post.update_name != name) {
             self.dismiss(tenure).await?;
@@ -96,7 +96,7 @@ impl Worker {
     }
 
     /// The part that this worker does next: the one that it has in hand, or one that nobody has.
-    fn take_part(&mut self, plan: &Plan) {
+    fn take_part(&mut self, plan: &IterationPlan) {
         if let Some(crew) = &self.crew {
             self.part = self.part.take().or_else(|| crew.post.take());
             return;
@@ -108,7 +108,7 @@ impl Worker {
     }
 
     /// Whether what is left is to be cut into parts, as far as can be told without asking the database.
-    fn is_to_be_cut(&mut self, plan: &Plan) -> bool {
+    fn is_to_be_cut(&mut self, plan: &IterationPlan) -> bool {
         let workers = plan.handler.workers();
         let wanted = plan.mode == Mode::Batched && workers > 1 && self.common.database.takes_hands();
         // What has not begun has no end that could be cut off.
@@ -116,7 +116,7 @@ impl Worker {
     }
 
     /// Cuts what is left into parts. False where it stays as it is.
-    async fn cut(&mut self, plan: &Plan, tenure: &mut Tenure) -> Result<bool, Interruption> {
+    async fn cut(&mut self, plan: &IterationPlan, tenure: &mut Tenure) -> Result<bool, Interruption> {
         let (name, workers) = (plan.row.update_name.clone(), plan.handler.workers());
         let (database, handler) = (Arc::clone(&self.common.database), Arc::clone(&plan.handler));
         let (row, progress, lane) = (plan.row.clone(), plan.progress.clone(), Arc::clone(&self.lane));
@@ -162,7 +162,7 @@ impl Worker {
     }
 
     /// Calls hands for the parts.
-    fn assemble(&mut self, plan: &Plan) {
+    fn assemble(&mut self, plan: &IterationPlan) {
         let workers = plan.handler.workers().min(parts(&plan.progress).len());
         if workers < 2 || !self.common.database.takes_hands() {
             return;
@@ -184,8 +184,12 @@ impl Worker {
                 supervisor.add_witness(witness.clone());
             }
             let known = self.pace(name);
-            let pace =
-                Pace { cost: known.cost, synapse: known.synapse.clone(), shrink: known.shrink, ..Pace::default() };
+            let pace = WorkerPace {
+                cost: known.cost,
+                synapse: known.synapse.clone(),
+                shrink: known.shrink,
+                ..WorkerPace::default()
+            };
             hands.spawn(Hand::new(Arc::clone(&post), number, supervisor, pace).run());
         }
         self.waits = Waits::asleep();

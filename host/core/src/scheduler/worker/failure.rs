@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 use super::super::attempt::{Interruption, Phase};
 use super::super::database::{Failure, QueueRow, unix_ms};
 use super::super::event::EventKind;
+use super::super::update_state::UpdateState;
 use super::{PutOff, Worker};
 use crate::update::{ErrorClass, SqlError, UpdateError};
 
@@ -34,7 +35,7 @@ impl Worker {
         }
         let wait = self.refusal_backoff.after_failure();
         let why = error.told();
-        self.set_state("backing off", Some(why.clone()));
+        self.stands(UpdateState::BackingOff, Some(why.clone()));
         self.barred = Some(PutOff::new(wait, why.clone()));
         self.refused = Some(why.clone());
         let event = if error.class == ErrorClass::Transient {
@@ -82,7 +83,7 @@ impl Worker {
             self.pace(name).shrink.after_transient_failure();
         }
         let wait = self.put_off(name, failure.error.clone());
-        self.set_state("backing off", Some(failure.error.clone()));
+        self.stands(UpdateState::BackingOff, Some(failure.error.clone()));
         self.report_failure(row, failure, error.detail().map(str::to_owned), transient, wait);
         if quarantined {
             self.common.state().is_outdated = true;

@@ -14,7 +14,7 @@ use super::super::common::{FIRST_BACKOFF, LONGEST_BACKOFF};
 use super::super::database::{QueueRow, Record, unix_ms};
 use super::super::event::EventKind;
 use super::super::watch::Watch;
-use super::Pace;
+use super::WorkerPace;
 use super::iteration::{Entered, SHORTEST_WAIT, Waited};
 use super::post::{News, Order, Post, end_of, part_with};
 use super::report::usage_of;
@@ -30,7 +30,7 @@ pub(super) struct Hand {
     /// Which of them it is: 1 for the first beside the worker itself.
     number: usize,
     supervisor: Supervisor,
-    pace: Pace,
+    pace: WorkerPace,
     fault_backoff: Backoff,
     waits: Waits,
     orders: watch::Receiver<Order>,
@@ -50,7 +50,7 @@ enum Went {
 
 impl Hand {
     /// One that begins with what is known of the pace.
-    pub(super) fn new(post: Arc<Post>, number: usize, supervisor: Supervisor, pace: Pace) -> Self {
+    pub(super) fn new(post: Arc<Post>, number: usize, supervisor: Supervisor, pace: WorkerPace) -> Self {
         let (orders, line) = (post.orders(), format!("{}\n{number}", post.lane));
         let fault_backoff = Backoff::new(FIRST_BACKOFF, LONGEST_BACKOFF);
         Self { post, number, supervisor, pace, fault_backoff, waits: Waits::asleep(), orders, line }

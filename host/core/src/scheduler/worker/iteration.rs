@@ -7,19 +7,18 @@ use tokio::time::{Instant, sleep};
 
 use super::super::End;
 use super::super::attempt::{Attempt, Attempted, Committed, Interruption, Phase, Trouble};
-use super::super::database::{QueueRow, Record, unix_ms};
+use super::super::database::{IterationOutcome, QueueRow, Record, unix_ms};
 use super::super::event::EventKind;
+use super::super::report::resting;
 use super::super::runner::Tenure;
+use super::super::update_state::{LaneState, UpdateState};
 use super::super::watch::Watch;
 use super::report::usage_of;
-use super::{Pace, PutOff, Rest, Worker};
+use super::{PutOff, Rest, Worker, WorkerPace};
 use crate::controller::supervisor::{Enter, Start};
-use crate::controller::{Batch, Iteration, Outcome, Subject, Supervisor};
+use crate::controller::{CompletedBatch, Iteration, Outcome, Subject, Supervisor};
 use crate::update::parts::Part;
 use crate::update::{Handler, Mode, Problem, Progress, UpdateError};
-
-/// What an update that rests is said to do.
-const RESTING: &str = "resting between batches";
 
 /// The least that a controller's wait lasts, so that `wait(0)` cannot spin.
 pub(super) const SHORTEST_WAIT: Duration = Duration::from_millis(10);
@@ -29,7 +28,7 @@ pub(super) const SHORTEST_WAIT: Duration = Duration::from_millis(10);
 const LONGEST_REST: Duration = Duration::from_secs(2);
 
 /// What an iteration asks of the database, fixed before its controller is asked.
-pub(super) struct Plan {
+pub(super) struct IterationPlan {
     pub(super) row: QueueRow,
     pub(super) handler: Arc<dyn Handler>,
     pub(super) progress: Progress,
@@ -93,7 +92,7 @@ impl Entered<'_> {
             duration_ms: milliseconds(*duration),
             waited_ms: milliseconds(waited.total),
             wait_reason: waited.reason,
-            outcome: name_of(&outcome).to_owned(),
+            outcome: IterationOutcome::from(&outcome),
             error: error_of(&outcome),
             notes: result.as_ref().map_or_else(|_| Vec::new(), |committed| committed.notes.clone()),
             fuel: usage_of(supervisor, emit).map(|fuel| fuel + waited.fuel),
@@ -146,7 +145,7 @@ impl Worker {
         Ok(None)
     }
 
-    fn plan(&self, row: &QueueRow) -> Result<Plan, UpdateError> {
+    fn plan(&self, row: &QueueRow) -> Result<IterationPlan, UpdateError> {
         let Some(handler) = self.means.with.handlers.get(&row.update_name).cloned() else {
             return Err(UpdateError::Failed("no definition".to_owned()));
         };
@@ -157,7 +156,7 @@ impl Worker {
             database_name: self.common.name.clone(),
             one_shot: mode.is_one_shot(),
         };
-        Ok(Plan { row: row.clone(), handler, progress, mode, subject, part: None })
+        Ok(IterationPlan { row: row.clone(), handler, progress, mode, subject, part: None })
     }
 
     /// Looks, before this host runs the first batch of an update, whether its definition fits the database: what `check`
@@ -165,7 +164,7 @@ impl Worker {
     /// refuses as a whole, needs no look.
     async fn vet(
         &mut self,
-        plan: &Plan,
+        plan: &IterationPlan,
         tenure: &mut Tenure,
     ) -> Result<Result<(), (Phase, UpdateError)>, Interruption> {
         let name = &plan.row.update_name;
@@ -212,14 +211,14 @@ impl Worker {
         })
     }
 
-    fn take_in_hand(&mut self, plan: &Plan) {
+    fn take_in_hand(&mut self, plan: &IterationPlan) {
         self.idle_told = false;
         let name = &plan.row.update_name;
         if self.current.as_ref() != Some(name) {
             self.current = Some(name.clone());
             self.estimated = None;
             self.tell(|work| (work.done, work.eta_ms) = (None, None));
-            self.set_state("running", None);
+            self.stands(UpdateState::Running, None);
             let one_shot = plan.subject.one_shot;
             self.emit(EventKind::UpdateStarted { update_name: name.clone(), one_shot });
         }
@@ -228,14 +227,14 @@ impl Worker {
         self.tell(|work| (work.update_name, work.items_per_ms) = (Some(name.clone()), items_per_ms));
     }
 
-    pub(super) fn pace(&mut self, update_name: &str) -> &mut Pace {
+    pub(super) fn pace(&mut self, update_name: &str) -> &mut WorkerPace {
         self.paces.entry(update_name.to_owned()).or_default()
     }
 
     /// Enters the iteration until it answers run, waiting as it says.
     async fn admit(
         &mut self,
-        plan: &Plan,
+        plan: &IterationPlan,
         iteration: &mut dyn Iteration,
         waited: &mut Waited,
         tenure: &mut Tenure,
@@ -252,10 +251,9 @@ impl Worker {
             let controller = self.supervisor.describe();
             let rest = self.supervisor.is_steady() || waited.total + duration < LONGEST_REST;
             self.emit(EventKind::Held { update_name, controller, duration, reason: reason.clone(), rest });
-            match (rest, self.supervisor.is_steady()) {
-                (true, true) => self.set_state("running", Some(RESTING.to_owned())),
-                (true, false) => self.set_state("running", Some(format!("{RESTING}: {reason}"))),
-                (false, _) => self.set_state("held", Some(reason.clone())),
+            match rest {
+                true => self.stands(UpdateState::Running, Some(resting(&reason))),
+                false => self.stands(UpdateState::Held, Some(reason.clone())),
             }
             waited.reason = Some(reason);
             let started = Instant::now();
@@ -270,7 +268,7 @@ impl Worker {
     /// Runs a batch for an iteration that was entered, exits it and settles what came of it.
     async fn run_batch(
         &mut self,
-        plan: Plan,
+        plan: IterationPlan,
         iteration: Box<dyn Iteration>,
         target: Duration,
         waited: Waited,
@@ -344,8 +342,8 @@ impl Worker {
         self.report_controller();
     }
 
-    async fn announce(&mut self, plan: &Plan, batch_size: u64, target: Duration) {
-        self.set_state("running", None);
+    async fn announce(&mut self, plan: &IterationPlan, batch_size: u64, target: Duration) {
+        self.stands(UpdateState::Running, None);
         let one_shot = plan.subject.one_shot;
         let update_name = plan.row.update_name.clone();
         let target = (!one_shot).then_some(target);
@@ -359,7 +357,7 @@ impl Worker {
 
     async fn held_by_fallback(
         &mut self,
-        plan: &Plan,
+        plan: &IterationPlan,
         reason: String,
         tenure: &mut Tenure,
     ) -> Result<Option<End>, Interruption> {
@@ -370,13 +368,14 @@ impl Worker {
                 return Ok(Some(end));
             }
         }
-        let is_told = self.tell(|work| work.state == "held" && work.reason.as_ref() == Some(&reason));
+        let is_told = self
+            .tell(|work| work.state == LaneState::Update(UpdateState::Held) && work.reason.as_ref() == Some(&reason));
         if !is_told {
             let (update_name, duration) = (plan.row.update_name.clone(), self.common.refresh_interval());
             let controller = self.supervisor.describe();
             self.emit(EventKind::Held { update_name, controller, duration, reason: reason.clone(), rest: false });
         }
-        self.set_state("held", Some(reason));
+        self.stands(UpdateState::Held, Some(reason));
         let next_try = self.supervisor.next_try().map(|next| next.due.saturating_duration_since(Instant::now()));
         self.rest(self.common.refresh_interval().min(next_try.unwrap_or(Duration::MAX)), tenure).await?;
         self.common.state().refreshed = None;
@@ -406,19 +405,10 @@ impl Worker {
 fn outcome(result: &Result<Committed, Trouble>, batch_size: u64, duration: Duration) -> Outcome {
     match result {
         Ok(Committed { items, progress, .. }) => {
-            Outcome::Completed(Batch { items: *items, batch_size, duration, finished: progress.is_none() })
+            Outcome::Completed(CompletedBatch { items: *items, batch_size, duration, finished: progress.is_none() })
         }
         Err(Trouble::Failed(error)) => Outcome::Failed(error.told()),
         Err(Trouble::Moved { .. } | Trouble::Withdrawn | Trouble::Interrupted(_)) => Outcome::Cancelled,
-    }
-}
-
-fn name_of(outcome: &Outcome) -> &'static str {
-    match outcome {
-        Outcome::Completed(Batch { finished: true, .. }) => "finished",
-        Outcome::Completed(_) => "completed",
-        Outcome::Failed(_) => "failed",
-        Outcome::Cancelled => "cancelled",
     }
 }
 

@@ -29,6 +29,7 @@ use super::database::unix_ms;
 use super::event::EventKind;
 use super::lanes::Lanes;
 use super::runner::Tenure;
+use super::update_state::{LaneState, UpdateState};
 use super::{End, PARTING_LIMIT};
 use crate::controller::{Shadow, Supervisor};
 use crate::pace::{Backoff, Cost, Shrink, Synapse};
@@ -48,7 +49,7 @@ enum Rest {
 }
 
 /// What is known of the pace of one update that this host has begun, until it ends.
-struct Pace {
+struct WorkerPace {
     /// Synapse's averages: what its API tells, and what batches are sized by where that is asked for.
     synapse: Synapse,
     /// What its batches cost.
@@ -83,7 +84,7 @@ impl PutOff {
     }
 }
 
-impl Default for Pace {
+impl Default for WorkerPace {
     fn default() -> Self {
         Self {
             synapse: Synapse::default(),
@@ -118,7 +119,7 @@ pub(super) struct Worker {
     stirs: watch::Receiver<u64>,
     supervisor: Supervisor,
     shadows: Vec<Shadow>,
-    paces: HashMap<String, Pace>,
+    paces: HashMap<String, WorkerPace>,
     waits: Waits,
     /// The looks at the queue that this lane has taken notice of.
     looks: u64,
@@ -260,7 +261,7 @@ impl Worker {
             self.catch_up().await;
             if self.common.was_paused() {
                 let reason = self.common.pause_reason();
-                self.set_state("paused", reason);
+                self.stands(UpdateState::Paused, reason);
                 self.rest_until_refresh(tenure).await?;
                 continue;
             }
@@ -325,7 +326,7 @@ impl Worker {
             self.emit(EventKind::Idle { remaining, elsewhere });
         }
         self.tell(super::activity::Work::lay_down);
-        self.set_state("idle", None);
+        self.set_state(LaneState::Idle, None);
         if let Some(end) = self.end() {
             return Ok(Some(end));
         }
@@ -350,7 +351,7 @@ impl Worker {
                 }
             });
         }
-        self.set_state("backing off", Some(why));
+        self.stands(UpdateState::BackingOff, Some(why));
     }
 
     /// The lease is lost: what is done under the next one begins anew.

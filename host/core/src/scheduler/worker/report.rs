@@ -3,6 +3,7 @@
 use super::super::activity::Work;
 use super::super::database::{ControllerRetry, unix_ms};
 use super::super::event::EventKind;
+use super::super::update_state::{LaneState, UpdateState};
 use super::Worker;
 use crate::controller::supervisor::Notice;
 use crate::controller::{Fallback, Shadow, Supervisor};
@@ -17,11 +18,13 @@ impl Worker {
         self.common.tell(&self.lane, change)
     }
 
-    pub(super) fn set_state(&self, state: &str, reason: Option<String>) {
-        self.tell(|work| {
-            state.clone_into(&mut work.state);
-            work.reason = reason;
-        });
+    /// Says how the update in hand stands.
+    pub(super) fn stands(&self, state: UpdateState, reason: Option<String>) {
+        self.set_state(LaneState::Update(state), reason);
+    }
+
+    pub(super) fn set_state(&self, state: LaneState, reason: Option<String>) {
+        self.tell(|work| (work.state, work.reason) = (state, reason));
     }
 
     /// Tells what the controller used since this was last told; the fuel of it comes back, where it is measured.

@@ -8,14 +8,14 @@ use super::super::database::{QueueRow, Record};
 use super::super::event::EventKind;
 use super::super::runner::Tenure;
 use super::Worker;
-use super::iteration::Plan;
+use super::iteration::IterationPlan;
 use crate::update::ErrorClass;
 
 impl Worker {
     /// Takes note of what came of a batch.
     pub(super) async fn settle(
         &mut self,
-        plan: Plan,
+        plan: IterationPlan,
         (result, phase): (Result<Committed, Trouble>, Phase),
         record: Record,
         duration: Duration,

@@ -5,8 +5,8 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use super::super::Settings;
-use super::iteration::Plan;
-use super::{Pace, Worker};
+use super::iteration::IterationPlan;
+use super::{Worker, WorkerPace};
 use crate::controller::{Subject, Supervisor};
 use crate::pace::{BatchSize, Bounds, Estimator, Slices};
 use crate::update::Progress;
@@ -22,7 +22,7 @@ const REMEMBERING_LIMIT: Duration = Duration::from_secs(2);
 pub(super) async fn sized(
     supervisor: &mut Supervisor,
     subject: &Subject,
-    pace: &Pace,
+    pace: &WorkerPace,
     settings: &Settings,
     target: Duration,
 ) -> Option<Slices> {
@@ -52,7 +52,7 @@ pub(super) async fn sized(
 
 impl Worker {
     /// What is to be done in how many slices; `None` where asking the controller was a fault that leaves no batch to run.
-    pub(super) async fn slices(&mut self, plan: &Plan, target: Duration) -> Option<Slices> {
+    pub(super) async fn slices(&mut self, plan: &IterationPlan, target: Duration) -> Option<Slices> {
         self.remember(plan).await;
         let pace = self.paces.entry(plan.row.update_name.clone()).or_default();
         sized(&mut self.supervisor, &plan.subject, pace, &self.means.with.settings, target).await
@@ -60,7 +60,7 @@ impl Worker {
 
     /// Goes by what batches of this update have cost until now, where another host, or this one before it was started
     /// again, has written that down.
-    async fn remember(&mut self, plan: &Plan) {
+    async fn remember(&mut self, plan: &IterationPlan) {
         let name = &plan.row.update_name;
         if std::mem::replace(&mut self.pace(name).remembered, true) || plan.progress == Progress::default() {
             return;

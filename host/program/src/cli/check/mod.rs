@@ -36,7 +36,7 @@ pub(super) struct Check {
 
 /// All that is told.
 #[derive(Debug, Default, Serialize)]
-struct Report {
+struct CheckReport {
     /// Grows when a key's meaning changes or a key goes; new keys may come at any time.
     version: u32,
     /// In the order of their places in the file.
@@ -47,7 +47,7 @@ struct Report {
 
 impl Check {
     pub(super) async fn execute(self, context: &Context) -> Result<(), CliError> {
-        let mut report = Report { version: 1, ..Report::default() };
+        let mut report = CheckReport { version: 1, ..CheckReport::default() };
         let config = match context.read() {
             Ok(config) => config,
             Err(diagnostics) if self.json => {
@@ -71,7 +71,7 @@ impl Check {
     }
 
     /// Prints the report, and fails where it has errors.
-    fn tell(&self, config: &Config, report: &Report) -> Result<(), CliError> {
+    fn tell(&self, config: &Config, report: &CheckReport) -> Result<(), CliError> {
         let tally = tally(&report.findings);
         let mut errors = report.findings.iter().filter(|finding| finding.severity == Severity::Error).peekable();
         let in_order = errors.peek().is_none();
@@ -95,14 +95,14 @@ impl Check {
     }
 
     /// Looks at one database. An error is its own: nothing more can be learnt.
-    async fn database(&self, scene: Scene<'_>, report: &mut Report) -> Result<(), SqlError> {
+    async fn database(&self, scene: Scene<'_>, report: &mut CheckReport) -> Result<(), SqlError> {
         let opened = wiring::open_lazily(scene.database).map_err(|error| SqlError::permanent(error.to_string()))?;
         let looked = self.look(scene, &*opened, report).await;
         opened.close().await;
         looked
     }
 
-    async fn look(&self, scene: Scene<'_>, opened: &dyn Database, report: &mut Report) -> Result<(), SqlError> {
+    async fn look(&self, scene: Scene<'_>, opened: &dyn Database, report: &mut CheckReport) -> Result<(), SqlError> {
         let remarks = opened.survey().await?;
         let hindered = remarks.iter().any(|remark| remark.hinders);
         for remark in remarks {
@@ -137,7 +137,7 @@ impl Check {
         sql: &mut dyn Sql,
         update: &tidegate_config::Update,
         row: Option<&QueueRow>,
-        report: &mut Report,
+        report: &mut CheckReport,
     ) -> Result<(), SqlError> {
         let handler = wiring::handler(update, scene.database);
         let as_finding = |problem: Problem| {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashSet};
 
 use tidegate::scheduler::choice::{Standing, assess};
-use tidegate::scheduler::database::{Database, QueueRow, Record};
+use tidegate::scheduler::database::{Database, IterationOutcome, QueueRow, Record};
 use tidegate::update::{Progress, SqlError, UpdateError};
 
 use super::super::{output, wiring};
@@ -39,7 +39,7 @@ pub(super) async fn look(scene: Scene<'_>, opened: &dyn Database) -> Result<Look
     let definitions = scene.config.updates_of(&scene.database.name);
     for update in definitions.filter(|update| !queued.contains(update.name.as_str())) {
         match last(opened, &update.name).await? {
-            Some(record) if record.outcome == "finished" => {
+            Some(record) if record.outcome == IterationOutcome::Finished => {
                 finished.insert(update.name.clone());
             }
             Some(_) => {}

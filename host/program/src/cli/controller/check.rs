@@ -46,7 +46,7 @@ pub(super) struct Check {
 
 /// The shape of the JSON.
 #[derive(Serialize)]
-struct Report {
+struct ControllerReport {
     /// Grows when a key's meaning changes or a key goes; new keys may come at any time.
     version: u32,
     file: String,
@@ -133,13 +133,13 @@ impl Check {
         }
     }
 
-    async fn look(&self) -> Report {
+    async fn look(&self) -> ControllerReport {
         let file = self.component.file.display().to_string();
         let artifact = match self.component.artifact(Limits::default()).await {
             Ok(artifact) => artifact,
             Err(fault) => {
                 let problems = vec![problem(&fault)];
-                return Report { problems, ..Report::of(file) };
+                return ControllerReport { problems, ..ControllerReport::of(file) };
             }
         };
         let subject = Subject { update_name: self.update.clone(), database_name: "master".to_owned(), one_shot: false };
@@ -160,13 +160,13 @@ impl Check {
                 problems.push(problem);
             }
         }
-        Report {
+        ControllerReport {
             component: Some(About::of(&artifact)),
             calls: without.into_iter().map(CallReport::from).collect(),
             signals: self.signals(&none, &some),
             calls_with_signals: with.into_iter().map(CallReport::from).collect(),
             problems,
-            ..Report::of(file)
+            ..ControllerReport::of(file)
         }
     }
 
@@ -196,7 +196,7 @@ fn signal(text: &str) -> Result<(String, Reading), String> {
     Ok((name.to_owned(), Reading { value, age: Duration::from_millis(age) }))
 }
 
-impl Report {
+impl ControllerReport {
     /// Of a file of which nothing is known yet.
     fn of(file: String) -> Self {
         Self {
@@ -302,7 +302,7 @@ fn line_of(fault: &Fault) -> Option<usize> {
     CONTRACT.lines().position(|line| line.trim_start().starts_with(declared)).map(|index| index + 1)
 }
 
-impl std::fmt::Display for Report {
+impl std::fmt::Display for ControllerReport {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Some(about) = &self.component else {
             return writeln!(f, "{}: it cannot be loaded", self.file);

@@ -6,10 +6,10 @@ use std::path::Path;
 use quick_junit::{NonSuccessKind, Report as Document, TestCase, TestCaseStatus, TestSuite};
 
 use super::super::error::CliError;
-use super::test::Report;
+use super::test::TestReport;
 
 /// Writes a suite for each scenario, with a case for each expectation.
-pub(super) fn write(path: &Path, report: &Report) -> Result<(), CliError> {
+pub(super) fn write(path: &Path, report: &TestReport) -> Result<(), CliError> {
     let mut document = Document::new(format!("tidegate controller test {}", report.controller));
     for tried in &report.scenarios {
         let mut suite = TestSuite::new(tried.name.as_str());

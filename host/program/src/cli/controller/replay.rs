@@ -53,7 +53,7 @@ struct Told {
     /// False where the trace breaks off.
     complete: bool,
     #[serde(flatten)]
-    report: trace::Report,
+    report: trace::ReplayReport,
 }
 
 /// A controller that was recorded.
@@ -100,7 +100,7 @@ impl Replay {
         header: &Header,
         reader: &mut Reader<BufReader<File>>,
         unreadable: &impl Fn(TraceError) -> CliError,
-    ) -> Result<(trace::Report, bool), CliError> {
+    ) -> Result<(trace::ReplayReport, bool), CliError> {
         let file = self.component.file.display();
         let component = tokio::fs::read(&self.component.file).await.map_err(|error| {
             CliError::failure(format!("cannot read {file}")).because(error).hint("name the component's file first")

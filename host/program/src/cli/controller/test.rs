@@ -65,7 +65,7 @@ pub(super) struct Test {
 
 /// The shape of the JSON.
 #[derive(Serialize)]
-pub(super) struct Report {
+pub(super) struct TestReport {
     /// Grows when a key's meaning changes or a key goes; new keys may come at any time.
     version: u32,
     pub(super) controller: String,
@@ -118,7 +118,7 @@ impl Test {
             self.draw(&run, &mut drawn)?;
             tried.push(one);
         }
-        let report = Report {
+        let report = TestReport {
             version: 1,
             controller: self.component.name(),
             sha256: bench.artifact.digest().to_owned(),
@@ -161,7 +161,7 @@ fn file_name(scenario: &str) -> String {
     }
 }
 
-fn conclude(report: &Report) -> Result<(), CliError> {
+fn conclude(report: &TestReport) -> Result<(), CliError> {
     let verdicts = || report.scenarios.iter().flat_map(|tried| &tried.expectations);
     match verdicts().filter(|verdict| !verdict.met).count() {
         0 => Ok(()),

@@ -43,7 +43,7 @@ pub(super) struct Init {
 
 /// The shape of the JSON.
 #[derive(Serialize)]
-struct Report {
+struct InitReport {
     /// Grows when a key's meaning changes or a key goes; new keys may come at any time.
     version: u32,
     /// The file that was written.
@@ -74,10 +74,10 @@ impl Init {
         write(path, &text, self.force)?;
         let to_fill_in = template.rows.unwrap_or_default().into_iter().map(|row| row.update_name).collect();
         let variables = url.variable().map(str::to_owned).into_iter().collect();
-        self.tell(Report { version: 1, path: path.display().to_string(), to_fill_in, variables })
+        self.tell(InitReport { version: 1, path: path.display().to_string(), to_fill_in, variables })
     }
 
-    fn tell(&self, report: Report) -> Result<(), CliError> {
+    fn tell(&self, report: InitReport) -> Result<(), CliError> {
         if self.json {
             return output::print_json(&report);
         }

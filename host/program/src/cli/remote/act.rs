@@ -4,13 +4,13 @@ use std::collections::BTreeSet;
 
 use reqwest::Method;
 use serde_json::json;
-use tidegate::scheduler::choice::dependents;
+use tidegate::scheduler::choice::{check_dependencies, dependents};
 use tidegate::scheduler::database::QueueRow;
 use tidegate::update::Progress;
-use tidegate_admin::api::view::{Did, Done, QueuedUpdate, Results as Answer};
+use tidegate_admin::api::view::{QueuedUpdate, Results as Answer};
 
 use super::super::accept;
-use super::super::enqueue::check_dependency_on;
+use super::super::enqueue::unfit;
 use super::super::results::Results;
 use super::{CliError, Remote};
 
@@ -75,7 +75,9 @@ impl Remote {
                 let names = planned.iter().filter(|(on, _)| **on == database.name);
                 let names: Vec<&str> = names.map(|(_, name)| name.as_str()).collect();
                 let queued: Vec<QueueRow> = self.rows(&database.name).await?.into_iter().map(row).collect();
-                check_dependency_on(&database.name, &queued, &names, depends_on, rows.force)?;
+                let wanted: Vec<_> = names.iter().map(|name| (*name, Some(depends_on))).collect();
+                check_dependencies(&queued, &wanted, rows.force)
+                    .map_err(|(depends_on, because)| unfit(&database.name, &queued, &names, &depends_on, because))?;
             }
         }
         for (database, name) in planned {
@@ -200,25 +202,5 @@ fn place<'a>(database: Option<&'a str>, command: &'a str) -> Vec<&'a str> {
 
 /// Tells what was done.
 fn tell(answer: &Answer, results: &mut Results) -> Result<(), CliError> {
-    answer.results.iter().try_for_each(|done| {
-        let (word, line) = words(done);
-        results.tell(&done.database, done.update.as_deref(), word, &line)
-    })
-}
-
-/// What was done: for a program, and for a person.
-fn words(Done { database, update, result, changes }: &Done) -> (&'static str, String) {
-    let name = update.as_deref().unwrap_or_default();
-    match result {
-        Did::Queued => ("queued", format!("{name}: queued on {database}")),
-        Did::AlreadyQueued => ("already-queued", format!("{name}: already queued on {database}")),
-        Did::Cancelled => ("cancelled", format!("{name}: cancelled on {database}")),
-        Did::Retried => ("retried", format!("{name}: will be tried again on {database}")),
-        Did::NotFailed => ("not-failed", format!("{name}: has not failed on {database}")),
-        Did::Accepted | Did::Unchanged => accept::words(name, database, changes.as_deref()),
-        Did::RunNow => ("run-now", format!("{name}: runs now on {database}")),
-        Did::Running => ("running", format!("{name}: is running on {database}")),
-        Did::Paused => ("paused", format!("{database}: paused")),
-        Did::Resumed => ("resumed", format!("{database}: resumed")),
-    }
+    answer.results.iter().try_for_each(|done| results.tell(done))
 }

@@ -9,7 +9,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use tidegate::scheduler::event::{Event, EventKind};
 
 use super::news::News;
-use super::pace::Pace;
+use super::pace::RunPace;
 use crate::cli::output::inline;
 
 /// The bar's length: tenths of a percent.
@@ -27,7 +27,7 @@ pub(super) struct Bars {
     all: MultiProgress,
     news: News,
     /// By database and lane: the update in hand there.
-    in_hand: BTreeMap<Key, (Pace, ProgressBar)>,
+    in_hand: BTreeMap<Key, (RunPace, ProgressBar)>,
 }
 
 impl Bars {
@@ -47,7 +47,7 @@ impl Bars {
             EventKind::UpdateStarted { update_name, one_shot } => {
                 self.take_away(&key);
                 let bar = self.all.add(bar(&event.place(), update_name));
-                self.in_hand.insert(key.clone(), (Pace::new(update_name, *one_shot), bar));
+                self.in_hand.insert(key.clone(), (RunPace::new(update_name, *one_shot), bar));
             }
             EventKind::UpdateFinished { .. }
             | EventKind::UpdateMoved { gone: true, .. }
@@ -84,7 +84,7 @@ fn bar(place: &str, update_name: &str) -> ProgressBar {
     bar
 }
 
-fn draw(bar: &ProgressBar, pace: &Pace) {
+fn draw(bar: &ProgressBar, pace: &RunPace) {
     if let Some(done) = pace.done() {
         bar.set_style(style(KNOWN));
         bar.set_position((done.clamp(0.0, 1.0) * WHOLE as f64) as u64);

@@ -34,7 +34,7 @@ use self::late::Late;
 use self::load::Loading;
 use super::error::CliError;
 use super::{Context, output, sampling, wiring};
-use plan::{Loaded, Plan};
+use plan::{Loaded, RunPlan};
 use record::Record;
 use reload::Reloader;
 
@@ -70,7 +70,7 @@ impl Run {
             false => loading.until_one_can_start(&config).await,
         }
         let planned = plan::with(&config, self.until_done, &signals, loading.loaded());
-        let Plan { databases, live, recorded, loaded, .. } = planned;
+        let RunPlan { databases, live, recorded, loaded, .. } = planned;
         let recorder = self.record.begin(recorded)?;
         let mut host = host(&config, databases, recorder.as_ref(), self.until_done)?;
         host.control().tell_signals(signals.clone());
@@ -106,7 +106,7 @@ impl Run {
             self.record.end(recorder).await;
         }
         if self.json {
-            output::print_json(&Report::new(&summaries))?;
+            output::print_json(&RunReport::new(&summaries))?;
         }
         conclude(&summaries)
     }
@@ -114,7 +114,7 @@ impl Run {
 
 /// How the work ended: the shape of the JSON.
 #[derive(Serialize)]
-struct Report<'a> {
+struct RunReport<'a> {
     /// Grows when a key's meaning changes or a key goes; new keys may come at any time.
     version: u32,
     /// In the configuration's order.
@@ -139,7 +139,7 @@ struct Remaining<'a> {
     reason: &'a str,
 }
 
-impl<'a> Report<'a> {
+impl<'a> RunReport<'a> {
     fn new(summaries: &'a [Summary]) -> Self {
         let databases = summaries.iter().map(|Summary { database, end }| {
             let (end, remaining, error) = match end {

@@ -12,7 +12,7 @@ use tidegate::scheduler::report::{RECENT, throughput};
 
 /// An update in hand.
 #[derive(Debug, Default)]
-pub(super) struct Pace {
+pub(super) struct RunPace {
     pub update_name: String,
     one_shot: bool,
     /// The part that is done, 0.0 to 1.0, and what is left, as they were last estimated.
@@ -28,7 +28,7 @@ pub(super) struct Pace {
     stalled: Option<String>,
 }
 
-impl Pace {
+impl RunPace {
     pub(super) fn new(update_name: &str, one_shot: bool) -> Self {
         Self { update_name: update_name.to_owned(), one_shot, ..Self::default() }
     }

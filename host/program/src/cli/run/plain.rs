@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use tidegate::scheduler::event::{Event, EventKind};
 
 use super::news::News;
-use super::pace::Pace;
+use super::pace::RunPace;
 use crate::cli::output::inline;
 
 /// Between two lines on the pace of one database's update, and between two on what holds it.
@@ -25,7 +25,7 @@ pub(super) struct Plain {
 
 /// An update in hand.
 struct InHand {
-    pace: Pace,
+    pace: RunPace,
     /// When its pace was last told, or what holds it.
     told: SystemTime,
     /// What was last told to hold it, and when.
@@ -34,7 +34,7 @@ struct InHand {
 
 impl InHand {
     fn new(update_name: &str, one_shot: bool, at: SystemTime) -> Self {
-        Self { pace: Pace::new(update_name, one_shot), told: at, hold: None }
+        Self { pace: RunPace::new(update_name, one_shot), told: at, hold: None }
     }
 
     /// Takes in what happened. True where it is time for a line.

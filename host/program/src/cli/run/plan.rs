@@ -24,7 +24,7 @@ use crate::cli::wiring;
 pub(super) type Loaded = HashMap<String, Result<Arc<ComponentSource>, Fault>>;
 
 /// What a configuration comes to.
-pub(super) struct Plan {
+pub(super) struct RunPlan {
     /// For each database what its loop works with.
     pub databases: Vec<(String, Replacement)>,
     /// The controllers that could not be loaded, each with the reason.
@@ -39,14 +39,14 @@ pub(super) struct Plan {
 
 /// Loads the controllers that are not among those `loaded`, which are to read these signals, and says what every
 /// database's loop is to work with.
-pub(super) async fn plan(config: &Config, until_done: bool, signals: &Signals, loaded: Loaded) -> Plan {
+pub(super) async fn plan(config: &Config, until_done: bool, signals: &Signals, loaded: Loaded) -> RunPlan {
     let loaded = Loading::begin(config, signals, loaded).all().await;
     with(config, until_done, signals, &loaded)
 }
 
 /// What every database's loop is to work with where these controllers are loaded. A database whose own is not among them
 /// must not start yet.
-pub(super) fn with(config: &Config, until_done: bool, signals: &Signals, loaded: &Loaded) -> Plan {
+pub(super) fn with(config: &Config, until_done: bool, signals: &Signals, loaded: &Loaded) -> RunPlan {
     let settings = settings(&config.background_updates, until_done);
     let mut databases = Vec::new();
     for database in &config.databases {
@@ -83,7 +83,7 @@ pub(super) fn with(config: &Config, until_done: bool, signals: &Signals, loaded:
         let fault = loaded.get(controller.name.as_str())?.as_ref().err()?;
         Some((controller.clone(), fault.clone()))
     });
-    Plan { broken: broken.collect(), databases, live, recorded, loaded: loaded.clone() }
+    RunPlan { broken: broken.collect(), databases, live, recorded, loaded: loaded.clone() }
 }
 
 /// Settings of the loop.

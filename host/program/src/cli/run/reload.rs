@@ -15,7 +15,7 @@ use tidegate_simulate::trace::format::ControllerFacts;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio::time::timeout;
 
-use super::plan::{Loaded, Plan, plan};
+use super::plan::{Loaded, RunPlan, plan};
 use crate::cli::sampling::Doing;
 use crate::cli::{environment, sampling, wiring};
 
@@ -87,7 +87,7 @@ impl Reload for Reloader {
         let config = self.load().await?;
         let mut wrong = unchangeable(&in_force.0, &config);
         let planned = plan(&config, false, self.sampling.signals(), Loaded::new()).await;
-        let Plan { databases, broken, live, recorded, loaded } = planned;
+        let RunPlan { databases, broken, live, recorded, loaded } = planned;
         wrong.extend(broken.into_iter().map(|(controller, fault)| {
             let message = format!("controller \"{}\": {fault}", controller.name);
             config.diagnostic(controller.places.of("path"), message, Some(fault.kind.hint().to_owned()))
@@ -113,7 +113,7 @@ impl Reload for Reloader {
         let others = loaded.iter().filter(|(known, _)| *known != name);
         let others = others.map(|(name, loaded)| (name.clone(), loaded.clone())).collect();
         let planned = plan(config, false, self.sampling.signals(), others).await;
-        let Plan { databases, broken, live: planned, recorded, loaded } = planned;
+        let RunPlan { databases, broken, live: planned, recorded, loaded } = planned;
         if let Some((_, fault)) = broken.into_iter().find(|(controller, _)| controller.name == name) {
             return Err(vec![format!("controller \"{name}\": {fault} (hint: {})", fault.kind.hint())]);
         }

@@ -18,7 +18,7 @@ impl Observer for Trace {
                 target: "tidegate::run",
                 database,
                 update = record.update_name,
-                outcome = record.outcome,
+                outcome = record.outcome.as_str(),
                 batch_size = record.batch_size,
                 items = record.items,
                 target_ms = record.target_ms,

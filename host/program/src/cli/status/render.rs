@@ -2,17 +2,16 @@
 
 use std::time::Duration;
 
-use tidegate::scheduler::report::State;
 use tidegate_admin::api::view::{Shadow, ShadowDifference};
 
 use super::report::{
-    ActivityReport, DatabaseReport, FaultReport, LaneReport, Report, RetryReport, SignalReport, UpdateReport,
+    ActivityReport, DatabaseReport, FaultReport, LaneReport, RetryReport, SignalReport, StatusReport, UpdateReport,
 };
 use crate::cli::output;
 use crate::cli::signals::measure;
 
 /// The whole report.
-pub(super) fn report(report: &Report) -> String {
+pub(super) fn report(report: &StatusReport) -> String {
     report.databases.iter().map(database).collect::<Vec<_>>().join("\n\n")
 }
 
@@ -24,7 +23,7 @@ fn database(database: &DatabaseReport) -> String {
     for LaneReport { lane, activity } in &database.lanes {
         let state = match &activity.reason {
             Some(reason) if database.pause.is_none() => format!("{}: {reason}", activity.state),
-            _ => activity.state.clone(),
+            _ => activity.state.to_string(),
         };
         let update = activity.update.as_ref().map(|update| format!(", {update}")).unwrap_or_default();
         lines.push(output::inline(&format!("  lane {lane}: {state}{update}")));
@@ -115,7 +114,7 @@ fn headline(database: &DatabaseReport) -> String {
         (None, None) => parts.push("no host works on it".to_owned()),
     }
     if let Some(activity) = database.activity.as_ref().filter(|_| database.pause.is_none()) {
-        parts.push(activity.state.clone());
+        parts.push(activity.state.to_string());
     }
     if let Some(obstacle) = &database.obstacle {
         parts.push(format!("cannot be written to: {obstacle}"));
@@ -134,7 +133,7 @@ fn updates(updates: &[UpdateReport]) -> String {
     for update in updates {
         table.add_row([
             output::inline(&update.name),
-            output::inline(&state(update)),
+            output::inline(&update.state.told(update.reason.as_deref())),
             update.done.map(output::percent).unwrap_or_default(),
             update.items_per_s.map(|rate| output::rate(rate / 1_000.0)).unwrap_or_default(),
             update.time_left_ms.map(|left| output::duration(Duration::from_millis(left))).unwrap_or_default(),
@@ -150,26 +149,6 @@ fn last_error(attempts: u32, error: &str) -> String {
         0 => error,
         1 => format!("{error} (once)"),
         _ => format!("{error} ({attempts} times)"),
-    }
-}
-
-/// A row's state in words.
-fn state(update: &UpdateReport) -> String {
-    let word = match update.state {
-        State::Running => "running",
-        State::Held => "held",
-        State::BackingOff => "backing off",
-        State::Paused => "paused",
-        State::Pending => "pending",
-        // Their reasons say so themselves.
-        State::Waits | State::Unreadable => return update.reason.clone().unwrap_or_default(),
-        State::Cycle => "cycle",
-        State::Quarantined => "quarantined",
-        State::Undefined => "no definition",
-    };
-    match &update.reason {
-        Some(reason) => format!("{word}: {reason}"),
-        None => word.to_owned(),
     }
 }
 

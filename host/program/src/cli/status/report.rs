@@ -3,21 +3,21 @@
 use std::time::SystemTime;
 
 use serde::Serialize;
-use tidegate::scheduler::choice::assess;
 use tidegate::scheduler::database::{Activity, Holder, LaneWork, Measured, Pause, QueueRow, Work, unix_ms};
-use tidegate::scheduler::report::{Doing, Pace, Snapshot, State, state};
+use tidegate::scheduler::report::{Doing, Snapshot, UpdatePace};
+use tidegate::scheduler::update_state::{LaneState, Stand, Stands, UpdateState};
 use tidegate_admin::api::view::Shadow;
 
 /// The whole of it.
 #[derive(Debug, Serialize)]
-pub(super) struct Report {
+pub(super) struct StatusReport {
     /// Grows when a key's meaning changes or a key goes; new keys may come at any time.
     pub version: u32,
     /// In the configuration's order.
     pub databases: Vec<DatabaseReport>,
 }
 
-impl Report {
+impl StatusReport {
     pub(super) fn new(databases: Vec<DatabaseReport>) -> Self {
         Self { version: 1, databases }
     }
@@ -80,8 +80,8 @@ pub(super) struct RunnerReport {
 pub(super) struct ActivityReport {
     /// The update in hand.
     pub update: Option<String>,
-    /// What it does with it: "running", "held", "backing off", "paused" or "idle".
-    pub state: String,
+    /// What it does with it.
+    pub state: LaneState,
     /// Why, where it waits; with "running", why it rests between two batches.
     pub reason: Option<String>,
     /// The controller that sets the pace, and where it is a fallback, what it stands in for.
@@ -203,7 +203,7 @@ impl DatabaseReport {
 #[derive(Debug, Serialize)]
 pub(super) struct UpdateReport {
     pub name: String,
-    pub state: State,
+    pub state: UpdateState,
     /// What holds it, in words.
     pub reason: Option<String>,
     pub depends_on: Option<String>,
@@ -235,14 +235,15 @@ pub(super) fn database(
     let activity = queue.activity.filter(|activity| runner.as_ref() == Some(&activity.holder));
     let signals = activity.as_ref().map(measured).unwrap_or_default();
     let doing = activity.as_ref().map(Doing::told).unwrap_or_default();
-    let standings = assess(&queue.rows, defined);
-    let updates = queue.rows.into_iter().zip(standings).map(|(row, standing)| {
-        let (state, reason) = state(&row, standing, &doing, queue.pause.is_some());
+    let pause = queue.pause.as_ref().map(|pause| pause.reason.clone());
+    let stands = Stands::new(&doing, pause.as_ref());
+    let how = stands.of_all(&queue.rows, defined);
+    let updates = queue.rows.into_iter().zip(how).map(|(row, stand)| {
         let pace = paces.get(&row.update_name).copied().unwrap_or_default();
         // Whatever the pace of an update was that others keep waiting, it is none now.
-        let stuck = doing.iter().any(|doing| doing.stuck && doing.update_name == row.update_name);
-        let pace = Pace { items_per_ms: pace.items_per_ms.filter(|_| !stuck), ..pace };
-        update(row, state, reason, pace)
+        let stuck = stands.doing(&row.update_name).is_some_and(|doing| doing.stuck);
+        let pace = UpdatePace { items_per_ms: pace.items_per_ms.filter(|_| !stuck), ..pace };
+        update(row, stand, pace)
     });
     let (activity, lanes) = match activity {
         Some(Activity { first, lanes, at_ms, .. }) => {
@@ -283,9 +284,9 @@ fn last_fault(activity: &Activity) -> Option<FaultReport> {
     Some(FaultReport { controller: work.controller.clone(), fault: work.fault.clone()?, at_ms: activity.at_ms })
 }
 
-fn update(row: QueueRow, state: State, reason: Option<String>, pace: Pace) -> UpdateReport {
+fn update(row: QueueRow, Stand { state, reason }: Stand, pace: UpdatePace) -> UpdateReport {
     // What stands still has no pace, however fast it once went.
-    let pace = Pace { items_per_ms: pace.items_per_ms.filter(|_| state == State::Running), ..pace };
+    let pace = UpdatePace { items_per_ms: pace.items_per_ms.filter(|_| state == UpdateState::Running), ..pace };
     let (attempts, last_error, last_error_at_ms) = match row.failure {
         Some(failure) => (failure.attempts, Some(failure.error), Some(failure.at_ms)),
         None => (0, None, None),

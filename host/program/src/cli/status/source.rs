@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tidegate::scheduler::database::Database;
 use tidegate::scheduler::report::look;
+use tidegate::scheduler::update_state::{LaneState, UpdateState};
 use tidegate::update::SqlError;
 use tidegate_admin::api::view::{self, Lease};
 use tidegate_config::Config;
@@ -13,8 +14,8 @@ use super::super::error::CliError;
 use super::super::remote::Remote;
 use super::super::wiring;
 use super::report::{
-    self, ActivityReport, DatabaseReport, LaneReport, PauseReport, Report, RetryReport, RunnerReport, SignalReport,
-    UpdateReport,
+    self, ActivityReport, DatabaseReport, LaneReport, PauseReport, RetryReport, RunnerReport, SignalReport,
+    StatusReport, UpdateReport,
 };
 
 /// Where to look.
@@ -38,7 +39,7 @@ impl Source {
     }
 
     /// What is to be seen now, and what kept a database from being looked at.
-    pub(super) async fn report(&self) -> Result<(Report, Result<(), CliError>), CliError> {
+    pub(super) async fn report(&self) -> Result<(StatusReport, Result<(), CliError>), CliError> {
         let mut reports = Vec::new();
         let mut unavailable = Ok(());
         match self {
@@ -63,7 +64,7 @@ impl Source {
                 }
             }
         }
-        Ok((Report::new(reports), unavailable))
+        Ok((StatusReport::new(reports), unavailable))
     }
 
     /// Closes what is open.
@@ -151,16 +152,19 @@ fn activity(
     controller: &view::DatabaseController,
     shadows: &[view::Shadow],
 ) -> ActivityReport {
-    let state = in_hand.map(|in_hand| serde_json::to_value(in_hand.state).unwrap_or_default());
-    let state = state.as_ref().and_then(|state| state.as_str()).unwrap_or("idle").replace('-', " ");
+    let state = match (in_hand, database.paused) {
+        (Some(in_hand), _) => LaneState::Update(in_hand.state),
+        (None, true) => LaneState::Update(UpdateState::Paused),
+        (None, false) => LaneState::Idle,
+    };
     let retry = controller.retry_update.clone().zip(controller.retry_at_ms);
     let retry = retry.map(|(update, at_ms)| RetryReport::new(update, at_ms));
     ActivityReport {
         update: in_hand.map(|in_hand| in_hand.update.clone()),
-        state: if database.paused { "paused".to_owned() } else { state },
-        reason: match database.paused {
-            true => database.pause_reason.clone(),
-            false => in_hand.and_then(|in_hand| in_hand.reason.clone()),
+        state,
+        reason: match in_hand {
+            Some(in_hand) => in_hand.reason.clone(),
+            None => database.pause_reason.clone(),
         },
         controller: match (&controller.name, &controller.fallback, &retry) {
             // Of one that cannot be tried again the name says so already.
@@ -177,11 +181,9 @@ fn activity(
 
 impl From<view::QueuedUpdate> for UpdateReport {
     fn from(update: view::QueuedUpdate) -> Self {
-        use tidegate::scheduler::report::State::{Quarantined, Undefined};
         Self {
             name: update.name,
-            // Their states, and the last error, say so already.
-            reason: update.reason.filter(|_| !matches!(update.state, Quarantined | Undefined)),
+            reason: update.reason,
             state: update.state,
             depends_on: update.depends_on,
             ordering: update.ordering,

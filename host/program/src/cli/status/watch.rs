@@ -7,7 +7,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::render;
-use super::report::Report;
+use super::report::StatusReport;
 use super::source::Source;
 use crate::cli::error::CliError;
 use crate::cli::output;
@@ -67,7 +67,7 @@ impl View {
         View::Terminal(bar.with_style(style))
     }
 
-    fn show(&self, report: &Report) -> Result<(), CliError> {
+    fn show(&self, report: &StatusReport) -> Result<(), CliError> {
         match self {
             View::Terminal(bar) => {
                 bar.set_message(output::visible(&render::report(report)));

@@ -36,7 +36,7 @@ pub(super) struct New {
 
 /// The shape of the JSON.
 #[derive(Serialize)]
-struct Report {
+struct NewControllerReport {
     /// Grows when a key's meaning changes or a key goes; new keys may come at any time.
     version: u32,
     /// The folder that was made.
@@ -58,7 +58,7 @@ impl New {
         }
         if self.json {
             let files = files.iter().map(|file| file.path.display().to_string()).collect();
-            return output::print_json(&Report { version: 1, path: self.name, files });
+            return output::print_json(&NewControllerReport { version: 1, path: self.name, files });
         }
         output::print(&self.told(files.len()))
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tidegate::controller::{Callback, Fault, FaultKind};
-use tidegate::scheduler::database::Record;
+use tidegate::scheduler::database::{IterationOutcome, Record};
 use tidegate::scheduler::event::{Event, EventKind};
 
 use super::Plain;
@@ -50,7 +50,7 @@ fn ended() -> EventKind {
         duration_ms: 98.4,
         waited_ms: 1.6,
         wait_reason: None,
-        outcome: "completed".to_owned(),
+        outcome: IterationOutcome::Completed,
         error: None,
         notes: Vec::new(),
         fuel: None,

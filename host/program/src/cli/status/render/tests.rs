@@ -4,11 +4,12 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use tidegate::scheduler::database::{Activity, ControllerRetry, Failure, Holder, Pause, Queue, QueueRow, Work};
-use tidegate::scheduler::report::{Pace, Snapshot};
+use tidegate::scheduler::report::{Snapshot, UpdatePace};
+use tidegate::scheduler::update_state::{LaneState, UpdateState};
 use tidegate::update::sql::Estimate;
 use tidegate_config::Config;
 
-use super::super::report::{self, DatabaseReport, Report, RetryReport, SignalReport};
+use super::super::report::{self, DatabaseReport, RetryReport, SignalReport, StatusReport};
 
 fn configured() -> tidegate_config::Database {
     let text = "[[database]]\nurl = \"sqlite:app.db\"\n";
@@ -34,12 +35,12 @@ fn holder() -> Holder {
     Holder { host: "tide-1".to_owned(), pid: 4242 }
 }
 
-fn activity(state: &str, reason: Option<&str>) -> Activity {
+fn activity(state: UpdateState, reason: Option<&str>) -> Activity {
     Activity {
         holder: holder(),
         first: Work {
             update_name: Some("fill_search_body".to_owned()),
-            state: state.to_owned(),
+            state: LaneState::Update(state),
             reason: reason.map(str::to_owned),
             controller: "office-hours".to_owned(),
             items_per_ms: Some(12.3),
@@ -66,7 +67,7 @@ fn full(activity: Activity, pause: Option<Pause>, runner: Option<Holder>) -> Dat
         row("of_another_program", ""),
         unreadable,
     ];
-    let pace = Pace { estimate: Some(Estimate { done: 0.425, rows: 1_000_000.0 }), items_per_ms: Some(12.3) };
+    let pace = UpdatePace { estimate: Some(Estimate { done: 0.425, rows: 1_000_000.0 }), items_per_ms: Some(12.3) };
     let snapshot = Snapshot {
         queue: Queue { rows, pause, activity: Some(activity) },
         runner,
@@ -76,17 +77,17 @@ fn full(activity: Activity, pause: Option<Pause>, runner: Option<Holder>) -> Dat
 }
 
 fn rendered(database: DatabaseReport) -> String {
-    super::report(&Report::new(vec![database]))
+    super::report(&StatusReport::new(vec![database]))
 }
 
 #[test]
 fn each_row_says_how_it_stands() {
-    insta::assert_snapshot!(rendered(full(activity("running", None), None, Some(holder()))));
+    insta::assert_snapshot!(rendered(full(activity(UpdateState::Running, None), None, Some(holder()))));
 }
 
 #[test]
 fn a_held_update_says_why_and_a_controller_its_last_fault() {
-    let mut held = activity("held", Some("outside 22:00 to 06:00"));
+    let mut held = activity(UpdateState::Held, Some("outside 22:00 to 06:00"));
     held.first.fault = Some("out of fuel in enter: 10000000 used".to_owned());
     insta::assert_snapshot!(rendered(full(held, None, Some(holder()))));
 }
@@ -94,15 +95,15 @@ fn a_held_update_says_why_and_a_controller_its_last_fault() {
 #[test]
 fn a_controller_that_is_tried_again_says_when() {
     let next_try = ControllerRetry { update_name: "fill\nbody".to_owned(), at_ms: 1_700_000_000_000 };
-    let mut held = activity("held", Some("at fault"));
+    let mut held = activity(UpdateState::Held, Some("at fault"));
     held.first.controller_retry = Some(next_try);
     let mut database = full(held, None, Some(holder()));
     for (in_ms, expected) in [(0, "now"), (7_250, "in 7.2s"), (280_000, "in 5m")] {
         database.activity.as_mut().unwrap().controller_retry.as_mut().unwrap().in_ms = in_ms;
-        let told = super::report(&Report::new(vec![database]));
+        let told = super::report(&StatusReport::new(vec![database]));
         let line = format!("  controller: office-hours\n  the controller is tried again for fill\\nbody {expected}\n");
         assert!(told.contains(&line), "{told}");
-        database = full(activity("held", None), None, Some(holder()));
+        database = full(activity(UpdateState::Held, None), None, Some(holder()));
         database.activity.as_mut().unwrap().controller_retry = Some(RetryReport::new("fill\nbody".to_owned(), 0));
     }
 }
@@ -120,7 +121,7 @@ fn what_was_measured_stands_in_a_line_and_what_is_old_says_so() {
         signal("waiting-sessions", 3.0, "sessions", 90_000),
         signal("depth\u{7}", 0.25, "", 4_999),
     ];
-    let database = DatabaseReport { signals, ..full(activity("running", None), None, Some(holder())) };
+    let database = DatabaseReport { signals, ..full(activity(UpdateState::Running, None), None, Some(holder())) };
     let line = rendered(database).lines().find(|line| line.contains("signals")).map(str::to_owned);
     let told = "  signals: replication-lag 1,235 ms, waiting-sessions 3 sessions (2m ago), depth\\u{7} 0.25";
     assert_eq!(line.as_deref(), Some(told));
@@ -129,7 +130,7 @@ fn what_was_measured_stands_in_a_line_and_what_is_old_says_so() {
 #[test]
 fn a_pause_says_why_and_a_dead_host_is_not_taken_at_its_last_word() {
     let pause = Pause { since_ms: 1_700_000_000_000, reason: Some("maintenance".to_owned()) };
-    insta::assert_snapshot!(rendered(full(activity("running", None), Some(pause), None)));
+    insta::assert_snapshot!(rendered(full(activity(UpdateState::Running, None), Some(pause), None)));
 }
 
 #[test]
@@ -137,11 +138,11 @@ fn an_empty_queue_and_a_database_out_of_reach() {
     let snapshot = Snapshot { queue: Queue::default(), runner: None, paces: HashMap::new() };
     let empty = report::database(&configured(), snapshot, &|_| true);
     let unreachable = DatabaseReport::unavailable(&configured(), "connection refused".to_owned());
-    insta::assert_snapshot!(super::report(&Report::new(vec![empty, unreachable])));
+    insta::assert_snapshot!(super::report(&StatusReport::new(vec![empty, unreachable])));
 }
 
 #[test]
 fn json_has_the_documented_shape() {
-    let report = Report::new(vec![full(activity("running", None), None, Some(holder()))]);
+    let report = StatusReport::new(vec![full(activity(UpdateState::Running, None), None, Some(holder()))]);
     insta::assert_snapshot!(serde_json::to_string_pretty(&report).unwrap());
 }
