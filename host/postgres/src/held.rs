@@ -337,6 +337,10 @@ impl Interrupt for Interruption {
             self.connection.cancel().await;
         }
     }
+
+    fn statement_runs(&self) -> bool {
+        self.running.load(Ordering::SeqCst)
+    }
 }
 
 #[async_trait]

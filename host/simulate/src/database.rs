@@ -256,6 +256,10 @@ impl Interrupt for Interrupter {
     async fn interrupt(&self) {
         self.0.interrupted.notify_waiters();
     }
+
+    fn statement_runs(&self) -> bool {
+        false
+    }
 }
 
 #[async_trait]

@@ -399,6 +399,10 @@ impl Interrupt for Interrupter {
     async fn interrupt(&self) {
         interrupt(&self.jobs, &self.in_hand);
     }
+
+    fn statement_runs(&self) -> bool {
+        self.in_hand.load(Ordering::SeqCst) > 0
+    }
 }
 
 fn interrupt(jobs: &Jobs, in_hand: &AtomicU64) {

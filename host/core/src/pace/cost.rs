@@ -15,6 +15,8 @@ const SUSPICIOUS: f64 = 1.5;
 const OWN_GROWTH: f64 = 2.0;
 /// The least that such a cost may grow to, in milliseconds.
 const OWN_LEAST: f64 = 1.0;
+/// The least part of the target that a batch's items get, whatever the batch costs by itself.
+const LEAST_SHARE: f64 = 0.5;
 
 /// What is known of the cost of an update's batches.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -65,9 +67,16 @@ impl Cost {
 
     /// Items that fit into a batch of `target`; `None` until an item was counted.
     pub fn items_within(&self, target: Duration) -> Option<u64> {
-        let left = (milliseconds(target) - self.own_ms).max(0.0);
+        let left = self.stretched(target) - self.own_ms;
         // A float's cast saturates, so that a rate beyond measure is merely a large batch.
         self.item_ms.map(|item_ms| if item_ms > 0.0 { (left / item_ms) as u64 } else { u64::MAX })
+    }
+
+    /// What a batch that aims at `target` may take, in milliseconds. Where opening and commit take more than half of the
+    /// target, its items get that half all the same: batches of one item would do hardly anything but commit.
+    pub(super) fn stretched(&self, target: Duration) -> f64 {
+        let target = milliseconds(target);
+        target.max(self.own_ms + target * LEAST_SHARE)
     }
 
     /// What a batch takes besides its slices, in milliseconds.
@@ -182,6 +191,20 @@ mod tests {
         assert_eq!(cost.item_ms(), Some(10.0));
         cost.learn(12.0);
         assert_eq!(cost.item_ms(), Some(11.0));
+    }
+
+    #[test]
+    fn items_get_half_of_the_target_whatever_the_commit_costs() {
+        let mut cost = Cost::default();
+        cost.learn(1.0);
+        let within: Vec<_> = [0, 4, 5, 10, 80]
+            .into_iter()
+            .map(|own| {
+                (0..20).for_each(|_| cost.learn_own(own * MS));
+                cost.items_within(10 * MS)
+            })
+            .collect();
+        assert_eq!(within, [10, 6, 5, 5, 5].map(Some));
     }
 
     #[test]

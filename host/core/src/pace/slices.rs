@@ -89,8 +89,10 @@ pub struct Slices {
 impl Slices {
     /// The slices of a batch, by what is known of earlier ones.
     pub fn new(bounds: Bounds, cost: Cost) -> Self {
+        let stretched = Duration::try_from_secs_f64(cost.stretched(bounds.target) / 1e3);
+        let target = stretched.map_or(bounds.target, |stretched| stretched.max(bounds.target));
         Self {
-            bounds,
+            bounds: Bounds { target, ..bounds },
             cost,
             whole: false,
             count: 0,
@@ -208,7 +210,7 @@ impl Slices {
     }
 
     /// Takes note of a slice that went through.
-    pub fn done(&mut self, slice: Slice, items: u64, took: Duration, elapsed: Duration) {
+    pub fn done(&mut self, slice: Slice, items: u64, took: Duration) {
         let ms = milliseconds(took);
         self.count += 1;
         self.asked = self.asked.saturating_add(slice.items);
@@ -217,7 +219,7 @@ impl Slices {
         if items > 0 {
             self.note_cost(ms, items);
         }
-        if slice.limit.is_none() && elapsed > self.cut_off() {
+        if slice.limit.is_none() && took > self.cut_off() {
             self.overlong = Some((slice.items, took));
         }
     }
@@ -310,7 +312,7 @@ mod tests {
                     elapsed += ms;
                     done += slice.items;
                     let took = Duration::from_secs_f64(ms / 1e3);
-                    slices.done(slice, slice.items, took, Duration::from_secs_f64(elapsed / 1e3));
+                    slices.done(slice, slice.items, took);
                 }
             }
         }
@@ -381,7 +383,7 @@ mod tests {
                 elapsed += took;
                 items += slice.items;
                 let seconds = |ms: f64| Duration::from_secs_f64(ms / 1e3);
-                slices.done(slice, slice.items, seconds(took), seconds(elapsed));
+                slices.done(slice, slice.items, seconds(took));
             }
             slices.settle(&mut known, Duration::ZERO);
         }
@@ -421,7 +423,7 @@ mod tests {
         let mut slices = Slices::new(bounds(), Cost::default());
         let mut count = 0;
         while let Some(slice) = slices.next(Duration::ZERO) {
-            slices.done(slice, 0, Duration::ZERO, Duration::ZERO);
+            slices.done(slice, 0, Duration::ZERO);
             count += 1;
         }
         assert!((2..=MOST).contains(&count), "{count}");
@@ -435,7 +437,7 @@ mod tests {
         let mut slices = Slices::whole(Bounds { expected: 500, ..bounds() }, Cost::default());
         let slice = slices.next(Duration::ZERO).unwrap();
         assert_eq!((slice.items, slice.limit), (500, Some(1_000 * MS)));
-        slices.done(slice, 500, 20 * MS, 20 * MS);
+        slices.done(slice, 500, 20 * MS);
         assert_eq!(slices.next(20 * MS), None);
     }
 

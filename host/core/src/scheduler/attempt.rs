@@ -2,10 +2,11 @@
 
 mod part;
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
 use self::part::begun;
 use super::common::Common;
@@ -23,6 +24,9 @@ use crate::update::{ErrorClass, Handler, Mode, Next, Progress, SqlError, Step, U
 
 /// How long an interrupted statement may take to notice.
 const INTERRUPT_PATIENCE: Duration = Duration::from_secs(5);
+
+/// After what time work that goes on is interrupted again.
+const INTERRUPT_AGAIN: Duration = Duration::from_millis(500);
 
 /// How long a slice that is to be cut off may go on until it is known whether others keep it waiting.
 const BLOCKED_PATIENCE: Duration = Duration::from_millis(100);
@@ -243,7 +247,7 @@ impl Attempt<'_> {
             let work = run_slice(handler, transaction.as_sql(), from, slice);
             match self.guarded(interrupt.clone(), work, slice.limit).await? {
                 Ended::Done(step) => {
-                    self.slices.done(slice, step.items, began.elapsed(), self.started.elapsed());
+                    self.slices.done(slice, step.items, began.elapsed());
                     done = followed_by(done, step);
                 }
                 Ended::CutOff { blocked } => {
@@ -345,26 +349,20 @@ impl Attempt<'_> {
                 }
             };
             // Whatever it answers is rolled back; it is only waited for so that nothing is cut off in its middle.
-            let interrupted = async {
-                interrupt.interrupt().await;
-                work.await.map(drop)
-            };
-            let _ = timeout(INTERRUPT_PATIENCE, interrupted).await;
+            interrupted(&*interrupt, work).await;
             return Err(trouble);
         };
-        let interrupted = async {
-            interrupt.interrupt().await;
-            work.await
-        };
-        match timeout(INTERRUPT_PATIENCE, interrupted).await {
+        match interrupted(&*interrupt, work).await {
             // It was done before it noticed.
-            Ok(Ok(done)) => Ok(Ended::Done(done)),
-            Ok(Err(error)) if error.class() == ErrorClass::Connection || error.class().ends_lease() => {
+            Interrupted::Ended(Ok(done)) => Ok(Ended::Done(done)),
+            Interrupted::Ended(Err(error)) if error.class() == ErrorClass::Connection || error.class().ends_lease() => {
                 Err(error.into())
             }
             // Whatever a handler makes of it: if it is more than the interruption, it comes again.
-            Ok(Err(_)) => Ok(Ended::CutOff { blocked }),
-            Err(_) => {
+            Interrupted::Ended(Err(_)) => Ok(Ended::CutOff { blocked }),
+            // A smaller slice may wait less.
+            Interrupted::WaitsElsewhere => Ok(Ended::CutOff { blocked: false }),
+            Interrupted::Runs => {
                 let seconds = INTERRUPT_PATIENCE.as_secs();
                 let message = format!("a statement that was cut off did not end within {seconds} s");
                 Err(SqlError::new(ErrorClass::Connection, message).into())
@@ -445,6 +443,43 @@ impl Attempt<'_> {
 
     fn emit(&self, kind: EventKind) {
         self.common.events.emit_in(&self.common.name, self.lane, kind);
+    }
+}
+
+/// What came of work that was interrupted.
+enum Interrupted<T> {
+    /// It came to an end.
+    Ended(Result<T, UpdateError>),
+    /// It waits for something else than the database. It can be dropped: what it has left in its transaction is whole
+    /// statements.
+    WaitsElsewhere,
+    /// Its statement runs on.
+    Runs,
+}
+
+/// Interrupts `work` until it ends. An interruption is without effect between two statements, so it is repeated.
+async fn interrupted<T>(
+    interrupt: &dyn Interrupt,
+    mut work: Pin<&mut impl Future<Output = Result<T, UpdateError>>>,
+) -> Interrupted<T> {
+    let end = Instant::now() + INTERRUPT_PATIENCE;
+    let mut idle = false;
+    loop {
+        let attempt = async {
+            interrupt.interrupt().await;
+            work.as_mut().await
+        };
+        let again = (Instant::now() + INTERRUPT_AGAIN).min(end);
+        if let Ok(result) = timeout_at(again, attempt).await {
+            return Interrupted::Ended(result);
+        }
+        let was_idle = std::mem::replace(&mut idle, !interrupt.statement_runs());
+        if idle && was_idle {
+            return Interrupted::WaitsElsewhere;
+        }
+        if Instant::now() >= end {
+            return if idle { Interrupted::WaitsElsewhere } else { Interrupted::Runs };
+        }
     }
 }
 

@@ -426,6 +426,9 @@ pub trait Session: Sql {
 pub trait Interrupt: Send + Sync {
     /// Asks the database to give the statement up; harmless where none runs.
     async fn interrupt(&self);
+
+    /// True while a statement runs, also one whose answer nobody awaits any more.
+    fn statement_runs(&self) -> bool;
 }
 
 /// The wall clock as stored: milliseconds since the Unix epoch.
