@@ -49,6 +49,7 @@ enum Operation {
     /// An update, with or without what depends on it.
     Cancel(&'static str, bool),
     Retry(&'static str),
+    Approve(&'static str),
     Pause,
     Resume,
 }
@@ -58,6 +59,8 @@ enum Operation {
 struct Cell {
     queue: &'static [(&'static str, Option<&'static str>)],
     failed: &'static [&'static str],
+    /// Those that have stopped for approval.
+    stopped: &'static [&'static str],
     paused: bool,
     operation: Operation,
     told: &'static str,
@@ -68,6 +71,7 @@ struct Cell {
 const CALM: Cell = Cell {
     queue: &[],
     failed: &[],
+    stopped: &[],
     paused: false,
     operation: Operation::Resume,
     told: "resumed",
@@ -80,8 +84,11 @@ const CHAIN: &[(&str, Option<&str>)] =
     &[("touch_items", None), ("other", Some("touch_items")), ("fails", Some("other"))];
 const CHAINED: &[&str] = &["fails|other", "other|touch_items", "touch_items|"];
 
+/// The progress of an update that has stopped for approval.
+const STOPPED: &str = r#"{"approval":{"awaited":{"reason":"it is big"}}}"#;
+
 fn cells() -> Vec<Cell> {
-    use Operation::{Cancel, Enqueue, Pause, Resume, Retry};
+    use Operation::{Approve, Cancel, Enqueue, Pause, Resume, Retry};
     let long: &'static str = "x".repeat(501).leak();
     vec![
         Cell { operation: Enqueue("other", None, "{}", false), told: "queued", rows: &["other|"], ..CALM },
@@ -129,6 +136,16 @@ fn cells() -> Vec<Cell> {
         },
         Cell { queue: CHAIN, operation: Retry("other"), told: "not-failed", rows: CHAINED, ..CALM },
         Cell { queue: CHAIN, operation: Retry("gone"), told: "not-queued", rows: CHAINED, ..CALM },
+        Cell {
+            queue: CHAIN,
+            stopped: &["touch_items"],
+            operation: Approve("touch_items"),
+            told: "approved",
+            rows: CHAINED,
+            ..CALM
+        },
+        Cell { queue: CHAIN, operation: Approve("other"), told: "not-awaiting", rows: CHAINED, ..CALM },
+        Cell { queue: CHAIN, operation: Approve("gone"), told: "not-queued", rows: CHAINED, ..CALM },
         Cell { queue: CHAIN, operation: Pause, told: "paused", rows: CHAINED, paused_after: true, ..CALM },
         Cell { paused: true, operation: Pause, told: "paused", paused_after: true, ..CALM },
         Cell { paused: true, operation: Resume, told: "resumed", ..CALM },
@@ -164,7 +181,8 @@ impl<'a> Bench<'a> {
         database.set_pause(cell.paused.then_some(&pause)).await.unwrap();
         for (name, depends_on) in cell.queue {
             let depends_on = depends_on.map_or("null".to_owned(), |name| format!("'{name}'"));
-            let values = format!("'{name}', '{{}}', {depends_on}, 0");
+            let progress = if cell.stopped.contains(name) { STOPPED } else { "{}" };
+            let values = format!("'{name}', '{progress}', {depends_on}, 0");
             let columns = "update_name, progress_json, depends_on, ordering";
             self.place.run(&format!("insert into background_updates ({columns}) values ({values})")).await;
         }
@@ -177,7 +195,8 @@ impl<'a> Bench<'a> {
 
     /// What stands in the database.
     async fn found(&self) -> (Vec<String>, bool, Vec<String>) {
-        let rows = "select update_name, depends_on from background_updates order by update_name";
+        let rows = "select update_name, coalesce(depends_on, '') || case when progress_json like '%awaited%' then '?' else '' end \
+                    from background_updates order by update_name";
         let pauses = "select count(*) from tidegate_state where key = 'pause'";
         let failures = "select update_name from tidegate_failures order by update_name";
         let place = self.place;
@@ -209,6 +228,7 @@ impl<'a> Bench<'a> {
             Operation::Cancel(name, true) => vec!["cancel", name, "--with-dependents"],
             Operation::Cancel(name, false) => vec!["cancel", name],
             Operation::Retry(name) => vec!["retry", name],
+            Operation::Approve(name) => vec!["approve", name],
             Operation::Pause => vec!["pause", "--reason", "by the test"],
             Operation::Resume => vec!["resume"],
         };
@@ -240,6 +260,7 @@ impl<'a> Bench<'a> {
                 Answer::of(api.request(reqwest::Method::DELETE, &path).bearer_auth(ADMIN).send().await.unwrap()).await
             }
             Operation::Retry(name) => api.post(&format!("{base}/updates/{name}/retry"), ADMIN, json!({})).await,
+            Operation::Approve(name) => api.post(&format!("{base}/updates/{name}/approve"), ADMIN, json!({})).await,
             Operation::Pause => {
                 let body = json!({ "persist": true, "reason": "by the test" });
                 api.post(&format!("{base}/pause"), ADMIN, body).await
@@ -253,6 +274,7 @@ impl<'a> Bench<'a> {
         let (what, update) = match operation {
             Operation::Cancel(name, false) => ("cancel", name),
             Operation::Retry(name) => ("retry", name),
+            Operation::Approve(name) => ("approve", name),
             Operation::Pause => ("pause", ""),
             Operation::Resume => ("resume", ""),
             Operation::Enqueue(..) | Operation::Cancel(_, true) => return None,
@@ -263,7 +285,8 @@ impl<'a> Bench<'a> {
             ("is tried again", "retried"),
             ("has not failed", "not-failed"),
             ("is paused, until", "paused"),
-            ("goes on.", "resumed"),
+            ("does not await approval", "not-awaiting"),
+            ("goes on.", if what == "approve" { "approved" } else { "resumed" }),
         ];
         let word = words.iter().find(|(words, _)| notice.contains(words)).map(|(_, word)| (*word).to_owned());
         Some(word.unwrap_or_else(|| refusal(&notice)))
@@ -356,7 +379,7 @@ on_both! {
             }
         }
         assert!(wrong.is_empty(), "{} of {done} are wrong:\n{}", wrong.len(), wrong.join("\n"));
-        assert_eq!(done, 85, "so many operations were done");
+        assert_eq!(done, 97, "so many operations were done");
     }
 
     async fn each_way_to_look_tells_the_same_of_every_row(place: Place) {

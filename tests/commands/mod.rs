@@ -1,5 +1,6 @@
 //! The commands against real databases, as an operator types them.
 
+mod approve;
 mod check;
 mod enqueue;
 mod init;

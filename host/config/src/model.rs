@@ -13,7 +13,7 @@ use tidegate::pace::Estimator;
 use tidegate::signal::{Address, Part, Schedule};
 use tidegate::update::sql::{System, TableName};
 use tidegate::update::{
-    BackfillDefinition, BatchDefinition, CopyDefinition, CreateIndexDefinition, DeleteDefinition, Reach,
+    BackfillDefinition, BatchDefinition, CopyDefinition, CreateIndexDefinition, DeleteDefinition, Gate, Reach,
     ScriptDefinition, ValidateAndDeleteDefinition, ValidateConstraintDefinition,
 };
 use tidegate_wasm::Limits;
@@ -302,7 +302,7 @@ impl fmt::Debug for Settings {
 }
 
 /// An update's definition.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Update {
     /// `update_name` in the queue.
     pub name: String,
@@ -318,6 +318,8 @@ pub struct Update {
     pub workers: usize,
     /// True where its rows are looked at again before it ends.
     pub verify: bool,
+    /// Where it stops for approval.
+    pub gate: Gate,
     /// Where it stands in the file.
     pub places: Places,
 }

@@ -224,6 +224,8 @@ pub(super) struct Update {
     pub unique_columns: Option<Spanned<OneOrMany>>,
     pub workers: Whole<1, 1, LARGEST_CREW>,
     pub verify: Text,
+    pub canary: Option<Spanned<NumberOrText>>,
+    pub max_rows: Option<Whole<0, 0, { i64::MAX as u64 }>>,
 }
 
 /// A whole number from `MIN` to `MAX`, `DEFAULT` where its key is left out.
@@ -315,6 +317,38 @@ impl<'de> Visitor<'de> for OneOrManyVisitor {
             texts.push(text);
         }
         Ok(texts)
+    }
+}
+
+/// A number, or a text.
+#[derive(Debug)]
+pub(super) struct NumberOrText(pub String);
+
+impl<'de> Deserialize<'de> for NumberOrText {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(NumberOrTextVisitor).map(Self)
+    }
+}
+
+struct NumberOrTextVisitor;
+
+impl Visitor<'_> for NumberOrTextVisitor {
+    type Value = String;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a number or a string")
+    }
+
+    fn visit_i64<E: de::Error>(self, number: i64) -> Result<Self::Value, E> {
+        Ok(number.to_string())
+    }
+
+    fn visit_u64<E: de::Error>(self, number: u64) -> Result<Self::Value, E> {
+        Ok(number.to_string())
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Self::Value, E> {
+        Ok(text.to_owned())
     }
 }
 

@@ -12,9 +12,9 @@ use super::section::{Reader, Section, Table, list};
 use super::{lane, raw};
 use tidegate::update::sql::{System, TableName};
 use tidegate::update::{
-    BackfillDefinition, BatchDefinition, ConstraintKind, CopyColumn, CopyDefinition, CopySource, CreateIndexDefinition,
-    DeleteDefinition, IndexParts, OnConflict, OnSkip, Reach, ScriptDefinition, ValidateAndDeleteDefinition,
-    ValidateConstraintDefinition,
+    BackfillDefinition, BatchDefinition, Canary, ConstraintKind, CopyColumn, CopyDefinition, CopySource,
+    CreateIndexDefinition, DeleteDefinition, Gate, IndexParts, OnConflict, OnSkip, Reach, ScriptDefinition,
+    ValidateAndDeleteDefinition, ValidateConstraintDefinition,
 };
 
 const TITLE: &str = "[[update]]";
@@ -32,22 +32,32 @@ const SHAPES: [Shape; 9] = [
     Shape {
         kind: "backfill",
         required: &["table", "key", "set"],
-        optional: &["schema", "where", "only", "row_security", "on_skip", "workers", "verify"],
+        optional: &["schema", "where", "only", "row_security", "on_skip", "workers", "verify", "canary", "max_rows"],
     },
     Shape {
         kind: "delete",
         required: &["table", "key", "where"],
-        optional: &["schema", "only", "row_security", "on_skip", "workers", "verify"],
+        optional: &["schema", "only", "row_security", "on_skip", "workers", "verify", "canary", "max_rows"],
     },
     Shape {
         kind: "copy",
         required: &["table", "key", "into", "columns"],
-        optional: &["schema", "into_schema", "where", "on_conflict", "only", "row_security", "workers"],
+        optional: &[
+            "schema",
+            "into_schema",
+            "where",
+            "on_conflict",
+            "only",
+            "row_security",
+            "workers",
+            "canary",
+            "max_rows",
+        ],
     },
     Shape {
         kind: "batch",
         required: &["table", "key", "sql"],
-        optional: &["schema", "only", "row_security", "workers"],
+        optional: &["schema", "only", "row_security", "workers", "canary", "max_rows"],
     },
     Shape {
         kind: "create-index",
@@ -120,7 +130,23 @@ fn update<'a>(reader: &mut Reader<'a>, table: Table<'a>, known: &[&str], lanes: 
         Some(word) => one_of(reader, "verify", word, &["off", "full"])? == "full",
         None => false,
     };
-    Some(Update { name: name?, databases, lane, kind, reach, workers, verify, places: section.places })
+    let gate = Gate {
+        canary: canary(reader, section.values.canary.as_ref()),
+        max_rows: section.values.max_rows.map(|rows| rows.0),
+    };
+    Some(Update { name: name?, databases, lane, kind, reach, workers, verify, gate, places: section.places })
+}
+
+/// After how many rows an update stops for approval.
+fn canary(reader: &mut Reader<'_>, value: Option<&Spanned<raw::NumberOrText>>) -> Option<Canary> {
+    let value = value?;
+    match value.get_ref().0.parse() {
+        Ok(canary) => Some(canary),
+        Err(wrong) => {
+            reader.error(reader.at(value), format!("\"canary\": {wrong}"), None);
+            None
+        }
+    }
 }
 
 /// Refuses several workers where a database has one writer.

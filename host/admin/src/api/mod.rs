@@ -82,6 +82,7 @@ fn declared() -> (Router<State>, utoipa::openapi::OpenApi) {
         .routes(routes!(updates::update, updates::cancel))
         .routes(routes!(updates::retry))
         .routes(routes!(updates::accept))
+        .routes(routes!(updates::approve))
         .routes(routes!(updates::run_now))
         .routes(routes!(pause::pause))
         .routes(routes!(pause::resume))

@@ -256,6 +256,27 @@ pub(super) async fn accept(
     Ok(Json(Results { results: vec![Done { changes, ..done(&site, Some(update), result) }] }))
 }
 
+/// Approve of an update that has stopped for it
+///
+/// It stopped after its first rows (`canary`) or before them (`max_rows`), and goes on to its end.
+#[utoipa::path(
+    post,
+    path = "/databases/{database}/updates/{update}/approve",
+    tag = "updates",
+    params(UpdatePath),
+    responses((status = 200, description = "It goes on, or did not wait for approval.", body = Results), SteeringIfPossible)
+)]
+pub(super) async fn approve(
+    _: Admin,
+    AtUpdate(site, update): AtUpdate,
+    extract::State(state): extract::State<State>,
+) -> Result<Json<Results>, Problem> {
+    let approved = state.operations(&site).approve(&update).await;
+    let approved = approved.map_err(|error| refused(&state, &site, error))?;
+    let result = if approved { Did::Approved } else { Did::NotAwaiting };
+    Ok(Json(Results { results: vec![done(&site, Some(update), result)] }))
+}
+
 /// Run the update in hand now
 ///
 /// Ends the wait that it is in, once: its controller is asked again now, or after a failure it is tried again now. The
@@ -298,6 +319,7 @@ pub(super) fn refused(state: &State, site: &Site, error: Refusal) -> Problem {
         Refusal::Unaccepted(error) => Problem::new(Kind::CannotGoOn, error.to_string()).hint("try again"),
         Refusal::WholeHostPaused => Problem::new(Kind::WholeHostPaused, error.to_string())
             .hint(format!("POST {}/resume resumes all of them", super::ROOT)),
+        Refusal::Moved(_) => Problem::new(Kind::CannotGoOn, error.to_string()).hint("look at it, and try again"),
         Refusal::Paused => Problem::new(Kind::NothingInHand, on_it(&error)).hint("resume them first"),
         Refusal::NothingInHand => Problem::new(Kind::NothingInHand, on_it(&error)).hint("the queue tells why"),
         Refusal::NotTheRunner => {

@@ -46,6 +46,7 @@ pub(super) async fn act(
                 ("resume", _) => resume(&page.state, site).await,
                 ("run-now", _) => run_now(&page.state, site),
                 ("retry", Some(update)) => retry(&page.state, site, update).await,
+                ("approve", Some(update)) => approve(&page.state, site, update).await,
                 ("accept", Some(update)) => accept(&page.state, site, update).await,
                 _ => return (StatusCode::NOT_FOUND, render::refusal("There is no such button.")).into_response(),
             };
@@ -114,6 +115,13 @@ async fn retry(state: &State, site: &Site, update: &str) -> Result<String, Refus
         Some(_) => Ok(format!("{update} has not failed.")),
         None => Err(Refusal::NotQueued(update.to_owned())),
     }
+}
+
+async fn approve(state: &State, site: &Site, update: &str) -> Result<String, Refusal> {
+    Ok(match state.operations(site).approve(update).await? {
+        true => format!("{update} goes on."),
+        false => format!("{update} does not await approval."),
+    })
 }
 
 async fn accept(state: &State, site: &Site, update: &str) -> Result<String, Refusal> {

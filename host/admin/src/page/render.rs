@@ -9,6 +9,7 @@ use super::session::{Notice, Visitor};
 use super::view::{ControllerFile, ControllerView, DatabaseView, InHandView, RowView, View, words};
 use tidegate::controller::ShadowReport;
 use tidegate::scheduler::Lanes;
+use tidegate::scheduler::update_state::UpdateState;
 use tidegate::signal::{SignalStatus, readable};
 
 /// The whole page.
@@ -291,6 +292,9 @@ fn queue(rows: &[RowView], database: &str, visitor: &Visitor) -> Markup {
                             }
                             @if visitor.steers() {
                                 td.actions {
+                                    @if row.state == UpdateState::AwaitsApproval {
+                                        (Action { what: "approve", label: "Approve", database, update: Some(&row.name) }.button(visitor))
+                                    }
                                     @if row.redefined {
                                         (Action { what: "accept", label: "Accept", database, update: Some(&row.name) }.button(visitor))
                                     }

@@ -328,6 +328,7 @@ impl DatabaseBoard {
             EventKind::Blocked { rows } => self.blocked.clone_from(rows),
             EventKind::Paused { reason } => self.pause = Some(reason.clone()),
             EventKind::Resumed => self.pause = None,
+            EventKind::AwaitsApproval { update_name, .. } => self.forget(update_name),
             EventKind::UpdateMoved { gone: false, .. } | EventKind::Noted { .. } => {}
             kind => self.lane(lane).see(kind, at),
         }

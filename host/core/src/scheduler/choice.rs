@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::database::{Failure, QueueRow};
 use super::lanes::Lanes;
+use crate::update::approval::awaits_approval;
 
 /// Whether a row of the queue can run, and if not, why.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +21,8 @@ pub enum Standing {
     Undefined,
     /// It failed too often.
     Quarantined,
+    /// It has stopped for somebody to approve of it; why, in words.
+    AwaitsApproval(String),
     /// What stands in the row cannot be read; why, in words.
     Unreadable(String),
 }
@@ -36,6 +39,7 @@ impl Standing {
             }
             Standing::Undefined => "no definition".to_owned(),
             Standing::Unreadable(problem) => problem.clone(),
+            Standing::AwaitsApproval(reason) => format!("awaiting approval: {reason}"),
             Standing::Quarantined => match &row.failure {
                 Some(Failure { attempts: 1, error, .. }) => format!("quarantined after 1 attempt: {error}"),
                 Some(Failure { attempts, error, .. }) => format!("quarantined after {attempts} attempts: {error}"),
@@ -67,10 +71,15 @@ pub fn assess(rows: &[QueueRow], defined: &dyn Fn(&str) -> bool) -> Vec<Standing
             }
             match dependency(row) {
                 Some(other) if queued.contains(other) => Standing::DependsOn(other.to_owned()),
-                _ => Standing::Ready,
+                _ => alone(row),
             }
         })
         .collect()
+}
+
+/// How a row stands that nothing else is in the way of.
+fn alone(row: &QueueRow) -> Standing {
+    awaits_approval(&row.progress).map_or(Standing::Ready, Standing::AwaitsApproval)
 }
 
 /// The rows of a queue as they were last read, and how each stands, kept up with what becomes of them since: what ends
@@ -188,9 +197,11 @@ impl Roster {
         }
         for waiting in self.waiting.remove(update_name).unwrap_or_default() {
             if let Some(Some((row, standing @ Standing::DependsOn(_)))) = self.rows.get_mut(waiting) {
-                *standing = Standing::Ready;
-                let name = row.update_name.clone();
-                self.make_ready(waiting, &name);
+                *standing = alone(row);
+                if *standing == Standing::Ready {
+                    let name = row.update_name.clone();
+                    self.make_ready(waiting, &name);
+                }
             }
         }
     }
@@ -198,7 +209,15 @@ impl Roster {
     /// Takes note of a batch that was committed.
     pub(super) fn move_on(&mut self, update_name: &str, progress: String) {
         self.keep_in_mind(|| Change::MovedOn(update_name.to_owned(), progress.clone()));
-        self.change(update_name, |row| (row.progress, row.failure) = (progress, None));
+        let Some(place) = self.change(update_name, |row| (row.progress, row.failure) = (progress, None)) else {
+            return;
+        };
+        if let Some(Some((row, standing))) = self.rows.get_mut(place)
+            && let awaits @ Standing::AwaitsApproval(_) = alone(row)
+        {
+            *standing = awaits;
+            self.ready.iter_mut().for_each(|ready| _ = ready.remove(&place));
+        }
     }
 
     /// Takes note of what others wrote for an update that this one works on as well.
@@ -348,6 +367,8 @@ mod tests {
             row("unknown", ""),
             quarantined(row("bad", "")),
             row("after the bad one", "bad"),
+            QueueRow { progress: r#"{"approval": {"awaited": {"reason": "look"}}}"#.to_owned(), ..row("stopped", "") },
+            QueueRow { progress: r#"{"approval": "given"}"#.to_owned(), ..row("approved", "") },
             QueueRow { problem: Some("its name is no text".to_owned()), ..row("x'ff'", "") },
         ];
         let cycle = |names: &[&str]| Standing::Cycle(names.iter().map(|&name| name.to_owned()).collect());
@@ -366,6 +387,8 @@ mod tests {
                 Standing::Undefined,
                 Standing::Quarantined,
                 after("bad"),
+                Standing::AwaitsApproval("look".to_owned()),
+                Standing::Ready,
                 Standing::Unreadable("its name is no text".to_owned()),
             ]
         );
@@ -412,6 +435,14 @@ mod tests {
         assert_eq!(roster.get("a").map(|row| row.progress.as_str()), Some("{\"n\":1}"));
         roster.remove("a");
         assert_eq!(ready(&roster), ["b", "d"], "and not what nobody has defined");
+        roster.move_on("d", r#"{"approval": {"awaited": {"reason": "look"}}}"#.to_owned());
+        assert_eq!(ready(&roster), ["b"], "and not what awaits approval");
+        let rows = roster.iter().map(|(row, _)| row.clone()).map(|mut row| {
+            row.progress = if row.update_name == "d" { r#"{"approval": "given"}"#.to_owned() } else { row.progress };
+            row
+        });
+        let mut roster = Roster::new(rows.collect(), Arc::default(), &|name| name != "e");
+        assert_eq!(ready(&roster), ["b", "d"]);
         roster.fail("b", Failure { attempts: 5, error: "no".to_owned(), code: None, at_ms: 0, quarantined: true });
         assert_eq!(ready(&roster), ["d"]);
         let told: Vec<_> = roster.iter().filter_map(|(row, standing)| standing.explain(row)).collect();

@@ -144,6 +144,13 @@ pub enum EventKind {
         /// What, in a sentence.
         note: String,
     },
+    /// An update has stopped for somebody to approve of it.
+    AwaitsApproval {
+        /// The update.
+        update_name: String,
+        /// Why it stopped, in words.
+        reason: String,
+    },
     /// A batch that takes long waits for others, or does so no longer.
     InTheWay {
         /// The update.

@@ -8,9 +8,10 @@ use serde::{Deserialize, Serialize};
 use super::acceptance::{Unaccepted, accept};
 use super::board::{Board, DatabaseBoard, InHand, LeaseState, Phase};
 use super::choice::{Unfit, check_dependencies, dependents};
-use super::database::{AlreadyQueued, Database, NewRow, Pause, Queue, unix_ms};
+use super::database::{AlreadyQueued, Begin, Database, NewRow, Pause, Queue, unix_ms};
 use super::withdrawal::{Running, Withdrawal, in_one_go, withdraw};
 use super::{Control, Handlers};
+use crate::update::approval::approve;
 use crate::update::{ErrorClass, Progress, SqlError, UpdateError};
 
 /// The most characters of a name in the queue. PostgreSQL's index over them takes 2,704 bytes, and a character up to four.
@@ -34,6 +35,10 @@ pub enum Did {
     Accepted,
     /// Its definition is the one that it began with.
     Unchanged,
+    /// It goes on: somebody has approved of it.
+    Approved,
+    /// It does not wait for approval.
+    NotAwaiting,
     /// Its wait is over.
     RunNow,
     /// It does not wait: a batch runs, or is about to.
@@ -46,7 +51,7 @@ pub enum Did {
 
 impl Did {
     /// Every one.
-    pub const ALL: [Did; 11] = [
+    pub const ALL: [Did; 13] = [
         Did::Queued,
         Did::AlreadyQueued,
         Did::Cancelled,
@@ -54,6 +59,8 @@ impl Did {
         Did::NotFailed,
         Did::Accepted,
         Did::Unchanged,
+        Did::Approved,
+        Did::NotAwaiting,
         Did::RunNow,
         Did::Running,
         Did::Paused,
@@ -107,6 +114,9 @@ pub enum Refusal {
     /// It cannot go on under its definition of now.
     #[error(transparent)]
     Unaccepted(Unaccepted),
+    /// Somebody moved the update on meanwhile.
+    #[error("update \"{0}\" moved on meanwhile; nothing was changed")]
+    Moved(String),
     /// All databases of the host are paused at once, and there are others besides this one.
     #[error("all databases of this host are paused until it restarts")]
     WholeHostPaused,
@@ -401,6 +411,25 @@ impl<'a> Operations<'a> {
             (None, LeaseState::Runner) => Err(Refusal::NothingInHand),
             (None, _) => Err(Refusal::NotTheRunner),
         }
+    }
+
+    /// Has an update go on that stopped for approval. False where it does not wait for any.
+    ///
+    /// # Errors
+    /// See [`Refusal`].
+    pub async fn approve(&self, update_name: &str) -> Result<bool, Refusal> {
+        let queue = self.look().await?;
+        let row = queue.rows.iter().find(|row| row.update_name == update_name);
+        let row = row.ok_or_else(|| Refusal::NotQueued(update_name.to_owned()))?;
+        let Some(progress) = Progress::parse(&row.progress).ok().as_ref().and_then(approve) else { return Ok(false) };
+        self.database.prepare().await?;
+        match self.database.begin(update_name, &row.progress).await? {
+            Begin::Moved(_) => return Err(Refusal::Moved(update_name.to_owned())),
+            Begin::Failed(error) => return Err(error.into()),
+            Begin::Ready(transaction) => transaction.commit(Some(&progress.to_json())).await?,
+        }
+        self.wake();
+        Ok(true)
     }
 
     /// Has an update go on under its definition of now. What changed comes back; `None` where nothing did.

@@ -30,6 +30,8 @@ pub enum UpdateState {
     Cycle,
     /// It failed too often.
     Quarantined,
+    /// It has stopped for somebody to approve of it.
+    AwaitsApproval,
     /// The configuration does not define it.
     Undefined,
     /// Its progress is no JSON object, or what stands in the row is no text at all.
@@ -38,7 +40,7 @@ pub enum UpdateState {
 
 impl UpdateState {
     /// Every one.
-    pub const ALL: [UpdateState; 10] = [
+    pub const ALL: [UpdateState; 11] = [
         UpdateState::Running,
         UpdateState::Held,
         UpdateState::BackingOff,
@@ -47,6 +49,7 @@ impl UpdateState {
         UpdateState::Waits,
         UpdateState::Cycle,
         UpdateState::Quarantined,
+        UpdateState::AwaitsApproval,
         UpdateState::Undefined,
         UpdateState::Unreadable,
     ];
@@ -62,6 +65,7 @@ impl UpdateState {
             UpdateState::Waits => "waits",
             UpdateState::Cycle => "cycle",
             UpdateState::Quarantined => "quarantined",
+            UpdateState::AwaitsApproval => "awaits-approval",
             UpdateState::Undefined => "undefined",
             UpdateState::Unreadable => "unreadable",
         }
@@ -72,6 +76,7 @@ impl UpdateState {
         match self {
             UpdateState::BackingOff => "backing off",
             UpdateState::Waits => "waiting",
+            UpdateState::AwaitsApproval => "awaiting approval",
             UpdateState::Undefined => "no definition",
             _ => self.spelling(),
         }
@@ -81,7 +86,10 @@ impl UpdateState {
     pub fn told(self, reason: Option<&str>) -> String {
         match (self, reason) {
             // These reasons name the state themselves.
-            (UpdateState::Waits | UpdateState::Cycle | UpdateState::Unreadable, Some(reason)) => reason.to_owned(),
+            (
+                UpdateState::Waits | UpdateState::Cycle | UpdateState::Unreadable | UpdateState::AwaitsApproval,
+                Some(reason),
+            ) => reason.to_owned(),
             // The whole database is paused, and the error stands beside: both are told there.
             (UpdateState::Paused | UpdateState::Quarantined | UpdateState::Undefined, _) | (_, None) => {
                 self.words().to_owned()
@@ -192,6 +200,7 @@ impl Stand {
             Standing::Cycle(_) => UpdateState::Cycle,
             Standing::Undefined => UpdateState::Undefined,
             Standing::Quarantined => UpdateState::Quarantined,
+            Standing::AwaitsApproval(_) => UpdateState::AwaitsApproval,
             Standing::Unreadable(_) => UpdateState::Unreadable,
             Standing::Ready => {
                 return match Progress::parse(&row.progress) {

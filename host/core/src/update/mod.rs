@@ -3,6 +3,7 @@
 //! A handler is given a position, a budget and a transaction, does a part of its update, and says how far it came. It
 //! knows neither the driver behind the transaction nor the controller that set the budget.
 
+pub mod approval;
 mod ask;
 mod assign;
 mod backfill;
@@ -35,6 +36,7 @@ use std::fmt;
 use async_trait::async_trait;
 use serde_json::{Map, Value as Json};
 
+pub use approval::{Canary, Gate, Gated};
 pub use backfill::{Backfill, BackfillDefinition};
 pub use batch::{Batch, BatchDefinition};
 pub use constraint::ConstraintKind;

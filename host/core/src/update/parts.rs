@@ -37,6 +37,11 @@ pub fn is_whole(progress: &Progress) -> bool {
     progress.0.contains_key(WALK) && !is_cut(progress)
 }
 
+/// True where a progress is that of one part of several.
+pub fn is_part(progress: &Progress) -> bool {
+    progress.0.get(WALK).is_some_and(|walk| walk.get(SHARED).is_some())
+}
+
 /// The parts into which what is left of an update is cut; none where it is in one, or has not begun. Progress that no handler
 /// wrote has none either: that is for its handler to refuse.
 pub fn parts(progress: &Progress) -> Vec<Part> {

@@ -43,7 +43,8 @@ impl Accept {
 
     async fn accept(&self, context: &Context, results: &mut Results) -> Result<(), CliError> {
         if let Some(host) = self.address.host()? {
-            return host.accept(&self.names, self.database.as_deref(), results).await;
+            let met = host.act("accept", &self.names, self.database.as_deref(), results).await?;
+            return all_met(&self.names, &met);
         }
         let config = context.config()?;
         let mut met = BTreeSet::new();

@@ -1,6 +1,7 @@
 //! The command line: what a person types and reads. One file per command; here what they have in common.
 
 mod accept;
+mod approve;
 mod cancel;
 mod check;
 mod completions;
@@ -73,6 +74,7 @@ enum Command {
     History(history::History),
     Retry(retry::Retry),
     Accept(accept::Accept),
+    Approve(approve::Approve),
     Verify(verify::Verify),
     Pause(pause::Pause),
     Resume(pause::Resume),
@@ -108,6 +110,7 @@ impl Command {
             Command::History(history) => history.json,
             Command::Retry(retry) => retry.json.json,
             Command::Accept(accept) => accept.json.json,
+            Command::Approve(approve) => approve.json.json,
             Command::Verify(verify) => verify.json.json,
             Command::Pause(pause) => pause.json.json,
             Command::Resume(resume) => resume.json.json,
@@ -205,6 +208,7 @@ fn execute(cli: Cli, json: bool) -> Result<(), CliError> {
             Command::History(history) => history.execute(&context).await,
             Command::Retry(retry) => retry.execute(&context).await,
             Command::Accept(accept) => accept.execute(&context).await,
+            Command::Approve(approve) => approve.execute(&context).await,
             Command::Verify(verify) => verify.execute(&context).await,
             Command::Pause(pause) => pause.execute(&context).await,
             Command::Resume(resume) => resume.execute(&context).await,

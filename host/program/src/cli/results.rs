@@ -98,6 +98,8 @@ fn words(view::Done { database, update, result, changes, goes_on }: &view::Done)
             format!("{name}: goes on under the definition of now: {changes} on {database}")
         }
         Did::Unchanged => format!("{name}: its definition is the one that it began with on {database}"),
+        Did::Approved => format!("{name}: approved on {database}, and goes on"),
+        Did::NotAwaiting => format!("{name}: does not await approval on {database}"),
         Did::RunNow => format!("{name}: runs now on {database}"),
         Did::Running => format!("{name}: is running on {database}"),
         Did::Paused => {

@@ -9,7 +9,8 @@ use tidegate::scheduler::database::{Database, Holder};
 use tidegate::scheduler::{Handlers, Lanes};
 use tidegate::signal::SignalReader;
 use tidegate::update::{
-    Backfill, Batch, Copy, CreateIndex, Delete, Handler, Noop, Script, ValidateAndDelete, ValidateConstraint,
+    Backfill, Batch, Copy, CreateIndex, Delete, Gate, Gated, Handler, Noop, Script, ValidateAndDelete,
+    ValidateConstraint,
 };
 use tidegate_config::{Config, Diagnostic, Target, UpdateKind};
 use tidegate_database::{OpenError, Options};
@@ -67,22 +68,28 @@ pub(super) fn access(database: &tidegate_config::Database) -> (String, Options) 
 /// What does an update's work on a database.
 pub(super) fn handler(update: &tidegate_config::Update, database: &tidegate_config::Database) -> Arc<dyn Handler> {
     let (system, reach, workers) = (database.target.system(), update.reach, update.workers);
-    let verify = update.verify;
+    let (verify, gate) = (update.verify, update.gate);
     match update.kind.clone() {
         UpdateKind::Backfill(definition) => {
-            Arc::new(Backfill::new(definition).reaching(reach).with_workers(workers).verified(verify))
+            gated(Backfill::new(definition).reaching(reach).with_workers(workers).verified(verify), gate)
         }
         UpdateKind::Delete(definition) => {
-            Arc::new(Delete::new(definition).reaching(reach).with_workers(workers).verified(verify))
+            gated(Delete::new(definition).reaching(reach).with_workers(workers).verified(verify), gate)
         }
-        UpdateKind::Copy(definition) => Arc::new(Copy::new(definition).reaching(reach).with_workers(workers)),
-        UpdateKind::Batch(definition) => Arc::new(Batch::new(definition, system).reaching(reach).with_workers(workers)),
+        UpdateKind::Copy(definition) => gated(Copy::new(definition).reaching(reach).with_workers(workers), gate),
+        UpdateKind::Batch(definition) => {
+            gated(Batch::new(definition, system).reaching(reach).with_workers(workers), gate)
+        }
         UpdateKind::CreateIndex(definition) => Arc::new(CreateIndex::new(definition, system)),
         UpdateKind::ValidateConstraint(definition) => Arc::new(ValidateConstraint::new(definition)),
         UpdateKind::ValidateAndDelete(definition) => Arc::new(ValidateAndDelete::new(definition).with_workers(workers)),
         UpdateKind::Script(definition) => Arc::new(Script::new(definition, system)),
         UpdateKind::Noop => Arc::new(Noop),
     }
+}
+
+fn gated(handler: impl Handler + 'static, gate: Gate) -> Arc<dyn Handler> {
+    Arc::new(Gated::new(handler, gate))
 }
 
 /// What does the work of all updates that are defined for a database.

@@ -156,6 +156,13 @@ pub enum EventData {
         /// What, in a sentence.
         note: String,
     },
+    /// An update has stopped for somebody to approve of it.
+    AwaitsApproval {
+        /// The update.
+        update: String,
+        /// Why it stopped, in words.
+        reason: String,
+    },
     /// How many work on an update at once from now on.
     Workers {
         /// The update.
@@ -365,6 +372,7 @@ fn data(event: &Event) -> EventData {
         }
         EventKind::UpdateFinished { update_name: update } => EventData::UpdateFinished { update },
         EventKind::Noted { update_name: update, note } => EventData::Noted { update, note },
+        EventKind::AwaitsApproval { update_name: update, reason } => EventData::AwaitsApproval { update, reason },
         EventKind::Workers { update_name: update, workers } => EventData::Workers { update, workers: workers as u64 },
         EventKind::UpdateMoved { update_name: update, gone } => EventData::UpdateMoved { update, gone },
         EventKind::ControllerLoaded { controller, reloaded } => EventData::ControllerLoaded { controller, reloaded },

@@ -10,6 +10,7 @@ use super::super::runner::Tenure;
 use super::Worker;
 use super::iteration::IterationPlan;
 use crate::update::ErrorClass;
+use crate::update::approval::awaits_approval;
 
 impl Worker {
     /// Takes note of what came of a batch.
@@ -125,7 +126,13 @@ impl Worker {
             tracing::warn!(update = name, %error, "an old failure of an update that works again stays on record");
         }
         match committed.progress {
-            Some(progress) => self.common.state().roster.move_on(name, progress),
+            Some(progress) => {
+                let awaits = awaits_approval(&progress);
+                self.common.state().roster.move_on(name, progress);
+                if let Some(reason) = awaits {
+                    self.emit(EventKind::AwaitsApproval { update_name: name.clone(), reason });
+                }
+            }
             None => {
                 self.forget(name);
                 self.emit(EventKind::UpdateFinished { update_name: name.clone() });

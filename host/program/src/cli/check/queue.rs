@@ -72,6 +72,11 @@ fn standings(scene: Scene<'_>, rows: &[QueueRow]) -> Vec<Finding> {
                 let hint = format!("mend the cause, then `tidegate retry {name}`");
                 findings.push(scene.about_row(name, Severity::Warning, message, hint));
             }
+            Standing::AwaitsApproval(_) => {
+                let message = standing.explain(row).unwrap_or_default();
+                let hint = format!("look at what it did or would do, then `tidegate approve {name}`");
+                findings.push(scene.about_row(name, Severity::Warning, message, hint));
+            }
             Standing::Undefined => {
                 let message = "it is queued, and nothing defines it: a host skips it, and what depends on it waits";
                 let known = scene.config.updates_of(&scene.database.name).map(|update| update.name.as_str());

@@ -9,7 +9,6 @@ use tidegate::scheduler::database::QueueRow;
 use tidegate::update::Progress;
 use tidegate_admin::api::view::{QueuedUpdate, Results as Answer};
 
-use super::super::accept;
 use super::super::enqueue::unfit;
 use super::super::results::Results;
 use super::{CliError, Remote};
@@ -156,22 +155,23 @@ impl Remote {
         self.ask(Method::DELETE, &["databases", database, "updates", name], &query, None::<&()>).await
     }
 
-    /// Has updates go on under their definitions of now.
-    pub(crate) async fn accept(
+    /// Does `action` to each of these updates: "accept", "approve".
+    pub(crate) async fn act(
         &self,
+        action: &str,
         names: &[String],
         database: Option<&str>,
         results: &mut Results,
-    ) -> Result<(), CliError> {
+    ) -> Result<BTreeSet<String>, CliError> {
         let mut met = BTreeSet::new();
         for database in self.databases(database).await? {
             for row in self.rows(&database.name).await?.into_iter().filter(|row| names.contains(&row.name)) {
-                let path = ["databases", &database.name, "updates", &row.name, "accept"];
+                let path = ["databases", &database.name, "updates", &row.name, action];
                 tell(&self.post(&path, None::<&()>).await?, results)?;
                 met.insert(row.name);
             }
         }
-        accept::all_met(names, &met)
+        Ok(met)
     }
 
     async fn rows(&self, database: &str) -> Result<Vec<QueuedUpdate>, CliError> {
@@ -184,7 +184,7 @@ fn row(update: QueuedUpdate) -> QueueRow {
     QueueRow { update_name: update.name, depends_on: update.depends_on, ..QueueRow::default() }
 }
 
-fn all_met(names: &[String], met: &BTreeSet<String>) -> Result<(), CliError> {
+pub(crate) fn all_met(names: &[String], met: &BTreeSet<String>) -> Result<(), CliError> {
     match names.iter().find(|name| !met.contains(*name)) {
         Some(name) => Err(CliError::failure(format!("update \"{name}\" is not queued"))
             .hint("`tidegate status` shows what is; `tidegate enqueue` queues it")),

@@ -13,7 +13,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tidegate_admin::api::{PROBLEM, Problem, ROOT};
 
-pub(super) use act::Rows;
+pub(super) use act::{Rows, all_met};
 
 use super::error::CliError;
 use super::output;

@@ -229,7 +229,7 @@ fn conclude(summaries: &[Summary]) -> Result<(), CliError> {
         count => {
             let rows = if count == 1 { "1 row remains".to_owned() } else { format!("{count} rows remain") };
             Err(CliError::rows_remain(format!("{rows} that cannot run"), remaining)
-                .hint("mend what the reasons name; what is quarantined then waits for `tidegate retry`"))
+                .hint("mend what the reasons name; what is quarantined then waits for `tidegate retry`, what awaits approval for `tidegate approve`"))
         }
     }
 }

@@ -43,6 +43,10 @@ pub(super) fn words(kind: &EventKind) -> Option<String> {
         }
         EventKind::UpdateFinished { update_name } => format!("{}: finished", inline(update_name)),
         EventKind::Noted { update_name, note } => format!("{}: {}", inline(update_name), inline(note)),
+        EventKind::AwaitsApproval { update_name, reason } => {
+            let name = inline(update_name);
+            format!("{name}: awaiting approval: {}; `tidegate approve {name}` has it go on", inline(reason))
+        }
         EventKind::UpdateMoved { update_name, gone: true } => {
             format!("{}: withdrawn from the queue", inline(update_name))
         }
