@@ -19,6 +19,7 @@ mod faults;
 mod guests;
 mod house;
 mod kinds;
+mod ledger;
 mod sandbox;
 mod scheduler;
 mod security;

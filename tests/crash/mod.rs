@@ -9,6 +9,7 @@ mod in_one_go;
 mod index;
 mod killed;
 mod lanes;
+mod ledger;
 mod outages;
 mod redefined;
 mod signals;

@@ -15,23 +15,27 @@ on_both! {
         let folder = touching(place, "", "touched = touched + 1");
         let mut host = folder.start(&["run"]);
         moved_on(place, Some("{}")).await;
-        let tables = ["tidegate_state", "tidegate_history", "tidegate_failures", "tidegate_lease", "tidegate_version"];
+        let tables = [
+            "tidegate_state", "tidegate_history", "tidegate_failures", "tidegate_lease", "tidegate_ledger", "tidegate_version",
+        ];
+        // The ledger has a view.
+        let cascade = place.either("", " cascade");
         for (table, times) in tables.into_iter().zip(1..) {
-            place.run(&format!("drop table {table}")).await;
+            place.run(&format!("drop table {table}{cascade}")).await;
             host.repeats(DROPPED, times, PATIENCE).await;
             moved_on(place, progress(place).await.as_deref()).await;
             let there = place.rows(place.either(
                 "select count(*) from sqlite_schema where type = 'table' and name like 'tidegate_%'",
                 "select count(*) from pg_class where relkind = 'r' and relname like 'tidegate_%'",
             )).await;
-            assert_eq!((there, host.said().matches(DROPPED).count()), (vec!["5".to_owned()], times), "{}", host.said());
+            assert_eq!((there, host.said().matches(DROPPED).count()), (vec!["6".to_owned()], times), "{}", host.said());
         }
         assert_eq!(place.rows("select version from tidegate_version").await, ["1"]);
         // All of them, and the queue's, while nothing is to be done.
         host.says("touch: finished", FINISHED).await;
         each_touched_once(place, ROWS).await.unwrap();
         for table in tables {
-            place.run(&format!("drop table {table}")).await;
+            place.run(&format!("drop table {table}{cascade}")).await;
         }
         host.repeats(DROPPED, tables.len() + 1, PATIENCE).await;
         let (said, code) = folder.tidegate(&["enqueue", "touch"]).await;

@@ -6,6 +6,7 @@ use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
 use sha2::{Digest, Sha256};
 use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
+use tidegate::scheduler::ledger::Actor;
 
 /// What somebody may do. Whoever may do more may do less.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
@@ -73,13 +74,28 @@ impl Access {
 
     /// As [`Access::role_of`], for whoever kept the token's digest.
     pub fn role_of_digest(&self, digest: &[u8; 32]) -> Option<Role> {
-        const NOBODY: u8 = 0;
-        let mut found = NOBODY;
-        for known in &self.tokens {
+        self.of_digest(digest).map(|token| token.role)
+    }
+
+    /// Whom the ledger names where somebody with this token acts.
+    pub fn actor(&self, token: &str) -> Option<Actor> {
+        self.actor_of_digest(&digest(token))
+    }
+
+    /// As [`Access::actor`], for whoever kept the token's digest.
+    pub fn actor_of_digest(&self, digest: &[u8; 32]) -> Option<Actor> {
+        self.of_digest(digest).map(|token| Actor::token(&token.name))
+    }
+
+    fn of_digest(&self, digest: &[u8; 32]) -> Option<&Token> {
+        let mut found = 0;
+        for (place, known) in (1_u64..).zip(&self.tokens) {
             let same: Choice = known.sha256.ct_eq(digest);
-            found = u8::conditional_select(&found, &(known.role as u8 + 1), same);
+            found = u64::conditional_select(&found, &place, same);
         }
-        [Role::Viewer, Role::Admin].into_iter().find(|role| *role as u8 + 1 == found)
+        // 0 is nobody.
+        let place = usize::try_from(found).ok()?.checked_sub(1)?;
+        self.tokens.get(place)
     }
 }
 

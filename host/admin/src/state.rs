@@ -5,7 +5,6 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::SystemTime;
 
 use async_trait::async_trait;
-use futures_util::future::join_all;
 
 use super::access::Access;
 use super::jobs::Jobs;
@@ -13,6 +12,7 @@ use tidegate::controller::Fault;
 use tidegate::scheduler::board::{Board, DatabaseBoard, LeaseState};
 use tidegate::scheduler::database::{Database, Pause};
 use tidegate::scheduler::event::Events;
+use tidegate::scheduler::ledger::Actor;
 use tidegate::scheduler::operations::{self, Operations, Refusal};
 use tidegate::scheduler::{Control, Handlers};
 use tidegate::signal::Signals;
@@ -28,6 +28,13 @@ pub struct Site {
     pub queue_table: String,
     /// The database, over connections of the API's own: the host's own are busy with batches.
     pub database: Arc<dyn Database>,
+}
+
+impl Site {
+    /// The same for what somebody does there: the ledger names them.
+    pub(super) fn known_as(&self, actor: Actor) -> Self {
+        Self { database: self.database.known_as(actor), ..self.clone() }
+    }
 }
 
 /// What a reload replaces.
@@ -130,6 +137,11 @@ impl State {
         &self.0.sites
     }
 
+    /// The databases, on which somebody acts under this name.
+    pub(super) fn sites_of(&self, actor: &Actor) -> Vec<Site> {
+        self.sites().iter().map(|site| site.known_as(actor.clone())).collect()
+    }
+
     /// The database of that name.
     pub fn site(&self, name: &str) -> Option<&Site> {
         self.0.sites.iter().find(|site| site.name == name)
@@ -145,10 +157,19 @@ impl State {
         self.live().handlers.get(&site.name).cloned().unwrap_or_default()
     }
 
-    /// Lifts every pause of every database, and tells of each whether it is. One that does not answer keeps no other paused.
-    pub(crate) async fn resume_all(&self) -> Vec<(&Site, Result<(), Refusal>)> {
-        self.control().set_enabled(true);
-        join_all(self.sites().iter().map(|site| async move { (site, self.operations(site).resume().await) })).await
+    /// Lifts every pause of every database on behalf of somebody, and tells of each whether it is. One that does not answer keeps
+    /// no other paused.
+    pub(crate) async fn resume_all(&self, actor: &Actor) -> Vec<(&Site, Result<(), Refusal>)> {
+        let known = self.sites_of(actor);
+        let all: Vec<Operations<'_>> = known.iter().map(|site| self.operations(site)).collect();
+        self.sites().iter().zip(Operations::resume_all(&all).await).collect()
+    }
+
+    /// Lets the host begin no batch, on any database, until it restarts or is resumed, on behalf of somebody.
+    pub(crate) async fn pause_all_until_restart(&self, actor: &Actor) {
+        let known = self.sites_of(actor);
+        let all: Vec<Operations<'_>> = known.iter().map(|site| self.operations(site)).collect();
+        Operations::pause_all_until_restart(&all).await;
     }
 
     /// Steers the host.

@@ -16,6 +16,7 @@ use tidegate::scheduler::database::{
     Activity, AlreadyQueued, Begin, Database, Failure, Holder, LeaseAttempt, NewRow, Pause, Planned, Queue, Record,
     Remark, Session, Situation, Stands, TrialTransaction,
 };
+use tidegate::scheduler::ledger::{Actor, Entry, Note, Wanted};
 use tidegate::update::Opening;
 use tidegate::update::sql::{Dialect, ErrorClass, Sql, SqlError};
 
@@ -28,94 +29,26 @@ const MIGRATION_POLL: Duration = Duration::from_millis(50);
 
 /// A database behind a driver.
 pub struct Handle<D> {
-    driver: D,
+    driver: Arc<D>,
     tables: Tables,
+    common: Arc<Common>,
+}
+
+/// What handles of one database share.
+#[derive(Default)]
+struct Common {
     /// When the history is to be pruned next; `None` as soon as possible.
     next_pruning: Mutex<Option<Instant>>,
     /// True once all tables were there, until the connections are closed.
     prepared: AtomicBool,
+    /// What the ledger was last compared with: the names in the queue, and its last entry.
+    compared: Mutex<Option<Compared>>,
 }
 
-impl<D: Driver> Handle<D> {
-    /// A handle that has not connected yet.
-    pub fn new(driver: D, tables: Tables) -> Self {
-        Self { driver, tables, next_pruning: Mutex::new(None), prepared: AtomicBool::new(false) }
-    }
-
-    /// One attempt at making the tables; false where another process is at it.
-    async fn try_prepare(&self) -> Result<bool, SqlError> {
-        let mut control = self.driver.control().await?;
-        if self.tables.inspect(&mut *control).await? == Prepared::Yes {
-            self.prepared.store(true, Ordering::Relaxed);
-            return Ok(true);
-        }
-        control.begin().await?;
-        let Migrated::Made(made) = self.tables.migrate(&mut *control).await? else { return Ok(false) };
-        control.commit().await?;
-        if self.prepared.swap(true, Ordering::Relaxed) && !made.is_empty() {
-            tracing::warn!(
-                tables = made.join(", "),
-                "tables were dropped while they were in use: they are made anew, and what stood in them is lost"
-            );
-        }
-        Ok(true)
-    }
-
-    /// Whether tables are missing; false where that is not known.
-    async fn lacks_tables(&self) -> bool {
-        let inspected = async { self.tables.inspect(&mut *self.driver.control().await?).await };
-        matches!(inspected.await, Ok(Prepared::No))
-    }
-
-    /// One attempt at queueing all of these rows.
-    async fn try_enqueue_all(&self, rows: &[NewRow]) -> Result<Result<(), AlreadyQueued>, SqlError> {
-        let mut control = self.driver.control().await?;
-        control.begin().await?;
-        let mut queued = Vec::new();
-        for row in rows {
-            if !self.tables.enqueue(&mut *control, row).await? {
-                queued.push(row.update_name.clone());
-            }
-        }
-        if !queued.is_empty() {
-            // Dropped within its transaction, the connection rolls it back.
-            return Ok(Err(AlreadyQueued(queued)));
-        }
-        control.commit().await?;
-        Ok(Ok(()))
-    }
-
-    /// One attempt at storing what this host does. What is told of a commit that waits for a standby does not wait for it.
-    async fn try_set_activity(&self, activity: Option<&Activity>) -> Result<(), SqlError> {
-        self.driver.check_lease()?;
-        let mut aside = self.driver.aside().await?;
-        aside.begin_here().await?;
-        self.tables.set_activity(&mut *aside, activity).await?;
-        aside.commit().await
-    }
-
-    /// One attempt at adding to the history, which waits for no other server either.
-    async fn try_add_history(&self, records: &[Arc<Record>]) -> Result<(), SqlError> {
-        let mut aside = self.driver.aside().await?;
-        aside.begin_here().await?;
-        self.tables.add_history(&mut *aside, records).await?;
-        self.prune(&mut *aside).await?;
-        aside.commit().await
-    }
-
-    /// Prunes the history where it is time to.
-    async fn prune(&self, sql: &mut dyn Sql) -> Result<(), SqlError> {
-        let due = {
-            let next = self.next_pruning.lock().unwrap_or_else(PoisonError::into_inner);
-            next.is_none_or(|next| Instant::now() >= next)
-        };
-        if due {
-            let more = self.tables.prune_history(sql, SystemTime::now()).await?;
-            let next = if more { None } else { Instant::now().checked_add(PRUNING_INTERVAL) };
-            *self.next_pruning.lock().unwrap_or_else(PoisonError::into_inner) = next;
-        }
-        Ok(())
-    }
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Compared {
+    names: Vec<String>,
+    last_entry: String,
 }
 
 /// Does something again, once, where it failed because the connection was gone.
@@ -174,10 +107,118 @@ macro_rules! in_transaction {
     };
 }
 
+impl<D: Driver> Handle<D> {
+    /// A handle that has not connected yet.
+    pub fn new(driver: D, tables: Tables) -> Self {
+        Self { driver: Arc::new(driver), tables, common: Arc::default() }
+    }
+
+    /// Writes down what others did to the queue's table, where there may be anything.
+    async fn compare(&self, queue: &Queue, last_entry: String) {
+        let names = queue.rows.iter().map(|row| row.update_name.clone()).collect();
+        let found = Compared { names, last_entry };
+        let compared = || self.common.compared.lock().unwrap_or_else(PoisonError::into_inner);
+        if compared().as_ref() == Some(&found) {
+            return;
+        }
+        match in_transaction!(self, sql => self.tables.catch_up(sql, None)) {
+            // An entry that this has written is compared with once more.
+            Ok(()) => *compared() = Some(found),
+            // The queue can be worked on all the same.
+            Err(error) => tracing::debug!(%error, "what others did to the queue is not in the ledger yet"),
+        }
+    }
+
+    /// One attempt at making the tables; false where another process is at it.
+    async fn try_prepare(&self) -> Result<bool, SqlError> {
+        let mut control = self.driver.control().await?;
+        if self.tables.inspect(&mut *control).await? == Prepared::Yes {
+            self.common.prepared.store(true, Ordering::Relaxed);
+            return Ok(true);
+        }
+        control.begin().await?;
+        let Migrated::Made(made) = self.tables.migrate(&mut *control).await? else { return Ok(false) };
+        control.commit().await?;
+        if self.common.prepared.swap(true, Ordering::Relaxed) && !made.is_empty() {
+            tracing::warn!(
+                tables = made.join(", "),
+                "tables were dropped while they were in use: they are made anew, and what stood in them is lost"
+            );
+        }
+        Ok(true)
+    }
+
+    /// Whether tables are missing; false where that is not known.
+    async fn lacks_tables(&self) -> bool {
+        let inspected = async { self.tables.inspect(&mut *self.driver.control().await?).await };
+        matches!(inspected.await, Ok(Prepared::No))
+    }
+
+    /// One attempt at queueing all of these rows.
+    async fn try_enqueue_all(&self, rows: &[NewRow]) -> Result<Result<(), AlreadyQueued>, SqlError> {
+        let mut control = self.driver.control().await?;
+        control.begin().await?;
+        let mut queued = Vec::new();
+        for row in rows {
+            if !self.tables.enqueue(&mut *control, row).await? {
+                queued.push(row.update_name.clone());
+            }
+        }
+        if !queued.is_empty() {
+            // Dropped within its transaction, the connection rolls it back.
+            return Ok(Err(AlreadyQueued(queued)));
+        }
+        control.commit().await?;
+        Ok(Ok(()))
+    }
+
+    /// One attempt at storing what this host does. What is told of a commit that waits for a standby does not wait for it.
+    async fn try_set_activity(&self, activity: Option<&Activity>) -> Result<(), SqlError> {
+        self.driver.check_lease()?;
+        let mut aside = self.driver.aside().await?;
+        aside.begin_here().await?;
+        self.tables.set_activity(&mut *aside, activity).await?;
+        aside.commit().await
+    }
+
+    /// One attempt at adding to the history, which waits for no other server either.
+    async fn try_add_history(&self, records: &[Arc<Record>]) -> Result<(), SqlError> {
+        let mut aside = self.driver.aside().await?;
+        aside.begin_here().await?;
+        self.tables.add_history(&mut *aside, records).await?;
+        self.prune(&mut *aside).await?;
+        aside.commit().await
+    }
+
+    /// Prunes the history where it is time to.
+    async fn prune(&self, sql: &mut dyn Sql) -> Result<(), SqlError> {
+        let due = {
+            let next = self.common.next_pruning.lock().unwrap_or_else(PoisonError::into_inner);
+            next.is_none_or(|next| Instant::now() >= next)
+        };
+        if due {
+            let more = self.tables.prune_history(sql, SystemTime::now()).await?;
+            let next = if more { None } else { Instant::now().checked_add(PRUNING_INTERVAL) };
+            *self.common.next_pruning.lock().unwrap_or_else(PoisonError::into_inner) = next;
+        }
+        Ok(())
+    }
+}
+
 #[async_trait]
 impl<D: Driver> Database for Handle<D> {
     fn dialect(&self) -> Arc<dyn Dialect> {
         self.driver.dialect()
+    }
+
+    fn known_as(&self, actor: Actor) -> Arc<dyn Database> {
+        let mut tables = self.tables.clone();
+        tables.by = actor;
+        Arc::new(Self { driver: Arc::clone(&self.driver), tables, common: Arc::clone(&self.common) })
+    }
+
+    fn actor(&self) -> Option<Actor> {
+        Some(self.tables.by.clone())
     }
 
     async fn prepare(&self) -> Result<(), SqlError> {
@@ -212,10 +253,11 @@ impl<D: Driver> Database for Handle<D> {
     }
 
     async fn queue(&self) -> Result<Queue, SqlError> {
-        let (queue, stale) = with_tables!(self, plainly!(self, sql => self.tables.queue(sql)))?;
-        if stale {
-            plainly!(self, sql => self.tables.forget_stale(sql))?;
+        let (queue, found) = with_tables!(self, plainly!(self, sql => self.tables.queue(sql)))?;
+        if found.stale {
+            in_transaction!(self, sql => self.tables.forget_stale(sql))?;
         }
+        self.compare(&queue, found.last_entry).await;
         Ok(queue)
     }
 
@@ -224,7 +266,14 @@ impl<D: Driver> Database for Handle<D> {
     }
 
     async fn begin_as(&self, batch: &Planned<'_>) -> Result<Begin, SqlError> {
-        with_tables!(self, retried!(self.driver.begin(batch).await))
+        let begun = with_tables!(self, retried!(self.driver.begin(batch).await))?;
+        Ok(match begun {
+            Begin::Ready(mut transaction) => {
+                transaction.known_as(self.tables.by.clone());
+                Begin::Ready(transaction)
+            }
+            begun => begun,
+        })
     }
 
     fn has_one_writer(&self) -> bool {
@@ -300,15 +349,30 @@ impl<D: Driver> Database for Handle<D> {
 
     async fn record_failure(&self, update_name: &str, progress: &str, failure: &Failure) -> Result<(), SqlError> {
         self.driver.check_lease()?;
-        with_tables!(self, plainly!(self, sql => self.tables.record_failure(sql, update_name, progress, failure)))
+        with_tables!(
+            self,
+            in_transaction!(self, sql => self.tables.record_failure(sql, update_name, progress, failure))
+        )
     }
 
     async fn forget_failures(&self, update_name: &str) -> Result<bool, SqlError> {
-        with_tables!(self, plainly!(self, sql => self.tables.forget_failures(sql, update_name)))
+        with_tables!(self, in_transaction!(self, sql => self.tables.retry(sql, update_name)))
+    }
+
+    async fn clear_failures(&self, update_name: &str) -> Result<(), SqlError> {
+        with_tables!(self, plainly!(self, sql => self.tables.forget_failures(sql, update_name))).map(drop)
     }
 
     async fn set_pause(&self, pause: Option<&Pause>) -> Result<(), SqlError> {
-        with_tables!(self, plainly!(self, sql => self.tables.set_pause(sql, pause)))
+        with_tables!(self, in_transaction!(self, sql => self.tables.set_pause(sql, pause)))
+    }
+
+    async fn note(&self, note: &Note) -> Result<(), SqlError> {
+        with_tables!(self, in_transaction!(self, sql => self.tables.note(sql, note)))
+    }
+
+    async fn ledger(&self, wanted: &Wanted<'_>, limit: u32) -> Result<Vec<Entry>, SqlError> {
+        plainly!(self, sql => self.tables.ledger(sql, wanted, limit))
     }
 
     async fn set_activity(&self, activity: Option<&Activity>) -> Result<(), SqlError> {
@@ -343,7 +407,8 @@ impl<D: Driver> Database for Handle<D> {
     async fn close(&self) {
         self.driver.close().await;
         // What is found next may be another database.
-        self.prepared.store(false, Ordering::Relaxed);
+        *self.common.compared.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        self.common.prepared.store(false, Ordering::Relaxed);
     }
 
     fn is_replaced(&self) -> bool {

@@ -5,9 +5,11 @@
 
 pub mod driver;
 pub mod estimate;
+mod failures;
 pub mod fence;
 pub mod handle;
 mod history;
+pub mod ledger;
 pub mod sampler;
 pub mod schema;
 pub mod survey;

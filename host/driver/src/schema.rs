@@ -1,5 +1,6 @@
 //! How the tables are made and migrated. The queue table is Synapse's: made where it is missing, never altered.
 
+use super::ledger::LEDGER;
 use super::tables::Tables;
 use tidegate::update::sql::{Sql, SqlError, System, Value};
 
@@ -9,8 +10,8 @@ const VERSION: i64 = 1;
 const MIGRATION_LOCK: i64 = 0x0d1b_5a37_46e2_90c4;
 
 /// tidegate's own tables. The version's comes last: where it is there, the others were made before it.
-pub const OWN_TABLES: [&str; 5] =
-    ["tidegate_failures", "tidegate_state", "tidegate_history", LEASE, "tidegate_version"];
+pub const OWN_TABLES: [&str; 6] =
+    ["tidegate_failures", "tidegate_state", "tidegate_history", LEASE, LEDGER, "tidegate_version"];
 /// The one that tells who works here. Hosts of before made none, and whoever only looks does without.
 pub const LEASE: &str = "tidegate_lease";
 
@@ -48,7 +49,8 @@ impl Tables {
     /// Whatever the database says.
     pub async fn made(&self, sql: &mut dyn Sql) -> Result<Made, SqlError> {
         let missing = self.missing(sql).await?;
-        let own_tables = self.known_version(sql).await? > 0 && missing.iter().all(|table| *table == LEASE);
+        let own_tables =
+            self.known_version(sql).await? > 0 && missing.iter().all(|table| [LEASE, LEDGER].contains(table));
         Ok(Made { own_tables, queue_table: exists(sql, &self.name).await? })
     }
 
@@ -94,6 +96,9 @@ impl Tables {
             sql.execute(&format!("insert into {}tidegate_version (version) values ({VERSION})", self.schema), &[])
                 .await?;
         }
+        if made.iter().any(|table| table == LEDGER) {
+            self.begin_ledger(sql).await?;
+        }
         Ok(Migrated::Made(made))
     }
 
@@ -130,6 +135,7 @@ impl Tables {
                      create index {schema}tidegate_history_update on tidegate_history (queue, update_name, id)"
                 );
             }
+            LEDGER => return super::ledger::first_version(schema, system),
             LEASE => {
                 // Renewed each second, on a page with room for it. What changes when another takes it is in a unique index:
                 // PostgreSQL lets a batch's lock on the row stand in the way of that, and not of a renewal.

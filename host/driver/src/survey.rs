@@ -7,11 +7,12 @@ use tidegate::scheduler::database::Remark;
 use tidegate::update::sql::{Right, Sql, SqlError, TableName};
 
 /// tidegate's own tables, and what a host does with them.
-const OWN_TABLES: [(&str, &[Right]); 5] = [
+const OWN_TABLES: [(&str, &[Right]); 6] = [
     ("tidegate_version", &[Right::Select]),
     ("tidegate_failures", &[Right::Select, Right::Insert, Right::Update, Right::Delete]),
     ("tidegate_state", &[Right::Select, Right::Insert, Right::Update, Right::Delete]),
     ("tidegate_history", &[Right::Select, Right::Insert, Right::Delete]),
+    ("tidegate_ledger", &[Right::Select, Right::Insert]),
     ("tidegate_lease", &[Right::Select, Right::Insert, Right::Update]),
 ];
 

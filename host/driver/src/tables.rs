@@ -7,7 +7,9 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use tidegate::scheduler::database::{Failure, NewRow, Pause, Queue, QueueRow};
+use crate::ledger::Notes;
+use tidegate::scheduler::database::{NewRow, Pause, Queue, QueueRow};
+use tidegate::scheduler::ledger::{Action, Actor, Note};
 use tidegate::update::sql::{Row, Sql, SqlError, System, Value};
 
 /// The key of the pause in `tidegate_state`.
@@ -18,14 +20,28 @@ const ACTIVITY: &str = "activity";
 /// name follows.
 const WITHDRAWN: &str = "withdrawn/";
 
+/// What the number of the ledger's last entry comes with.
+const LAST_ENTRY: &str = "last entry";
+
+/// What a look at the queue finds besides.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Found {
+    /// True where failures are stored that no longer belong to the queue.
+    pub stale: bool,
+    /// The number of the ledger's last entry; empty where there is none.
+    pub last_entry: String,
+}
+
 /// Locks the rows that a statement gives.
 const FOR_UPDATE: &str = " for update";
 
-/// Reads nothing, and fails where one of tidegate's own tables is missing.
-fn all_there(schema: &str) -> String {
+/// Reads the number of the ledger's last entry, and fails where one of tidegate's own tables is missing.
+fn all_there(schema: &str, queue: &str) -> String {
     format!(
         "union all select 'there', h.update_name from {schema}tidegate_version v cross join {schema}tidegate_history h \
-         cross join {schema}tidegate_lease l where 1 = 0"
+         cross join {schema}tidegate_lease l where 1 = 0 \
+         union all select '{LAST_ENTRY}', cast(max(id) as text) from {schema}tidegate_ledger where queue = {queue} \
+         having max(id) is not null"
     )
 }
 
@@ -41,28 +57,32 @@ pub struct Tables {
     pub schema: &'static str,
     /// What tidegate's own tables call it: the same for all names of one table.
     key: String,
+    /// Whom the ledger names.
+    pub by: Actor,
+    pub(crate) system: System,
 }
 
 impl Tables {
     /// The tables of a queue.
-    pub fn new(queue_table: &str, system: System) -> Self {
+    pub fn new(queue_table: &str, system: System, by: Actor) -> Self {
         let schema = match system {
             System::Sqlite => "main.",
             System::Postgres => "",
         };
         let quoted = format!("{schema}\"{}\"", queue_table.replace('"', "\"\""));
-        Self { name: queue_table.to_owned(), quoted, schema, key: key(queue_table, system) }
+        Self { name: queue_table.to_owned(), quoted, schema, key: key(queue_table, system), by, system }
     }
 
-    /// The queue, and whether failures are stored that no longer belong to it.
+    /// The queue, and what is found besides.
     ///
     /// # Errors
     /// Whatever the database says.
-    pub async fn queue(&self, sql: &mut dyn Sql) -> Result<(Queue, bool), SqlError> {
-        self.read_queue(sql, &all_there(self.schema)).await
+    pub async fn queue(&self, sql: &mut dyn Sql) -> Result<(Queue, Found), SqlError> {
+        let all_there = all_there(self.schema, &p(sql, 1));
+        self.read_queue(sql, &all_there).await
     }
 
-    async fn read_queue(&self, sql: &mut dyn Sql, all_there: &str) -> Result<(Queue, bool), SqlError> {
+    pub(crate) async fn read_queue(&self, sql: &mut dyn Sql, all_there: &str) -> Result<(Queue, Found), SqlError> {
         let select = format!(
             "select {}, f.progress, f.failure \
              from {} q left join {}tidegate_failures f on f.queue = {} and f.update_name = q.update_name",
@@ -71,7 +91,8 @@ impl Tables {
             self.schema,
             p(sql, 1)
         );
-        let (rows, mut stale) = queue_rows(sql.query(&select, &[self.queue_value()]).await?)?;
+        let (rows, stale) = queue_rows(sql.query(&select, &[self.queue_value()]).await?)?;
+        let mut found = Found { stale, ..Found::default() };
         let mut queue = Queue { rows, ..Queue::default() };
         let select = format!(
             "select key, value from {schema}tidegate_state where queue = {first} union all \
@@ -86,11 +107,12 @@ impl Tables {
                 (PAUSE, json) => queue.pause = Some(from_json("pause", json)?),
                 // Written by another version, it is merely unknown: it is only there to be looked at.
                 (ACTIVITY, json) => queue.activity = serde_json::from_str(json).ok(),
-                ("gone", _) => stale = true,
+                ("gone", _) => found.stale = true,
+                (LAST_ENTRY, id) => id.clone_into(&mut found.last_entry),
                 _ => {}
             }
         }
-        Ok((queue, stale))
+        Ok((queue, found))
     }
 
     /// See [`Database::look`](tidegate::scheduler::database::Database::look).
@@ -108,21 +130,6 @@ impl Tables {
         let select = format!("select {} from {} q", queue_columns(sql.dialect().system()), self.quoted);
         let (rows, _) = queue_rows(sql.query(&select, &[]).await?)?;
         Ok(Some(Queue { rows, ..Queue::default() }))
-    }
-
-    /// Forgets the failures of rows that are gone, made progress or were queued anew.
-    ///
-    /// # Errors
-    /// Whatever the database says.
-    pub async fn forget_stale(&self, sql: &mut dyn Sql) -> Result<(), SqlError> {
-        let delete = format!(
-            "delete from {}tidegate_failures as f where queue = {} and not exists (select 1 from {} q where \
-             q.update_name = f.update_name and cast(q.progress_json as text) = f.progress)",
-            self.schema,
-            p(sql, 1),
-            self.quoted
-        );
-        sql.execute(&delete, &[self.queue_value()]).await.map(drop)
     }
 
     /// The SQL that reads an update's progress: parameter 1 is its name.
@@ -170,13 +177,13 @@ impl Tables {
     /// PostgreSQL: writes the progress (parameter 2) of the row that [`Tables::lock_row`] locked. Divides by zero
     /// where the row is not there, or the transaction is not the one that was marked: the commit travels with this
     /// statement, and only an error keeps it from happening.
-    pub fn write_locked_row(&self) -> String {
-        one_row_or_error(&self.update_progress("$1", "$2"))
+    pub fn write_locked_row(&self) -> LockedRow {
+        LockedRow(self.update_progress("$1", "$2"))
     }
 
     /// PostgreSQL: deletes the row that [`Tables::lock_row`] locked, or divides by zero.
-    pub fn delete_locked_row(&self) -> String {
-        one_row_or_error(&self.delete_row("$1"))
+    pub fn delete_locked_row(&self) -> LockedRow {
+        LockedRow(self.delete_row("$1"))
     }
 
     /// See [`Database::progress`](tidegate::scheduler::database::Database::progress).
@@ -205,10 +212,12 @@ impl Tables {
         );
         let depends_on = row.depends_on.as_deref().map_or(Value::Null, Value::from);
         let values = [row.update_name.as_str().into(), row.progress.as_str().into(), depends_on, row.ordering.into()];
+        self.catch_up(sql, Some(&row.update_name)).await?;
         let inserted = sql.execute(&insert, &values).await? > 0;
         if inserted {
             self.forget_failures(sql, &row.update_name).await?;
             self.set_state::<()>(sql, &withdrawn(&row.update_name), None).await?;
+            self.append(sql, Some(&row.update_name), &[Note::of(Action::Queued)], &self.by).await?;
         }
         Ok(inserted)
     }
@@ -219,7 +228,7 @@ impl Tables {
     /// Whatever the database says.
     pub async fn withdraw(&self, sql: &mut dyn Sql, names: &[String]) -> Result<(), SqlError> {
         for name in names {
-            self.set_state(sql, &withdrawn(name), Some(&true)).await?;
+            self.set_state(sql, &withdrawn(name), Some(&self.by)).await?;
         }
         Ok(())
     }
@@ -243,7 +252,12 @@ impl Tables {
         let delete = self.delete_row(&p(sql, 1));
         let mut cancelled = Vec::new();
         for name in names {
+            self.catch_up(sql, Some(name)).await?;
             if sql.execute(&delete, &[name.as_str().into()]).await? > 0 {
+                // The host takes out what somebody asked it to.
+                let asked = self.withdrawn_by(sql, name).await?;
+                let by = asked.as_ref().unwrap_or(&self.by);
+                self.append(sql, Some(name), &[Note::of(Action::Cancelled)], by).await?;
                 cancelled.push(name.clone());
             }
             self.forget_failures(sql, name).await?;
@@ -252,46 +266,37 @@ impl Tables {
         Ok(cancelled)
     }
 
-    /// See [`Database::record_failure`](tidegate::scheduler::database::Database::record_failure).
-    ///
-    /// # Errors
-    /// Whatever the database says.
-    pub async fn record_failure(
-        &self,
-        sql: &mut dyn Sql,
-        update_name: &str,
-        progress: &str,
-        failure: &Failure,
-    ) -> Result<(), SqlError> {
-        let upsert = format!(
-            "insert into {}tidegate_failures (queue, update_name, progress, failure) values ({}, {}, {}, {}) \
-             on conflict (queue, update_name) do update set progress = excluded.progress, failure = excluded.failure",
-            self.schema,
-            p(sql, 1),
-            p(sql, 2),
-            p(sql, 3),
-            p(sql, 4)
-        );
-        let values = [self.queue_value(), update_name.into(), progress.into(), to_json(failure)?];
-        sql.execute(&upsert, &values).await.map(drop)
-    }
-
-    /// See [`Database::forget_failures`](tidegate::scheduler::database::Database::forget_failures).
-    ///
-    /// # Errors
-    /// Whatever the database says.
-    pub async fn forget_failures(&self, sql: &mut dyn Sql, update_name: &str) -> Result<bool, SqlError> {
-        let (schema, queue, name) = (self.schema, p(sql, 1), p(sql, 2));
-        let delete = format!("delete from {schema}tidegate_failures where queue = {queue} and update_name = {name}");
-        Ok(sql.execute(&delete, &[self.queue_value(), update_name.into()]).await? > 0)
-    }
-
     /// Stores or removes the pause.
     ///
     /// # Errors
     /// Whatever the database says.
     pub async fn set_pause(&self, sql: &mut dyn Sql, pause: Option<&Pause>) -> Result<(), SqlError> {
-        self.set_state(sql, PAUSE, pause).await
+        self.lock_ledger(sql).await?;
+        let before = self.state(sql, PAUSE).await?;
+        let after = pause.map(serde_json::to_string).transpose().ok().flatten();
+        if before == after {
+            return Ok(());
+        }
+        self.set_state(sql, PAUSE, pause).await?;
+        let note = match pause {
+            Some(pause) => Note { words: pause.reason.clone(), ..Note::of(Action::Paused) },
+            None => Note::of(Action::Resumed),
+        };
+        self.append(sql, None, &[note], &self.by).await
+    }
+
+    /// On whose behalf an update is to be taken out of the queue, where somebody asked the host for it.
+    async fn withdrawn_by(&self, sql: &mut dyn Sql, name: &str) -> Result<Option<Actor>, SqlError> {
+        let asked = self.state(sql, &withdrawn(name)).await?;
+        // A version of before wrote `true`.
+        Ok(asked.and_then(|json| serde_json::from_str(&json).ok()))
+    }
+
+    async fn state(&self, sql: &mut dyn Sql, key: &str) -> Result<Option<String>, SqlError> {
+        let (schema, first, second) = (self.schema, p(sql, 1), p(sql, 2));
+        let select = format!("select value from {schema}tidegate_state where queue = {first} and key = {second}");
+        let rows = sql.query(&select, &[self.queue_value(), key.into()]).await?;
+        rows.first().map(|row| text(row, 0).map(str::to_owned)).transpose()
     }
 
     /// Stores or removes the running host's activity.
@@ -414,11 +419,20 @@ fn words(row: &Row, column: usize, flag: Option<usize>, name: &str) -> (Option<S
     }
 }
 
-fn one_row_or_error(statement: &str) -> String {
-    format!(
-        "with written as ({statement} and current_setting('tidegate.batch', true) = 'open' returning 1) \
-         select 1 / count(*) from written"
-    )
+/// PostgreSQL: a statement on the row that a batch has locked.
+pub struct LockedRow(String);
+
+impl LockedRow {
+    /// The statement, which divides by zero where it finds no row, together with those that write `notes` into the ledger.
+    pub fn with(&self, notes: &Notes, tables: &Tables, values: &mut Vec<Value>) -> String {
+        let noted = notes.insert(tables, "written", values).map(|insert| format!(", noted as ({insert})"));
+        format!(
+            "with written as ({} and current_setting('tidegate.batch', true) = 'open' returning 1){} \
+             select 1 / count(*) from written",
+            self.0,
+            noted.unwrap_or_default()
+        )
+    }
 }
 
 /// The placeholder of parameter `number`.

@@ -6,8 +6,11 @@ use async_trait::async_trait;
 
 use super::held::Held;
 use tidegate::scheduler::database::{Interrupt, Merge, PartCommit, Transaction};
+use tidegate::scheduler::ledger::{Actor, Note};
 use tidegate::update::sql::{Answer, Ask, Dialect, Row, Sql, SqlError, Value};
 use tidegate_driver::handle::{self, row_vanished};
+use tidegate_driver::ledger::Notes;
+use tidegate_driver::tables::{LockedRow, Tables};
 
 const DIVISION_BY_ZERO: &str = "22012";
 /// Divides by zero where the transaction is not the one that was marked any more.
@@ -24,9 +27,12 @@ pub(super) struct Batch {
     pub(super) marked: bool,
     pub(super) update_name: String,
     /// Writes the progress: parameter 1 is the update's name, parameter 2 the progress.
-    pub(super) write: String,
+    pub(super) write: LockedRow,
     /// Deletes the row: parameter 1 is the update's name.
-    pub(super) delete: String,
+    pub(super) delete: LockedRow,
+    /// What its commit tells the ledger.
+    pub(super) notes: Notes,
+    pub(super) tables: Tables,
     /// Locks the row and reads its progress: parameter 1 is the update's name.
     pub(super) lock: String,
 }
@@ -90,17 +96,26 @@ impl Batch {
 
 #[async_trait]
 impl Transaction for Batch {
+    fn note(&mut self, note: Note) {
+        self.notes.add(note);
+    }
+
+    fn known_as(&mut self, actor: Actor) {
+        self.notes.known_as(actor);
+    }
+
     async fn commit(mut self: Box<Self>, progress: Option<&str>) -> Result<(), SqlError> {
         let tidy = if self.foreign { Some(self.tidy().await?) } else { None };
         let mut values = vec![Value::from(self.update_name.as_str())];
-        let sql = match progress {
+        let statement = match progress {
             Some(progress) => {
                 values.push(progress.into());
                 &self.write
             }
             None => &self.delete,
         };
-        let committed = self.held.commit_with(tidy.as_deref(), sql, &values).await;
+        let sql = statement.with(&self.notes, &self.tables, &mut values);
+        let committed = self.held.commit_with(tidy.as_deref(), &sql, &values).await;
         if !self.foreign && committed.is_ok() {
             self.held.connection().prepare_again();
         }

@@ -51,6 +51,7 @@ use tidegate::update::sql::{Dialect, Sql, SqlError, Value};
 use tidegate_driver::driver::{self, Control};
 use tidegate_driver::fence::{self, Fence};
 use tidegate_driver::handle;
+use tidegate_driver::ledger::Notes;
 use tidegate_driver::tables::Tables;
 pub use tidegate_driver::{Options, SamplerOptions, TableInHand};
 
@@ -270,6 +271,8 @@ impl Driver {
             held,
             foreign: false,
             marked: false,
+            notes: Notes::of(update_name, self.tables.by.clone()),
+            tables: self.tables.clone(),
             update_name: update_name.to_owned(),
             tidied,
             write: self.tables.write_locked_row(),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidegate::scheduler::database::{Database, Holder, Open, OpenError};
+use tidegate::scheduler::ledger::Actor;
 use tidegate::signal::{Definition, Sampler};
 use tidegate::update::sql::System;
 use tidegate_driver::handle::Handle;
@@ -96,7 +97,7 @@ impl Open for Postgres {
 /// [`OpenError`] where the URL or an option makes no sense. Whether the database is there shows later.
 pub fn open(url: &str, options: &Options, postgres: &PostgresOptions) -> Result<Arc<dyn Database>, OpenError> {
     options.check()?;
-    let tables = Tables::new(&options.queue_table, System::Postgres);
+    let tables = Tables::new(&options.queue_table, System::Postgres, Actor::host(&options.holder));
     Ok(Arc::new(Handle::new(Driver::new(url, options, postgres, tables.clone())?, tables)))
 }
 

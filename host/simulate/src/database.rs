@@ -10,6 +10,7 @@ use tidegate::scheduler::database::{
     Activity, AlreadyQueued, Begin, Database, Failure, Holder, Interrupt, Lease, LeaseAttempt, NewRow, Pause, Planned,
     Queue, QueueRow, Record, Remark, Session, Transaction,
 };
+use tidegate::scheduler::ledger::Actor;
 use tidegate::update::SqlError;
 use tidegate::update::plan::Explanation;
 use tidegate::update::sql::{Column, Dialect, Estimate, Lacking, Right, Row, Sql, System, Table, TableName, Value};
@@ -71,6 +72,10 @@ fn no_sql() -> SqlError {
 impl Database for Memory {
     fn dialect(&self) -> Arc<dyn Dialect> {
         Arc::new(NoSql)
+    }
+
+    fn known_as(&self, _: Actor) -> Arc<dyn Database> {
+        Arc::new(self.clone())
     }
 
     async fn prepare(&self) -> Result<(), SqlError> {

@@ -32,12 +32,14 @@ use self::sampler::{Own, Probe, Turns, WriteLock};
 use tidegate::scheduler::database::{
     Begin, Holder, Interrupt, LeaseAttempt, Planned, Remark, Session, Transaction, TrialTransaction,
 };
+use tidegate::scheduler::ledger::{Actor, Note};
 use tidegate::update::Opening;
 use tidegate::update::sql::{Answer, Ask, Dialect, ErrorClass, Row, Sql, SqlError, System, Value};
 use tidegate_driver::DEFAULT_QUEUE_TABLE;
 use tidegate_driver::driver::{self, Control};
 use tidegate_driver::fence::{self, Fence};
 use tidegate_driver::handle;
+use tidegate_driver::ledger::{Notes, ONE_ROW};
 use tidegate_driver::schema;
 use tidegate_driver::tables::{self, Tables};
 pub use tidegate_driver::{Options, SamplerOptions, TableInHand};
@@ -272,6 +274,7 @@ impl driver::Driver for Driver {
         }
         Ok(Begin::Ready(Box::new(Batch {
             held,
+            notes: Notes::of(update_name, self.tables.by.clone()),
             tables: self.tables.clone(),
             update_name: update_name.to_owned(),
             marked: false,
@@ -327,6 +330,8 @@ struct Batch {
     held: Held,
     tables: Tables,
     update_name: String,
+    /// What its commit tells the ledger.
+    notes: Notes,
     /// True where there is a savepoint of the host's own.
     marked: bool,
     /// Counts how long it holds the lock.
@@ -368,6 +373,14 @@ impl Sql for Batch {
 
 #[async_trait]
 impl Transaction for Batch {
+    fn note(&mut self, note: Note) {
+        self.notes.add(note);
+    }
+
+    fn known_as(&mut self, actor: Actor) {
+        self.notes.known_as(actor);
+    }
+
     async fn commit(mut self: Box<Self>, progress: Option<&str>) -> Result<(), SqlError> {
         if let Some(before) = &self.dangling {
             let after = self.held.query(connection::DANGLING, &[]).await?;
@@ -385,9 +398,13 @@ impl Transaction for Batch {
             None => (self.tables.delete_row("?1"), vec![name]),
         };
         let update_name = self.update_name.clone();
-        let write = move |sqlite: &rusqlite::Connection| match statement::execute(sqlite, &sql, &values)? {
-            0 => Err(handle::row_vanished(&update_name)),
-            _ => Ok(()),
+        let mut noted = Vec::new();
+        let insert = self.notes.insert(&self.tables, ONE_ROW, &mut noted);
+        let write = move |sqlite: &rusqlite::Connection| {
+            if statement::execute(sqlite, &sql, &values)? == 0 {
+                return Err(handle::row_vanished(&update_name));
+            }
+            insert.map_or(Ok(()), |insert| statement::execute(sqlite, &insert, &noted).map(drop))
         };
         self.held.commit_with(write).await?;
         // Before anybody is told that the update has finished; after any other batch the next one sees it.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidegate::scheduler::database::{Database, Holder, Open, OpenError};
+use tidegate::scheduler::ledger::Actor;
 use tidegate::signal::{Definition, Sampler};
 use tidegate::update::sql::System;
 use tidegate_driver::handle::Handle;
@@ -85,7 +86,7 @@ pub fn open(
     if written.is_empty() || written.starts_with(":memory:") || written.contains('\0') {
         return Err(OpenError::SqlitePath(format!("sqlite:{written}")));
     }
-    let tables = Tables::new(&options.queue_table, System::Sqlite);
+    let tables = Tables::new(&options.queue_table, System::Sqlite, Actor::host(&options.holder));
     Ok(Arc::new(Handle::new(Driver::new(path, options, sqlite, tables.clone()), tables)))
 }
 

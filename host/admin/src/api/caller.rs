@@ -6,6 +6,7 @@ use axum::http::{HeaderMap, header};
 
 use super::problem::{Kind, Problem};
 use crate::{Role, State};
+use tidegate::scheduler::ledger::Actor;
 
 /// What to write, where a token is missing.
 const HINT: &str =
@@ -15,7 +16,7 @@ const HINT: &str =
 pub(super) struct Viewer(pub Role);
 
 /// Somebody who may steer.
-pub(super) struct Admin;
+pub(super) struct Admin(pub Actor);
 
 impl FromRequestParts<State> for Viewer {
     type Rejection = Problem;
@@ -29,8 +30,10 @@ impl FromRequestParts<State> for Admin {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &State) -> Result<Self, Problem> {
-        if role(parts, state)? == Role::Admin {
-            return Ok(Admin);
+        if role(parts, state)? == Role::Admin
+            && let Some(actor) = actor(parts, state)
+        {
+            return Ok(Admin(actor));
         }
         Err(match state.live().access.is_without_tokens() {
             true => Problem::new(Kind::NotAllowed, "no token is configured, and so nobody may steer this host")
@@ -50,6 +53,11 @@ fn role(parts: &Parts, state: &State) -> Result<Role, Problem> {
     }
     let token = bearer(&parts.headers)?;
     live.access.role_of(token).ok_or_else(|| Problem::new(Kind::UnknownToken, "the token is not known").hint(HINT))
+}
+
+/// Whom the ledger names for what this request does; nobody where no token came with it.
+pub(super) fn actor(parts: &Parts, state: &State) -> Option<Actor> {
+    state.live().access.actor(bearer(&parts.headers).ok()?)
 }
 
 /// The token of the header `Authorization`.

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 use utoipa::IntoParams;
 
+use super::caller;
 use super::problem::{Kind, Problem};
 use crate::{Site, State};
 use tidegate::scheduler::operations::check_name;
@@ -51,7 +52,7 @@ impl FromRequestParts<State> for AtDatabase {
 
     async fn from_request_parts(parts: &mut Parts, state: &State) -> Result<Self, Problem> {
         let DatabasePath { database } = path(parts, state).await?;
-        Ok(Self(site(state, &database)?.clone()))
+        Ok(Self(site_of(parts, state, &database)?))
     }
 }
 
@@ -63,7 +64,7 @@ impl FromRequestParts<State> for AtUpdate {
 
     async fn from_request_parts(parts: &mut Parts, state: &State) -> Result<Self, Problem> {
         let UpdatePath { database, update } = path(parts, state).await?;
-        let site = site(state, &database)?.clone();
+        let site = site_of(parts, state, &database)?;
         // A database could not be asked for these.
         match name("update", &update) {
             Ok(()) => Ok(Self(site, update)),
@@ -93,6 +94,12 @@ async fn path<T: DeserializeOwned + Send>(parts: &mut Parts, state: &State) -> R
     let path = extract::Path::<T>::from_request_parts(parts, state).await;
     // The path was matched, so that all it can be is no UTF-8.
     path.map(|extract::Path(path)| path).map_err(|rejection| Problem::new(Kind::UnknownPath, rejection.body_text()))
+}
+
+/// The database of that name, on which whoever asks acts under their own name.
+fn site_of(parts: &Parts, state: &State, name: &str) -> Result<Site, Problem> {
+    let site = site(state, name)?;
+    Ok(caller::actor(parts, state).map_or_else(|| site.clone(), |actor| site.known_as(actor)))
 }
 
 /// The database of that name.

@@ -6,6 +6,7 @@ mod controllers;
 mod databases;
 mod events;
 mod extract;
+mod ledger;
 mod pause;
 mod problem;
 mod updates;
@@ -84,6 +85,8 @@ fn declared() -> (Router<State>, utoipa::openapi::OpenApi) {
         .routes(routes!(updates::accept))
         .routes(routes!(updates::approve))
         .routes(routes!(updates::run_now))
+        .routes(routes!(ledger::ledger))
+        .routes(routes!(ledger::require))
         .routes(routes!(pause::pause))
         .routes(routes!(pause::resume))
         .routes(routes!(pause::pause_all))

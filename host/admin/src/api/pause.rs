@@ -75,12 +75,12 @@ pub(super) async fn pause(
     responses((status = 200, description = "They are paused.", body = Results), SteeringAll)
 )]
 pub(super) async fn pause_all(
-    _: Admin,
+    Admin(actor): Admin,
     extract::State(state): extract::State<State>,
     Body(new): Body<NewPause>,
 ) -> Result<Json<Results>, Problem> {
     new.check()?;
-    pause_each(&state, state.sites(), &new).await
+    pause_each(&state, &state.sites_of(&actor), &new).await
 }
 
 /// Resume one database
@@ -113,10 +113,10 @@ pub(super) async fn resume(
     responses((status = 200, description = "They go on.", body = Results), SteeringHost)
 )]
 pub(super) async fn resume_all(
-    _: Admin,
+    Admin(actor): Admin,
     extract::State(state): extract::State<State>,
 ) -> Result<Json<Results>, Problem> {
-    let resumed = state.resume_all().await.into_iter();
+    let resumed = state.resume_all(&actor).await.into_iter();
     answer(&state, resumed.map(|(site, outcome)| (site, outcome.map(|()| done(site, None, Did::Resumed)))))
 }
 
@@ -127,7 +127,7 @@ async fn pause_each(state: &State, sites: &[Site], new: &NewPause) -> Result<Jso
         let goes_on = match new.persist {
             true => operations.pause(new.reason.clone()).await,
             false => {
-                operations.pause_until_restart(new.reason.clone());
+                operations.pause_until_restart(new.reason.clone()).await;
                 Ok(Vec::new())
             }
         };

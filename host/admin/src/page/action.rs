@@ -30,13 +30,14 @@ pub(super) async fn act(
     let Some(visitor) = page.sessions.visitor(&page.state.live().access, &headers) else {
         return Redirect::to("/login").into_response();
     };
-    if !visitor.steers() {
+    let Some(actor) = visitor.actor.as_ref().filter(|_| visitor.steers()) else {
         return refuse("Steering takes an admin's token.");
-    }
+    };
     if !is_sealed(&visitor, &fields.seal, &headers) {
         return refuse("This was not sent by a page of your session; reload the page and try again.");
     }
-    let done = match (what.as_str(), page.state.site(&fields.database), &fields.update) {
+    let site = page.state.site(&fields.database).map(|site| site.known_as(actor.clone()));
+    let done = match (what.as_str(), site.as_ref(), &fields.update) {
         ("reload", ..) => reload(&page.state).await,
         (_, None, _) => Err(format!("There is no database \"{}\".", fields.database)),
         ("cancel", Some(site), Some(update)) => cancel(&page.state, site, update).await,

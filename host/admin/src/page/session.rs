@@ -9,6 +9,7 @@ use axum::http::header::{COOKIE, HOST, ORIGIN};
 use subtle::ConstantTimeEq;
 
 use crate::access::{Access, Role, digest, random};
+use tidegate::scheduler::ledger::Actor;
 
 /// The cookie's name.
 const NAME: &str = "tidegate_session";
@@ -45,6 +46,8 @@ pub(super) struct Notice {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Visitor {
     pub role: Role,
+    /// Whom the ledger names; nobody where nobody has to log in.
+    pub actor: Option<Actor>,
     /// What the forms carry; `None` where nobody has to log in, and nobody can steer.
     pub seal: Option<String>,
     /// The session's identity.
@@ -88,14 +91,14 @@ impl Sessions {
     /// Who asks; `None` where a token is needed first.
     pub(super) fn visitor(&self, access: &Access, headers: &HeaderMap) -> Option<Visitor> {
         if access.is_without_tokens() {
-            return Some(Visitor { role: Role::Viewer, seal: None, id: None });
+            return Some(Visitor { role: Role::Viewer, actor: None, seal: None, id: None });
         }
         let id = cookie(headers)?;
         let mut sessions = self.lock();
         let session = sessions.get_mut(id).filter(|session| session.used.elapsed() < LIFETIME)?;
         session.used = Instant::now();
-        let role = access.role_of_digest(&session.token)?;
-        Some(Visitor { role, seal: Some(session.seal.clone()), id: Some(id.to_owned()) })
+        let (role, actor) = (access.role_of_digest(&session.token)?, access.actor_of_digest(&session.token));
+        Some(Visitor { role, actor, seal: Some(session.seal.clone()), id: Some(id.to_owned()) })
     }
 
     /// Has the visitor's next page say something.

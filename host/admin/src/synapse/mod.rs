@@ -22,6 +22,7 @@ use serde_json::Map;
 use super::access::Role;
 use super::state::State;
 use answer::Refusal;
+use tidegate::scheduler::ledger::Actor;
 
 /// The routes: all that is below `/_synapse`, known or not.
 pub(super) fn routes() -> Router<State> {
@@ -90,9 +91,9 @@ fn any_origin(state: &State) -> bool {
 /// The body of an answer.
 async fn answered(state: &State, parts: &Parts, body: Body) -> Result<String, Refusal> {
     let action = Action::of(&parts.method, parts.uri.path());
-    let action = action.and_then(|action| authorize(state, parts, action).map(|()| action));
+    let action = action.and_then(|action| authorize(state, parts, action).map(|actor| (action, actor)));
     let said = match &action {
-        Ok(action) if !action.only_reads() => body::object(parts, body).await?,
+        Ok((action, _)) if !action.only_reads() => body::object(parts, body).await?,
         // A client that is still sending would not see the answer.
         _ => {
             body::discard(body.into_data_stream()).await;
@@ -100,22 +101,24 @@ async fn answered(state: &State, parts: &Parts, body: Body) -> Result<String, Re
         }
     };
     match action? {
-        Action::Status => answer::json(&updates::status(state)),
-        Action::IsEnabled => answer::json(&updates::enabled(state)),
-        Action::SetEnabled => answer::json(&updates::set_enabled(state, &said).await?),
-        Action::StartJob => answer::json(&updates::start_job(state, &said).await?),
+        (Action::Status, _) => answer::json(&updates::status(state)),
+        (Action::IsEnabled, _) => answer::json(&updates::enabled(state)),
+        (Action::SetEnabled, Some(actor)) => answer::json(&updates::set_enabled(state, &said, &actor).await?),
+        (Action::StartJob, Some(actor)) => answer::json(&updates::start_job(state, &said, &actor).await?),
+        (Action::SetEnabled | Action::StartJob, None) => Err(Refusal::without_tokens()),
     }
 }
 
 /// Whether a client may: an admin may everything, as with Synapse nobody else may anything. Without any token
-/// configured everybody who can connect may look.
-fn authorize(state: &State, parts: &Parts, action: Action) -> Result<(), Refusal> {
+/// configured everybody who can connect may look. Whom the ledger names for it comes back.
+fn authorize(state: &State, parts: &Parts, action: Action) -> Result<Option<Actor>, Refusal> {
     let live = state.live();
     if live.access.is_without_tokens() {
-        return if action.only_reads() { Ok(()) } else { Err(Refusal::without_tokens()) };
+        return if action.only_reads() { Ok(None) } else { Err(Refusal::without_tokens()) };
     }
-    match live.access.role_of(&token::of(parts)?) {
-        Some(Role::Admin) => Ok(()),
+    let token = token::of(parts)?;
+    match live.access.role_of(&token) {
+        Some(Role::Admin) => Ok(live.access.actor(&token)),
         Some(Role::Viewer) => Err(Refusal::not_admin()),
         None => Err(Refusal::unknown_token()),
     }

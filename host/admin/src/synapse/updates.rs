@@ -9,6 +9,7 @@ use super::answer::Refusal as Refused;
 use crate::jobs::ParameterError;
 use crate::state::{Site, State};
 use tidegate::scheduler::board::{DatabaseBoard, LeaseState, Totals};
+use tidegate::scheduler::ledger::Actor;
 use tidegate::scheduler::operations::{NewUpdates, Refusal};
 
 #[derive(Serialize)]
@@ -72,16 +73,16 @@ fn is_enabled(state: &State) -> bool {
 }
 
 /// Pauses this host until it restarts, or lifts every pause, stored ones included.
-pub(super) async fn set_enabled(state: &State, body: &Map<String, Value>) -> Result<Enabled, Refused> {
+pub(super) async fn set_enabled(state: &State, body: &Map<String, Value>, actor: &Actor) -> Result<Enabled, Refused> {
     let enabled = match body.get("enabled") {
         None => true,
         Some(Value::Bool(enabled)) => *enabled,
         Some(_) => return Err(Refused::invalid("'enabled' parameter must be a boolean")),
     };
     match enabled {
-        false => state.control().set_enabled(false),
+        false => state.pause_all_until_restart(actor).await,
         true => {
-            for (site, resumed) in state.resume_all().await {
+            for (site, resumed) in state.resume_all(actor).await {
                 resumed.map_err(|error| failed(site, &error))?;
             }
         }
@@ -90,7 +91,7 @@ pub(super) async fn set_enabled(state: &State, body: &Map<String, Value>) -> Res
 }
 
 /// Queues the rows of a job.
-pub(super) async fn start_job(state: &State, body: &Map<String, Value>) -> Result<Done, Refused> {
+pub(super) async fn start_job(state: &State, body: &Map<String, Value>, actor: &Actor) -> Result<Done, Refused> {
     let name = body.get("job_name").ok_or_else(|| Refused::missing(&["job_name"]))?;
     let live = state.live();
     let job = name.as_str().and_then(|name| live.jobs.get(name)).ok_or_else(|| Refused::invalid("Invalid job_name"))?;
@@ -106,7 +107,8 @@ pub(super) async fn start_job(state: &State, body: &Map<String, Value>) -> Resul
         None => state.sites().first(),
     };
     let site = site.ok_or_else(|| Refused::invalid(format!("Job {} has no database.", job.name)))?;
-    let operations = state.operations(site);
+    let known = site.known_as(actor.clone());
+    let operations = state.operations(&known);
     let new = NewUpdates { rows, force: false };
     let queued = match operations.admit(&new, &state.handlers(site)).await {
         Ok(()) => operations.enqueue_together(&new.rows).await,

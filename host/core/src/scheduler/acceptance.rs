@@ -1,6 +1,7 @@
 //! An update under whose walk the definition changed, and which is to go on under the one of now.
 
 use super::database::{Begin, Database, QueueRow};
+use super::ledger::{Action, Note};
 use crate::update::{Handler, Progress, SqlError, UpdateError, accept_definition};
 
 /// Why an update does not go on under another definition.
@@ -45,9 +46,12 @@ pub async fn accept(
     match database.begin(name, &row.progress).await? {
         Begin::Moved(_) => return Err(Unaccepted::Moved(name.clone())),
         Begin::Failed(error) => return Err(error.into()),
-        Begin::Ready(transaction) => transaction.commit(Some(&accepted.to_json())).await?,
+        Begin::Ready(mut transaction) => {
+            transaction.note(Note::of(Action::Accepted).saying(&changes));
+            transaction.commit(Some(&accepted.to_json())).await?;
+        }
     }
-    database.forget_failures(name).await?;
+    database.clear_failures(name).await?;
     Ok(Some(changes))
 }
 

@@ -1,5 +1,6 @@
 //! One batch: its transaction opened, its slices run, its progress committed, and what came of it.
 
+mod noted;
 mod part;
 
 use std::pin::Pin;
@@ -58,6 +59,8 @@ pub(super) struct Attempt<'a> {
     pub(super) own: Duration,
     /// [`Phase::Connect`] until it comes further.
     pub(super) phase: Phase,
+    /// True where the ledger may not know yet that the update has started.
+    pub(super) is_first: bool,
 }
 
 /// What came of an attempt.
@@ -370,7 +373,7 @@ impl Attempt<'_> {
         }
     }
 
-    async fn commit(&mut self, transaction: Box<dyn Transaction>, step: Step) -> Result<Committed, Trouble> {
+    async fn commit(&mut self, mut transaction: Box<dyn Transaction>, step: Step) -> Result<Committed, Trouble> {
         self.phase = Phase::Commit;
         if let Some(part) = self.part.clone() {
             return self.commit_part(transaction, step, &part).await;
@@ -379,6 +382,7 @@ impl Attempt<'_> {
             Next::Continue(progress) => Some(progress.to_json()),
             Next::Finished => None,
         };
+        self.note(&mut *transaction, step.items, progress.as_deref());
         // Given up, it is not known whether it happened: the next batch compares before it begins.
         let closing = Instant::now();
         let committed = self.waits.commit.until(transaction.commit(progress.as_deref()));

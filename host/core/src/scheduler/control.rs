@@ -1,6 +1,6 @@
 //! How a running host is steered from within its process.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -8,6 +8,7 @@ use tokio::sync::watch;
 
 use super::database::Measured;
 use super::lanes::Lanes;
+use super::ledger::Actor;
 use super::{Handlers, Settings};
 use crate::controller::{Policy, ShadowPolicy, SupervisorSettings};
 use crate::signal::{Definition, NoSignals, Reading, SignalReader, Signals};
@@ -41,7 +42,7 @@ struct Orders {
     replacement: Option<Replacement>,
     hurry: bool,
     /// Updates that are to be taken out of the queue, whatever they do at the moment.
-    withdrawn: HashSet<String>,
+    withdrawn: HashMap<String, Option<Actor>>,
     /// Set while it is paused until the host restarts; the reason, where one was given.
     pause: Option<Option<String>>,
 }
@@ -145,9 +146,19 @@ impl Control {
     /// Has a batch of this update, or what it does in one go, interrupted and undone, and its row taken out of the queue.
     /// It counts until [`Control::forget_withdrawal`].
     pub fn withdraw(&self, database: &str, update_name: &str) {
+        self.withdraw_for(database, update_name, None);
+    }
+
+    /// The same on behalf of somebody whom the ledger is to name.
+    pub fn withdraw_for(&self, database: &str, update_name: &str, actor: Option<Actor>) {
         self.order(database, |orders| {
-            orders.withdrawn.insert(update_name.to_owned());
+            orders.withdrawn.insert(update_name.to_owned(), actor);
         });
+    }
+
+    /// On whose behalf an update was withdrawn, where that was said.
+    pub(super) fn withdrawn_by(&self, database: &str, update_name: &str) -> Option<Actor> {
+        self.with_orders(|orders| orders.get(database)?.withdrawn.get(update_name)?.clone())
     }
 
     /// Takes back what [`Control::withdraw`] asked for, or what has come of it.
@@ -161,7 +172,7 @@ impl Control {
 
     /// True from [`Control::withdraw`] on.
     pub(super) fn is_withdrawn(&self, database: &str, update_name: &str) -> bool {
-        self.with_orders(|orders| orders.get(database).is_some_and(|orders| orders.withdrawn.contains(update_name)))
+        self.with_orders(|orders| orders.get(database).is_some_and(|orders| orders.withdrawn.contains_key(update_name)))
     }
 
     /// What [`Control::reload`] was last given and is not in force yet.

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 pub use super::activity::{Activity, ControllerRetry, LaneWork, Measured, Waiting, Work};
 use super::lanes::Lanes;
+use super::ledger::{Actor, Entry, Note, Wanted};
 pub use super::open::{Open, OpenError};
 pub use super::parts::{Merge, PartCommit, Stands};
 pub use super::row::{AlreadyQueued, Failure, IterationOutcome, NewRow, Pause, Queue, QueueRow, Record, Situation};
@@ -24,6 +25,15 @@ use crate::update::sql::{Dialect, Sql, SqlError};
 pub trait Database: Send + Sync {
     /// The dialect that it speaks.
     fn dialect(&self) -> Arc<dyn Dialect>;
+
+    /// The same database over the same connections, for what somebody else does there: the ledger names them. Without this,
+    /// it names the host.
+    fn known_as(&self, actor: Actor) -> Arc<dyn Database>;
+
+    /// Whom the ledger names for what is done over this handle; `None` where there is no ledger.
+    fn actor(&self) -> Option<Actor> {
+        None
+    }
 
     /// Makes the queue table where it is missing (never touching one that is there), and makes or migrates
     /// tidegate's own tables. Any number of hosts and commands may do so at once.
@@ -227,6 +237,32 @@ pub trait Database: Send + Sync {
     /// Whatever the database says.
     async fn forget_failures(&self, update_name: &str) -> Result<bool, SqlError>;
 
+    /// The same because the update works again, or goes on otherwise, and not because somebody has it tried again.
+    ///
+    /// # Errors
+    /// Whatever the database says.
+    async fn clear_failures(&self, update_name: &str) -> Result<(), SqlError> {
+        self.forget_failures(update_name).await.map(drop)
+    }
+
+    /// Writes into the ledger what happens in no table: a pause that ends with the host.
+    ///
+    /// # Errors
+    /// Whatever the database says.
+    async fn note(&self, note: &Note) -> Result<(), SqlError> {
+        let _ = note;
+        Ok(())
+    }
+
+    /// The newest `limit` entries of the ledger that are wanted, the newest first; none where there is no ledger.
+    ///
+    /// # Errors
+    /// Whatever the database says.
+    async fn ledger(&self, wanted: &Wanted<'_>, limit: u32) -> Result<Vec<Entry>, SqlError> {
+        let _ = (wanted, limit);
+        Ok(Vec::new())
+    }
+
     /// Stores or lifts the pause that outlasts restarts.
     ///
     /// # Errors
@@ -367,6 +403,16 @@ pub enum Begin {
 /// The open transaction of a batch. Dropped, it is rolled back.
 #[async_trait]
 pub trait Transaction: Sql {
+    /// Has an entry written into the ledger by the commit: it is there if and only if what the batch did is.
+    fn note(&mut self, note: Note) {
+        let _ = note;
+    }
+
+    /// Has the ledger name somebody else than the host.
+    fn known_as(&mut self, actor: Actor) {
+        let _ = actor;
+    }
+
     /// Writes the row's new progress, or deletes the row (`None`), and commits.
     ///
     /// # Errors

@@ -13,6 +13,7 @@ pub mod database;
 pub mod event;
 mod history;
 mod lanes;
+pub mod ledger;
 mod open;
 pub mod operations;
 mod parts;

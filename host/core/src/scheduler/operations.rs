@@ -1,18 +1,21 @@
 //! What people do to a queue, each thing once and by one set of rules: the command line, the API, the page and Synapse's API
 //! call these, and put what comes of it into words of their own.
+//!
+//! The ledger names whom the database is [known as](Database::known_as).
 
-use std::time::SystemTime;
+mod pauses;
 
 use serde::{Deserialize, Serialize};
 
 use super::acceptance::{Unaccepted, accept};
 use super::board::{Board, DatabaseBoard, InHand, LeaseState, Phase};
 use super::choice::{Unfit, check_dependencies, dependents};
-use super::database::{AlreadyQueued, Begin, Database, NewRow, Pause, Queue, unix_ms};
-use super::withdrawal::{Running, Withdrawal, in_one_go, withdraw};
+use super::database::{AlreadyQueued, Begin, Database, NewRow, Queue};
+use super::ledger::{Action, Note};
+use super::withdrawal::{Running, Withdrawal, withdraw};
 use super::{Control, Handlers};
 use crate::update::approval::approve;
-use crate::update::{ErrorClass, Progress, SqlError, UpdateError};
+use crate::update::{Progress, SqlError, UpdateError};
 
 /// The most characters of a name in the queue. PostgreSQL's index over them takes 2,704 bytes, and a character up to four.
 pub const LONGEST_NAME: usize = 500;
@@ -272,7 +275,7 @@ impl<'a> Operations<'a> {
         let names = [names, &dependents].concat();
         // The host in this process need not be asked through the database, which SQLite would not let anybody write to meanwhile.
         if let Some(Host { name, control, .. }) = self.host {
-            names.iter().for_each(|update| control.withdraw(name, update));
+            names.iter().for_each(|update| control.withdraw_for(name, update, self.database.actor()));
         }
         let withdrawn = match self.database.prepare().await {
             Ok(()) => withdraw(self.database, &names).await,
@@ -318,71 +321,6 @@ impl<'a> Operations<'a> {
         Ok(done)
     }
 
-    /// Lets no batch begin until somebody resumes the database, restarts and takeovers included. The updates that run in one go at
-    /// this moment, which go on to their ends, come back.
-    ///
-    /// # Errors
-    /// See [`Refusal`].
-    pub async fn pause(&self, reason: Option<String>) -> Result<Vec<String>, Refusal> {
-        let pause = Pause { since_ms: unix_ms(SystemTime::now()), reason };
-        let stored = match self.database.prepare().await {
-            Ok(()) => self.database.set_pause(Some(&pause)).await,
-            Err(error) => Err(error),
-        };
-        let running = self.written(stored).await?;
-        if let Some(host) = self.host {
-            host.board.note_pause(host.name, Some(pause.reason));
-            host.control.wake();
-        }
-        Ok(running.into_iter().map(|running| running.update_name).collect())
-    }
-
-    /// What runs in one go beside what was written, or why it was not.
-    async fn written(&self, written: Result<(), SqlError>) -> Result<Vec<Running>, Refusal> {
-        let found = async { in_one_go(self.database, &self.look().await?).await };
-        match written {
-            // It is written, whoever else is at work.
-            Ok(()) => Ok(found.await.unwrap_or_default()),
-            Err(error) if error.class == ErrorClass::Transient => {
-                let running = found.await.unwrap_or_default().into_iter().next();
-                Err(running.map_or(Refusal::Database(error), Refusal::Busy))
-            }
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    /// Lets the host in this process begin no batch until it restarts or is resumed. Another host may take over.
-    pub fn pause_until_restart(&self, reason: Option<String>) {
-        if let Some(host) = self.host {
-            host.control.set_pause(host.name, Some(reason.clone()));
-            host.board.note_pause(host.name, Some(reason));
-        }
-    }
-
-    /// Lifts every pause of the database.
-    ///
-    /// # Errors
-    /// See [`Refusal`].
-    pub async fn resume(&self) -> Result<(), Refusal> {
-        let disabled = self.host.is_some_and(|host| !host.control.is_enabled());
-        if disabled && self.host.is_some_and(|host| !host.alone) {
-            return Err(Refusal::WholeHostPaused);
-        }
-        // To write, SQLite may have to wait for a batch.
-        if self.look().await?.pause.is_some() {
-            self.written(self.database.set_pause(None).await).await?;
-        }
-        if let Some(host) = self.host {
-            host.board.note_pause(host.name, None);
-            host.control.set_pause(host.name, None);
-            if disabled {
-                host.control.set_enabled(true);
-            }
-            host.control.wake();
-        }
-        Ok(())
-    }
-
     /// Ends the wait that the update in hand is in, once, or that of one that is tried again. Which it is comes back, and whether
     /// it waited.
     ///
@@ -426,7 +364,10 @@ impl<'a> Operations<'a> {
         match self.database.begin(update_name, &row.progress).await? {
             Begin::Moved(_) => return Err(Refusal::Moved(update_name.to_owned())),
             Begin::Failed(error) => return Err(error.into()),
-            Begin::Ready(transaction) => transaction.commit(Some(&progress.to_json())).await?,
+            Begin::Ready(mut transaction) => {
+                transaction.note(Note::of(Action::Approved));
+                transaction.commit(Some(&progress.to_json())).await?;
+            }
         }
         self.wake();
         Ok(true)

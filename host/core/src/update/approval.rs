@@ -163,6 +163,10 @@ impl<H: Handler> Gated<H> {
 
 #[async_trait]
 impl<H: Handler> Handler for Gated<H> {
+    fn digest(&self) -> Option<String> {
+        self.handler.digest()
+    }
+
     fn mode(&self, progress: &Progress) -> Result<Mode, UpdateError> {
         match Approval::split(progress)? {
             // No batch goes on to here.

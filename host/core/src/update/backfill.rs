@@ -99,6 +99,10 @@ impl Backfill {
 
 #[async_trait]
 impl Handler for Backfill {
+    fn digest(&self) -> Option<String> {
+        Some(self.walk.digest())
+    }
+
     fn mode(&self, progress: &Progress) -> Result<Mode, UpdateError> {
         self.walk.accept(progress)?;
         Ok(Mode::Batched)

@@ -96,6 +96,10 @@ impl Batch {
 
 #[async_trait]
 impl Handler for Batch {
+    fn digest(&self) -> Option<String> {
+        Some(self.walk.digest())
+    }
+
     fn mode(&self, progress: &Progress) -> Result<Mode, UpdateError> {
         self.walk.accept(progress)?;
         Ok(Mode::Batched)

@@ -240,6 +240,10 @@ impl Copy {
 
 #[async_trait]
 impl Handler for Copy {
+    fn digest(&self) -> Option<String> {
+        Some(self.walk.digest())
+    }
+
     fn mode(&self, progress: &Progress) -> Result<Mode, UpdateError> {
         self.walk.accept(progress)?;
         Ok(Mode::Batched)

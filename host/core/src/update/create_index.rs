@@ -11,8 +11,8 @@ use super::names::Names;
 use super::plan::Planned;
 use super::reach::{OnSkip, Reach, within_reach};
 use super::sql::{Dialect, Right, Sql, System, Table, TableKind, TableName};
-use super::walk::filter_clause;
 use super::walk::plan::check_rights;
+use super::walk::{digest, filter_clause};
 use super::{Budget, Handler, Mode, Plan, Problem, Progress, Step, Trial, UpdateError};
 
 /// An index to be built.
@@ -121,6 +121,10 @@ fn listed(expressions: &[String]) -> String {
 
 #[async_trait]
 impl Handler for CreateIndex {
+    fn digest(&self) -> Option<String> {
+        Some(digest([format!("{:?}", self.definition).as_str()]))
+    }
+
     fn mode(&self, progress: &Progress) -> Result<Mode, UpdateError> {
         Self::accept(progress)?;
         Ok(match self.system {

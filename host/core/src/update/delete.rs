@@ -63,6 +63,10 @@ impl Delete {
 
 #[async_trait]
 impl Handler for Delete {
+    fn digest(&self) -> Option<String> {
+        Some(self.walk.digest())
+    }
+
     fn mode(&self, progress: &Progress) -> Result<Mode, UpdateError> {
         self.walk.accept(progress)?;
         Ok(Mode::Batched)

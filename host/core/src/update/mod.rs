@@ -94,6 +94,12 @@ impl Progress {
         }
     }
 
+    /// The items that it counts; 0 where it counts none. Of one that verifies they are the rows that were looked at.
+    pub fn items(&self) -> u64 {
+        let looked = || self.0.get(VERIFY)?.get("looked");
+        self.0.get("items").or_else(looked).and_then(Json::as_u64).unwrap_or(0)
+    }
+
     /// The text for `progress_json`.
     pub fn to_json(&self) -> String {
         // A map of JSON is JSON: there is nothing to fail.
@@ -198,6 +204,11 @@ pub trait Handler: Send + Sync {
     /// # Errors
     /// [`UpdateError::Progress`] where the progress has a shape that this handler never wrote.
     fn mode(&self, progress: &Progress) -> Result<Mode, UpdateError>;
+
+    /// The digest of the definition, for the ledger to tell later whether it was another; `None` where there is none.
+    fn digest(&self) -> Option<String> {
+        None
+    }
 
     /// How the transaction is to be opened.
     fn opening(&self) -> Opening {

@@ -5,6 +5,7 @@ use async_trait::async_trait;
 use super::explain::{can_be_explained, explain, one_line};
 use super::plan::{Draft, Planned};
 use super::sql::{ErrorClass, Sql, System};
+use super::walk::digest;
 use super::{Budget, Handler, Mode, Opening, Plan, Problem, Progress, Step, Trial, UpdateError, scan};
 
 /// A script to be executed.
@@ -33,6 +34,10 @@ fn accept(progress: &Progress) -> Result<(), UpdateError> {
 
 #[async_trait]
 impl Handler for Script {
+    fn digest(&self) -> Option<String> {
+        Some(digest([format!("{:?}", self.definition).as_str()]))
+    }
+
     fn mode(&self, progress: &Progress) -> Result<Mode, UpdateError> {
         accept(progress)?;
         Ok(Mode::OneShot)

@@ -6,6 +6,7 @@ use super::constraint::{self, Validation};
 use super::explain::explain_with;
 use super::plan::Draft;
 use super::sql::{Right, Sql, TableName};
+use super::walk::digest;
 use super::walk::plan::check_rights;
 use super::{Budget, Handler, Mode, Plan, Problem, Progress, Step, Trial, UpdateError};
 
@@ -53,6 +54,10 @@ pub(super) const RIGHTS: &[Right] = &[Right::Own];
 
 #[async_trait]
 impl Handler for ValidateConstraint {
+    fn digest(&self) -> Option<String> {
+        Some(digest([format!("{:?}", self.definition).as_str()]))
+    }
+
     fn mode(&self, progress: &Progress) -> Result<Mode, UpdateError> {
         Self::accept(progress)?;
         Ok(MODE)

@@ -12,7 +12,7 @@ use super::plan::{Draft, Planned};
 use super::sql::{Dialect, Estimate, Operation, Right, Sql, TableName};
 use super::trial::Ahead;
 use super::validate;
-use super::walk::{Batch, Change, Then, Walk};
+use super::walk::{Batch, Change, Then, Walk, digest};
 use super::{Budget, Handler, Mode, Next, Plan, Problem, Progress, Step, Trial, UpdateError};
 
 /// A constraint to be validated, and how to find the rows in its way.
@@ -172,6 +172,10 @@ fn with(state: &str, mut members: Map<String, Json>) -> Progress {
 
 #[async_trait]
 impl Handler for ValidateAndDelete {
+    fn digest(&self) -> Option<String> {
+        Some(digest([format!("{:?}", self.definition).as_str()]))
+    }
+
     fn mode(&self, progress: &Progress) -> Result<Mode, UpdateError> {
         Ok(match self.state(progress)? {
             State::Delete(_) => Mode::Batched,

@@ -203,6 +203,10 @@ impl Verified {
 
 #[async_trait]
 impl Handler for Verified {
+    fn digest(&self) -> Option<String> {
+        self.handler.digest()
+    }
+
     fn mode(&self, progress: &Progress) -> Result<Mode, UpdateError> {
         match Verifying::of(progress)? {
             // An iteration by itself: what was found wrong before stays written down, whatever comes of it.

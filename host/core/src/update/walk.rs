@@ -36,6 +36,7 @@ pub(super) use self::advance::{Change, Outcome, Then};
 use self::known::{Known, Memory};
 pub(super) use self::moves::Moved;
 pub use self::pin::accept_definition;
+pub(super) use self::pin::digest;
 use self::progress::{Course, Position, Shared, collations};
 pub(super) use self::range::{Ends, Key, Lower, Part, Side, filter_clause};
 use self::range::{Range, quoted, same, texts};

@@ -62,7 +62,7 @@ impl Accept {
         results: &mut Results,
     ) -> Result<Vec<String>, CliError> {
         let refused = || CliError::failure(format!("cannot accept definitions on database \"{}\"", database.name));
-        let opened = wiring::open(database)?;
+        let opened = wiring::acting(database)?;
         let operations = Operations::on(&*opened);
         let handlers = wiring::handlers(config, database);
         let mut met = Vec::new();

@@ -47,7 +47,7 @@ impl Approve {
         let config = context.config()?;
         let mut met = BTreeSet::new();
         for database in selected(&config, self.database.as_deref())? {
-            let opened = wiring::open(database)?;
+            let opened = wiring::acting(database)?;
             for name in &self.names {
                 let result = match Operations::on(&*opened).approve(name).await {
                     Ok(true) => Did::Approved,

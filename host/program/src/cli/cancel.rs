@@ -65,7 +65,7 @@ impl Cancel {
         results: &mut Results,
     ) -> Result<Vec<String>, CliError> {
         let refused = || CliError::failure(format!("cannot cancel updates of database \"{}\"", database.name));
-        let opened = wiring::open(database)?;
+        let opened = wiring::acting(database)?;
         let cancelled = Operations::on(&*opened).cancel(&self.names, self.with_dependents).await;
         let cancelled = cancelled.map_err(|error| match error {
             Refusal::Dependents(dependents) => {

@@ -95,7 +95,7 @@ impl Enqueue {
                 ordering: self.ordering.into(),
             });
             let new = NewUpdates { rows: rows.collect(), force: self.force };
-            let opened = wiring::open(database)?;
+            let opened = wiring::acting(database)?;
             let handlers = wiring::handlers(&config, database);
             if let Err(error) = Operations::on(&*opened).admit(&new, &handlers).await {
                 let rows = opened.look().await.ok().flatten().unwrap_or_default().rows;

@@ -17,8 +17,8 @@ Exit codes:
   0  done
   1  something failed
   2  the command line or the configuration is wrong, or `check` found errors
-  3  `run --until-done`: rows remain that cannot run
-  4  `controller test`, `controller fuel`: an expectation was not met; `controller replay`: another decision
+  3  `run --until-done`: rows remain that cannot run; `require`: an update is not done yet
+  4  `require`: an update failed; `controller test`, `controller fuel`: an expectation was not met; `controller replay`: another decision
   130  a second signal ended `run` at once";
 
 /// A failure of a command.
@@ -51,6 +51,11 @@ impl CliError {
     /// Rows remain that cannot run: exit code 3. `rows` are these, each with its reason.
     pub(super) fn rows_remain(message: impl Into<String>, rows: Vec<String>) -> Self {
         Self { exit_code: 3, details: rows.into(), ..Self::failure(message) }
+    }
+
+    /// Updates that are required are not done yet: exit code 3.
+    pub(super) fn not_yet(message: impl Into<String>) -> Self {
+        Self { exit_code: 3, ..Self::failure(message) }
     }
 
     /// Something is not as it was expected to be: exit code 4.
@@ -123,6 +128,11 @@ impl CliError {
     pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
+    }
+
+    /// True where something failed that may go better another time.
+    pub(super) fn is_failure(&self) -> bool {
+        self.exit_code == 1
     }
 
     /// Prints it to standard error.

@@ -10,11 +10,13 @@ mod enqueue;
 mod error;
 mod history;
 mod init;
+mod ledger;
 mod log;
 mod openapi;
 mod output;
 mod pause;
 mod remote;
+mod require;
 mod results;
 mod retry;
 mod run;
@@ -72,6 +74,8 @@ enum Command {
     Status(status::Status),
     Signals(signals::Signals),
     History(history::History),
+    Ledger(ledger::Ledger),
+    Require(require::Require),
     Retry(retry::Retry),
     Accept(accept::Accept),
     Approve(approve::Approve),
@@ -108,6 +112,8 @@ impl Command {
             Command::Status(status) => status.json,
             Command::Signals(signals) => signals.json,
             Command::History(history) => history.json,
+            Command::Ledger(ledger) => ledger.json,
+            Command::Require(require) => require.json,
             Command::Retry(retry) => retry.json.json,
             Command::Accept(accept) => accept.json.json,
             Command::Approve(approve) => approve.json.json,
@@ -206,6 +212,8 @@ fn execute(cli: Cli, json: bool) -> Result<(), CliError> {
             Command::Status(status) => status.execute(&context).await,
             Command::Signals(signals) => signals.execute(&context).await,
             Command::History(history) => history.execute(&context).await,
+            Command::Ledger(ledger) => ledger.execute(&context).await,
+            Command::Require(require) => require.execute(&context).await,
             Command::Retry(retry) => retry.execute(&context).await,
             Command::Accept(accept) => accept.execute(&context).await,
             Command::Approve(approve) => approve.execute(&context).await,

@@ -81,7 +81,7 @@ async fn on_each(
     let config = context.config()?;
     let (word, did) = if pause.is_some() { ("pause", Did::Paused) } else { ("resume", Did::Resumed) };
     for database in selected(&config, name)? {
-        let opened = wiring::open(database)?;
+        let opened = wiring::acting(database)?;
         let operations = Operations::on(&*opened);
         let outcome = match &pause {
             Some(reason) => operations.pause(reason.clone()).await,

@@ -65,7 +65,7 @@ impl Retry {
         results: &mut Results,
     ) -> Result<Vec<String>, CliError> {
         let refused = || CliError::failure(format!("cannot retry updates of database \"{}\"", database.name));
-        let opened = wiring::open(database)?;
+        let opened = wiring::acting(database)?;
         let which = if self.all { Failed::All } else { Failed::Named(&self.names) };
         let retried = Operations::on(&*opened).retry(which).await;
         let retried = retried.map_err(|error| refused().because_refused(error))?;

@@ -67,7 +67,7 @@ impl Verify {
             return Ok(());
         }
         let refused = || CliError::failure(format!("cannot verify updates on database \"{}\"", database.name));
-        let opened = wiring::open(database)?;
+        let opened = wiring::acting(database)?;
         opened.prepare().await.map_err(|error| refused().because_of_database(error))?;
         // Nothing is queued unless everything can be.
         for update in &defined {

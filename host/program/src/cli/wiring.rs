@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use tidegate::controller::Fault;
 use tidegate::scheduler::database::{Database, Holder};
+use tidegate::scheduler::ledger::Actor;
 use tidegate::scheduler::{Handlers, Lanes};
 use tidegate::signal::SignalReader;
 use tidegate::update::{
@@ -21,6 +22,22 @@ use super::error::CliError;
 /// A database as the scheduler knows it. It connects when it is first used.
 pub(super) fn open(database: &tidegate_config::Database) -> Result<Arc<dyn Database>, CliError> {
     open_lazily(database).map_err(|error| unusable(database, error))
+}
+
+/// The same for what the user of this command does there: the ledger names them.
+pub(super) fn acting(database: &tidegate_config::Database) -> Result<Arc<dyn Database>, CliError> {
+    Ok(open(database)?.known_as(user()))
+}
+
+/// Who runs this command, by what the system says: variables of the environment may say anything.
+fn user() -> Actor {
+    let uid = rustix::process::getuid().as_raw().to_string();
+    let known = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let fields = known.lines().map(|line| line.split(':').collect::<Vec<_>>());
+    let name = fields.filter(|fields| fields.get(2) == Some(&uid.as_str())).find_map(|fields| fields.first().copied());
+    // A directory service may know the name.
+    let name = name.map_or_else(|| format!("number {uid}"), str::to_owned);
+    Actor::user(&name, &Holder::this_process().host)
 }
 
 /// A database that cannot be used, and why.

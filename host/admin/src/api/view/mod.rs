@@ -6,6 +6,7 @@
 mod controller;
 mod database;
 mod event;
+mod ledger;
 mod queue;
 mod signal;
 
@@ -20,6 +21,7 @@ pub use controller::{
 };
 pub use database::{Database, DatabaseController, Databases, Lane, Lease, Totals, UpdateInHand};
 pub use event::{BlockedRow, EventData, HostEvent};
+pub use ledger::{Ledger, LedgerEntry, Required, RequiredState, RequiredUpdate};
 pub use queue::{Defined, EndedUpdate, Iteration, Queue, QueuedUpdate, StoredPause};
 pub use signal::{Signal, Signals};
 

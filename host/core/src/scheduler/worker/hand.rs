@@ -175,6 +175,7 @@ impl Hand {
             started: Instant::now(),
             own: Duration::ZERO,
             phase: Phase::Connect,
+            is_first: false,
         };
         attempt.run().await
     }

@@ -302,6 +302,7 @@ impl Worker {
         }
         self.announce(&plan, slices.expected(), target).await;
         let started_ms = unix_ms(SystemTime::now());
+        let is_first = plan.progress.0.is_empty() || !self.pace(&plan.row.update_name).noted;
         let watch = Watch::new(&self.common, &self.lane, &plan.row.update_name);
         let attempt = Attempt {
             watch,
@@ -320,6 +321,7 @@ impl Worker {
             started: Instant::now(),
             own: Duration::ZERO,
             phase: Phase::Connect,
+            is_first,
         };
         let attempted = attempt.run().await;
         self.tell(|work| work.one_shot_since_ms = None);

@@ -60,6 +60,8 @@ struct WorkerPace {
     /// True where what is left was not worth cutting into parts, or could not be.
     uncut: bool,
     backoff: Backoff,
+    /// True once the ledger knows that it has started.
+    noted: bool,
     /// When this host took the update in hand.
     since: Instant,
     /// Items committed since then.
@@ -90,6 +92,7 @@ impl Default for WorkerPace {
             synapse: Synapse::default(),
             cost: Cost::default(),
             remembered: false,
+            noted: false,
             shrink: Shrink::default(),
             uncut: false,
             backoff: Backoff::new(FIRST_BACKOFF, LONGEST_BACKOFF),

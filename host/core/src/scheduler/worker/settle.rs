@@ -25,6 +25,7 @@ impl Worker {
         let name = plan.row.update_name.clone();
         if let Ok(committed) = &result {
             let pace = self.pace(&name);
+            pace.noted = true;
             // What a one-shot takes says nothing of the batches that the same update may run.
             if !record.one_shot {
                 pace.synapse.record(committed.items, duration);
@@ -83,7 +84,11 @@ impl Worker {
     /// Takes an update out of the queue whose batch was interrupted for that.
     pub(super) async fn settle_withdrawn(&mut self, name: &str) {
         self.common.state().refreshed = None;
-        match self.common.database.cancel(&[name.to_owned()]).await {
+        let database = match self.common.control.withdrawn_by(&self.common.name, name) {
+            Some(actor) => self.common.database.known_as(actor),
+            None => Arc::clone(&self.common.database),
+        };
+        match database.cancel(&[name.to_owned()]).await {
             Ok(_) => {
                 self.common.control.forget_withdrawal(&self.common.name, name);
                 self.note_gone(name);
@@ -121,7 +126,7 @@ impl Worker {
         self.common.forget_unrecorded(name);
         self.common.note_available();
         if row.failure.is_some()
-            && let Err(error) = self.common.database.forget_failures(name).await
+            && let Err(error) = self.common.database.clear_failures(name).await
         {
             tracing::warn!(update = name, %error, "an old failure of an update that works again stays on record");
         }

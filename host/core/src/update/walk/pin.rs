@@ -28,6 +28,17 @@ pub(super) fn written(definition: &BTreeMap<String, String>, reach: Reach) -> BT
     parts.chain(said.into_iter().filter_map(|(name, text)| Some((name.to_owned(), text?.to_owned())))).collect()
 }
 
+/// The digest of a definition, given as texts.
+pub(in crate::update) fn digest<'a>(texts: impl IntoIterator<Item = &'a str>) -> String {
+    let mut digest = Sha256::new();
+    for text in texts {
+        // With its length, so that no two lists of texts are one.
+        digest.update(text.len().to_le_bytes());
+        digest.update(text.as_bytes());
+    }
+    digest.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+}
+
 fn shortened(text: &str) -> String {
     let length = text.chars().count();
     if length <= LONGEST {

@@ -151,6 +151,15 @@ impl Walk {
         pin::written(&self.definition, self.reach)
     }
 
+    /// The digest of the definition.
+    pub(in crate::update) fn digest(&self) -> String {
+        let reach = format!("{:?}", pin::written(&BTreeMap::new(), self.reach));
+        let table = self.table.to_string();
+        let parts = self.definition.iter().flat_map(|(name, text)| [name.as_str(), text.as_str()]);
+        let key = self.key.iter().map(String::as_str);
+        pin::digest([table.as_str()].into_iter().chain(key).chain(parts).chain([reach.as_str()]))
+    }
+
     pub(super) fn position(&self, progress: &Progress) -> Result<Option<Position>, UpdateError> {
         if progress.0.is_empty() {
             return Ok(None);

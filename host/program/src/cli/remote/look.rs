@@ -1,7 +1,9 @@
 //! Looking at a host: its databases, their queues, the history of an update.
 
 use reqwest::Method;
-use tidegate_admin::api::view::{Database, Databases, Defined, Iteration, Queue, Signal, Signals};
+use tidegate_admin::api::view::{
+    Database, Databases, Defined, Iteration, Ledger, LedgerEntry, Queue, Required, Signal, Signals,
+};
 
 use super::{CliError, Remote, output};
 
@@ -50,6 +52,40 @@ impl Remote {
             Some(name) => self.get(&["databases", name, "signals"], &[]).await?,
         };
         Ok(signals)
+    }
+
+    /// Entries of a database's ledger, the newest first.
+    pub(crate) async fn ledger(
+        &self,
+        database: &str,
+        name: Option<&str>,
+        limit: u32,
+    ) -> Result<Vec<LedgerEntry>, CliError> {
+        const PAGE: u32 = 1_000;
+        let mut entries: Vec<LedgerEntry> = Vec::new();
+        let mut before = None;
+        loop {
+            let left = limit.saturating_sub(entries.len().try_into().unwrap_or(u32::MAX));
+            if left == 0 {
+                return Ok(entries);
+            }
+            let mut query = vec![("limit", left.min(PAGE).to_string())];
+            query.extend(name.map(|name| ("update", name.to_owned())));
+            query.extend(before.map(|before: i64| ("before", before.to_string())));
+            let page: Ledger = self.get(&["databases", database, "ledger"], &query).await?;
+            entries.extend(page.entries);
+            before = page.next_before;
+            if before.is_none() {
+                return Ok(entries);
+            }
+        }
+    }
+
+    /// Whether updates are done.
+    pub(crate) async fn require(&self, names: &[String], database: Option<&str>) -> Result<Required, CliError> {
+        let mut query: Vec<(&str, String)> = names.iter().map(|name| ("name", name.clone())).collect();
+        query.extend(database.map(|database| ("database", database.to_owned())));
+        self.get(&["require"], &query).await
     }
 
     /// The last iterations of an update on a database, the newest first.
