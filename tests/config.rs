@@ -10,7 +10,7 @@ use tidegate::signal::Part;
 use tidegate::update::sql::TableName;
 use tidegate::update::{
     BackfillDefinition, BatchDefinition, ConstraintKind, CopyColumn, CopyDefinition, CopySource, CreateIndexDefinition,
-    DeleteDefinition, IndexParts, OnConflict, ScriptDefinition, ValidateAndDeleteDefinition,
+    DeleteDefinition, IndexParts, OnConflict, ScriptDefinition, Setting, Settings, ValidateAndDeleteDefinition,
     ValidateConstraintDefinition,
 };
 use tidegate_config::{Config, Databases, Diagnostic, SignalSource, Target, UpdateKind};
@@ -423,4 +423,65 @@ fn a_controller_paces_the_databases_that_it_names() {
     };
     assert_eq!(paced_by(""), ["one", "one"]);
     assert_eq!(paced_by("databases = [\"b\"]\n"), ["two", "one"]);
+}
+
+#[test]
+fn settings_are_read_with_their_types_and_go_to_the_updates() {
+    let text = "[settings]\ntext = \"${HOST}\"\nwhole = 0x10\nreal = 1.5\nflag = true\nlist = [\"a\", [1, false]]\n\
+                [[update]]\nname = \"a\"\nkind = \"sql\"\nsql = \"SELECT :setting_text, :setting_whole, :setting_real, \
+                :setting_flag, :setting_list\"\n";
+    let config = parse(&format!("{DATABASE}{text}")).unwrap();
+    let expected: Settings = [
+        ("text", Setting::Text("db.example.org".to_owned())),
+        ("whole", Setting::Integer(16)),
+        ("real", Setting::Real(1.5)),
+        ("flag", Setting::Boolean(true)),
+        ("list", Setting::Text("[\"a\",[1,false]]".to_owned())),
+    ]
+    .into_iter()
+    .map(|(name, setting)| (name.to_owned(), setting))
+    .collect();
+    assert_eq!(config.updates[0].settings, expected);
+    assert!(config.warnings.is_empty(), "{}", printed(&config.warnings));
+    assert!(!format!("{config:?}").contains("db.example.org"), "Debug shows what came from the environment");
+}
+
+#[test]
+fn settings_that_no_statement_can_be_given_are_refused_and_unused_ones_warned_of() {
+    let mistakes = "[settings]\nday = 2026-01-01\npair = { a = 1 }\nlate = [2026-01-01]\nhuge = 9223372036854775808\n\
+                    far = inf\n\"a-b\" = 1\n_a = 1\n";
+    insta::assert_snapshot!(printed(&parse(&format!("{DATABASE}{mistakes}")).unwrap_err()), @r#"
+    tidegate.toml:4:7: "day" in [settings] is nothing that a statement can be given
+      hint: write a text, a number, true or false, or a list of these, which statements get as JSON
+    tidegate.toml:5:8: "pair" in [settings] is nothing that a statement can be given
+      hint: write a text, a number, true or false, or a list of these, which statements get as JSON
+    tidegate.toml:6:8: "late" in [settings] is nothing that a statement can be given
+      hint: write a text, a number, true or false, or a list of these, which statements get as JSON
+    tidegate.toml:7:8: "huge" in [settings] is nothing that a statement can be given
+      hint: write a text, a number, true or false, or a list of these, which statements get as JSON
+    tidegate.toml:8:7: "far" in [settings] is nothing that a statement can be given
+      hint: write a text, a number, true or false, or a list of these, which statements get as JSON
+    tidegate.toml:9:1: "a-b" in [settings] is no name of a setting
+      hint: write letters, digits and underscores, and begin with a letter: statements say :setting_NAME
+    tidegate.toml:10:1: "_a" in [settings] is no name of a setting
+      hint: write letters, digits and underscores, and begin with a letter: statements say :setting_NAME
+    "#);
+    insta::assert_snapshot!(printed(&parse(&format!("settings = 1\n{DATABASE}")).unwrap_err()), @r#"
+    tidegate.toml:1:12: [settings] must be a table
+      hint: write [settings] on a line of its own, and its keys below
+    "#);
+    let unused = "[settings]\nserver = \"a\"\nother = \"b\"\n[[update]]\nname = \"a\"\nkind = \"sql\"\n\
+                  sql = \"SELECT :setting_other, ':setting_server'\"\n";
+    insta::assert_snapshot!(printed(&parse(&format!("{DATABASE}{unused}")).unwrap().warnings), @r#"
+    tidegate.toml:4:1: no update uses the setting "server"
+      hint: write :setting_server in a statement of an update, or leave it out
+    "#);
+}
+
+#[test]
+fn an_update_is_refused_with_a_reason() {
+    let update = |rest: &str| format!("{DATABASE}[[update]]\nname = \"a\"\nkind = \"refuse\"\n{rest}");
+    let config = parse(&update("reason = \"it needs a key\"\n")).unwrap();
+    assert_eq!(config.updates[0].kind, UpdateKind::Refuse("it needs a key".to_owned()));
+    insta::assert_snapshot!(printed(&parse(&update("")).unwrap_err()), @r#"tidegate.toml:3:1: "reason" is missing in [[update]] "a": kind "refuse" needs it"#);
 }

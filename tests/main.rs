@@ -27,5 +27,6 @@ mod signals;
 mod simulate;
 mod supervisor;
 mod support;
+mod synapse;
 mod templates;
 mod traces;

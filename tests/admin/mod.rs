@@ -13,7 +13,7 @@ mod operations;
 mod page;
 mod remote;
 mod service;
-mod synapse;
+pub mod synapse;
 mod synapse_jobs;
 mod synapse_table;
 mod synapse_wire;

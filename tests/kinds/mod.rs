@@ -12,6 +12,7 @@ mod program;
 mod reach;
 mod replaced;
 mod schemas;
+mod settings;
 mod statements;
 mod subject;
 mod verify;

@@ -17,6 +17,7 @@ mod resolve;
 mod scenario;
 mod secret;
 mod section;
+mod setting;
 mod signal;
 mod update;
 

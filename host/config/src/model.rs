@@ -14,7 +14,7 @@ use tidegate::signal::{Address, Part, Schedule};
 use tidegate::update::sql::{System, TableName};
 use tidegate::update::{
     BackfillDefinition, BatchDefinition, CopyDefinition, CreateIndexDefinition, DeleteDefinition, Gate, Reach,
-    ScriptDefinition, ValidateAndDeleteDefinition, ValidateConstraintDefinition,
+    ScriptDefinition, Settings as Values, ValidateAndDeleteDefinition, ValidateConstraintDefinition,
 };
 use tidegate_wasm::Limits;
 
@@ -312,6 +312,8 @@ pub struct Update {
     pub lane: String,
     /// What it does.
     pub kind: UpdateKind,
+    /// `[settings]`: what its statements may use.
+    pub settings: Values,
     /// Which rows of its table it is about.
     pub reach: Reach,
     /// How many may work on it at once.
@@ -354,6 +356,8 @@ pub enum UpdateKind {
     Script(ScriptDefinition),
     /// `noop`: ends at once.
     Noop,
+    /// `refuse`: is not done, for this reason.
+    Refuse(String),
 }
 
 impl UpdateKind {
@@ -367,7 +371,7 @@ impl UpdateKind {
             UpdateKind::CreateIndex(definition) => Some(&definition.table),
             UpdateKind::ValidateConstraint(definition) => Some(&definition.table),
             UpdateKind::ValidateAndDelete(definition) => Some(&definition.table),
-            UpdateKind::Script(_) | UpdateKind::Noop => None,
+            UpdateKind::Script(_) | UpdateKind::Noop | UpdateKind::Refuse(_) => None,
         }
     }
 }

@@ -219,6 +219,7 @@ pub(super) struct Update {
     pub row_security: Option<bool>,
     pub on_skip: Text,
     pub sql: Text,
+    pub reason: Text,
     pub constraint: Text,
     pub check: Text,
     pub unique_columns: Option<Spanned<OneOrMany>>,

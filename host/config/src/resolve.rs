@@ -9,12 +9,12 @@ use toml::de::{DeTable, DeValue};
 
 use super::model::{BackgroundUpdates, Config, Databases, Places};
 use super::section::{Reader, Section, suggest};
-use super::{admin, controller, database, gentle, job, lane, raw, signal, update};
+use super::{admin, controller, database, gentle, job, lane, raw, setting, signal, update};
 use tidegate::pace::Estimator;
 
 /// The sections of the file.
-const SECTIONS: [&str; 9] =
-    ["background_updates", "database", "controller", "lane", "update", "job", "admin", "signals", "signal"];
+const SECTIONS: [&str; 10] =
+    ["background_updates", "database", "controller", "lane", "settings", "update", "job", "admin", "signals", "signal"];
 
 /// What to do about a file that cannot be read.
 pub(super) const HOW_TO_BE_READ: &str =
@@ -23,14 +23,15 @@ pub(super) const HOW_TO_BE_READ: &str =
 /// Reads the whole document. What is wrong is with the reader afterwards, and what is returned then is of no use.
 pub(super) fn config<'a>(reader: &mut Reader<'a>, mut document: DeTable<'a>) -> Config {
     reader.refuse_unknown_keys("", &mut document, &SECTIONS);
-    let [background, databases, controllers, lanes, updates, jobs, admin, sampling, signals] =
+    let [background, databases, controllers, lanes, values, updates, jobs, admin, sampling, signals] =
         SECTIONS.map(|name| document.remove(name));
     let (background_updates, places) = background_updates(reader, background);
     let databases = database::databases(reader, databases);
     let known: Vec<&str> = databases.iter().map(|database| database.name.as_str()).collect();
     let controllers = controller::controllers(reader, controllers, &known);
     let lanes = lane::lanes(reader, lanes);
-    let updates = update::updates(reader, updates, &databases, &lanes);
+    let (values, unused) = setting::settings(reader, values);
+    let updates = update::updates(reader, updates, &databases, &lanes, &values);
     let jobs = job::jobs(reader, jobs, &known);
     let mut sampling = signal::settings(reader, sampling);
     gentle::probe(reader, &places, background_updates.gentle.as_ref(), &mut sampling);
@@ -48,6 +49,7 @@ pub(super) fn config<'a>(reader: &mut Reader<'a>, mut document: DeTable<'a>) -> 
         warnings: Vec::new(),
     };
     config.warnings = controller::ignored_controllers(&config);
+    config.warnings.extend(setting::unused(&config, &unused));
     config.warnings.extend(job::jobs_of_undefined_updates(&config));
     config.warnings.extend(admin::open_token_file(&config));
     config

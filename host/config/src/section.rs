@@ -175,7 +175,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Replaces the variables in all strings of a table. Where that fails it is reported and the key taken out.
-    fn replace_variables(&mut self, table: &mut DeTable<'a>) {
+    pub(super) fn replace_variables(&mut self, table: &mut DeTable<'a>) {
         let mut wrong = Vec::new();
         for (key, value) in table.iter_mut() {
             let errors_before = self.errors.len();

@@ -13,7 +13,7 @@ use super::{lane, raw};
 use tidegate::update::sql::{System, TableName};
 use tidegate::update::{
     BackfillDefinition, BatchDefinition, Canary, ConstraintKind, CopyColumn, CopyDefinition, CopySource,
-    CreateIndexDefinition, DeleteDefinition, Gate, IndexParts, OnConflict, OnSkip, Reach, ScriptDefinition,
+    CreateIndexDefinition, DeleteDefinition, Gate, IndexParts, OnConflict, OnSkip, Reach, ScriptDefinition, Settings,
     ValidateAndDeleteDefinition, ValidateConstraintDefinition,
 };
 
@@ -28,7 +28,7 @@ struct Shape {
 
 const EVERY_KIND: [&str; 4] = ["name", "kind", "databases", "lane"];
 
-const SHAPES: [Shape; 9] = [
+const SHAPES: [Shape; 10] = [
     Shape {
         kind: "backfill",
         required: &["table", "key", "set"],
@@ -72,6 +72,7 @@ const SHAPES: [Shape; 9] = [
     },
     Shape { kind: "sql", required: &["sql"], optional: &[] },
     Shape { kind: "noop", required: &[], optional: &[] },
+    Shape { kind: "refuse", required: &["reason"], optional: &[] },
 ];
 
 /// The kinds of update.
@@ -90,13 +91,14 @@ pub(super) fn updates<'a>(
     value: Option<Spanned<DeValue<'a>>>,
     databases: &[Database],
     lanes: &lane::ByKind,
+    settings: &Settings,
 ) -> Vec<Update> {
     let Some(value) = value else { return Vec::new() };
     let known: Vec<&str> = databases.iter().map(|database| database.name.as_str()).collect();
     let mut updates: Vec<Update> = Vec::new();
     let mut by_name: HashMap<String, Vec<usize>> = HashMap::new();
     for table in reader.tables(TITLE, value) {
-        let Some(update) = update(reader, table, &known, lanes) else { continue };
+        let Some(update) = update(reader, table, &known, lanes, settings) else { continue };
         refuse_workers(reader, &update, databases);
         let same_name = by_name.entry(update.name.clone()).or_default();
         let mut earlier = same_name.iter().map(|index| &updates[*index]);
@@ -111,7 +113,13 @@ pub(super) fn updates<'a>(
     updates
 }
 
-fn update<'a>(reader: &mut Reader<'a>, table: Table<'a>, known: &[&str], lanes: &lane::ByKind) -> Option<Update> {
+fn update<'a>(
+    reader: &mut Reader<'a>,
+    table: Table<'a>,
+    known: &[&str],
+    lanes: &lane::ByKind,
+    settings: &Settings,
+) -> Option<Update> {
     let section = reader.section::<raw::Update>(TITLE, table);
     let raw = &section.values;
     let databases = named_databases(reader, raw.databases.as_ref(), known);
@@ -134,7 +142,8 @@ fn update<'a>(reader: &mut Reader<'a>, table: Table<'a>, known: &[&str], lanes: 
         canary: canary(reader, section.values.canary.as_ref()),
         max_rows: section.values.max_rows.map(|rows| rows.0),
     };
-    Some(Update { name: name?, databases, lane, kind, reach, workers, verify, gate, places: section.places })
+    let settings = settings.clone();
+    Some(Update { name: name?, databases, lane, kind, settings, reach, workers, verify, gate, places: section.places })
 }
 
 /// After how many rows an update stops for approval.
@@ -193,6 +202,7 @@ fn resolve(reader: &mut Reader<'_>, section: &Section<raw::Update>, kind: &str) 
     let filter = text(reader, "where", raw.condition.as_ref());
     let key = key(reader, "key", raw.key.as_ref());
     let sql = text(reader, "sql", raw.sql.as_ref());
+    let reason = text(reader, "reason", raw.reason.as_ref());
     let constraint = text(reader, "constraint", raw.constraint.as_ref());
     Some(match kind {
         "backfill" => {
@@ -217,6 +227,7 @@ fn resolve(reader: &mut Reader<'_>, section: &Section<raw::Update>, kind: &str) 
             })
         }
         "sql" => UpdateKind::Script(ScriptDefinition { sql: sql? }),
+        "refuse" => UpdateKind::Refuse(reason?),
         _ => UpdateKind::Noop,
     })
 }

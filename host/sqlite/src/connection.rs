@@ -14,6 +14,7 @@ use tokio::sync::OwnedMutexGuard;
 use super::dialect::SqliteDialect;
 use super::error::{closed, sql_error};
 use super::file::{Farewell, Watch};
+use super::functions;
 use super::linger::{Linger, stay_awake};
 use super::statement::{ask, execute, query, run_script};
 use tidegate::scheduler::database::{Interrupt, Session};
@@ -159,6 +160,7 @@ fn set_up(sqlite: &rusqlite::Connection, jobs: Arc<Jobs>, busy_timeout: Duration
     sqlite.busy_timeout(busy_timeout)?;
     sqlite.set_prepared_statement_cache_capacity(CACHED_STATEMENTS);
     without_quoted_texts(sqlite)?;
+    functions::add(sqlite)?;
     // As Synapse does: an update must not leave behind what the application's foreign keys forbid.
     sqlite.pragma_update(None, "foreign_keys", true)?;
     let ended = Arc::clone(&jobs);

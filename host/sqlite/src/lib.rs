@@ -7,6 +7,7 @@ mod connection;
 mod dialect;
 mod error;
 mod file;
+mod functions;
 mod inspect;
 mod lease;
 mod linger;

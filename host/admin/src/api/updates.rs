@@ -148,6 +148,9 @@ fn not_queueable(state: &State, site: &Site, error: Refusal) -> Problem {
             format!("\"name\": there is no definition of update {update:?} on database \"{}\"", site.name),
             format!("{}; `\"force\": true` queues it all the same", defined(state, site)),
         ),
+        error @ Refusal::Refused { .. } => {
+            (format!("\"name\": {error}"), "`\"force\": true` queues it all the same, and it is quarantined".to_owned())
+        }
         Refusal::Progress { source, .. } => (
             format!("\"progress\": {}", source.in_full()),
             "leave \"progress\" out to begin at the beginning, or take it from an earlier run of the update".to_owned(),
@@ -332,6 +335,7 @@ pub(super) fn refused(state: &State, site: &Site, error: Refusal) -> Problem {
         Refusal::Name(_)
         | Refusal::DependencyName(_)
         | Refusal::Progress { .. }
+        | Refusal::Refused { .. }
         | Refusal::Dependency { .. }
         | Refusal::AlreadyQueued(_) => Problem::new(Kind::Invalid, error.to_string()),
     }

@@ -119,6 +119,9 @@ pub(super) async fn start_job(state: &State, body: &Map<String, Value>, actor: &
             "Job {} queues update {update}, which is not defined for database {}.",
             job.name, site.name
         )),
+        Refusal::Refused { reason, .. } => {
+            Refused::invalid(format!("Job {} is not done by tidegate: {reason}", job.name))
+        }
         Refusal::AlreadyQueued(_) => {
             Refused::invalid(format!("Job {} is already in queue of background updates.", job.name))
         }

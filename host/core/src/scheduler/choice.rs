@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::database::{Failure, QueueRow};
 use super::lanes::Lanes;
-use crate::update::approval::awaits_approval;
+use crate::update::approval::{AWAITING, awaits_approval};
 
 /// Whether a row of the queue can run, and if not, why.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,7 +39,7 @@ impl Standing {
             }
             Standing::Undefined => "no definition".to_owned(),
             Standing::Unreadable(problem) => problem.clone(),
-            Standing::AwaitsApproval(reason) => format!("awaiting approval: {reason}"),
+            Standing::AwaitsApproval(reason) => format!("{AWAITING}: {reason}"),
             Standing::Quarantined => match &row.failure {
                 Some(Failure { attempts: 1, error, .. }) => format!("quarantined after 1 attempt: {error}"),
                 Some(Failure { attempts, error, .. }) => format!("quarantined after {attempts} attempts: {error}"),

@@ -83,6 +83,14 @@ pub enum Refusal {
     /// Nothing defines this update.
     #[error("nothing defines update \"{0}\"")]
     Undefined(String),
+    /// Its definition says that it is not done.
+    #[error("tidegate does not do update \"{update_name}\": {reason}")]
+    Refused {
+        /// The update.
+        update_name: String,
+        /// Why not.
+        reason: String,
+    },
     /// The update's kind does not know this progress.
     #[error("update \"{update_name}\" cannot begin at that progress: {}", source.in_full())]
     Progress {
@@ -421,6 +429,9 @@ pub fn check_name(name: &str) -> Result<(), String> {
 fn check_definition(row: &NewRow, handlers: &Handlers) -> Result<(), Refusal> {
     let name = &row.update_name;
     let handler = handlers.get(name).ok_or_else(|| Refusal::Undefined(name.clone()))?;
+    if let Some(reason) = handler.refusal() {
+        return Err(Refusal::Refused { update_name: name.clone(), reason: reason.to_owned() });
+    }
     let known = Progress::parse(&row.progress).and_then(|progress| handler.mode(&progress));
     known.map(|_| ()).map_err(|source| Refusal::Progress { update_name: name.clone(), source })
 }

@@ -9,6 +9,7 @@ use super::choice::{Standing, assess};
 use super::database::QueueRow;
 use super::report::Doing;
 use crate::update::Progress;
+use crate::update::approval::AWAITING;
 
 /// How an update that is queued stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -76,7 +77,7 @@ impl UpdateState {
         match self {
             UpdateState::BackingOff => "backing off",
             UpdateState::Waits => "waiting",
-            UpdateState::AwaitsApproval => "awaiting approval",
+            UpdateState::AwaitsApproval => AWAITING,
             UpdateState::Undefined => "no definition",
             _ => self.spelling(),
         }

@@ -18,6 +18,9 @@ use super::{Budget, Handler, Mode, Next, Opening, Plan, Problem, Progress, Step,
 /// The member of a progress that tells of approval.
 const APPROVAL: &str = "approval";
 
+/// How an update stands that has stopped, in words that its reason follows.
+pub const AWAITING: &str = "awaiting approval";
+
 /// After how many items an update stops for approval.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Canary {
@@ -220,6 +223,10 @@ impl<H: Handler> Handler for Gated<H> {
         };
         step.next = Next::Continue(approval.put(next.clone()));
         Ok(step)
+    }
+
+    fn refusal(&self) -> Option<&str> {
+        self.handler.refusal()
     }
 
     async fn abandon(&self, sql: &mut dyn Sql) -> Result<Option<String>, UpdateError> {

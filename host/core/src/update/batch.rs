@@ -4,8 +4,9 @@
 use async_trait::async_trait;
 
 use super::explain::can_be_explained;
-use super::placeholder::{self, Bounds, Rendered};
+use super::placeholder::{self, Bounds, Known, Rendered};
 use super::plan::Draft;
+use super::settings::Settings;
 use super::sql::{Ask, Dialect, Estimate, Given, Right, Sql, System, TableName};
 use super::walk::{self, Walk};
 use super::{Budget, Handler, Mode, Opening, Plan, Problem, Progress, Reach, Step, Trial, UpdateError, scan};
@@ -20,7 +21,7 @@ pub struct BatchDefinition {
     /// The statements. In them stand, outside literals, quoted names and comments: `:range` for the condition that a
     /// row's key lies in the batch; `:after` for the key before the first row (NULL in the first batch) and `:upto`
     /// for the key of the last row, `:after_1`, `:after_2`, … for the parts of a key of several columns;
-    /// `:batch_size` for the items of the batch.
+    /// `:batch_size` for the items of the batch; `:setting_NAME` for a [setting](Batch::with_settings).
     pub sql: String,
 }
 
@@ -28,6 +29,7 @@ pub struct BatchDefinition {
 pub struct Batch {
     definition: BatchDefinition,
     system: System,
+    settings: Settings,
     walk: Walk,
 }
 
@@ -36,7 +38,7 @@ impl Batch {
     pub fn new(definition: BatchDefinition, system: System) -> Self {
         let parts = [("kind", Some("batch")), ("sql", Some(definition.sql.as_str()))];
         let walk = Walk::new(definition.table.clone(), definition.key.clone()).defined_by(parts);
-        Self { definition, system, walk }
+        Self { definition, system, settings: Settings::default(), walk }
     }
 
     /// The same, on which so many may work at once on PostgreSQL.
@@ -44,13 +46,24 @@ impl Batch {
         Self { walk: self.walk.with_workers(workers), ..self }
     }
 
+    /// The same with settings that its statements may use. Those that they use are a part of the definition.
+    pub fn with_settings(self, settings: Settings) -> Self {
+        let used = settings.used(&self.definition.sql, self.system);
+        let walk = self.walk.defined_by([("settings", used.as_deref())]);
+        Self { settings, walk, ..self }
+    }
+
     /// The same with a walk over the rows that `reach` says.
     pub fn reaching(self, reach: Reach) -> Self {
         Self { walk: self.walk.reaching(reach), ..self }
     }
 
+    fn known(&self) -> Known<'_> {
+        Known { columns: self.definition.key.len(), settings: &self.settings }
+    }
+
     fn problems(&self) -> Vec<Problem> {
-        let mut problems = placeholder::problems(&self.definition.sql, self.definition.key.len(), self.system);
+        let mut problems = placeholder::problems(&self.definition.sql, self.known(), self.system);
         problems.extend(self.check_workers());
         problems
     }
@@ -82,6 +95,7 @@ impl Batch {
             upto: batch.upto.as_deref(),
             ends: batch.typical_ends(),
             batch_size: batch.items.max(1),
+            settings: &self.settings,
         };
         let mut explained = true;
         let draft = |statement: &str| {
@@ -131,6 +145,7 @@ impl Handler for Batch {
                 upto: Some(upto),
                 ends: batch.ends(),
                 batch_size: budget.items,
+                settings: &self.settings,
             };
             sql.expect_foreign();
             let statements = self.statements();

@@ -20,8 +20,10 @@ pub mod parts;
 mod placeholder;
 pub mod plan;
 mod reach;
+mod refuse;
 pub mod scan;
 mod script;
+pub mod settings;
 pub mod sql;
 mod sql_error;
 mod surroundings;
@@ -46,7 +48,9 @@ pub use delete::{Delete, DeleteDefinition};
 pub use noop::Noop;
 pub use plan::{Plan, Planned};
 pub use reach::{OnSkip, Reach};
+pub use refuse::Refuse;
 pub use script::{Script, ScriptDefinition};
+pub use settings::{Setting, Settings};
 pub use sql::{Dialect, ErrorClass, Sql, SqlError};
 pub use trial::Trial;
 pub use validate::{ValidateConstraint, ValidateConstraintDefinition};
@@ -207,6 +211,11 @@ pub trait Handler: Send + Sync {
 
     /// The digest of the definition, for the ledger to tell later whether it was another; `None` where there is none.
     fn digest(&self) -> Option<String> {
+        None
+    }
+
+    /// Why the update is not done at all; `None` where it is. One that is refused is not to be queued.
+    fn refusal(&self) -> Option<&str> {
         None
     }
 
@@ -398,6 +407,12 @@ pub enum UpdateError {
         /// The keys of the first of them.
         keys: String,
     },
+    /// The definition says that the update is not done by tidegate.
+    #[error("tidegate does not do this update: {reason}")]
+    Refused {
+        /// Why not.
+        reason: String,
+    },
     /// The step returned the progress that it began with.
     #[error("the batch made no progress: it ended where it began")]
     NoProgress,
@@ -452,7 +467,10 @@ impl UpdateError {
             UpdateError::Sql(error) => error.detail.as_deref(),
             UpdateError::Progress { detail, .. } => detail.as_deref(),
             UpdateError::Detailed { detail, .. } | UpdateError::Unverified { keys: detail, .. } => Some(detail),
-            UpdateError::Redefined { .. } | UpdateError::NoProgress | UpdateError::Failed(_) => None,
+            UpdateError::Redefined { .. }
+            | UpdateError::Refused { .. }
+            | UpdateError::NoProgress
+            | UpdateError::Failed(_) => None,
         }
     }
 

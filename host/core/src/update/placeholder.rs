@@ -4,6 +4,7 @@ use super::Problem;
 use super::explain::one_line;
 use super::scan::{self, Kind, Token};
 use super::script::out_of_place;
+use super::settings::{SETTING, Settings};
 use super::sql::{Dialect, System, Value};
 use super::walk::{Ends, Key, Part};
 
@@ -19,6 +20,15 @@ pub(super) struct Bounds<'a> {
     pub(super) ends: Ends<'a>,
     /// Items of a batch.
     pub(super) batch_size: u64,
+    pub(super) settings: &'a Settings,
+}
+
+/// What placeholders can name.
+#[derive(Clone, Copy)]
+pub(super) struct Known<'a> {
+    /// Columns of the key.
+    pub(super) columns: usize,
+    pub(super) settings: &'a Settings,
 }
 
 /// A statement in a database's own words, with the values of its parameters.
@@ -38,13 +48,22 @@ enum Meaning {
     BatchSize,
     /// The condition that a row's key lies in the batch.
     Range,
+    /// The setting at this place.
+    Setting(usize),
 }
 
-/// What a placeholder means where the key has so many columns.
-fn meaning(name: &str, columns: usize) -> Option<Meaning> {
-    let part = |rest: &str| match (columns, rest) {
+impl Meaning {
+    /// True where it says which rows a batch has.
+    const fn bounds(self) -> bool {
+        !matches!(self, Meaning::BatchSize | Meaning::Setting(_))
+    }
+}
+
+/// What a placeholder means.
+fn meaning(name: &str, known: Known<'_>) -> Option<Meaning> {
+    let part = |rest: &str| match (known.columns, rest) {
         (1, "") => Some(0),
-        _ => rest.strip_prefix('_')?.parse::<usize>().ok()?.checked_sub(1).filter(|part| *part < columns),
+        _ => rest.strip_prefix('_')?.parse::<usize>().ok()?.checked_sub(1).filter(|part| *part < known.columns),
     };
     match name {
         ":batch_size" => Some(Meaning::BatchSize),
@@ -52,18 +71,19 @@ fn meaning(name: &str, columns: usize) -> Option<Meaning> {
         _ => match (name.strip_prefix(":after"), name.strip_prefix(":upto")) {
             (Some(rest), _) => part(rest).map(Meaning::After),
             (_, Some(rest)) => part(rest).map(Meaning::Upto),
-            _ => None,
+            _ => known.settings.place(name).map(Meaning::Setting),
         },
     }
 }
 
 /// The placeholders that there are, for a hint.
-fn known(columns: usize) -> String {
-    let parts = |name: &str| match columns {
+fn list(known: Known<'_>) -> String {
+    let parts = |name: &str| match known.columns {
         1 => name.to_owned(),
-        _ => (1..=columns).map(|part| format!("{name}_{part}")).collect::<Vec<_>>().join(", "),
+        _ => (1..=known.columns).map(|part| format!("{name}_{part}")).collect::<Vec<_>>().join(", "),
     };
-    format!(":range, {}, {}, :batch_size", parts(":after"), parts(":upto"))
+    let settings: String = known.settings.names().map(|name| format!(", {SETTING}{name}")).collect();
+    format!(":range, {}, {}, :batch_size{settings}", parts(":after"), parts(":upto"))
 }
 
 /// True where a statement is about the rows of its batch's range.
@@ -72,17 +92,19 @@ pub(super) fn uses_range(statement: &str, system: System) -> bool {
     scan::code(statement, system).iter().any(is_range)
 }
 
-/// What is wrong with the placeholders of a script, for a key of so many columns.
-pub(super) fn problems(script: &str, columns: usize, system: System) -> Vec<Problem> {
+/// What is wrong with the placeholders of a script.
+pub(super) fn problems(script: &str, known: Known<'_>, system: System) -> Vec<Problem> {
     let mut problems: Vec<Problem> = scan::code(script, system)
         .iter()
         .filter_map(|token| match token.kind {
-            Kind::Placeholder if meaning(token.text, columns).is_none() => {
-                Some(problem(format!("unknown placeholder {}", token.text), format!("there are {}", known(columns))))
+            Kind::Placeholder if meaning(token.text, known).is_none() => {
+                let unknown =
+                    || problem(format!("unknown placeholder {}", token.text), format!("there are {}", list(known)));
+                Some(known.settings.problem(token).unwrap_or_else(unknown))
             }
             Kind::Parameter => Some(problem(
                 format!("{} is a parameter of {system}'s own, and nothing is bound to it", token.text),
-                format!("there are {}", known(columns)),
+                format!("there are {}", list(known)),
             )),
             _ => None,
         })
@@ -92,14 +114,14 @@ pub(super) fn problems(script: &str, columns: usize, system: System) -> Vec<Prob
     if statements.is_empty() {
         problems.push(problem("\"sql\" holds no statement".to_owned(), "write at least one".to_owned()));
     }
-    let bounded = |statement: &&str| uses(statement, columns, system).any(|meaning| meaning != Meaning::BatchSize);
+    let bounded = |statement: &&str| uses(statement, known, system).any(Meaning::bounds);
     if problems.is_empty() && !statements.iter().any(bounded) {
         problems.push(problem(
             "no statement says which rows the batch has: each would do them all, in every batch".to_owned(),
             "choose them with WHERE :range, which stands for the part of the key that the batch covers".to_owned(),
         ));
     }
-    let untested = statements.iter().filter(|statement| forgets_the_first_batch(statement, columns, system));
+    let untested = statements.iter().filter(|statement| forgets_the_first_batch(statement, known, system));
     problems.extend(untested.map(|statement| {
         problem(
             format!(
@@ -116,17 +138,17 @@ fn problem(message: String, hint: String) -> Problem {
     Problem::error("sql", message, hint)
 }
 
-fn uses(statement: &str, columns: usize, system: System) -> impl Iterator<Item = Meaning> {
+fn uses(statement: &str, known: Known<'_>, system: System) -> impl Iterator<Item = Meaning> {
     let placeholders = scan::code(statement, system).into_iter().filter(|token| token.kind == Kind::Placeholder);
-    placeholders.filter_map(move |token| meaning(token.text, columns))
+    placeholders.filter_map(move |token| meaning(token.text, known))
 }
 
 /// True where a statement uses `:after` and has nothing that could make something of NULL.
-fn forgets_the_first_batch(statement: &str, columns: usize, system: System) -> bool {
+fn forgets_the_first_batch(statement: &str, known: Known<'_>, system: System) -> bool {
     const HANDLES_NULL: [&str; 4] = ["is", "coalesce", "ifnull", "isnull"];
     let tokens: Vec<Token<'_>> = scan::code(statement, system);
     let is_after = |token: &Token<'_>| {
-        token.kind == Kind::Placeholder && matches!(meaning(token.text, columns), Some(Meaning::After(_)))
+        token.kind == Kind::Placeholder && matches!(meaning(token.text, known), Some(Meaning::After(_)))
     };
     let tested = tokens.windows(3).any(|three| {
         let handles = |token: &Token<'_>| HANDLES_NULL.iter().any(|word| token.is(word));
@@ -142,9 +164,10 @@ fn forgets_the_first_batch(statement: &str, columns: usize, system: System) -> b
 /// refuses them.
 pub(super) fn render(statement: &str, dialect: &dyn Dialect, bounds: &Bounds<'_>) -> Rendered {
     let mut rendered = Rendered { sql: String::new(), parameters: Vec::new() };
+    let known = Known { columns: bounds.key.len(), settings: bounds.settings };
     let mut numbers = Vec::new();
     for token in scan::tokens(statement, dialect.system()) {
-        let meaning = (token.kind == Kind::Placeholder).then(|| meaning(token.text, bounds.key.len())).flatten();
+        let meaning = (token.kind == Kind::Placeholder).then(|| meaning(token.text, known)).flatten();
         match meaning {
             None => rendered.sql.push_str(token.text),
             Some(Meaning::Range) => {
@@ -160,6 +183,7 @@ pub(super) fn render(statement: &str, dialect: &dyn Dialect, bounds: &Bounds<'_>
                     // SQLite knows no typed NULL, and turns no NULL into a key of bytes.
                     _ if null && dialect.system() == System::Sqlite => dialect.parameter(number),
                     Meaning::After(part) | Meaning::Upto(part) => dialect.key_from_text(number, &bounds.key[part]),
+                    Meaning::Setting(place) => bounds.settings.expression(place, dialect, number),
                     _ => format!("CAST({} AS bigint)", dialect.parameter(number)),
                 };
                 // A parenthesis keeps a cast's operator from meeting what stands beside it.
@@ -202,6 +226,7 @@ fn number(
         Meaning::After(number) => part(bounds.after, number),
         Meaning::Upto(number) => part(bounds.upto, number),
         Meaning::First(number) => bounds.ends.value(dialect, bounds.key, Part::Lower(number)),
+        Meaning::Setting(place) => bounds.settings.value(place, dialect.system()),
         _ => Value::Integer(i64::try_from(bounds.batch_size).unwrap_or(i64::MAX)),
     });
     numbers.push(meaning);

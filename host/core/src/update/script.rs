@@ -2,8 +2,9 @@
 
 use async_trait::async_trait;
 
-use super::explain::{can_be_explained, explain, one_line};
+use super::explain::{can_be_explained, explain_with, one_line};
 use super::plan::{Draft, Planned};
+use super::settings::{self, Settings};
 use super::sql::{ErrorClass, Sql, System};
 use super::walk::digest;
 use super::{Budget, Handler, Mode, Opening, Plan, Problem, Progress, Step, Trial, UpdateError, scan};
@@ -11,7 +12,8 @@ use super::{Budget, Handler, Mode, Opening, Plan, Problem, Progress, Step, Trial
 /// A script to be executed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ScriptDefinition {
-    /// Its statements; none that ends the transaction or cannot run in one.
+    /// Its statements; none that ends the transaction or cannot run in one. In them `:setting_NAME` stands for a
+    /// [setting](Script::with_settings).
     pub sql: String,
 }
 
@@ -19,12 +21,28 @@ pub struct ScriptDefinition {
 pub struct Script {
     definition: ScriptDefinition,
     system: System,
+    settings: Settings,
 }
 
 impl Script {
     /// A handler for this definition on a database of this system.
     pub fn new(definition: ScriptDefinition, system: System) -> Self {
-        Self { definition, system }
+        Self { definition, system, settings: Settings::default() }
+    }
+
+    /// The same with settings that its statements may use.
+    pub fn with_settings(self, settings: Settings) -> Self {
+        Self { settings, ..self }
+    }
+
+    /// The first setting that a statement names and that there is not.
+    fn unknown_setting(&self) -> Option<Problem> {
+        scan::code(&self.definition.sql, self.system).iter().find_map(|token| self.settings.problem(token))
+    }
+
+    /// True where a statement has to be executed by itself, with parameters.
+    fn uses_settings(&self) -> bool {
+        settings::uses(&self.definition.sql, self.system).next().is_some()
     }
 }
 
@@ -63,7 +81,8 @@ impl Handler for Script {
     async fn run(&self, sql: &mut dyn Sql, progress: &Progress, _budget: Budget) -> Result<Step, UpdateError> {
         accept(progress)?;
         let statements = scan::statements(&self.definition.sql, self.system);
-        if let Some(problem) = statements.iter().find_map(|statement| out_of_place(statement, self.system)) {
+        let out_of_place = statements.iter().find_map(|statement| out_of_place(statement, self.system));
+        if let Some(problem) = out_of_place.or_else(|| self.unknown_setting()) {
             // A COMMIT of its own would be noticed only once it has happened.
             return Err(UpdateError::Failed(format!("{} ({})", problem.message, problem.hint)));
         }
@@ -72,7 +91,18 @@ impl Handler for Script {
             sql.execute("SET LOCAL statement_timeout = 0", &[]).await?;
         }
         sql.expect_foreign();
-        sql.script(&self.definition.sql).await?;
+        if !self.uses_settings() {
+            sql.script(&self.definition.sql).await?;
+            return Ok(Step::finished(1));
+        }
+        let dialect = sql.dialect();
+        for statement in statements {
+            match self.settings.render(statement, &*dialect) {
+                // What takes no parameters may be what no statement with any can be.
+                (_, parameters) if parameters.is_empty() => sql.script(statement).await?,
+                (statement, parameters) => drop(sql.execute(&statement, &parameters).await?),
+            }
+        }
         Ok(Step::finished(1))
     }
 
@@ -86,13 +116,18 @@ impl Handler for Script {
         if !out_of_place.is_empty() {
             return Ok(out_of_place);
         }
+        if let Some(problem) = self.unknown_setting() {
+            return Ok(vec![problem]);
+        }
+        let dialect = sql.dialect();
         // What comes after a statement that makes or changes something may need what that one did.
         let mut as_it_is = true;
         for statement in statements {
             let plain = can_be_explained(statement, self.system);
+            let (rendered, parameters) = self.settings.render(statement, &*dialect);
             let found = match as_it_is && (plain || explains(self.system, statement)) {
-                true => explain(sql, "sql", statement).await?,
-                false => syntax_error(sql, statement, self.system).await?,
+                true => explain_with(sql, "sql", &rendered, &parameters).await?,
+                false => syntax_error(sql, &rendered, self.system).await?,
             };
             if let Some(problem) = found {
                 return Ok(vec![problem]);
@@ -122,10 +157,12 @@ impl Handler for Script {
         accept(progress)?;
         let mut plan = Plan::default();
         let mut explained = true;
+        let dialect = sql.dialect();
         for statement in scan::statements(&self.definition.sql, self.system) {
             // What comes after a statement of another kind may need what that one makes.
             explained &= can_be_explained(statement, self.system);
-            let draft = Draft { field: "sql", sql: statement.trim().to_owned(), parameters: Vec::new(), explained };
+            let (statement, parameters) = self.settings.render(statement.trim(), &*dialect);
+            let draft = Draft { field: "sql", sql: statement, parameters, explained };
             plan.statements.push(Planned::once(sql, draft).await?);
         }
         Ok(Some(plan))

@@ -119,6 +119,9 @@ impl Enqueue {
     /// Why nothing is queued, in terms of the command.
     fn not_queueable(&self, database: &str, rows: &[QueueRow], error: Refusal) -> CliError {
         match error {
+            error @ Refusal::Refused { .. } => {
+                CliError::usage(error.to_string()).hint("`--force` queues it all the same, and it is quarantined")
+            }
             error @ Refusal::Progress { .. } => CliError::usage(error.to_string())
                 .hint("`tidegate status --json` shows the progress of queued ones; `--force` queues it all the same"),
             Refusal::Dependency { depends_on, because } => {

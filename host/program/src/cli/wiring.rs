@@ -10,7 +10,7 @@ use tidegate::scheduler::ledger::Actor;
 use tidegate::scheduler::{Handlers, Lanes};
 use tidegate::signal::SignalReader;
 use tidegate::update::{
-    Backfill, Batch, Copy, CreateIndex, Delete, Gate, Gated, Handler, Noop, Script, ValidateAndDelete,
+    Backfill, Batch, Copy, CreateIndex, Delete, Gate, Gated, Handler, Noop, Refuse, Script, ValidateAndDelete,
     ValidateConstraint,
 };
 use tidegate_config::{Config, Diagnostic, Target, UpdateKind};
@@ -95,13 +95,17 @@ pub(super) fn handler(update: &tidegate_config::Update, database: &tidegate_conf
         }
         UpdateKind::Copy(definition) => gated(Copy::new(definition).reaching(reach).with_workers(workers), gate),
         UpdateKind::Batch(definition) => {
-            gated(Batch::new(definition, system).reaching(reach).with_workers(workers), gate)
+            let batch = Batch::new(definition, system).reaching(reach).with_workers(workers);
+            gated(batch.with_settings(update.settings.clone()), gate)
         }
         UpdateKind::CreateIndex(definition) => Arc::new(CreateIndex::new(definition, system)),
         UpdateKind::ValidateConstraint(definition) => Arc::new(ValidateConstraint::new(definition)),
         UpdateKind::ValidateAndDelete(definition) => Arc::new(ValidateAndDelete::new(definition).with_workers(workers)),
-        UpdateKind::Script(definition) => Arc::new(Script::new(definition, system)),
+        UpdateKind::Script(definition) => {
+            Arc::new(Script::new(definition, system).with_settings(update.settings.clone()))
+        }
         UpdateKind::Noop => Arc::new(Noop),
+        UpdateKind::Refuse(reason) => Arc::new(Refuse::new(reason)),
     }
 }
 

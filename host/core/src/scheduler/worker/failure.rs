@@ -62,10 +62,13 @@ impl Worker {
         let before = row.failure.as_ref().map_or(0, |failure| failure.attempts);
         let attempts = if transient { before } else { before + 1 };
         // Progress that cannot be read does not become readable by trying, nor does a definition become the one before, nor a
-        // wrong row right.
+        // wrong row right, nor what is refused allowed.
         let hopeless = matches!(
             error,
-            UpdateError::Progress { .. } | UpdateError::Redefined { .. } | UpdateError::Unverified { .. }
+            UpdateError::Progress { .. }
+                | UpdateError::Redefined { .. }
+                | UpdateError::Unverified { .. }
+                | UpdateError::Refused { .. }
         );
         let quarantined = !transient && (hopeless || attempts >= self.means.with.settings.max_attempts);
         let code = error.code().map(str::to_owned);

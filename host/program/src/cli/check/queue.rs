@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, HashSet};
 use tidegate::scheduler::choice::{Standing, assess};
 use tidegate::scheduler::database::{Database, IterationOutcome, QueueRow, Record};
 use tidegate::update::{Progress, SqlError, UpdateError};
+use tidegate_config::UpdateKind;
 
 use super::super::{output, wiring};
 use super::finding::{Finding, Scene, Severity};
@@ -43,6 +44,8 @@ pub(super) async fn look(scene: Scene<'_>, opened: &dyn Database) -> Result<Look
                 finished.insert(update.name.clone());
             }
             Some(_) => {}
+            // What is refused is not to be queued.
+            None if matches!(update.kind, UpdateKind::Refuse(_)) => {}
             None => {
                 let message = "it is not queued, and the history knows of no run";
                 let hint = "the application's migration is to queue it, or `tidegate enqueue` does";

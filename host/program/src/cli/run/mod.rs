@@ -25,6 +25,7 @@ use tidegate::controller::Witness;
 use tidegate::embed::DatabaseSpec;
 use tidegate::scheduler::{End, Host, Replacement, Summary};
 use tidegate::signal::{Sampling, Signals};
+use tidegate::update::approval::AWAITING;
 use tidegate_config::Config;
 use tidegate_simulate::trace::Recorder;
 use tokio::signal::unix::{SignalKind, signal};
@@ -228,8 +229,11 @@ fn conclude(summaries: &[Summary]) -> Result<(), CliError> {
         0 => Ok(()),
         count => {
             let rows = if count == 1 { "1 row remains".to_owned() } else { format!("{count} rows remain") };
-            Err(CliError::rows_remain(format!("{rows} that cannot run"), remaining)
-                .hint("mend what the reasons name; what is quarantined then waits for `tidegate retry`, what awaits approval for `tidegate approve`"))
+            let hint = match remaining.iter().all(|row| row.contains(AWAITING)) {
+                true => "look at them, then `tidegate approve`",
+                false => "mend what the reasons name; what is quarantined then waits for `tidegate retry`",
+            };
+            Err(CliError::rows_remain(format!("{rows} that cannot run"), remaining).hint(hint))
         }
     }
 }
