@@ -217,6 +217,8 @@ on_both! {
             // Each once, also where it is searched for, and in small letters of any script.
             let searched = all(place, "select user_id from user_directory_search order by user_id").await;
             assert_eq!(searched, all(place, "select user_id from user_directory order by user_id").await);
+            let of_before = place.either("value like '%before%'", "vector::text like '%before%'");
+            assert!(all(place, &format!("select user_id from user_directory_search where {of_before}")).await.is_empty());
             let of_carol = all(place, place.either(
                 "select value from user_directory_search where user_id like '@carol:%'",
                 "select vector from user_directory_search where user_id like '@carol:%'",
