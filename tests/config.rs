@@ -43,7 +43,7 @@ const WRONG: &[(&str, &str)] = &[
     ("syntax-duplicate-key", "[[database]]\nurl = \"sqlite:app.db\"\nurl = \"sqlite:b.db\"\n"),
     ("no-database", "[background_updates]\nsleep_enabled = false\n"),
     ("unknown-section+", "[[updates]]\nname = \"a\"\n"),
-    ("unknown-key+", "[[update]]\nname = \"a\"\nkind = \"delete\"\ntable = \"t\"\nkee = \"id\"\nwhere = \"true\"\n"),
+    ("unknown-key+", "[[update]]\nname = \"a\"\nkind = \"delete\"\ntable = \"t\"\nkex = \"id\"\nwhere = \"true\"\n"),
     ("unknown-key-without-suggestion+", "[[controller]]\nname = \"a\"\npath = \"a.wasm\"\nspeed = 3\n"),
     ("unknown-limit+", "[[controller]]\nname = \"a\"\npath = \"a.wasm\"\n[controller.limits]\nfuel_per_cal = 1\n"),
     ("section-once+", "[[background_updates]]\nsleep_enabled = false\n"),

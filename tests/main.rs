@@ -18,6 +18,7 @@ mod extremes;
 mod faults;
 mod guests;
 mod house;
+mod keep;
 mod kinds;
 mod ledger;
 mod sandbox;

@@ -14,7 +14,7 @@ use tidegate::signal::{Address, Part, Schedule};
 use tidegate::update::sql::{System, TableName};
 use tidegate::update::{
     BackfillDefinition, BatchDefinition, CopyDefinition, CreateIndexDefinition, DeleteDefinition, Gate, Reach,
-    ScriptDefinition, Settings as Values, ValidateAndDeleteDefinition, ValidateConstraintDefinition,
+    ScriptDefinition, Settings as Values, UnkeepDefinition, ValidateAndDeleteDefinition, ValidateConstraintDefinition,
 };
 use tidegate_wasm::Limits;
 
@@ -322,6 +322,8 @@ pub struct Update {
     pub verify: bool,
     /// Where it stops for approval.
     pub gate: Gate,
+    /// True where a trigger keeps its rows.
+    pub keep: bool,
     /// Where it stands in the file.
     pub places: Places,
 }
@@ -354,6 +356,8 @@ pub enum UpdateKind {
     ValidateAndDelete(ValidateAndDeleteDefinition),
     /// `sql`: executes a script once.
     Script(ScriptDefinition),
+    /// `unkeep`: drops the triggers that keep an update's rows.
+    Unkeep(UnkeepDefinition),
     /// `noop`: ends at once.
     Noop,
     /// `refuse`: is not done, for this reason.
@@ -371,7 +375,7 @@ impl UpdateKind {
             UpdateKind::CreateIndex(definition) => Some(&definition.table),
             UpdateKind::ValidateConstraint(definition) => Some(&definition.table),
             UpdateKind::ValidateAndDelete(definition) => Some(&definition.table),
-            UpdateKind::Script(_) | UpdateKind::Noop | UpdateKind::Refuse(_) => None,
+            UpdateKind::Script(_) | UpdateKind::Unkeep(_) | UpdateKind::Noop | UpdateKind::Refuse(_) => None,
         }
     }
 }

@@ -227,6 +227,8 @@ pub(super) struct Update {
     pub verify: Text,
     pub canary: Option<Spanned<NumberOrText>>,
     pub max_rows: Option<Whole<0, 0, { i64::MAX as u64 }>>,
+    pub keep: Text,
+    pub update: Text,
 }
 
 /// A whole number from `MIN` to `MAX`, `DEFAULT` where its key is left out.

@@ -14,7 +14,7 @@ use tidegate::update::sql::{System, TableName};
 use tidegate::update::{
     BackfillDefinition, BatchDefinition, Canary, ConstraintKind, CopyColumn, CopyDefinition, CopySource,
     CreateIndexDefinition, DeleteDefinition, Gate, IndexParts, OnConflict, OnSkip, Reach, ScriptDefinition, Settings,
-    ValidateAndDeleteDefinition, ValidateConstraintDefinition,
+    UnkeepDefinition, ValidateAndDeleteDefinition, ValidateConstraintDefinition,
 };
 
 const TITLE: &str = "[[update]]";
@@ -28,11 +28,22 @@ struct Shape {
 
 const EVERY_KIND: [&str; 4] = ["name", "kind", "databases", "lane"];
 
-const SHAPES: [Shape; 10] = [
+const SHAPES: [Shape; 11] = [
     Shape {
         kind: "backfill",
         required: &["table", "key", "set"],
-        optional: &["schema", "where", "only", "row_security", "on_skip", "workers", "verify", "canary", "max_rows"],
+        optional: &[
+            "schema",
+            "where",
+            "only",
+            "row_security",
+            "on_skip",
+            "workers",
+            "verify",
+            "keep",
+            "canary",
+            "max_rows",
+        ],
     },
     Shape {
         kind: "delete",
@@ -50,6 +61,7 @@ const SHAPES: [Shape; 10] = [
             "only",
             "row_security",
             "workers",
+            "keep",
             "canary",
             "max_rows",
         ],
@@ -70,6 +82,7 @@ const SHAPES: [Shape; 10] = [
         required: &["table", "constraint", "unique_columns"],
         optional: &["schema", "check", "workers"],
     },
+    Shape { kind: "unkeep", required: &["update"], optional: &[] },
     Shape { kind: "sql", required: &["sql"], optional: &[] },
     Shape { kind: "noop", required: &[], optional: &[] },
     Shape { kind: "refuse", required: &["reason"], optional: &[] },
@@ -142,8 +155,14 @@ fn update<'a>(
         canary: canary(reader, section.values.canary.as_ref()),
         max_rows: section.values.max_rows.map(|rows| rows.0),
     };
+    let keep = match &section.values.keep {
+        Some(word) => one_of(reader, "keep", word, &["off", "trigger"])? == "trigger",
+        None => false,
+    };
     let settings = settings.clone();
-    Some(Update { name: name?, databases, lane, kind, settings, reach, workers, verify, gate, places: section.places })
+    refuse_conflicts(reader, &section, keep);
+    let (name, places) = (name?, section.places);
+    Some(Update { name, databases, lane, kind, settings, reach, workers, verify, gate, keep, places })
 }
 
 /// After how many rows an update stops for approval.
@@ -155,6 +174,16 @@ fn canary(reader: &mut Reader<'_>, value: Option<&Spanned<raw::NumberOrText>>) -
             reader.error(reader.at(value), format!("\"canary\": {wrong}"), None);
             None
         }
+    }
+}
+
+/// Refuses to be told what becomes of rows that the target has already, where a trigger has it hold what the source does.
+fn refuse_conflicts(reader: &mut Reader<'_>, section: &Section<raw::Update>, keep: bool) {
+    if keep && section.has("on_conflict") {
+        let message = "\"on_conflict\" and \"keep\" do not go together: a copy that is kept holds what the source does";
+        let hint =
+            "leave \"on_conflict\" out: a row that the target has already becomes what the source has".to_owned();
+        reader.error(section.places.of("on_conflict"), message, Some(hint));
     }
 }
 
@@ -226,6 +255,7 @@ fn resolve(reader: &mut Reader<'_>, section: &Section<raw::Update>, kind: &str) 
                 unique_columns: unique_columns?,
             })
         }
+        "unkeep" => UpdateKind::Unkeep(UnkeepDefinition { update: text(reader, "update", raw.update.as_ref())? }),
         "sql" => UpdateKind::Script(ScriptDefinition { sql: sql? }),
         "refuse" => UpdateKind::Refuse(reason?),
         _ => UpdateKind::Noop,

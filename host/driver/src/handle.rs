@@ -18,6 +18,7 @@ use tidegate::scheduler::database::{
 };
 use tidegate::scheduler::ledger::{Actor, Entry, Note, Wanted};
 use tidegate::update::Opening;
+use tidegate::update::keep::{Keep, drop_of};
 use tidegate::update::sql::{Dialect, ErrorClass, Sql, SqlError};
 
 /// How often the history is looked through for old iterations.
@@ -331,6 +332,10 @@ impl<D: Driver> Database for Handle<D> {
 
     async fn withdraw(&self, update_names: &[String]) -> Result<(), SqlError> {
         with_tables!(self, in_transaction!(self, sql => self.tables.withdraw(sql, update_names)))
+    }
+
+    async fn unkeep(&self, update_name: &str) -> Result<Vec<Keep>, SqlError> {
+        in_transaction!(self, sql => drop_of(sql, update_name))
     }
 
     async fn vetting(&self, lane: &str) -> Result<Box<dyn Session>, SqlError> {

@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use crate::ledger::Notes;
 use tidegate::scheduler::database::{NewRow, Pause, Queue, QueueRow};
 use tidegate::scheduler::ledger::{Action, Actor, Note};
+use tidegate::update::keep::kept;
 use tidegate::update::sql::{Row, Sql, SqlError, System, Value};
 
 /// The key of the pause in `tidegate_state`.
@@ -112,6 +113,7 @@ impl Tables {
                 _ => {}
             }
         }
+        queue.kept = kept(sql).await?;
         Ok((queue, found))
     }
 

@@ -14,6 +14,11 @@ use tidegate_driver::estimate::{EMPTY, KeyRange};
 /// PostgreSQL's dialect.
 pub(super) struct PostgresDialect;
 
+/// True for a trigger of tidegate's that keeps an update's rows: it skips none, and changes no key.
+pub(super) const KEEPS: &str = "\
+    t.tgname like 'zz\\_tidegate\\_keep\\_%' and exists (select from pg_proc p where p.oid = t.tgfoid \
+    and p.prosrc like '-- tidegate keep {%')";
+
 /// The indexes of a table ($1, quoted), a row for each column of each. Its options (`indoption`) are the sum of 1 for
 /// descending and 2 for NULLs first; where it yields the column's own order they are 0, or 3 for the reverse.
 const INDEXES: &str = "\
@@ -63,7 +68,7 @@ impl Dialect for PostgresDialect {
                       exists (with recursive below (oid) as (select c.oid union select h.inhrelid from pg_inherits h \
                           join below b on h.inhparent = b.oid) \
                           select from pg_trigger t join below b on b.oid = t.tgrelid where not t.tgisinternal \
-                          and t.tgtype & 3 = 3 and t.tgenabled in ('O', 'A') \
+                          and t.tgtype & 3 = 3 and t.tgenabled in ('O', 'A') and not (KEEPS) \
                           and t.tgfoid <> 'pg_catalog.suppress_redundant_updates_trigger'::regproc) \
                       or exists (select from pg_rewrite r where r.ev_class = c.oid and r.ev_type in ('2', '4') \
                           and r.is_instead and r.ev_enabled in ('O', 'A')), \
@@ -74,12 +79,12 @@ impl Dialect for PostgresDialect {
                       exists (with recursive below (oid) as (select c.oid union select h.inhrelid from pg_inherits h \
                           join below b on h.inhparent = b.oid) \
                           select from pg_trigger t join below b on b.oid = t.tgrelid where not t.tgisinternal \
-                          and t.tgtype & 66 = 0 and t.tgtype & 16 = 16 and t.tgenabled in ('O', 'A')) \
+                          and t.tgtype & 66 = 0 and t.tgtype & 16 = 16 and t.tgenabled in ('O', 'A') and not (KEEPS)) \
                       from pg_class c left join pg_attribute a \
                       on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped \
                       where c.oid = to_regclass($1::text) and c.relkind in ('r', 'p', 'v', 'm', 'f') order by a.attnum";
         let name = [Value::from(self.table(table))];
-        let rows = sql.query(select, &name).await?;
+        let rows = sql.query(&select.replace("KEEPS", KEEPS), &name).await?;
         if rows.is_empty() {
             return Ok(None);
         }

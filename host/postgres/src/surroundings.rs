@@ -1,6 +1,6 @@
 //! What PostgreSQL does besides when rows of a table are changed: triggers, rules, policies, foreign keys of others.
 
-use super::dialect::PostgresDialect;
+use super::dialect::{KEEPS, PostgresDialect};
 use tidegate::update::cells::text;
 use tidegate::update::sql::{Dialect, Operation, Reaction, Row, Search, Sql, SqlError, Surroundings, TableName, Value};
 
@@ -11,7 +11,7 @@ with recursive below (oid) as (
     select to_regclass($1::text)::oid union select h.inhrelid from pg_inherits h join below b on h.inhparent = b.oid
 )
 select t.tgname::text, t.tgrelid::regclass::text, false, t.tgtype & 64 <> 0,
-       t.tgtype & 3 = 3 and t.tgfoid <> 'pg_catalog.suppress_redundant_updates_trigger'::regproc, t.tgtype & 1 = 1,
+       t.tgtype & 3 = 3 and not (KEEPS) and t.tgfoid <> 'pg_catalog.suppress_redundant_updates_trigger'::regproc, t.tgtype & 1 = 1,
        t.tgtype & 4 <> 0, t.tgtype & 16 <> 0, t.tgtype & 8 <> 0
 from pg_trigger t join below b on b.oid = t.tgrelid
 where not t.tgisinternal and t.tgenabled in ('O', 'A') and coalesce(to_jsonb(t) ->> 'tgparentid', '0') = '0'
@@ -45,7 +45,7 @@ order by 2, 3, 1";
 
 pub(super) async fn of(sql: &mut dyn Sql, table: &TableName) -> Result<Surroundings, SqlError> {
     let name = [Value::from(PostgresDialect.table(table))];
-    let reactions = sql.query(REACTIONS, &name).await?.iter().map(reaction).collect();
+    let reactions = sql.query(&REACTIONS.replace("KEEPS", KEEPS), &name).await?.iter().map(reaction).collect();
     let select =
         "select c.relrowsecurity, row_security_active(c.oid) from pg_class c where c.oid = to_regclass($1::text)";
     let security = sql.query(select, &name).await?;

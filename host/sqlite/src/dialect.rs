@@ -132,7 +132,8 @@ impl Dialect for SqliteDialect {
         }
         let indexes: Vec<Index> = indexes.into_iter().map(|(index, _)| index).collect();
         let select = format!(
-            "SELECT wr, type, EXISTS (SELECT 1 FROM {0} WHERE type = 'trigger' AND tbl_name = ?1 COLLATE NOCASE), \
+            "SELECT wr, type, EXISTS (SELECT 1 FROM {0} WHERE type = 'trigger' AND tbl_name = ?1 COLLATE NOCASE \
+             AND NOT (name LIKE 'zz\\_tidegate\\_keep\\_%' ESCAPE '\\' AND instr(sql, '-- tidegate keep {{'))), \
              (SELECT sql FROM {0} WHERE type = 'table' AND name = ?1 COLLATE NOCASE) \
              FROM {1} WHERE name = ?1 COLLATE NOCASE",
             catalogue(table),

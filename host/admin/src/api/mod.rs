@@ -84,6 +84,7 @@ fn declared() -> (Router<State>, utoipa::openapi::OpenApi) {
         .routes(routes!(updates::retry))
         .routes(routes!(updates::accept))
         .routes(routes!(updates::approve))
+        .routes(routes!(updates::unkeep))
         .routes(routes!(updates::run_now))
         .routes(routes!(ledger::ledger))
         .routes(routes!(ledger::require))

@@ -259,6 +259,27 @@ pub(super) async fn accept(
     Ok(Json(Results { results: vec![Done { changes, ..done(&site, Some(update), result) }] }))
 }
 
+/// Drop the triggers that keep the rows of an update
+///
+/// The update need not be defined any more. One that is queued has its triggers until it is done. No lock is waited for for long:
+/// where somebody is in the way, the problem names who, and it can be tried again.
+#[utoipa::path(
+    post,
+    path = "/databases/{database}/updates/{update}/unkeep",
+    tag = "updates",
+    params(UpdatePath),
+    responses((status = 200, description = "They are dropped.", body = Results), SteeringIfPossible)
+)]
+pub(super) async fn unkeep(
+    _: Admin,
+    AtUpdate(site, update): AtUpdate,
+    extract::State(state): extract::State<State>,
+) -> Result<Json<Results>, Problem> {
+    let dropped = state.operations(&site).unkeep(&update).await;
+    dropped.map_err(|error| refused(&state, &site, error))?;
+    Ok(Json(Results { results: vec![done(&site, Some(update), Did::Unkept)] }))
+}
+
 /// Approve of an update that has stopped for it
 ///
 /// It stopped after its first rows (`canary`) or before them (`max_rows`), and goes on to its end.
@@ -322,6 +343,10 @@ pub(super) fn refused(state: &State, site: &Site, error: Refusal) -> Problem {
         Refusal::Unaccepted(error) => Problem::new(Kind::CannotGoOn, error.to_string()).hint("try again"),
         Refusal::WholeHostPaused => Problem::new(Kind::WholeHostPaused, error.to_string())
             .hint(format!("POST {}/resume resumes all of them", super::ROOT)),
+        Refusal::StillQueued(ref update) => {
+            Problem::new(Kind::CannotGoOn, error.to_string()).hint(format!("wait for it, or cancel {update} first"))
+        }
+        Refusal::NotKept(_) => Problem::new(Kind::CannotGoOn, error.to_string()).hint("the queue shows what is kept"),
         Refusal::Moved(_) => Problem::new(Kind::CannotGoOn, error.to_string()).hint("look at it, and try again"),
         Refusal::Paused => Problem::new(Kind::NothingInHand, on_it(&error)).hint("resume them first"),
         Refusal::NothingInHand => Problem::new(Kind::NothingInHand, on_it(&error)).hint("the queue tells why"),

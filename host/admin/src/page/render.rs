@@ -156,6 +156,7 @@ fn database_section(database: &DatabaseView, visitor: &Visitor) -> Markup {
                 (controller(&lane.controller))
             }
             @if !database.signals.is_empty() { (signals(&database.signals)) }
+            @for kept in &database.kept { p.kept { (kept) } }
             @if let Some(rows) = database.queue.as_deref().filter(|rows| !rows.is_empty()) {
                 (queue(rows, name, visitor))
                 @if database.more_rows > 0 {

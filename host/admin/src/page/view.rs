@@ -13,10 +13,11 @@ use tidegate::scheduler::board::{
     ControllerBoard, DatabaseBoard, FallbackBoard, InHand, LaneBoard, LeaseState, Phase, Retry,
 };
 use tidegate::scheduler::choice::{Standing, assess};
-use tidegate::scheduler::database::{Queue, QueueRow, Record};
+use tidegate::scheduler::database::{Queue, QueueRow, Record, unix_ms};
 use tidegate::scheduler::report::Doing;
 use tidegate::scheduler::update_state::{Stand, Stands, UpdateState};
 use tidegate::signal::SignalStatus;
+use tidegate::update::keep::Keep;
 
 /// How old what is shown may be.
 const FRESH: Duration = Duration::from_millis(900);
@@ -56,6 +57,8 @@ pub(super) struct DatabaseView {
     /// How many rows are left out.
     pub more_rows: usize,
     pub signals: Vec<SignalStatus>,
+    /// The triggers that keep the rows of updates, a sentence each.
+    pub kept: Vec<String>,
 }
 
 /// A lane, and what is done in it.
@@ -199,6 +202,7 @@ async fn database(state: &State, site: &Site) -> DatabaseView {
         None => "paused".to_owned(),
     }));
     let queued = queue.as_ref().map_or(0, |queue| queue.rows.len());
+    let kept = queue.as_ref().map(|queue| kept(&queue.kept)).unwrap_or_default();
     let queue = queue.map(|queue| rows(state, site, &queue, &board, pause.as_ref()));
     DatabaseView {
         name: site.name.clone(),
@@ -213,7 +217,25 @@ async fn database(state: &State, site: &Site) -> DatabaseView {
         more_rows: queued - queue.as_ref().map_or(0, Vec::len),
         queue,
         signals: state.live().signals.of(&site.name),
+        kept,
     }
+}
+
+/// What keeps the rows of updates, and since when.
+fn kept(keeps: &[Keep]) -> Vec<String> {
+    let now = unix_ms(SystemTime::now());
+    let told = keeps.iter().map(|keep| {
+        let since = Duration::from_millis(now.saturating_sub(keep.made_ms).try_into().unwrap_or(0));
+        let disabled = if keep.enabled { "" } else { "; somebody has disabled it" };
+        let triggers = keep.triggers.join(" and ");
+        format!(
+            "Rows of {} are kept as {} makes them, by {triggers} for {}{disabled}.",
+            keep.table,
+            keep.update,
+            words(since)
+        )
+    });
+    told.collect()
 }
 
 fn runner(lease: &LeaseState) -> String {

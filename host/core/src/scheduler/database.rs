@@ -15,6 +15,7 @@ pub use super::parts::{Merge, PartCommit, Stands};
 pub use super::row::{AlreadyQueued, Failure, IterationOutcome, NewRow, Pause, Queue, QueueRow, Record, Situation};
 pub use super::trial::{RowCounts, Seen, TableChange, TrialTransaction};
 use crate::update::Opening;
+use crate::update::keep::Keep;
 use crate::update::sql::{Dialect, Sql, SqlError};
 
 /// A database whose queue is worked on.
@@ -203,6 +204,15 @@ pub trait Database: Send + Sync {
     async fn withdraw(&self, update_names: &[String]) -> Result<(), SqlError> {
         let _ = update_names;
         Ok(())
+    }
+
+    /// Drops the triggers that keep an update's rows; those that were there. Waits for no lock for long.
+    ///
+    /// # Errors
+    /// Whatever the database says; transient, with who is in the way, where somebody holds a lock.
+    async fn unkeep(&self, update_name: &str) -> Result<Vec<Keep>, SqlError> {
+        let _ = update_name;
+        Ok(Vec::new())
     }
 
     /// A session to look at an update's definition in before its first batch, over a lane's connection, which

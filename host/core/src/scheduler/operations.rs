@@ -15,6 +15,7 @@ use super::ledger::{Action, Note};
 use super::withdrawal::{Running, Withdrawal, withdraw};
 use super::{Control, Handlers};
 use crate::update::approval::approve;
+use crate::update::keep::Keep;
 use crate::update::{Progress, SqlError, UpdateError};
 
 /// The most characters of a name in the queue. PostgreSQL's index over them takes 2,704 bytes, and a character up to four.
@@ -30,6 +31,8 @@ pub enum Did {
     AlreadyQueued,
     /// It is out of the queue.
     Cancelled,
+    /// The triggers that kept its rows are dropped.
+    Unkept,
     /// Its failures are forgotten, and it is tried again.
     Retried,
     /// It had not failed.
@@ -54,10 +57,11 @@ pub enum Did {
 
 impl Did {
     /// Every one.
-    pub const ALL: [Did; 13] = [
+    pub const ALL: [Did; 14] = [
         Did::Queued,
         Did::AlreadyQueued,
         Did::Cancelled,
+        Did::Unkept,
         Did::Retried,
         Did::NotFailed,
         Did::Accepted,
@@ -113,6 +117,12 @@ pub enum Refusal {
     /// This update is not queued.
     #[error("update \"{0}\" is not queued")]
     NotQueued(String),
+    /// This update is queued, and has its triggers until it is done.
+    #[error("update \"{0}\" is queued, and has its trigger until it is done")]
+    StillQueued(String),
+    /// No trigger keeps the rows of this update.
+    #[error("no trigger keeps the rows of update \"{0}\"")]
+    NotKept(String),
     /// These depend on what was to be cancelled, and would run without it.
     #[error("others depend on it: {}", .0.join(", "))]
     Dependents(Vec<String>),
@@ -297,6 +307,21 @@ impl<'a> Operations<'a> {
             Withdrawal::Sql(error) => Refusal::Database(error),
             error @ Withdrawal::Runs { .. } => Refusal::StillRuns(error),
         })
+    }
+
+    /// Drops the triggers that keep the rows of an update, which need not be defined any more. Those that were there come back.
+    ///
+    /// # Errors
+    /// See [`Refusal`].
+    pub async fn unkeep(&self, update_name: &str) -> Result<Vec<Keep>, Refusal> {
+        let queue = self.look().await?;
+        if queue.rows.iter().any(|row| row.update_name == update_name) {
+            return Err(Refusal::StillQueued(update_name.to_owned()));
+        }
+        match self.database.unkeep(update_name).await? {
+            dropped if dropped.is_empty() => Err(Refusal::NotKept(update_name.to_owned())),
+            dropped => Ok(dropped),
+        }
     }
 
     /// Has updates tried again as if they had never failed; where one waits for its next attempt, the wait is over. Those that

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::activity::Activity;
 use crate::controller::Outcome;
+use crate::update::keep::Keep;
 
 /// The queue of a database at one moment.
 #[derive(Debug, Clone, Default)]
@@ -16,6 +17,8 @@ pub struct Queue {
     pub pause: Option<Pause>,
     /// What the running host last said of itself.
     pub activity: Option<Activity>,
+    /// The triggers of the database that keep updates' rows.
+    pub kept: Vec<Keep>,
 }
 
 /// A row of the queue, and what tidegate remembers of it.

@@ -3,11 +3,13 @@
 use async_trait::async_trait;
 
 use super::assign::assignments;
+use super::keep::wanted::{self, Does, Wanted};
+use super::keep::{BY_TRIGGER, KEEP, Keepable, Kept, Kind, LEAVE_OUT, Subject};
 use super::names::Names;
 use super::plan::Draft;
 use super::reach::{Reach, SKIPPED};
 use super::scan;
-use super::sql::{Dialect, Estimate, Operation, Right, Sql, System, TableName};
+use super::sql::{Dialect, Estimate, Operation, Right, Sql, System, Table, TableName};
 use super::verify::{Verifiable, Verified, not_as_assigned};
 use super::walk::{Batch, Change, Moved, Outcome, Then, Walk};
 use super::{Budget, Handler, Mode, Plan, Problem, Progress, Step, Trial, UpdateError};
@@ -29,6 +31,8 @@ pub struct BackfillDefinition {
 pub struct Backfill {
     definition: BackfillDefinition,
     walk: Walk,
+    /// The update whose trigger keeps the rows.
+    kept_for: Option<String>,
 }
 
 impl Backfill {
@@ -40,7 +44,7 @@ impl Backfill {
             ("where", definition.filter.as_deref()),
         ];
         let walk = Walk::new(definition.table.clone(), definition.key.clone()).defined_by(parts);
-        Self { definition, walk }
+        Self { definition, walk, kept_for: None }
     }
 
     /// The same, on which so many may work at once on PostgreSQL.
@@ -57,6 +61,18 @@ impl Backfill {
     /// [`verification`](super::verification) says so.
     pub fn verified(self, always: bool) -> Verified {
         Verified::new(self, always)
+    }
+
+    /// The same, with its rows kept by a trigger of the update of this name, and verified as [`Backfill::verified`] says.
+    pub fn kept(self, update: &str, verify: bool) -> Kept {
+        let kept_for = Some(update.to_owned());
+        let promise = Self { walk: self.walk.over(false), definition: self.definition.clone(), kept_for };
+        let walk = self.walk.defined_by([(KEEP, Some(BY_TRIGGER))]);
+        Kept::new(
+            update,
+            Box::new(Self { walk, kept_for: promise.kept_for.clone(), ..self }.verified(verify)),
+            Box::new(promise),
+        )
     }
 
     /// The same without the walk's end, so that a test can show that it would notice. Never for production.
@@ -87,7 +103,13 @@ impl Backfill {
 
     /// The UPDATE of the rows that meet `clause`.
     fn statement(&self, dialect: &dyn Dialect, clause: &str) -> String {
-        format!("UPDATE {} SET {}{clause}", self.walk.source(dialect), self.definition.set)
+        let own = match (&self.kept_for, dialect.system()) {
+            (Some(update), System::Postgres) => wanted::own_batch(&dialect.table(&self.definition.table), update),
+            _ => return format!("UPDATE {} SET {}{clause}", self.walk.source(dialect), self.definition.set),
+        };
+        // The batch writes what the trigger would.
+        let word = if clause.is_empty() { "\nWHERE" } else { "\nAND" };
+        format!("UPDATE {} SET {}{clause}{word} {own}", self.walk.source(dialect), self.definition.set)
     }
 
     /// What a batch executes, to be looked at.
@@ -183,5 +205,76 @@ impl Verifiable for Backfill {
 
     fn walk(&self) -> &Walk {
         &self.walk
+    }
+}
+
+#[async_trait]
+impl Keepable for Backfill {
+    async fn wanted(&self, sql: &mut dyn Sql) -> Result<Result<Wanted, Problem>, UpdateError> {
+        let dialect = sql.dialect();
+        let (system, BackfillDefinition { table, set, filter, .. }) = (dialect.system(), &self.definition);
+        let refused =
+            |why: String| Ok(Err(Problem::error(KEEP, format!("no trigger can keep the rows: {why}"), LEAVE_OUT)));
+        let filter = filter.as_deref();
+        let pairs = match wanted::pairs(set, system) {
+            Ok(pairs) => pairs,
+            Err(why) => return refused(why),
+        };
+        // The trigger runs on rows that are set already: setting them once more must change nothing.
+        let assigned: Vec<&String> = pairs.iter().map(|(column, _)| column).collect();
+        let own = wanted::own_reader(set, system);
+        let settles = filter.is_some_and(|filter| wanted::named(filter, &assigned, system).is_some());
+        if let Some(column) = own.as_ref().filter(|_| !settles) {
+            return refused(format!(
+                "\"set\" reads column \"{column}\", which it assigns, and would do so again each time a row is written; with a \
+                 \"where\" that a row that is set does not meet any more, it can be kept"
+            ));
+        }
+        let probes = vec![("set", wanted::backfill_query(&*dialect, table, &pairs, filter))];
+        let does = match system {
+            System::Postgres => Does::Function {
+                at: "BEFORE INSERT OR UPDATE",
+                when: self.kept_for.as_deref().map(wanted::unless_own),
+                body: wanted::backfill_body(&*dialect, table, &pairs, filter),
+            },
+            System::Sqlite => {
+                let Some(described) = dialect.describe(sql, table).await? else {
+                    return Err(UpdateError::Failed(format!("there is no table \"{table}\"")));
+                };
+                let texts = self.texts();
+                let stable = own.is_none() && super::verify::unstable(sql, &texts).await?.is_none();
+                let (wrong, at) = match not_as_assigned(set, &*dialect, &described) {
+                    Ok(wrong) if stable => (Some(wrong), "AFTER UPDATE".to_owned()),
+                    // What comes to something else each time would have the trigger fire for ever where triggers may do that.
+                    _ if own.is_none() => (None, self.others(&*dialect, &described, &assigned)),
+                    _ => (None, "AFTER UPDATE".to_owned()),
+                };
+                let key = self.walk.key_columns(sql).await?;
+                let key: Vec<String> = key.iter().map(|column| dialect.quote(&column.name)).collect();
+                let table = dialect.quote(&table.name);
+                wanted::backfill_statements(&table, &key, set, filter, wrong.as_deref(), &at)
+            }
+        };
+        Ok(Ok(Wanted { table: table.clone(), only: self.walk.is_only(), does, probes }))
+    }
+
+    fn subject(&self) -> Subject<'_> {
+        let BackfillDefinition { table, set, filter, .. } = &self.definition;
+        // How names are read differs in their case alone, and columns are compared by the system's rules later.
+        let assigned = assignments(set, System::Postgres).into_iter().flat_map(|one| one.columns).collect();
+        let texts = [Some(set), filter.as_ref()].into_iter().flatten().cloned().collect();
+        let row_security = self.walk.asks_policies();
+        Subject { kind: Kind::Backfill, table, texts, assigned, into: None, row_security }
+    }
+}
+
+impl Backfill {
+    /// SQLite: at which updates the trigger runs, where it is to leave its own alone: those of other columns.
+    fn others(&self, dialect: &dyn Dialect, table: &Table, assigned: &[&String]) -> String {
+        let names = Names(dialect.system());
+        let is_assigned = |name: &str| assigned.iter().any(|other| names.equal(other, name));
+        let others = table.columns.iter().filter(|column| !is_assigned(&column.name));
+        let others: Vec<String> = others.map(|column| dialect.quote(&column.name)).collect();
+        format!("AFTER UPDATE OF {}", others.join(", "))
     }
 }

@@ -1,17 +1,21 @@
 //! `copy`: inserts the rows of a table into another, walking along its key.
 
+use std::sync::{Mutex, PoisonError};
+
 use async_trait::async_trait;
 
 use super::plan::Draft;
 use super::reach::{self, OnSkip, Reach};
 
 use super::explain::{no_column, no_table};
+use super::keep::wanted::{Does, Mirror, Wanted};
+use super::keep::{BY_TRIGGER, KEEP, Keepable, Kept, Kind, Subject};
 use super::names::Names;
 use super::sql::{Dialect, Estimate, Index, Operation, Right, Sql, System, TableName, Value};
 use super::trial::Look;
 use super::walk::plan::check_rights;
 use super::walk::{Batch, Change, Outcome, Then, Walk};
-use super::{Budget, Handler, Mode, Opening, Plan, Problem, Progress, Step, Trial, UpdateError};
+use super::{Budget, Handler, Mode, Opening, Plan, Problem, Progress, Step, Trial, UpdateError, scan};
 
 /// What a copy copies, and where to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,6 +71,17 @@ impl CopyColumn {
         }
     }
 
+    /// The column of the source that is written there as it is; `None` where it is an expression.
+    fn column(&self, system: System) -> Option<String> {
+        match &self.source {
+            CopySource::SameName => Some(self.target.clone()),
+            CopySource::Expression(expression) => match scan::code(expression, system).as_slice() {
+                [only] if only.kind != scan::Kind::Literal => only.name(system),
+                _ => None,
+            },
+        }
+    }
+
     fn source(&self, dialect: &dyn Dialect) -> String {
         match &self.source {
             CopySource::SameName => dialect.quote(&self.target),
@@ -80,7 +95,16 @@ impl CopyColumn {
 pub struct Copy {
     definition: CopyDefinition,
     walk: Walk,
+    /// Set where a trigger writes into the target as well.
+    kept: Option<Remembered>,
 }
+
+/// The columns by which a row is found in the target, of the source and of the target, as they were found over a connection.
+#[derive(Default)]
+struct Remembered(Mutex<Option<(u64, KeyOfBoth)>>);
+
+/// The columns by which a row is found in the target: of the source, and of the target.
+type KeyOfBoth = Vec<(String, String)>;
 
 impl Copy {
     /// A handler for this definition.
@@ -99,7 +123,7 @@ impl Copy {
             ("on_conflict", Some(on_conflict)),
         ];
         let walk = Walk::new(definition.table.clone(), definition.key.clone()).defined_by(parts);
-        Self { definition, walk }
+        Self { definition, walk, kept: None }
     }
 
     /// The same, on which so many may work at once on PostgreSQL.
@@ -112,6 +136,78 @@ impl Copy {
         Self { walk: self.walk.reaching(reach), ..self }
     }
 
+    /// The same, with the target kept as the source is by a trigger of the update of this name. What the target has already
+    /// becomes what the source has, whatever the definition says of conflicts.
+    pub fn kept(self, update: &str) -> Kept {
+        let promise = Self {
+            walk: self.walk.over(false),
+            definition: self.definition.clone(),
+            kept: Some(Remembered::default()),
+        };
+        let walk = self.walk.defined_by([(KEEP, Some(BY_TRIGGER))]);
+        let handler = Self { walk, kept: Some(Remembered::default()), ..self };
+        Kept::new(update, Box::new(handler), Box::new(promise))
+    }
+
+    /// The columns by which a row of the source is found in the target; or why there are none. A row of the one has to be one
+    /// row of the other, and to be known by the same columns for ever.
+    async fn key_of_both(&self, sql: &mut dyn Sql) -> Result<Result<KeyOfBoth, String>, UpdateError> {
+        let CopyDefinition { table, into, columns, .. } = &self.definition;
+        let dialect = sql.dialect();
+        let names = Names(dialect.system());
+        let missing = |name: &TableName| UpdateError::Failed(format!("there is no table \"{name}\""));
+        let source = dialect.describe(sql, table).await?.ok_or_else(|| missing(table))?;
+        let target = dialect.describe(sql, into).await?.ok_or_else(|| missing(into))?;
+        let copied = |name: &String| {
+            let copied = columns.iter().find(|column| names.equal(&column.target, name))?;
+            let of = copied.column(dialect.system())?;
+            let of = names.key_column(&source, &of).filter(|of| of.not_null)?;
+            Some((of, name.clone()))
+        };
+        let mut unique = target.indexes.iter().filter(|index| index.unique && index.valid && !index.partial);
+        let found = unique.find_map(|index| {
+            let key: Vec<_> = index.columns.iter().map(|name| copied(name.as_ref()?)).collect::<Option<_>>()?;
+            let of: Vec<_> = key.iter().map(|(of, _)| of.clone()).collect();
+            let tells = names.unique_by(&source, &of).is_some_and(|more| more.is_empty());
+            tells.then(|| key.into_iter().map(|(of, name)| (of.name, name)).collect())
+        });
+        Ok(found.ok_or_else(|| {
+            format!(
+                "table \"{into}\" has no unique index on copies of columns, all NOT NULL, by which table \"{table}\" tells its rows \
+                 apart"
+            )
+        }))
+    }
+
+    /// How the target is kept; `None` where it is not, or cannot be.
+    async fn mirror(&self, sql: &mut dyn Sql) -> Result<Option<Mirror>, UpdateError> {
+        let Some(remembered) = &self.kept else { return Ok(None) };
+        let connection = sql.connection();
+        let known = remembered.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let known = known.filter(|(of, _)| connection == Some(*of)).map(|(_, key)| key);
+        let key = match known {
+            Some(key) => key,
+            None => match self.key_of_both(sql).await? {
+                Ok(key) => key,
+                Err(_) => return Ok(None),
+            },
+        };
+        *remembered.0.lock().unwrap_or_else(PoisonError::into_inner) = connection.map(|of| (of, key.clone()));
+        Ok(Some(self.mirror_by(&*sql.dialect(), &key)))
+    }
+
+    fn mirror_by(&self, dialect: &dyn Dialect, key: &[(String, String)]) -> Mirror {
+        let CopyDefinition { into, columns, filter, .. } = &self.definition;
+        Mirror {
+            source: self.walk.source(dialect),
+            target: dialect.table(into),
+            key: key.iter().map(|(source, target)| (dialect.quote(source), dialect.quote(target))).collect(),
+            columns: columns.iter().map(|column| (dialect.quote(&column.target), column.source(dialect))).collect(),
+            filter: filter.clone(),
+            system: dialect.system(),
+        }
+    }
+
     /// The same without the walk's end, so that a test can show that it would notice. Never for production.
     #[cfg(feature = "test-switches")]
     #[doc(hidden)]
@@ -120,7 +216,12 @@ impl Copy {
     }
 
     /// The INSERT of the rows that meet `clause`.
-    fn statement(&self, dialect: &dyn Dialect, clause: &str) -> String {
+    fn statement(&self, dialect: &dyn Dialect, clause: &str, mirror: Option<&Mirror>) -> String {
+        if let Some(mirror) = mirror {
+            // What somebody is writing in the source is waited for, and what is written there later finds it in the target.
+            let locking = if dialect.system() == System::Postgres { "\nFOR SHARE" } else { "" };
+            return mirror.upsert(clause, locking);
+        }
         let CopyDefinition { into, columns, on_conflict, .. } = &self.definition;
         let targets: Vec<String> = columns.iter().map(|column| dialect.quote(&column.target)).collect();
         let sources: Vec<String> = columns.iter().map(|column| column.source(dialect)).collect();
@@ -145,8 +246,8 @@ impl Copy {
     }
 
     /// What a batch executes, to be looked at.
-    fn drafts(&self, dialect: &dyn Dialect, batch: &Batch) -> Vec<Draft> {
-        let statement = self.statement(dialect, &batch.clause(self.definition.filter.as_deref()));
+    fn drafts(&self, dialect: &dyn Dialect, batch: &Batch, mirror: Option<&Mirror>) -> Vec<Draft> {
+        let statement = self.statement(dialect, &batch.clause(self.definition.filter.as_deref()), mirror);
         vec![Draft::of("columns", statement, batch)]
     }
 
@@ -250,7 +351,8 @@ impl Handler for Copy {
     }
 
     fn opening(&self) -> Opening {
-        Opening::Snapshot
+        // Where rows are locked as they are read, what each statement sees is what there is.
+        if self.kept.is_some() { Opening::EachStatement } else { Opening::Snapshot }
     }
 
     fn workers(&self) -> usize {
@@ -263,11 +365,13 @@ impl Handler for Copy {
 
     async fn run(&self, sql: &mut dyn Sql, progress: &Progress, budget: Budget) -> Result<Step, UpdateError> {
         let CopyDefinition { into, filter, on_conflict, .. } = &self.definition;
-        let statement = |dialect: &dyn Dialect, clause: &str| self.statement(dialect, clause);
+        let mirror = self.mirror(sql).await?;
+        let statement = |dialect: &dyn Dialect, clause: &str| self.statement(dialect, clause, mirror.as_ref());
         let change = Change { filter: filter.as_deref(), statement: &statement, then: Then::Written };
         let (batch, Outcome { written, asked, .. }) = self.walk.advance(sql, progress, budget, &change).await?;
         let mut missing = 0;
-        if batch.items > 0 {
+        // Where the application writes into the target too, by the trigger, it cannot be said which rows are to be written.
+        if batch.items > 0 && mirror.is_none() {
             // Where all rows of the batch were written, none has to be counted.
             if written < batch.items || batch.ties {
                 let asked = match asked {
@@ -304,12 +408,13 @@ impl Handler for Copy {
             return Ok(problems);
         }
         let sequences = self.check_sequences(sql).await?;
+        let mirror = self.mirror(sql).await?;
         let drafts = |dialect: &dyn Dialect, batch: &Batch| {
             let reading = self.definition.filter.as_deref().map(|filter| {
                 let table = self.walk.source(dialect);
                 Draft::of("where", format!("SELECT 1 FROM {table}{}", batch.clause(Some(filter))), batch)
             });
-            reading.into_iter().chain(self.drafts(dialect, batch)).collect()
+            reading.into_iter().chain(self.drafts(dialect, batch, mirror.as_ref())).collect()
         };
         let found = self.walk.check_on(sql, walked, &[Right::Select], drafts).await?;
         Ok(found.into_iter().chain(named).chain(sequences).collect())
@@ -328,6 +433,43 @@ impl Handler for Copy {
     }
 
     async fn plan(&self, sql: &mut dyn Sql, progress: &Progress, budget: Budget) -> Result<Option<Plan>, UpdateError> {
-        self.walk.plan(sql, progress, budget, |dialect, batch| self.drafts(dialect, batch)).await.map(Some)
+        let mirror = self.mirror(sql).await?;
+        let drafts = |dialect: &dyn Dialect, batch: &Batch| self.drafts(dialect, batch, mirror.as_ref());
+        self.walk.plan(sql, progress, budget, drafts).await.map(Some)
+    }
+}
+
+#[async_trait]
+impl Keepable for Copy {
+    async fn wanted(&self, sql: &mut dyn Sql) -> Result<Result<Wanted, Problem>, UpdateError> {
+        let key = match self.key_of_both(sql).await? {
+            Ok(key) => key,
+            Err(why) => {
+                let hint =
+                    "copy the columns of the source's primary key, and make them the target's, or leave \"keep\" out";
+                return Ok(Err(Problem::error(KEEP, format!("no trigger can keep the copy: {why}"), hint)));
+            }
+        };
+        let dialect = sql.dialect();
+        let mirror = self.mirror_by(&*dialect, &key);
+        let does = match dialect.system() {
+            System::Sqlite => mirror.statements(),
+            System::Postgres => {
+                Does::Function { at: "AFTER INSERT OR UPDATE OR DELETE", when: None, body: mirror.body() }
+            }
+        };
+        let probes = vec![("into", mirror.probe())];
+        Ok(Ok(Wanted { table: self.definition.table.clone(), only: self.walk.is_only(), does, probes }))
+    }
+
+    fn subject(&self) -> Subject<'_> {
+        let CopyDefinition { table, into, columns, filter, .. } = &self.definition;
+        let expressions = columns.iter().filter_map(|column| match &column.source {
+            CopySource::SameName => None,
+            CopySource::Expression(expression) => Some(expression.clone()),
+        });
+        let texts = expressions.chain(filter.clone()).collect();
+        let row_security = self.walk.asks_policies();
+        Subject { kind: Kind::Copy, table, texts, assigned: Vec::new(), into: Some(into), row_security }
     }
 }

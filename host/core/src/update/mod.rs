@@ -14,6 +14,7 @@ mod copy;
 mod create_index;
 mod delete;
 mod explain;
+pub mod keep;
 mod names;
 mod noop;
 pub mod parts;
@@ -45,6 +46,7 @@ pub use constraint::ConstraintKind;
 pub use copy::{Copy, CopyColumn, CopyDefinition, CopySource, OnConflict};
 pub use create_index::{CreateIndex, CreateIndexDefinition, IndexParts};
 pub use delete::{Delete, DeleteDefinition};
+pub use keep::{Kept, Unkeep, UnkeepDefinition};
 pub use noop::Noop;
 pub use plan::{Plan, Planned};
 pub use reach::{OnSkip, Reach};
@@ -217,6 +219,12 @@ pub trait Handler: Send + Sync {
     /// Why the update is not done at all; `None` where it is. One that is refused is not to be queued.
     fn refusal(&self) -> Option<&str> {
         None
+    }
+
+    /// True where the host looks whether the definition fits the database before its first iteration of the update, in this
+    /// mode. What happens in one transaction, or in statements that the database refuses as a whole, needs no look.
+    fn is_vetted(&self, mode: Mode) -> bool {
+        mode == Mode::Batched
     }
 
     /// How the transaction is to be opened.

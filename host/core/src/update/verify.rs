@@ -381,7 +381,7 @@ const CLOCKS: [&str; 10] = [
 const TIMES: [&str; 7] = ["date", "time", "datetime", "julianday", "unixepoch", "strftime", "timediff"];
 
 /// Why texts of SQL may come to something else when they are asked again; `None` where they do not.
-async fn unstable(sql: &mut dyn Sql, texts: &[&str]) -> Result<Option<String>, UpdateError> {
+pub(super) async fn unstable(sql: &mut dyn Sql, texts: &[&str]) -> Result<Option<String>, UpdateError> {
     let dialect = sql.dialect();
     let system = dialect.system();
     let mut called = Vec::new();

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use tidegate::scheduler::operations::{Did, Operations, Refusal};
 use tidegate::scheduler::withdrawal::Withdrawal;
+use tidegate::update::keep::told;
 
 use super::enqueue::selected;
 use super::error::CliError;
@@ -66,6 +67,8 @@ impl Cancel {
     ) -> Result<Vec<String>, CliError> {
         let refused = || CliError::failure(format!("cannot cancel updates of database \"{}\"", database.name));
         let opened = wiring::acting(database)?;
+        let queue = opened.look().await.map_err(|error| refused().because_of_database(error))?;
+        let kept = queue.map(|queue| queue.kept).unwrap_or_default();
         let cancelled = Operations::on(&*opened).cancel(&self.names, self.with_dependents).await;
         let cancelled = cancelled.map_err(|error| match error {
             Refusal::Dependents(dependents) => {
@@ -88,6 +91,11 @@ impl Cancel {
         })?;
         for name in &cancelled {
             results.done(&database.name, name, Did::Cancelled)?;
+            let kept: Vec<_> = kept.iter().filter(|keep| keep.update == *name).cloned().collect();
+            if !kept.is_empty() {
+                let stays = told(&kept);
+                results.remark(&format!("{name}: {stays} goes on keeping rows: `tidegate unkeep {name}` drops it"))?;
+            }
         }
         opened.close().await;
         Ok(cancelled)

@@ -15,6 +15,7 @@ mod log;
 mod openapi;
 mod output;
 mod pause;
+mod recipe;
 mod remote;
 mod require;
 mod results;
@@ -25,6 +26,7 @@ mod signals;
 mod status;
 mod token;
 mod trial;
+mod unkeep;
 mod verify;
 mod wiring;
 
@@ -83,6 +85,8 @@ enum Command {
     Pause(pause::Pause),
     Resume(pause::Resume),
     Cancel(cancel::Cancel),
+    Unkeep(unkeep::Unkeep),
+    Recipe(recipe::Recipe),
     Controller(controller::Controller),
     #[command(name = "openapi")]
     OpenApi(openapi::OpenApi),
@@ -121,11 +125,12 @@ impl Command {
             Command::Pause(pause) => pause.json.json,
             Command::Resume(resume) => resume.json.json,
             Command::Cancel(cancel) => cancel.json.json,
+            Command::Unkeep(unkeep) => unkeep.json.json,
             Command::Check(check) => check.json,
             Command::Try(trial) => trial.json,
             Command::Controller(controller) => controller.prints_json(),
             Command::Token(token) => token.prints_json(),
-            Command::OpenApi(_) | Command::Completions(_) | Command::Reference(_) => false,
+            Command::OpenApi(_) | Command::Recipe(_) | Command::Completions(_) | Command::Reference(_) => false,
             Command::Compile { .. } => false,
         }
     }
@@ -221,7 +226,9 @@ fn execute(cli: Cli, json: bool) -> Result<(), CliError> {
             Command::Pause(pause) => pause.execute(&context).await,
             Command::Resume(resume) => resume.execute(&context).await,
             Command::Cancel(cancel) => cancel.execute(&context).await,
+            Command::Unkeep(unkeep) => unkeep.execute(&context).await,
             Command::Controller(controller) => controller.execute(&context).await,
+            Command::Recipe(recipe) => recipe.execute(&context).await,
             Command::OpenApi(openapi) => openapi.execute(),
             Command::Token(token) => token.execute(),
             Command::Completions(completions) => completions.execute(),

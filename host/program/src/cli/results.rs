@@ -91,6 +91,7 @@ fn words(view::Done { database, update, result, changes, goes_on }: &view::Done)
         Did::Queued => format!("{name}: queued on {database}"),
         Did::AlreadyQueued => format!("{name}: already queued on {database}, and left as it is"),
         Did::Cancelled => format!("{name}: cancelled on {database}"),
+        Did::Unkept => format!("{name}: its trigger dropped on {database}"),
         Did::Retried => format!("{name}: will be tried again on {database}"),
         Did::NotFailed => format!("{name}: has not failed on {database}"),
         Did::Accepted => {

@@ -10,7 +10,7 @@ use tidegate::scheduler::ledger::Actor;
 use tidegate::scheduler::{Handlers, Lanes};
 use tidegate::signal::SignalReader;
 use tidegate::update::{
-    Backfill, Batch, Copy, CreateIndex, Delete, Gate, Gated, Handler, Noop, Refuse, Script, ValidateAndDelete,
+    Backfill, Batch, Copy, CreateIndex, Delete, Gate, Gated, Handler, Noop, Refuse, Script, Unkeep, ValidateAndDelete,
     ValidateConstraint,
 };
 use tidegate_config::{Config, Diagnostic, Target, UpdateKind};
@@ -88,12 +88,19 @@ pub(super) fn handler(update: &tidegate_config::Update, database: &tidegate_conf
     let (verify, gate) = (update.verify, update.gate);
     match update.kind.clone() {
         UpdateKind::Backfill(definition) => {
-            gated(Backfill::new(definition).reaching(reach).with_workers(workers).verified(verify), gate)
+            let backfill = Backfill::new(definition).reaching(reach).with_workers(workers);
+            match update.keep {
+                true => gated(backfill.kept(&update.name, verify), gate),
+                false => gated(backfill.verified(verify), gate),
+            }
         }
         UpdateKind::Delete(definition) => {
             gated(Delete::new(definition).reaching(reach).with_workers(workers).verified(verify), gate)
         }
-        UpdateKind::Copy(definition) => gated(Copy::new(definition).reaching(reach).with_workers(workers), gate),
+        UpdateKind::Copy(definition) => {
+            let copy = Copy::new(definition).reaching(reach).with_workers(workers);
+            if update.keep { gated(copy.kept(&update.name), gate) } else { gated(copy, gate) }
+        }
         UpdateKind::Batch(definition) => {
             let batch = Batch::new(definition, system).reaching(reach).with_workers(workers);
             gated(batch.with_settings(update.settings.clone()), gate)
@@ -104,6 +111,7 @@ pub(super) fn handler(update: &tidegate_config::Update, database: &tidegate_conf
         UpdateKind::Script(definition) => {
             Arc::new(Script::new(definition, system).with_settings(update.settings.clone()))
         }
+        UpdateKind::Unkeep(definition) => Arc::new(Unkeep::new(definition)),
         UpdateKind::Noop => Arc::new(Noop),
         UpdateKind::Refuse(reason) => Arc::new(Refuse::new(reason)),
     }

@@ -11,6 +11,7 @@ use tidegate::scheduler::database::{IterationOutcome, Pause, QueueRow, Record, u
 use tidegate::scheduler::report::{Doing, Snapshot, UpdatePace, look};
 use tidegate::scheduler::update_state::{Stand, Stands, UpdateState};
 use tidegate::update::SqlError;
+use tidegate::update::keep::Keep;
 
 /// The queue of a database at this moment.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, ToSchema)]
@@ -31,6 +32,27 @@ pub struct Queue {
     pub updates: Vec<QueuedUpdate>,
     /// The last updates that ended under the host that answers since it started, the newest first; at most 50.
     pub ended: Vec<EndedUpdate>,
+    /// The triggers that keep the rows of updates, queued or not, as these make them.
+    #[serde(default)]
+    pub kept: Vec<KeptRows>,
+}
+
+/// The triggers of a table that keep an update's rows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct KeptRows {
+    /// The update.
+    #[schema(example = "messages_search_body")]
+    pub update: String,
+    /// The table.
+    #[schema(example = "messages")]
+    pub table: String,
+    /// The triggers' names.
+    pub triggers: Vec<String>,
+    /// When they were made.
+    #[schema(example = 1_700_000_000_000_i64)]
+    pub made_at_ms: i64,
+    /// False where somebody has disabled one: rows that are written are not kept.
+    pub enabled: bool,
 }
 
 /// A pause that is stored, and outlasts restarts.
@@ -199,6 +221,7 @@ impl Queue {
             obstacle,
             pause: queue.pause.map(|Pause { since_ms, reason }| StoredPause { since_ms, reason }),
             ended,
+            kept: queue.kept.into_iter().map(KeptRows::from).collect(),
         })
     }
 }
@@ -222,6 +245,13 @@ impl QueuedUpdate {
             last_error: failure.as_ref().map(|failure| failure.error.clone()),
             last_error_at_ms: failure.map(|failure| failure.at_ms),
         }
+    }
+}
+
+impl From<Keep> for KeptRows {
+    fn from(keep: Keep) -> Self {
+        let Keep { update, table, triggers, made_ms, enabled, .. } = keep;
+        Self { update, table, triggers, made_at_ms: made_ms, enabled }
     }
 }
 

@@ -168,7 +168,7 @@ impl Worker {
         tenure: &mut Tenure,
     ) -> Result<Result<(), (Phase, UpdateError)>, Interruption> {
         let name = &plan.row.update_name;
-        if plan.mode != Mode::Batched || self.vetted.contains(name) {
+        if !plan.handler.is_vetted(plan.mode) || self.vetted.contains(name) {
             return Ok(Ok(()));
         }
         let control = self.common.control.clone();

@@ -5,9 +5,24 @@ use std::sync::Arc;
 use super::range::{quoted, same, texts};
 use super::{Batch, Walk, key_of};
 use crate::update::UpdateError;
-use crate::update::sql::{Sql, Table};
+use crate::update::sql::{Column, Sql, Table};
 
 impl Walk {
+    /// The columns that tell each row from the others.
+    pub(in crate::update) async fn key_columns(&self, sql: &mut dyn Sql) -> Result<Vec<Column>, UpdateError> {
+        Ok(self.key(sql).await?.to_vec())
+    }
+
+    /// True where the rows of inheriting tables are left alone.
+    pub(in crate::update) fn is_only(&self) -> bool {
+        self.is_alone()
+    }
+
+    /// True where policies say which rows it is about.
+    pub(in crate::update) fn asks_policies(&self) -> bool {
+        self.reach.row_security
+    }
+
     /// The table as it is known.
     pub(in crate::update) async fn table(&self, sql: &mut dyn Sql) -> Result<Arc<Table>, UpdateError> {
         Ok(Arc::clone(&self.known(sql).await?.table))

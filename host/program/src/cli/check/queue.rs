@@ -3,7 +3,8 @@
 use std::collections::{BTreeSet, HashSet};
 
 use tidegate::scheduler::choice::{Standing, assess};
-use tidegate::scheduler::database::{Database, IterationOutcome, QueueRow, Record};
+use tidegate::scheduler::database::{Database, IterationOutcome, Queue, QueueRow, Record};
+use tidegate::update::keep::{Keep, told};
 use tidegate::update::{Progress, SqlError, UpdateError};
 use tidegate_config::UpdateKind;
 
@@ -23,7 +24,7 @@ pub(super) struct Looked {
 
 /// Looks through the queue.
 pub(super) async fn look(scene: Scene<'_>, opened: &dyn Database) -> Result<Looked, SqlError> {
-    let rows = opened.look().await?.map(|queue| queue.rows).unwrap_or_default();
+    let Queue { rows, kept, .. } = opened.look().await?.unwrap_or_default();
     let queued: HashSet<&str> = rows.iter().map(|row| row.update_name.as_str()).collect();
     let mut findings = standings(scene, &rows);
     findings.extend(rows.iter().filter_map(|row| progress(scene, row)));
@@ -53,6 +54,7 @@ pub(super) async fn look(scene: Scene<'_>, opened: &dyn Database) -> Result<Look
             }
         }
     }
+    findings.extend(kept.iter().filter_map(|keep| kept_by(scene, keep, queued.contains(keep.update.as_str()))));
     let malformed = rows.iter().find_map(|row| malformed(scene, row));
     Ok(Looked { findings, malformed, rows, finished })
 }
@@ -104,6 +106,31 @@ fn standings(scene: Scene<'_>, rows: &[QueueRow]) -> Vec<Finding> {
         }
     }
     findings
+}
+
+/// Triggers that keep the rows of an update which nobody knows any more, or that do not fire.
+fn kept_by(scene: Scene<'_>, keep: &Keep, queued: bool) -> Option<Finding> {
+    let (update, triggers) = (&keep.update, told(std::slice::from_ref(keep)));
+    let defined = scene.defined(update);
+    if !keep.enabled {
+        let message =
+            format!("{triggers} is disabled, and rows that are written are not kept as the update makes them");
+        let hint =
+            "ALTER TABLE … ENABLE TRIGGER …, and look at the rows that were written meanwhile: `tidegate verify`";
+        return Some(scene.about_row(update, Severity::Warning, message, hint));
+    }
+    let hint = format!("`tidegate unkeep {update}` drops it, once the application writes such rows itself");
+    match defined {
+        None if !queued => {
+            let message = format!("{triggers} keeps rows for an update that is neither queued nor defined");
+            Some(scene.about_row(update, Severity::Warning, message, hint))
+        }
+        Some(definition) if !definition.keep => {
+            let message = format!("{triggers} keeps its rows, and its definition does not say \"keep\"");
+            Some(scene.about_row(update, Severity::Warning, message, hint))
+        }
+        _ => None,
+    }
 }
 
 /// A file that an update has found to be damaged: a look at the whole of it may have ended before it got there.

@@ -174,6 +174,30 @@ impl Remote {
         Ok(met)
     }
 
+    /// Has the triggers dropped that keep the rows of these updates.
+    pub(crate) async fn unkeep(
+        &self,
+        names: &[String],
+        database: Option<&str>,
+        results: &mut Results,
+    ) -> Result<(), CliError> {
+        let mut met = BTreeSet::new();
+        for database in self.databases(database).await? {
+            let kept = self.queue(&database.name).await?.map_err(CliError::failure)?.kept;
+            let kept: BTreeSet<String> = kept.into_iter().map(|kept| kept.update).collect();
+            for name in kept.into_iter().filter(|name| names.contains(name)) {
+                let path = ["databases", &database.name, "updates", &name, "unkeep"];
+                tell(&self.post(&path, None::<&()>).await?, results)?;
+                met.insert(name);
+            }
+        }
+        match names.iter().find(|name| !met.contains(*name)) {
+            Some(name) => Err(CliError::failure(format!("no trigger keeps the rows of update \"{name}\""))
+                .hint("`tidegate status` shows what is kept")),
+            None => Ok(()),
+        }
+    }
+
     async fn rows(&self, database: &str) -> Result<Vec<QueuedUpdate>, CliError> {
         let queue = self.queue(database).await?;
         queue.map(|queue| queue.updates).map_err(CliError::failure)

@@ -47,7 +47,9 @@ impl RunPace {
                     self.recent.pop_front();
                 }
             }
-            EventKind::BatchStarted { .. } => (self.held, self.stalled) = (None, None),
+            EventKind::BatchStarted { one_shot, .. } => {
+                (self.held, self.stalled, self.one_shot) = (None, None, *one_shot);
+            }
             EventKind::Held { reason, rest: false, .. } => self.held = Some(output::inline(reason)),
             EventKind::Paused { .. } => self.stalled = Some("paused".to_owned()),
             EventKind::Unavailable { error, .. } => {

@@ -1,8 +1,9 @@
 //! What `status` tells, for people.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use tidegate_admin::api::view::{Shadow, ShadowDifference};
+use tidegate::scheduler::database::unix_ms;
+use tidegate_admin::api::view::{KeptRows, Shadow, ShadowDifference};
 
 use super::report::{
     ActivityReport, DatabaseReport, FaultReport, LaneReport, RetryReport, SignalReport, StatusReport, UpdateReport,
@@ -34,6 +35,7 @@ fn database(database: &DatabaseReport) -> String {
         lines.push(format!("  controller, when a host last ran: {controller}\n  its last fault: {fault}"));
     }
     lines.extend(signals(&database.signals));
+    lines.extend(database.kept.iter().map(kept));
     if database.error.is_none() && database.updates.is_empty() {
         lines.push(match database.queue_table_exists {
             true => "  the queue is empty".to_owned(),
@@ -78,6 +80,19 @@ fn signals(signals: &[SignalReport]) -> Option<String> {
     });
     let told: Vec<String> = told.collect();
     (!told.is_empty()).then(|| format!("  signals: {}", told.join(", ")))
+}
+
+/// What keeps an update's rows, and since when.
+fn kept(kept: &KeptRows) -> String {
+    let since = unix_ms(SystemTime::now()).saturating_sub(kept.made_at_ms).try_into().unwrap_or(0);
+    output::inline(&format!(
+        "  rows of {} are kept as {} makes them, by {} for {}{}",
+        kept.table,
+        kept.update,
+        kept.triggers.join(" and "),
+        output::duration(Duration::from_millis(since)),
+        if kept.enabled { "" } else { ", which somebody has disabled" }
+    ))
 }
 
 /// A controller that is asked beside the one that sets the pace.

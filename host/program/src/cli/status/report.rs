@@ -6,7 +6,7 @@ use serde::Serialize;
 use tidegate::scheduler::database::{Activity, Holder, LaneWork, Measured, Pause, QueueRow, Work, unix_ms};
 use tidegate::scheduler::report::{Doing, Snapshot, UpdatePace};
 use tidegate::scheduler::update_state::{LaneState, Stand, Stands, UpdateState};
-use tidegate_admin::api::view::Shadow;
+use tidegate_admin::api::view::{KeptRows, Shadow};
 
 /// The whole of it.
 #[derive(Debug, Serialize)]
@@ -53,6 +53,8 @@ pub(super) struct DatabaseReport {
     pub updates: Vec<UpdateReport>,
     /// What that host has measured there, and of its machine.
     pub signals: Vec<SignalReport>,
+    /// The triggers that keep the rows of updates, queued or not.
+    pub kept: Vec<KeptRows>,
 }
 
 /// A signal's reading.
@@ -195,6 +197,7 @@ impl DatabaseReport {
             pause: None,
             updates: Vec::new(),
             signals: Vec::new(),
+            kept: Vec::new(),
         }
     }
 }
@@ -260,6 +263,7 @@ pub(super) fn database(
         lanes,
         last_fault,
         pause: queue.pause.map(PauseReport::from),
+        kept: queue.kept.into_iter().map(KeptRows::from).collect(),
         signals,
         ..DatabaseReport::without_queue(database)
     }

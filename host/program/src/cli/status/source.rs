@@ -136,6 +136,7 @@ fn seen_by_host(database: view::Database, queue: Result<view::Queue, String>) ->
         pause,
         updates: queue.updates.into_iter().map(UpdateReport::from).collect(),
         signals: Vec::new(),
+        kept: queue.kept,
     }
 }
 

@@ -69,7 +69,7 @@ fn full(activity: Activity, pause: Option<Pause>, runner: Option<Holder>) -> Dat
     ];
     let pace = UpdatePace { estimate: Some(Estimate { done: 0.425, rows: 1_000_000.0 }), items_per_ms: Some(12.3) };
     let snapshot = Snapshot {
-        queue: Queue { rows, pause, activity: Some(activity) },
+        queue: Queue { rows, pause, activity: Some(activity), ..Queue::default() },
         runner,
         paces: HashMap::from([("fill_search_body".to_owned(), pace)]),
     };
