@@ -30,12 +30,23 @@ fn assert_page(name: &str, expected: &str) {
 /// The page on the contract, from its own comments.
 #[test]
 fn the_contract_is_told_in_its_own_words() {
+    let contract = include_str!("../wit/controller.wit");
+    tell_contract("wit.md", ("controller", "The contract", contract), WORLD_OF_ONES_OWN);
+}
+
+#[test]
+fn the_contract_with_handlers_is_told_in_its_own_words() {
+    let contract = include_str!("../wit/handler.wit");
+    tell_contract("handler-wit.md", ("handler", "The contract with handlers", contract), "");
+}
+
+fn tell_contract(file: &str, (name, title, contract): (&str, &str, &str), more: &str) {
     let mut resolve = Resolve::default();
-    let package = resolve.push_str("controller.wit", include_str!("../wit/controller.wit")).unwrap();
+    let package = resolve.push_str(format!("{name}.wit"), contract).unwrap();
     let package = &resolve.packages[package];
     let mut page = format!(
-        "<!-- Made from wit/controller.wit by `INSTA_UPDATE=always cargo test book::`: change the comments there. -->\n\n\
-         # The contract\n\n`{}`, the file `wit/controller.wit` of every controller.\n\n{}",
+        "<!-- Made from wit/{name}.wit by `INSTA_UPDATE=always cargo test book::`: change the comments there. -->\n\n\
+         # {title}\n\n`{}`, the file `wit/{name}.wit` of every {name}.\n\n{}",
         package.name,
         paragraphs(&package.docs)
     );
@@ -44,11 +55,11 @@ fn the_contract_is_told_in_its_own_words() {
     for (_, world) in package.worlds.iter().filter(|(name, _)| !name.starts_with("with-")) {
         tell_world(&mut page, &resolve, *world);
     }
-    page.push_str(WORLD_OF_ONES_OWN);
+    page.push_str(more);
     for interface in package.interfaces.values() {
         tell_interface(&mut page, &resolve, &resolve.interfaces[*interface]);
     }
-    assert_page("wit.md", &page);
+    assert_page(file, &page);
 }
 
 const WORLD_OF_ONES_OWN: &str = "\
@@ -141,6 +152,11 @@ fn tell_type(page: &mut String, resolve: &Resolve, name: &str, id: TypeId) {
             let _ = write!(page, "### `{name}`\n\n= `{}`. {}", shown(resolve, ty), paragraphs(&definition.docs));
             return;
         }
+        TypeDefKind::List(inner) => {
+            let _ =
+                write!(page, "### `{name}`\n\n= `list<{}>`. {}", shown(resolve, inner), paragraphs(&definition.docs));
+            return;
+        }
         other => panic!("the page has no words for {other:?} yet"),
     };
     let _ = write!(page, "### {kind} `{name}`\n\n{}", paragraphs(&definition.docs));
@@ -156,7 +172,9 @@ fn shown(resolve: &Resolve, ty: &Type) -> String {
     let Type::Id(id) = ty else {
         return match ty {
             Type::Bool => "bool",
+            Type::U8 => "u8",
             Type::U32 => "u32",
+            Type::S64 => "s64",
             Type::F64 => "f64",
             Type::String => "string",
             other => panic!("the page has no word for {other:?} yet"),

@@ -173,4 +173,9 @@ fn guests_carry_the_contract_as_it_is() {
         let copy = std::fs::read_to_string(root.join("guests").join(guest).join("wit/controller.wit")).unwrap();
         assert_eq!(copy, contract, "{guest}");
     }
+    let contract = std::fs::read_to_string(root.join("wit/handler.wit")).unwrap();
+    for guest in ["rust-upper", "hostile-transform"] {
+        let copy = std::fs::read_to_string(root.join("guests").join(guest).join("wit/handler.wit")).unwrap();
+        assert_eq!(copy, contract, "{guest}");
+    }
 }

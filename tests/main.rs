@@ -31,3 +31,4 @@ mod support;
 mod synapse;
 mod templates;
 mod traces;
+mod transform;

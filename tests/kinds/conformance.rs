@@ -4,11 +4,14 @@
 
 mod one_shots;
 
+use std::sync::Arc;
+
 use tidegate::update::sql::System;
 use tidegate::update::{
     Backfill, BackfillDefinition, Batch, BatchDefinition, ConstraintKind, Copy, CopyColumn, CopyDefinition, CopySource,
     Delete, DeleteDefinition, Handler, Next, OnConflict, ValidateAndDelete, ValidateAndDeleteDefinition,
 };
+use tidegate::update::{Cell as Value, RowFunction, RowOutcome, Transform, TransformDefinition};
 
 use super::subject::{Driven, Subject, UPDATE, table};
 
@@ -193,6 +196,26 @@ fn walking() -> Vec<Walking> {
                     set: "touched = touched + 1, state = nullif(state, 'bad')".to_owned(),
                     filter: Some("n % 5 <> 0".to_owned()),
                 }))
+            })
+        },
+        Walking {
+            look: "SELECT n, touched FROM t WHERE touched <> 0 ORDER BY n",
+            seen: |upto| numbers(|n| n <= upto && n % 5 != 0).iter().map(|n| format!("{n}|1")).collect(),
+            ..kind("transform", |key, _| {
+                let definition = TransformDefinition {
+                    table: table("t"),
+                    key: key.names(),
+                    read: vec!["touched".to_owned(), "state".to_owned()],
+                    write: vec!["touched".to_owned()],
+                    filter: Some("n % 5 <> 0 -- most".to_owned()),
+                    settings: Vec::new(),
+                };
+                let touch = RowFunction::new("touch", |row: &[Value]| match row {
+                    [_, Value::Text(state)] if state == "bad" => RowOutcome::Fail("it is bad".to_owned()),
+                    [Value::Integer(touched), _] => RowOutcome::Write(vec![Value::Integer(touched + 1)]),
+                    other => panic!("{other:?}"),
+                });
+                Box::new(Transform::new(definition, Arc::new(touch)))
             })
         },
         Walking {

@@ -14,6 +14,6 @@ mod replaced;
 mod schemas;
 mod settings;
 mod statements;
-mod subject;
+pub mod subject;
 mod verify;
 mod walk;

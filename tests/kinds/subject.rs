@@ -169,6 +169,11 @@ impl Subject {
     /// Queues the update and drives it to its end.
     pub async fn drive(&self, handler: &dyn Handler, items: u64) -> Result<Driven, UpdateError> {
         self.enqueue().await;
+        self.drive_queued(handler, items).await
+    }
+
+    /// Drives the update to its end where it is queued.
+    pub async fn drive_queued(&self, handler: &dyn Handler, items: u64) -> Result<Driven, UpdateError> {
         let mut driven = Driven::default();
         while let Some(Next::Continue(_)) = self.batch(handler, items, &mut driven).await? {
             assert!(driven.items.len() < 10_000, "the update loops");
@@ -209,6 +214,11 @@ impl Sql for Recorder<'_> {
     async fn query(&mut self, sql: &str, parameters: &[Value]) -> Result<Vec<Row>, SqlError> {
         self.statements.push(sql.to_owned());
         self.sql.query(sql, parameters).await
+    }
+
+    async fn execute_each(&mut self, sql: &str, rows: Vec<Row>) -> Result<u64, SqlError> {
+        self.statements.push(sql.to_owned());
+        self.sql.execute_each(sql, rows).await
     }
 
     async fn script(&mut self, sql: &str) -> Result<(), SqlError> {

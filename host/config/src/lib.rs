@@ -19,6 +19,7 @@ mod secret;
 mod section;
 mod setting;
 mod signal;
+mod transform;
 mod update;
 
 use std::fs;
@@ -30,7 +31,7 @@ pub use admin::{Admin, DEFAULT_ADDRESS};
 pub use diagnostic::{Diagnostic, Position};
 pub use model::{
     BackgroundUpdates, Config, Controller, Database, Databases, Gentle, Job, OwnSignal, Places, Settings,
-    SignalSettings, SignalSource, Target, Update, UpdateKind,
+    SignalSettings, SignalSource, Target, TransformUpdate, Update, UpdateKind,
 };
 pub use scenario::{STANDARD, load_scenario, parse_scenario, standard};
 pub use secret::{Environment, Secret};

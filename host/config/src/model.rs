@@ -14,9 +14,10 @@ use tidegate::signal::{Address, Part, Schedule};
 use tidegate::update::sql::{System, TableName};
 use tidegate::update::{
     BackfillDefinition, BatchDefinition, CopyDefinition, CreateIndexDefinition, DeleteDefinition, Gate, Reach,
-    ScriptDefinition, Settings as Values, UnkeepDefinition, ValidateAndDeleteDefinition, ValidateConstraintDefinition,
+    ScriptDefinition, Settings as Values, TransformDefinition, UnkeepDefinition, ValidateAndDeleteDefinition,
+    ValidateConstraintDefinition,
 };
-use tidegate_wasm::Limits;
+use tidegate_wasm::{HandlerLimits, Limits};
 
 /// A whole configuration. Paths in it are already relative to what the configuration file is relative to.
 #[derive(Debug, Clone)]
@@ -328,6 +329,23 @@ pub struct Update {
     pub places: Places,
 }
 
+/// What a transform does, and by which component.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TransformUpdate {
+    /// Which rows and columns; its settings are those of `settings`.
+    pub definition: TransformDefinition,
+    /// The component's file.
+    pub component: PathBuf,
+    /// The SHA-256 digest that the file must have.
+    pub sha256: Option<[u8; 32]>,
+    /// What the component reads as its settings.
+    pub settings: Settings,
+    /// What it may use.
+    pub limits: HandlerLimits,
+    /// True where it meets the machine's own clock and chance.
+    pub impure: bool,
+}
+
 /// A job: rows that are queued together.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Job {
@@ -358,6 +376,8 @@ pub enum UpdateKind {
     Script(ScriptDefinition),
     /// `unkeep`: drops the triggers that keep an update's rows.
     Unkeep(UnkeepDefinition),
+    /// `transform`: has a component make new values for columns of rows, in the order of a key.
+    Transform(Box<TransformUpdate>),
     /// `noop`: ends at once.
     Noop,
     /// `refuse`: is not done, for this reason.
@@ -375,6 +395,7 @@ impl UpdateKind {
             UpdateKind::CreateIndex(definition) => Some(&definition.table),
             UpdateKind::ValidateConstraint(definition) => Some(&definition.table),
             UpdateKind::ValidateAndDelete(definition) => Some(&definition.table),
+            UpdateKind::Transform(transform) => Some(&transform.definition.table),
             UpdateKind::Script(_) | UpdateKind::Unkeep(_) | UpdateKind::Noop | UpdateKind::Refuse(_) => None,
         }
     }

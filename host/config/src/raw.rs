@@ -100,6 +100,23 @@ pub(super) struct Limits {
     pub log_line_bytes: Whole<4_096, 16, MIB>,
 }
 
+/// `[update.limits]`: as a controller's, with other defaults. A call must end while whoever interrupts a batch waits for it.
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(default)]
+pub(super) struct HandlerLimits {
+    pub fuel_per_call: Whole<10_000_000, 1, { i64::MAX as u64 }>,
+    pub fuel_per_row: Whole<1_000_000, 0, { 1 << 40 }>,
+    pub deadline_ms: Whole<1_000, 1, 4_000>,
+    pub memory_bytes: Whole<{ 128 * MIB }, 65_536, { 4_096 * MIB }>,
+    pub table_elements: Whole<20_000, 1, 10_000_000>,
+    pub instances: Whole<100, 1, 10_000>,
+    pub stack_bytes: Whole<{ MIB / 2 }, 16_384, { 16 * MIB }>,
+    pub data_bytes: Whole<{ 32 * MIB }, 1_024, { 1_024 * MIB }>,
+    pub handles: Whole<1_000, 1, 1_000_000>,
+    pub log_lines_per_second: Whole<100, 1, 1_000_000>,
+    pub log_line_bytes: Whole<4_096, 16, MIB>,
+}
+
 /// `[[lane]]`
 #[derive(Debug, Default, serde::Deserialize)]
 #[serde(default)]
@@ -229,6 +246,14 @@ pub(super) struct Update {
     pub max_rows: Option<Whole<0, 0, { i64::MAX as u64 }>>,
     pub keep: Text,
     pub update: Text,
+    pub read: Option<Spanned<OneOrMany>>,
+    pub write: Option<Spanned<OneOrMany>>,
+    pub component: Text,
+    pub sha256: Text,
+    pub impure: Option<bool>,
+    // These two are read as sections of their own; here they stand for their names.
+    pub settings: Option<IgnoredAny>,
+    pub limits: Option<IgnoredAny>,
 }
 
 /// A whole number from `MIN` to `MAX`, `DEFAULT` where its key is left out.

@@ -9,7 +9,7 @@ use super::diagnostic::Position;
 use super::model::{Database, Update, UpdateKind};
 use super::resolve::{named_databases, one_of, require, required, text, twice};
 use super::section::{Reader, Section, Table, list};
-use super::{lane, raw};
+use super::{lane, raw, transform};
 use tidegate::update::sql::{System, TableName};
 use tidegate::update::{
     BackfillDefinition, BatchDefinition, Canary, ConstraintKind, CopyColumn, CopyDefinition, CopySource,
@@ -28,7 +28,7 @@ struct Shape {
 
 const EVERY_KIND: [&str; 4] = ["name", "kind", "databases", "lane"];
 
-const SHAPES: [Shape; 11] = [
+const SHAPES: [Shape; 12] = [
     Shape {
         kind: "backfill",
         required: &["table", "key", "set"],
@@ -70,6 +70,22 @@ const SHAPES: [Shape; 11] = [
         kind: "batch",
         required: &["table", "key", "sql"],
         optional: &["schema", "only", "row_security", "workers", "canary", "max_rows"],
+    },
+    Shape {
+        kind: "transform",
+        required: &["table", "key", "read", "write", "component"],
+        optional: &[
+            "schema",
+            "where",
+            "only",
+            "row_security",
+            "on_skip",
+            "workers",
+            "sha256",
+            "impure",
+            "canary",
+            "max_rows",
+        ],
     },
     Shape {
         kind: "create-index",
@@ -128,11 +144,12 @@ pub(super) fn updates<'a>(
 
 fn update<'a>(
     reader: &mut Reader<'a>,
-    table: Table<'a>,
+    mut table: Table<'a>,
     known: &[&str],
     lanes: &lane::ByKind,
     settings: &Settings,
 ) -> Option<Update> {
+    let below = transform::Below::take(reader, &mut table);
     let section = reader.section::<raw::Update>(TITLE, table);
     let raw = &section.values;
     let databases = named_databases(reader, raw.databases.as_ref(), known);
@@ -143,7 +160,11 @@ fn update<'a>(
     let lane = lane.unwrap_or_else(|| lanes.of(kind).to_owned());
     let shape = SHAPES.iter().find(|shape| shape.kind == kind)?;
     check_keys(reader, &section, shape);
-    let kind = resolve(reader, &section, kind)?;
+    below.refuse_in(reader, &section, kind);
+    let kind = match kind {
+        transform::KIND => UpdateKind::Transform(Box::new(transform::transform(reader, &section, below)?)),
+        kind => resolve(reader, &section, kind)?,
+    };
     let reach = reach(reader, &section.values)?;
     let workers = usize::try_from(section.values.workers.0).ok().filter(|_| shape.optional.contains(&"workers"));
     let workers = workers.unwrap_or(1);
@@ -275,12 +296,16 @@ fn reach(reader: &mut Reader<'_>, raw: &raw::Update) -> Option<Reach> {
     Some(Reach { only, row_security, on_skip })
 }
 
-fn key(reader: &mut Reader<'_>, name: &str, key: Option<&Spanned<raw::OneOrMany>>) -> Option<Vec<String>> {
+pub(super) fn key(reader: &mut Reader<'_>, name: &str, key: Option<&Spanned<raw::OneOrMany>>) -> Option<Vec<String>> {
     let key = key?;
     let columns = &key.get_ref().0;
     let distinct: BTreeSet<_> = columns.iter().collect();
     if columns.is_empty() || columns.iter().any(|column| column.trim().is_empty()) {
-        let hint = "name the columns of an index, in its order".to_owned();
+        let hint = match name {
+            "read" | "write" => "name one or more columns of the table",
+            _ => "name the columns of an index, in its order",
+        };
+        let hint = hint.to_owned();
         reader.error(reader.at(key), format!("\"{name}\" names no column"), Some(hint));
         return None;
     }

@@ -6,8 +6,8 @@ use tidegate::update::cells::text;
 use super::{inspect, surroundings};
 use tidegate::update::plan::Explanation;
 use tidegate::update::sql::{
-    Column, Dialect, Direction, Estimate, Index, Lacking, Right, Row, Sample, Sql, SqlError, Surroundings, System,
-    Table, TableKind, TableName, Value,
+    Class, Column, Dialect, Direction, Estimate, Field, Index, Lacking, Right, Row, Sample, Sql, SqlError,
+    Surroundings, System, Table, TableKind, TableName, Value,
 };
 use tidegate_driver::estimate::{EMPTY, KeyRange};
 
@@ -32,6 +32,17 @@ const INDEXES: &str = "\
     left join pg_attribute a on a.attrelid = x.indrelid and a.attnum = k.attnum \
     where x.indrelid = to_regclass($1::text) and k.place <= x.indnkeyatts \
     order by i.relname, k.place";
+
+/// The columns of a table ($1, quoted), each with its type and what that is a domain over, without lengths.
+const FIELDS: &str = "\
+    select a.attname::text, format_type(a.atttypid, -1), format_type(b.oid, -1) \
+    from pg_attribute a cross join lateral ( \
+        with recursive base (oid, parent, kind) as ( \
+            select t.oid, t.typbasetype, t.typtype from pg_type t where t.oid = a.atttypid \
+            union all select t.oid, t.typbasetype, t.typtype from base join pg_type t on t.oid = base.parent \
+            where base.kind = 'd') \
+        select base.oid from base where base.kind <> 'd') b \
+    where a.attrelid = to_regclass($1::text) and a.attnum > 0 and not a.attisdropped order by a.attnum";
 
 #[async_trait]
 impl Dialect for PostgresDialect {
@@ -119,6 +130,11 @@ impl Dialect for PostgresDialect {
             numbered_by: None,
             renumbered: false,
         }))
+    }
+
+    async fn fields(&self, sql: &mut dyn Sql, table: &TableName) -> Result<Vec<Field>, SqlError> {
+        let rows = sql.query(FIELDS, &[Value::from(self.table(table))]).await?;
+        Ok(rows.iter().map(field).collect())
     }
 
     fn token(&self, table: &TableName) -> String {
@@ -245,6 +261,21 @@ async fn part_by_statistics(
         None if all_common > 0.0 => Ok(Some(common / all_common)),
         None => Ok(None),
     }
+}
+
+/// A column as a program sees it, by the type that it is of in the end.
+fn field(row: &Row) -> Field {
+    let class = match text(row, 2) {
+        "boolean" => Class::Boolean,
+        "smallint" | "integer" | "bigint" => Class::Integer,
+        "real" | "double precision" => Class::Float,
+        "numeric" => Class::Numeric,
+        "text" | "character varying" | "bpchar" | "name" | "\"char\"" => Class::Text,
+        other if other == "citext" || other.ends_with(".citext") => Class::Text,
+        "bytea" => Class::Bytes,
+        _ => Class::Other,
+    };
+    Field { name: text(row, 0).to_owned(), class, type_name: text(row, 1).to_owned() }
 }
 
 fn column(row: &Row) -> Column {

@@ -16,7 +16,7 @@ use super::error::{closed, sql_error};
 use super::file::{Farewell, Watch};
 use super::functions;
 use super::linger::{Linger, stay_awake};
-use super::statement::{ask, execute, query, run_script};
+use super::statement::{ask, execute, execute_each, query, run_script};
 use tidegate::scheduler::database::{Interrupt, Session};
 use tidegate::update::sql::{Answer, Ask, Dialect, ErrorClass, Row, Sql, SqlError, Value};
 use tidegate_driver::driver::Control;
@@ -428,6 +428,11 @@ impl Sql for Held {
     async fn query(&mut self, sql: &str, parameters: &[Value]) -> Result<Vec<Row>, SqlError> {
         let (sql, parameters) = (sql.to_owned(), parameters.to_vec());
         self.run(move |sqlite| query(sqlite, &sql, &parameters)).await
+    }
+
+    async fn execute_each(&mut self, sql: &str, rows: Vec<Row>) -> Result<u64, SqlError> {
+        let sql = sql.to_owned();
+        self.run(move |sqlite| execute_each(sqlite, &sql, &rows)).await
     }
 
     async fn script(&mut self, sql: &str) -> Result<(), SqlError> {

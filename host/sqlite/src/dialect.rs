@@ -15,8 +15,8 @@ use tidegate::update::cells::integer;
 use super::inspect::{self, ROWID};
 use tidegate::update::plan::Explanation;
 use tidegate::update::sql::{
-    Column, Dialect, Direction, Estimate, Index, Lacking, Right, Row, Sample, Sql, SqlError, Surroundings, System,
-    Table, TableKind, TableName, Value, whole,
+    Class, Column, Dialect, Direction, Estimate, Field, Index, Lacking, Right, Row, Sample, Sql, SqlError,
+    Surroundings, System, Table, TableKind, TableName, Value, whole,
 };
 use tidegate_driver::estimate::{EMPTY, KeyRange};
 
@@ -168,6 +168,22 @@ impl Dialect for SqliteDialect {
             numbered_by,
             renumbered,
         }))
+    }
+
+    async fn fields(&self, sql: &mut dyn Sql, table: &TableName) -> Result<Vec<Field>, SqlError> {
+        let columns = self.describe(sql, table).await?.map(|table| table.columns).unwrap_or_default();
+        let field = |column: Column| Field {
+            class: match Affinity::of(&column.sql_type) {
+                Affinity::Integer => Class::Integer,
+                Affinity::Text => Class::Text,
+                Affinity::Blob => Class::Bytes,
+                Affinity::Real => Class::Float,
+                Affinity::Numeric | Affinity::Undeclared => Class::Any,
+            },
+            name: column.name,
+            type_name: column.sql_type,
+        };
+        Ok(columns.into_iter().map(field).collect())
     }
 
     fn token(&self, table: &TableName) -> String {

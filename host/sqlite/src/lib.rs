@@ -355,6 +355,10 @@ impl Sql for Batch {
         self.held.query(sql, parameters).await
     }
 
+    async fn execute_each(&mut self, sql: &str, rows: Vec<Row>) -> Result<u64, SqlError> {
+        self.held.execute_each(sql, rows).await
+    }
+
     async fn script(&mut self, sql: &str) -> Result<(), SqlError> {
         self.held.script(sql).await
     }

@@ -19,6 +19,18 @@ pub(super) fn execute(sqlite: &rusqlite::Connection, sql: &str, parameters: &[Va
     Ok(if changes { sqlite.changes() } else { 0 })
 }
 
+/// Executes one statement once for each of these rows of parameters; returns how many rows it changed in all.
+pub(super) fn execute_each(sqlite: &rusqlite::Connection, sql: &str, rows: &[Row]) -> Result<u64, SqlError> {
+    let Some(first) = rows.first() else { return Ok(0) };
+    let mut statement = prepare(sqlite, sql, first)?;
+    let mut changed = 0;
+    for row in rows {
+        bind(&mut statement, row)?;
+        changed += statement.raw_execute().map_err(|error| run_error(sqlite, error))? as u64;
+    }
+    Ok(changed)
+}
+
 /// Executes one statement and returns its rows.
 pub(super) fn query(sqlite: &rusqlite::Connection, sql: &str, parameters: &[Value]) -> Result<Vec<Row>, SqlError> {
     let mut statement = prepare(sqlite, sql, parameters)?;
@@ -78,6 +90,11 @@ fn prepare<'a>(
             parameters.len()
         )));
     }
+    bind(&mut statement, parameters)?;
+    Ok(statement)
+}
+
+fn bind(statement: &mut CachedStatement<'_>, parameters: &[Value]) -> Result<(), SqlError> {
     for (number, parameter) in (1..).zip(parameters) {
         let bound = match parameter {
             Value::Null => ValueRef::Null,
@@ -88,7 +105,7 @@ fn prepare<'a>(
         };
         statement.raw_bind_parameter(number, ToSqlOutput::Borrowed(bound)).map_err(sql_error)?;
     }
-    Ok(statement)
+    Ok(())
 }
 
 fn value(value: ValueRef<'_>) -> Result<Value, SqlError> {

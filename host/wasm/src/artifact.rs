@@ -184,9 +184,16 @@ impl Artifact {
 const MOST_BYTES: u64 = 128 << 20;
 
 /// What is no file might never end, or never begin.
-async fn read(path: &Path) -> Result<Vec<u8>, Fault> {
+pub(super) async fn read(path: &Path) -> Result<Vec<u8>, Fault> {
+    let own = path.to_owned();
+    let read = tokio::task::spawn_blocking(move || read_now(&own)).await;
+    read.unwrap_or_else(|error| Err(fault::unreadable(path, &io::Error::other(error))))
+}
+
+/// The same, where it may block.
+pub(super) fn read_now(path: &Path) -> Result<Vec<u8>, Fault> {
     let unreadable = |error: io::Error| fault::unreadable(path, &error);
-    let metadata = tokio::fs::metadata(path).await.map_err(unreadable)?;
+    let metadata = std::fs::metadata(path).map_err(unreadable)?;
     if metadata.is_dir() {
         return Err(unreadable(io::ErrorKind::IsADirectory.into()));
     }
@@ -197,11 +204,11 @@ async fn read(path: &Path) -> Result<Vec<u8>, Fault> {
         let problem = format!("it has {} bytes, and more than {MOST_BYTES} are not read", metadata.len());
         return Err(unreadable(io::Error::other(problem)));
     }
-    tokio::fs::read(path).await.map_err(unreadable)
+    std::fs::read(path).map_err(unreadable)
 }
 
 /// Compiles on a thread that may block: this can take seconds.
-async fn compile(bytes: Vec<u8>, options: &LoadOptions, metered: bool) -> Result<Component, Fault> {
+pub(super) async fn compile(bytes: Vec<u8>, options: &LoadOptions, metered: bool) -> Result<Component, Fault> {
     let failed = |message| Fault { kind: FaultKind::Compilation, callback: Callback::Load, message };
     let LoadOptions { limits, mut cache_directory, compiler, .. } = options.clone();
     let mut passing = None;
@@ -265,7 +272,7 @@ fn if_exported<I>(
     pre.component().get_export_index(None, name).map(|_| find(pre)).transpose()
 }
 
-fn check_digest(digest: &[u8; 32], pinned: Option<&[u8; 32]>) -> Result<(), Fault> {
+pub(super) fn check_digest(digest: &[u8; 32], pinned: Option<&[u8; 32]>) -> Result<(), Fault> {
     match pinned {
         Some(pinned) if pinned != digest => Err(Fault {
             kind: FaultKind::WrongDigest,
@@ -277,7 +284,7 @@ fn check_digest(digest: &[u8; 32], pinned: Option<&[u8; 32]>) -> Result<(), Faul
 }
 
 /// Says in plain words what the compiler would say in its own.
-fn check_preamble(bytes: &[u8]) -> Result<(), Fault> {
+pub(super) fn check_preamble(bytes: &[u8]) -> Result<(), Fault> {
     const MAGIC: &[u8] = b"\0asm";
     const LAYER_COMPONENT: &[u8] = &[1, 0];
     match (bytes.get(..4), bytes.get(6..8)) {
@@ -287,6 +294,6 @@ fn check_preamble(bytes: &[u8]) -> Result<(), Fault> {
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

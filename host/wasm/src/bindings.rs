@@ -3,7 +3,7 @@
 #![allow(missing_docs, unreachable_pub, reason = "generated code")]
 
 wasmtime::component::bindgen!({
-    path: "../../wit",
+    path: "../../wit/controller.wit",
     world: "controller",
     imports: { default: trappable },
     exports: { default: async },
@@ -12,7 +12,7 @@ wasmtime::component::bindgen!({
 /// The optional `default-batch-size`.
 pub(super) mod default_batch_size {
     wasmtime::component::bindgen!({
-        path: "../../wit",
+        path: "../../wit/controller.wit",
         world: "with-default-batch-size",
         exports: { default: async },
     });
@@ -21,8 +21,18 @@ pub(super) mod default_batch_size {
 /// The optional `min-batch-size`.
 pub(super) mod min_batch_size {
     wasmtime::component::bindgen!({
-        path: "../../wit",
+        path: "../../wit/controller.wit",
         world: "with-min-batch-size",
+        exports: { default: async },
+    });
+}
+
+/// The contract with handlers, version 0.1.0.
+pub(super) mod handler {
+    wasmtime::component::bindgen!({
+        path: "../../wit/handler.wit",
+        world: "transform",
+        imports: { default: trappable },
         exports: { default: async },
     });
 }

@@ -28,14 +28,19 @@ const INSTANCES_TEXT: &str = "resource limit exceeded";
 /// What went wrong in a call, or while an instance was started. A guest that traps may have said why: `last_words` are what
 /// it wrote to standard error.
 pub(super) fn of_call(error: &Error, callback: Callback, limits: &Limits, last_words: &str) -> Fault {
-    let (kind, message) = by_type(error, limits)
-        .or_else(|| by_text(error, limits))
-        .unwrap_or_else(|| (FaultKind::Trap, with_frames(error, &error.root_cause().to_string())));
+    let (kind, message) = of_error(error, limits);
     let message = match kind {
         FaultKind::Trap if !last_words.is_empty() => format!("{message}; it wrote: {last_words}"),
         _ => message,
     };
     Fault { kind, callback, message: printable(&message, MESSAGE_BYTES) }
+}
+
+/// The same without where it was, and without what the guest wrote.
+pub(super) fn of_error(error: &Error, limits: &Limits) -> (FaultKind, String) {
+    by_type(error, limits)
+        .or_else(|| by_text(error, limits))
+        .unwrap_or_else(|| (FaultKind::Trap, with_frames(error, &error.root_cause().to_string())))
 }
 
 /// The callback answered with an error.

@@ -8,6 +8,7 @@ use wasmtime::Result;
 use wasmtime::component::{HasSelf, Linker, ResourceTable};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
+use super::bindings::handler::tidegate::handler as handler_wit;
 use super::bindings::tidegate::controller as wit;
 use super::limits::{Accountant, Exceeded, Limits};
 use super::log::{Log, LogSource};
@@ -25,6 +26,8 @@ pub(super) struct HostState {
     limits: Limits,
     /// Bytes that the running call may still pass.
     data_left: usize,
+    /// The update that a handler works for; empty for a controller.
+    update_name: String,
     settings: Arc<[(String, String)]>,
     signals: Arc<dyn SignalReader>,
     /// What the running call has read, or the last one, until somebody takes it.
@@ -65,6 +68,7 @@ impl HostState {
             deadline: None,
             limits: limits.clone(),
             data_left: 0,
+            update_name: String::new(),
             settings,
             signals,
             inputs,
@@ -76,6 +80,11 @@ impl HostState {
             // Its entries have handles in the guest, which are counted.
             wasi_resources: ResourceTable::new(),
         }
+    }
+
+    /// The same for a handler of this update.
+    pub(super) fn of_update(self, update_name: &str) -> HostState {
+        HostState { update_name: update_name.to_owned(), ..self }
     }
 
     /// Gives a call its allowances.
@@ -109,7 +118,7 @@ impl HostState {
 
     /// True where the guest lives in a simulation, in which nobody else is to be let run in the middle of its call.
     pub(super) fn is_simulated(&self) -> bool {
-        self.surroundings.is_some()
+        self.surroundings.as_ref().is_some_and(|surroundings| !surroundings.yields())
     }
 
     /// Brings out what a call has written and not ended.
@@ -140,6 +149,14 @@ pub(super) fn linker(engine: &wasmtime::Engine) -> Result<Linker<HostState>> {
     Ok(linker)
 }
 
+/// Makes the linker for handlers.
+pub(super) fn handler_linker(engine: &wasmtime::Engine) -> Result<Linker<HostState>> {
+    let mut linker = Linker::new(engine);
+    wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+    super::bindings::handler::Transform::add_to_linker::<_, HasSelf<HostState>>(&mut linker, |state| state)?;
+    Ok(linker)
+}
+
 impl WasiView for HostState {
     fn ctx(&mut self) -> WasiCtxView<'_> {
         WasiCtxView { ctx: &mut self.wasi, table: &mut self.wasi_resources }
@@ -157,30 +174,61 @@ impl wit::signals::Host for HostState {
     }
 }
 
-impl wit::settings::Host for HostState {
-    fn get(&mut self, key: String) -> Result<Option<String>> {
+impl HostState {
+    fn setting(&mut self, key: &str) -> Result<Option<String>> {
         let value = self.settings.iter().find(|(name, _)| *name == key).map(|(_, value)| value.clone());
         self.pass(key.len() + value.as_ref().map_or(0, String::len))?;
         Ok(value)
     }
 
-    fn get_all(&mut self) -> Result<Vec<(String, String)>> {
+    fn all_settings(&mut self) -> Result<Vec<(String, String)>> {
         self.pass(self.settings.iter().map(|(key, value)| key.len() + value.len()).sum())?;
         Ok(self.settings.to_vec())
     }
-}
 
-impl wit::log::Host for HostState {
-    fn write(&mut self, level: wit::log::Level, message: String) -> Result<()> {
+    fn write_line(&mut self, level: Level, message: &str) -> Result<()> {
         self.pass(message.len())?;
-        let level = match level {
-            wit::log::Level::Trace => Level::TRACE,
-            wit::log::Level::Debug => Level::DEBUG,
-            wit::log::Level::Info => Level::INFO,
-            wit::log::Level::Warn => Level::WARN,
-            wit::log::Level::Error => Level::ERROR,
-        };
-        self.log.write(level, LogSource::Log, &message);
+        self.log.write(level, LogSource::Log, message);
         Ok(())
     }
 }
+
+/// The settings and the log of a contract.
+macro_rules! serve {
+    ($wit:ident) => {
+        impl $wit::settings::Host for HostState {
+            fn get(&mut self, key: String) -> Result<Option<String>> {
+                self.setting(&key)
+            }
+
+            fn get_all(&mut self) -> Result<Vec<(String, String)>> {
+                self.all_settings()
+            }
+        }
+
+        impl $wit::log::Host for HostState {
+            fn write(&mut self, level: $wit::log::Level, message: String) -> Result<()> {
+                let level = match level {
+                    $wit::log::Level::Trace => Level::TRACE,
+                    $wit::log::Level::Debug => Level::DEBUG,
+                    $wit::log::Level::Info => Level::INFO,
+                    $wit::log::Level::Warn => Level::WARN,
+                    $wit::log::Level::Error => Level::ERROR,
+                };
+                self.write_line(level, &message)
+            }
+        }
+    };
+}
+serve!(wit);
+serve!(handler_wit);
+
+impl handler_wit::update::Host for HostState {
+    fn name(&mut self) -> Result<String> {
+        self.pass(self.update_name.len())?;
+        Ok(self.update_name.clone())
+    }
+}
+
+/// Types alone.
+impl handler_wit::values::Host for HostState {}

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::poll_immediate;
 use wasmtime::component::ResourceAny;
-use wasmtime::{Result, Store, UpdateDeadline};
+use wasmtime::{Engine, Result, Store, UpdateDeadline};
 
 use super::artifact::Artifact;
 use super::bindings::Controller as Guest;
@@ -50,7 +50,7 @@ impl Live {
         let (program, limits) = (artifact.program(), artifact.limits());
         let failed = |error, last_words: &str| fault::of_call(&error, Callback::Start, limits, last_words);
         let wrong_types = |error| fault::incompatible_because("its exports do not have the contract's types", &error);
-        let mut store = new_store(artifact, state);
+        let mut store = new_store(program.pre.engine(), limits, state);
         let metered = artifact.is_metered();
         let begun = Instant::now();
         allow(&mut store, limits, metered, begun).map_err(|error| failed(error, ""))?;
@@ -214,9 +214,9 @@ fn measured(
     }
 }
 
-fn new_store(artifact: &Artifact, state: HostState) -> Store<HostState> {
-    let limits = artifact.limits();
-    let mut store = Store::new(artifact.program().pre.engine(), state);
+/// A store in which an instance may use so much.
+pub(super) fn new_store(engine: &Engine, limits: &Limits, state: HostState) -> Store<HostState> {
+    let mut store = Store::new(engine, state);
     store.limiter(|state| &mut state.accountant);
     store.set_hostcall_fuel(limits.data_bytes);
     store.set_max_component_handles(limits.handles);
@@ -228,7 +228,7 @@ fn new_store(artifact: &Artifact, state: HostState) -> Store<HostState> {
 }
 
 /// Fuel bounds a call's work, the epoch the time until it lets others run and looks at its deadline.
-fn allow(store: &mut Store<HostState>, limits: &Limits, metered: bool, now: Instant) -> Result<()> {
+pub(super) fn allow(store: &mut Store<HostState>, limits: &Limits, metered: bool, now: Instant) -> Result<()> {
     if metered {
         store.set_fuel(limits.fuel_per_call)?;
     }
@@ -238,7 +238,7 @@ fn allow(store: &mut Store<HostState>, limits: &Limits, metered: bool, now: Inst
 }
 
 /// Bounds a call that sleeps: the epoch only sees code that runs. Most calls do not, and need no timer.
-async fn within<T>(limit: Duration, call: impl Future<Output = Result<T>>) -> Result<T> {
+pub(super) async fn within<T>(limit: Duration, call: impl Future<Output = Result<T>>) -> Result<T> {
     let mut call = pin!(call);
     if let Some(answer) = poll_immediate(call.as_mut()).await {
         return answer;

@@ -11,6 +11,7 @@ mod compiler;
 mod contract;
 mod engine;
 mod fault;
+mod handler;
 mod host_state;
 mod instance;
 mod limits;
@@ -25,6 +26,7 @@ use std::time::Duration;
 
 pub use artifact::{Artifact, LoadOptions};
 pub use compiler::{Compiler, compile_from_stdin};
+pub use handler::{ComponentTransformer, HandlerLimits, HandlerOptions, TransformArtifact, Used, handler_hint};
 pub use limits::Limits;
 pub use log::{LogLine, LogSink, LogSource, TracingSink};
 pub use source::{ComponentSource, REASON_BYTES};

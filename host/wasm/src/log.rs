@@ -65,7 +65,7 @@ pub struct TracingSink;
 
 impl LogSink for TracingSink {
     fn line(&self, line: LogLine) {
-        target::trace(&line);
+        target::trace(&line, "controller");
     }
 }
 

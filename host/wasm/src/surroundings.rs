@@ -43,6 +43,8 @@ pub struct Surroundings {
     /// Instances started so far: each has numbers of its own.
     instances: AtomicU64,
     overran: AtomicBool,
+    /// True where others are let run in the middle of a guest's call.
+    yields: bool,
 }
 
 /// Where chance comes from.
@@ -68,8 +70,19 @@ impl Surroundings {
         Self::of(clock, Origin::Given(chance))
     }
 
+    /// The same for every instance and at any time: the clock stands still, and chance comes from one seed. For a guest whose
+    /// answers are to depend on what it is asked alone; each instance is to have surroundings of its own.
+    pub(super) fn still() -> Self {
+        Self { yields: true, ..Self::of(Arc::new(StillClock), Origin::Seed(0)) }
+    }
+
     fn of(clock: Arc<dyn Clock>, chance: Origin) -> Self {
-        Self { clock, chance, instances: AtomicU64::new(0), overran: AtomicBool::new(false) }
+        Self { clock, chance, instances: AtomicU64::new(0), overran: AtomicBool::new(false), yields: false }
+    }
+
+    /// True where others are let run in the middle of a guest's call.
+    pub(super) fn yields(&self) -> bool {
+        self.yields
     }
 
     /// True once a call was ended because it took longer than its deadline by the machine's own clock.
@@ -127,6 +140,19 @@ impl Chance for Seeded {
     fn seed(&self) -> u128 {
         let mut random = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         u128::from(random.next_u64()) << 64 | u128::from(random.next_u64())
+    }
+}
+
+/// A clock that stands still.
+struct StillClock;
+
+impl Clock for StillClock {
+    fn wall(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    fn monotonic(&self) -> Duration {
+        Duration::ZERO
     }
 }
 

@@ -12,7 +12,7 @@ use tracing::metadata::Kind;
 use tracing::subscriber::Interest;
 use tracing::{Event, Level, Metadata, dispatcher};
 
-use super::log::LogLine;
+use super::log::{LogLine, LogSink};
 
 const FIELDS: &[&str] = &["message", "database", "source"];
 
@@ -34,14 +34,14 @@ fn fields(site: &'static Site) -> FieldSet {
     FieldSet::new(FIELDS, Identifier(site))
 }
 
-/// Every site that was made, by controller and level.
+/// Every site that was made, by target and level.
 type Sites = HashMap<(String, Level), &'static Site>;
 
-fn site(controller: &str, level: Level) -> &'static Site {
+fn site(target: String, level: Level) -> &'static Site {
     static SITES: LazyLock<Mutex<Sites>> = LazyLock::new(Mutex::default);
     let mut sites = SITES.lock().unwrap_or_else(PoisonError::into_inner);
-    sites.entry((controller.to_owned(), level)).or_insert_with(|| {
-        let target = String::leak(format!("tidegate::controller::{controller}"));
+    sites.entry((target.clone(), level)).or_insert_with(|| {
+        let target = String::leak(target);
         let site: &'static Site = Box::leak(Box::new(Site(OnceLock::new())));
         site.0.get_or_init(|| Metadata::new("line", target, level, None, None, None, fields(site), Kind::EVENT));
         callsite::register(site);
@@ -49,9 +49,18 @@ fn site(controller: &str, level: Level) -> &'static Site {
     })
 }
 
-/// Hands a line on to tracing, with the target `tidegate::controller::` and the controller's name.
-pub(super) fn trace(line: &LogLine) {
-    let metadata = site(&line.controller, line.level).metadata();
+/// Hands a handler's lines on to tracing, with the target `tidegate::handler::` and the update's name.
+pub(super) struct HandlerSink;
+
+impl LogSink for HandlerSink {
+    fn line(&self, line: LogLine) {
+        trace(&line, "handler");
+    }
+}
+
+/// Hands a line on to tracing, with a target of what wrote it and its name, `tidegate::controller::polite` say.
+pub(super) fn trace(line: &LogLine, what: &str) {
+    let metadata = site(format!("tidegate::{what}::{}", line.controller), line.level).metadata();
     dispatcher::get_default(|dispatch| {
         if !dispatch.enabled(metadata) {
             return;

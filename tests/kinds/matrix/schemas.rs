@@ -142,7 +142,7 @@ fn no_walk(kind: Kind, words: &'static str) -> Expected {
 
 /// Where rows are to be changed by the host's own statements.
 const fn changes(kind: Kind) -> bool {
-    matches!(kind, Kind::Backfill | Kind::Delete | Kind::ValidateAndDelete)
+    matches!(kind, Kind::Backfill | Kind::Transform | Kind::Delete | Kind::ValidateAndDelete)
 }
 
 /// Keys of this type.
@@ -202,7 +202,7 @@ fn spared(kind: Kind) -> &'static str {
 }
 
 fn moved_ahead(kind: Kind) -> Expected {
-    if kind == Kind::Backfill { Stops("ahead along the key") } else { Right }
+    if matches!(kind, Kind::Backfill | Kind::Transform) { Stops("ahead along the key") } else { Right }
 }
 
 /// SQLite's trigger says what is written in it; PostgreSQL's might say anything, which the log alone is told.

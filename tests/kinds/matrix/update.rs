@@ -1,11 +1,16 @@
 //! The kinds of update: what each is defined as here, and what independent SQL says of the rows afterwards.
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
 use tidegate::update::sql::{System, TableName};
 use tidegate::update::{
     Backfill, BackfillDefinition, Batch, BatchDefinition, Copy, CopyColumn, CopyDefinition, CopySource, CreateIndex,
     CreateIndexDefinition, Delete, DeleteDefinition, Handler, IndexParts, OnConflict, Script, ScriptDefinition,
     ValidateAndDelete, ValidateAndDeleteDefinition, ValidateConstraint, ValidateConstraintDefinition,
 };
+use tidegate::update::{Cell, Cells, RowOutcome, Transform, TransformDefinition, TransformFault, Transformer};
 
 use super::schemas::Table;
 
@@ -13,6 +18,7 @@ use super::schemas::Table;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     Backfill,
+    Transform,
     Delete,
     Copy,
     CopyIgnore,
@@ -21,6 +27,26 @@ pub enum Kind {
     Validate,
     ValidateAndDelete,
     Sql,
+}
+
+/// Counts a row as touched, and writes back what it read of the application's edits: an edit that comes in between must not
+/// be lost. It takes a while, so that some would.
+struct Touch;
+
+#[async_trait]
+impl Transformer for Touch {
+    fn identity(&self) -> Result<String, TransformFault> {
+        Ok("touch".to_owned())
+    }
+
+    async fn transform(&self, rows: Vec<Cells>) -> Result<Vec<RowOutcome>, TransformFault> {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        let touched = |row: Cells| match row.as_slice() {
+            [Cell::Integer(touched), edits] => RowOutcome::Write(vec![Cell::Integer(touched + 1), edits.clone()]),
+            other => panic!("two numbers were to be read, and not {other:?}"),
+        };
+        Ok(rows.into_iter().map(touched).collect())
+    }
 }
 
 /// A query that gives no rows where all is right, and what is wrong where it does.
@@ -37,8 +63,9 @@ pub const CONSTRAINT: &str = "sound";
 const MATCH: &str = "{n} % 3 <> 0";
 
 impl Kind {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Backfill,
+        Self::Transform,
         Self::Delete,
         Self::Copy,
         Self::CopyIgnore,
@@ -52,6 +79,7 @@ impl Kind {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Backfill => "backfill",
+            Self::Transform => "transform",
             Self::Delete => "delete",
             Self::Copy => "copy",
             Self::CopyIgnore => "copy-ignore",
@@ -92,6 +120,18 @@ impl Kind {
                 let (set, filter) = (fill("{touched} = {touched} + 1"), Some(fill(MATCH)));
                 let handler = Backfill::new(BackfillDefinition { table: t, key, set, filter }).reaching(reach);
                 Box::new(if endless { handler.endless() } else { handler })
+            }
+            Self::Transform => {
+                let columns = vec![table.column("touched"), table.column("edits")];
+                let definition = TransformDefinition {
+                    table: t,
+                    key,
+                    read: columns.clone(),
+                    write: columns,
+                    filter: Some(fill(MATCH)),
+                    settings: Vec::new(),
+                };
+                Box::new(Transform::new(definition, Arc::new(Touch)).reaching(reach))
             }
             Self::Delete => {
                 let filter = fill("{state} = 'old' AND {n} % 3 <> 0");
@@ -212,7 +252,7 @@ impl Kind {
                       AND {first} > (SELECT e.id FROM (SELECT id FROM start UNION ALL SELECT id FROM app_log \
                       WHERE op = 'insert' AND phase = 0) e ORDER BY e.id DESC LIMIT 1)";
         match self {
-            Self::Backfill => {
+            Self::Backfill | Self::Transform => {
                 let mut checks = vec![
                     check(
                         "a row was changed that is not meant",
@@ -286,7 +326,7 @@ impl Kind {
     /// What holds besides once the update is finished.
     pub fn finished(self, table: &Table) -> Vec<Check> {
         let mut checks = match self {
-            Self::Backfill => vec![check(
+            Self::Backfill | Self::Transform => vec![check(
                 "a row was left as it was",
                 "SELECT w.{tag} FROM {written} AS w JOIN start s ON s.tag = w.{tag} \
                  WHERE w.{touched} = 0 AND s.meant = 1 AND s.n % 3 <> 0"

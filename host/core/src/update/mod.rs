@@ -14,6 +14,7 @@ mod copy;
 mod create_index;
 mod delete;
 mod explain;
+mod field;
 pub mod keep;
 mod names;
 mod noop;
@@ -28,6 +29,7 @@ pub mod settings;
 pub mod sql;
 mod sql_error;
 mod surroundings;
+mod transform;
 pub mod trial;
 mod validate;
 mod validate_and_delete;
@@ -54,6 +56,9 @@ pub use refuse::Refuse;
 pub use script::{Script, ScriptDefinition};
 pub use settings::{Setting, Settings};
 pub use sql::{Dialect, ErrorClass, Sql, SqlError};
+pub use transform::{
+    Cell, Cells, RowFunction, RowOutcome, Transform, TransformDefinition, TransformFault, Transformer, cells_of,
+};
 pub use trial::Trial;
 pub use validate::{ValidateConstraint, ValidateConstraintDefinition};
 pub use validate_and_delete::{ValidateAndDelete, ValidateAndDeleteDefinition};

@@ -8,6 +8,7 @@ use async_trait::async_trait;
 
 pub use super::ask::{Answer, Ask, Expected, Given};
 pub use super::ask::{ask_in_turn, whole};
+pub use super::field::{Class, Field};
 use super::plan::Explanation;
 pub use super::sql_error::{ErrorClass, SqlError};
 pub use super::surroundings::{Operation, Reaction, Search, Surroundings};
@@ -83,6 +84,18 @@ pub trait Sql: Send {
     /// # Errors
     /// Whatever the database says, classified.
     async fn query(&mut self, sql: &str, parameters: &[Value]) -> Result<Vec<Row>, SqlError>;
+
+    /// Executes one statement once for each of these rows of parameters, and returns the number of rows that it changed in all.
+    ///
+    /// # Errors
+    /// Whatever the database says, classified.
+    async fn execute_each(&mut self, sql: &str, rows: Vec<Row>) -> Result<u64, SqlError> {
+        let mut changed = 0;
+        for row in &rows {
+            changed += self.execute(sql, row).await?;
+        }
+        Ok(changed)
+    }
 
     /// Executes a script of several statements without parameters.
     ///
@@ -199,6 +212,15 @@ pub trait Dialect: Send + Sync {
     /// # Errors
     /// Whatever the database says.
     async fn describe(&self, sql: &mut dyn Sql, table: &TableName) -> Result<Option<Table>, SqlError>;
+
+    /// The columns of a table, as a program reads and writes their values.
+    ///
+    /// # Errors
+    /// Whatever the database says.
+    async fn fields(&self, sql: &mut dyn Sql, table: &TableName) -> Result<Vec<Field>, SqlError> {
+        let _ = (sql, table);
+        Ok(Vec::new())
+    }
 
     /// A query for one value that is another once [`Dialect::describe`] may say something else of this table, cheaper than
     /// that; on PostgreSQL it can stand as an expression. What is said of tables that inherit from it is not in it.

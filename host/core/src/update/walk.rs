@@ -33,6 +33,7 @@ use serde_json::Value as Json;
 
 use self::advance::offset;
 pub(super) use self::advance::{Change, Outcome, Then};
+pub(super) use self::change::Writing;
 use self::known::{Known, Memory};
 pub(super) use self::moves::Moved;
 pub use self::pin::accept_definition;

@@ -31,6 +31,7 @@ mod requests;
 mod scale;
 mod shadow;
 mod steps;
+mod transform;
 mod work;
 mod workers;
 
@@ -128,6 +129,8 @@ enum What {
     Requests,
     /// A backfill and an index build, in one lane and in two.
     Lanes,
+    /// A transform by a component beside the same backfill in SQL.
+    Transform,
     /// What a row costs in tables of 10^4 to 10^7 rows.
     Rows,
     /// Hosts of 1 to 1,000 databases.
@@ -244,6 +247,10 @@ async fn measure_each(
         if wanted(What::Lanes) {
             step(&format!("lanes on {}", place.name()), began);
             lanes::measure(report, place, arguments.rows).await?;
+        }
+        if wanted(What::Transform) {
+            step(&format!("rows by a component on {}", place.name()), began);
+            transform::measure(report, place, arguments.rows).await?;
         }
         if wanted(What::Databases) {
             step(&format!("hosts of several databases on {}", place.name()), began);

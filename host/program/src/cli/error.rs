@@ -18,7 +18,8 @@ Exit codes:
   1  something failed
   2  the command line or the configuration is wrong, or `check` found errors
   3  `run --until-done`: rows remain that cannot run; `require`: an update is not done yet
-  4  `require`: an update failed; `controller test`, `controller fuel`: an expectation was not met; `controller replay`: another decision
+  4  `require`: an update failed; `controller test`, `controller fuel`: an expectation was not met; `controller replay`: another decision;
+     `handler test`: a row failed
   130  a second signal ended `run` at once";
 
 /// A failure of a command.

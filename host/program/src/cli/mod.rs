@@ -8,6 +8,7 @@ mod completions;
 mod controller;
 mod enqueue;
 mod error;
+mod handler;
 mod history;
 mod init;
 mod ledger;
@@ -88,6 +89,7 @@ enum Command {
     Unkeep(unkeep::Unkeep),
     Recipe(recipe::Recipe),
     Controller(controller::Controller),
+    Handler(handler::Handler),
     #[command(name = "openapi")]
     OpenApi(openapi::OpenApi),
     Token(token::Token),
@@ -129,6 +131,7 @@ impl Command {
             Command::Check(check) => check.json,
             Command::Try(trial) => trial.json,
             Command::Controller(controller) => controller.prints_json(),
+            Command::Handler(handler) => handler.prints_json(),
             Command::Token(token) => token.prints_json(),
             Command::OpenApi(_) | Command::Recipe(_) | Command::Completions(_) | Command::Reference(_) => false,
             Command::Compile { .. } => false,
@@ -229,6 +232,7 @@ fn execute(cli: Cli, json: bool) -> Result<(), CliError> {
             Command::Unkeep(unkeep) => unkeep.execute(&context).await,
             Command::Controller(controller) => controller.execute(&context).await,
             Command::Recipe(recipe) => recipe.execute(&context).await,
+            Command::Handler(handler) => handler.execute(&context).await,
             Command::OpenApi(openapi) => openapi.execute(),
             Command::Token(token) => token.execute(),
             Command::Completions(completions) => completions.execute(),

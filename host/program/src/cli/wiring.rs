@@ -10,12 +10,12 @@ use tidegate::scheduler::ledger::Actor;
 use tidegate::scheduler::{Handlers, Lanes};
 use tidegate::signal::SignalReader;
 use tidegate::update::{
-    Backfill, Batch, Copy, CreateIndex, Delete, Gate, Gated, Handler, Noop, Refuse, Script, Unkeep, ValidateAndDelete,
-    ValidateConstraint,
+    Backfill, Batch, Copy, CreateIndex, Delete, Gate, Gated, Handler, Noop, Refuse, Script, Transform,
+    TransformDefinition, Unkeep, ValidateAndDelete, ValidateConstraint,
 };
 use tidegate_config::{Config, Diagnostic, Target, UpdateKind};
 use tidegate_database::{OpenError, Options};
-use tidegate_wasm::{Artifact, Compiler, ComponentSource, LoadOptions};
+use tidegate_wasm::{Artifact, Compiler, ComponentSource, ComponentTransformer, HandlerOptions, LoadOptions};
 
 use super::error::CliError;
 
@@ -108,6 +108,21 @@ pub(super) fn handler(update: &tidegate_config::Update, database: &tidegate_conf
         UpdateKind::CreateIndex(definition) => Arc::new(CreateIndex::new(definition, system)),
         UpdateKind::ValidateConstraint(definition) => Arc::new(ValidateConstraint::new(definition)),
         UpdateKind::ValidateAndDelete(definition) => Arc::new(ValidateAndDelete::new(definition).with_workers(workers)),
+        UpdateKind::Transform(transform) => {
+            let settings: Vec<(String, String)> = transform.settings.0.into_iter().collect();
+            let options = HandlerOptions {
+                update_name: update.name.clone(),
+                database_name: database.name.clone(),
+                settings: settings.clone(),
+                impure: transform.impure,
+                load: handler_load(transform.sha256),
+                limits: transform.limits,
+                log: None,
+            };
+            let component = ComponentTransformer::new(&transform.component, options);
+            let definition = TransformDefinition { settings, ..transform.definition };
+            gated(Transform::new(definition, Arc::new(component)).reaching(reach).with_workers(workers), gate)
+        }
         UpdateKind::Script(definition) => {
             Arc::new(Script::new(definition, system).with_settings(update.settings.clone()))
         }
@@ -119,6 +134,12 @@ pub(super) fn handler(update: &tidegate_config::Update, database: &tidegate_conf
 
 fn gated(handler: impl Handler + 'static, gate: Gate) -> Arc<dyn Handler> {
     Arc::new(Gated::new(handler, gate))
+}
+
+/// How a handler's component is compiled.
+pub(super) fn handler_load(sha256: Option<[u8; 32]>) -> LoadOptions {
+    let (cache_directory, compiler) = (cache_directory(), Some(compiler()));
+    LoadOptions { sha256, cache_directory, compiler, ..LoadOptions::default() }
 }
 
 /// What does the work of all updates that are defined for a database.

@@ -181,7 +181,7 @@ pub(super) fn on_postgres() -> Vec<Schema> {
                         DO INSTEAD NOTHING;
                     CREATE RULE omits AS ON INSERT TO {t} WHERE NEW.{tag} % 100 = 14 DO INSTEAD NOTHING",
             expected: |kind| match kind {
-                Kind::Backfill | Kind::Delete | Kind::ValidateAndDelete | Kind::Copy | Kind::CopyIgnore => {
+                Kind::Backfill | Kind::Transform | Kind::Delete | Kind::ValidateAndDelete | Kind::Copy | Kind::CopyIgnore => {
                     Refused("puts something else in the place of")
                 }
                 _ => Right,

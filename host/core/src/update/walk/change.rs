@@ -1,10 +1,45 @@
 //! The rows of a batch changed, where triggers and rules may do otherwise than the statement says.
 
+use async_trait::async_trait;
+
 use super::range::{Ends, Lower, Range, Side};
 use super::{Batch, Walk, counted, rows};
 use crate::update::UpdateError;
 use crate::update::reach::OnSkip;
 use crate::update::sql::{Sql, SqlError, System, Value};
+
+/// What changes the rows of a batch.
+#[async_trait]
+pub(in crate::update) trait Writing: Sync {
+    /// Changes them: how many were to be changed, and how many were. It may be undone and asked again.
+    async fn write(&self, sql: &mut dyn Sql) -> Result<(u64, u64), UpdateError>;
+}
+
+/// A statement that changes the rows that meet a filter.
+struct Statement<'a> {
+    walk: &'a Walk,
+    batch: &'a Batch,
+    filter: Option<&'a str>,
+    statement: &'a str,
+}
+
+#[async_trait]
+impl Writing for Statement<'_> {
+    async fn write(&self, sql: &mut dyn Sql) -> Result<(u64, u64), UpdateError> {
+        let Self { walk, batch, filter, statement } = *self;
+        if !batch.guarded {
+            let changed = sql.execute(statement, batch.parameters()).await?;
+            return Ok((changed, changed));
+        }
+        match sql.dialect().system() {
+            System::Sqlite => {
+                let wanted = walk.matching(sql, batch, filter).await?;
+                Ok((wanted, sql.execute(statement, batch.parameters()).await?))
+            }
+            System::Postgres => walk.change_held(sql, batch, filter, statement).await,
+        }
+    }
+}
 
 impl Walk {
     /// Has `statement` change the batch's rows that meet `filter`, and makes sure that it did: a trigger or a rule can
@@ -16,27 +51,12 @@ impl Walk {
         filter: Option<&str>,
         statement: &str,
     ) -> Result<u64, UpdateError> {
-        Ok(self.change_counted(sql, batch, filter, statement).await?.1)
+        Ok(self.write_counted(sql, &Statement { walk: self, batch, filter, statement }).await?.1)
     }
 
-    /// The same: how many were changed, and how many left as they are.
-    async fn change_counted(
-        &self,
-        sql: &mut dyn Sql,
-        batch: &Batch,
-        filter: Option<&str>,
-        statement: &str,
-    ) -> Result<(u64, u64), UpdateError> {
-        if !batch.guarded {
-            return Ok((sql.execute(statement, batch.parameters()).await?, 0));
-        }
-        let (wanted, changed) = match sql.dialect().system() {
-            System::Sqlite => {
-                let wanted = self.matching(sql, batch, filter).await?;
-                (wanted, sql.execute(statement, batch.parameters()).await?)
-            }
-            System::Postgres => self.change_held(sql, batch, filter, statement).await?,
-        };
+    /// The same for whatever changes them: how many were changed, and how many left as they are.
+    async fn write_counted(&self, sql: &mut dyn Sql, writing: &dyn Writing) -> Result<(u64, u64), UpdateError> {
+        let (wanted, changed) = writing.write(sql).await?;
         let skipped = wanted.saturating_sub(changed);
         if skipped > 0 && self.reach.on_skip == OnSkip::Error {
             let around = sql.dialect().surroundings(sql, &self.table).await?;
@@ -85,9 +105,19 @@ impl Walk {
         filter: Option<&str>,
         statement: &str,
     ) -> Result<u64, UpdateError> {
+        self.write_in_place(sql, batch, &Statement { walk: self, batch, filter, statement }).await
+    }
+
+    /// The same for whatever changes them.
+    pub(in crate::update) async fn write_in_place(
+        &self,
+        sql: &mut dyn Sql,
+        batch: &Batch,
+        writing: &dyn Writing,
+    ) -> Result<u64, UpdateError> {
         let dialect = sql.dialect();
         let (true, Some(upto), Some(end)) = (batch.guarded || batch.followed, &batch.upto, &batch.end) else {
-            return self.change(sql, batch, filter, statement).await;
+            return Ok(self.write_counted(sql, writing).await?.1);
         };
         let ahead =
             Range::new(&*dialect, &batch.key, between(upto, batch.shared.as_ref().map_or(end, |shared| &shared.to)));
@@ -102,7 +132,7 @@ impl Walk {
                     "age(xmin) <= age(pg_current_xact_id()::xid) AND pg_xact_status((pg_current_xact_id()::text::bigint \
                      + age(pg_current_xact_id()::xid) - age(xmin))::text::xid8) = 'in progress'",
                 );
-                let (changed, skipped) = self.change_counted(sql, batch, filter, statement).await?;
+                let (changed, skipped) = self.write_counted(sql, writing).await?;
                 run_deferred(sql).await?;
                 // The rest of the walk is looked at only where rows have left the batch.
                 let left = self.count_where(sql, &batch.range, OWN).await? < changed;
@@ -114,7 +144,7 @@ impl Walk {
             }
             System::Sqlite => {
                 sql.execute("SAVEPOINT tidegate_batch", &[]).await?;
-                let (_, skipped) = self.change_counted(sql, batch, filter, statement).await?;
+                let (_, skipped) = self.write_counted(sql, writing).await?;
                 let mut moved = 0;
                 // Nobody else writes: where as many rows are in the range as before, none has left it.
                 if self.count(sql, &batch.range).await? < batch.items {
@@ -122,7 +152,7 @@ impl Walk {
                     sql.execute("ROLLBACK TO tidegate_batch", &[]).await?;
                     moved = after.saturating_sub(self.count(sql, &ahead).await?);
                     if moved == 0 {
-                        self.change_counted(sql, batch, filter, statement).await?;
+                        self.write_counted(sql, writing).await?;
                     }
                 }
                 sql.execute("RELEASE tidegate_batch", &[]).await?;

@@ -242,9 +242,9 @@ impl About {
 }
 
 /// What a guest gets by an import.
-fn granted(import: &str) -> &'static str {
+pub(in crate::cli) fn granted(import: &str) -> &'static str {
     let of = |prefix: &str| import.starts_with(prefix);
-    if ["tidegate:controller/", "wasi:clocks/", "wasi:random/", "wasi:io/"].into_iter().any(of) {
+    if ["tidegate:", "wasi:clocks/", "wasi:random/", "wasi:io/"].into_iter().any(of) {
         "granted"
     } else if of("wasi:cli/stdout") || of("wasi:cli/stderr") {
         "granted: lines go to the log"

@@ -41,7 +41,8 @@ impl Component {
     }
 }
 
-fn setting(text: &str) -> Result<(String, String), String> {
+/// A setting, from the command line.
+pub(in crate::cli) fn setting(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
         _ => Err("write it as KEY=VALUE".to_owned()),

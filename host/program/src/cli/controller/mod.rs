@@ -1,10 +1,10 @@
 //! `tidegate controller`: what an author of controllers needs. One file per command.
 
-mod check;
+pub(super) mod check;
 mod fuel;
 mod junit;
-mod load;
-mod new;
+pub(super) mod load;
+pub(super) mod new;
 mod replay;
 mod scenario;
 mod test;

@@ -1,7 +1,7 @@
 //! `tidegate controller new`.
 
 mod language;
-mod template;
+pub(in crate::cli) mod template;
 
 use std::fs;
 use std::io;
@@ -12,6 +12,7 @@ use serde::Serialize;
 use super::super::error::CliError;
 use super::super::output;
 use language::Language;
+use template::File;
 
 /// The longest name there can be, in bytes.
 const LONGEST_NAME: usize = 64;
@@ -48,17 +49,10 @@ struct NewControllerReport {
 impl New {
     pub(super) fn execute(self) -> Result<(), CliError> {
         check_name(&self.name)?;
-        let folder = PathBuf::from(&self.name);
-        check_folder(&folder)?;
         let files = template::files(self.language, &self.name);
-        for file in &files {
-            let path = folder.join(&file.path);
-            write(&path, &file.contents)
-                .map_err(|error| CliError::failure(format!("cannot write {}", path.display())).because(error))?;
-        }
+        make(&self.name, &files)?;
         if self.json {
-            let files = files.iter().map(|file| file.path.display().to_string()).collect();
-            return output::print_json(&NewControllerReport { version: 1, path: self.name, files });
+            return tell_files(&self.name, &files);
         }
         output::print(&self.told(files.len()))
     }
@@ -79,8 +73,26 @@ impl New {
     }
 }
 
+/// Makes a folder of these files.
+pub(in crate::cli) fn make(name: &str, files: &[File]) -> Result<(), CliError> {
+    let folder = PathBuf::from(name);
+    check_folder(&folder)?;
+    for file in files {
+        let path = folder.join(&file.path);
+        write(&path, &file.contents)
+            .map_err(|error| CliError::failure(format!("cannot write {}", path.display())).because(error))?;
+    }
+    Ok(())
+}
+
+/// Prints, as JSON, what was made.
+pub(in crate::cli) fn tell_files(name: &str, files: &[File]) -> Result<(), CliError> {
+    let files = files.iter().map(|file| file.path.display().to_string()).collect();
+    output::print_json(&NewControllerReport { version: 1, path: name.to_owned(), files })
+}
+
 /// A name has to do as a file's, as a package's of every language, and in a configuration.
-fn check_name(name: &str) -> Result<(), CliError> {
+pub(in crate::cli) fn check_name(name: &str) -> Result<(), CliError> {
     let is_plain = |character: char| character.is_ascii_lowercase() || character.is_ascii_digit() || character == '-';
     let wrong = if !name.starts_with(|first: char| first.is_ascii_lowercase()) {
         "does not begin with a small letter"

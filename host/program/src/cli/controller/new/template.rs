@@ -11,6 +11,9 @@ static TEMPLATES: Dir = include_dir!("$CARGO_MANIFEST_DIR/../templates");
 /// What every template gets and the repository has elsewhere already.
 const CONTRACT: &[u8] = include_bytes!("../../../../../../wit/controller.wit");
 
+/// The same for handlers.
+const HANDLER_CONTRACT: &[u8] = include_bytes!("../../../../../../wit/handler.wit");
+
 /// What `wit-bindgen c` makes of the contract.
 const C_BINDINGS: [(&str, &[u8]); 3] = [
     ("gen/controller.c", include_bytes!("../../../../../../guests/c-fixed/gen/controller.c")),
@@ -28,10 +31,10 @@ const INERT: &str = ".in";
 const COMMON_README: &str = "{{common}}";
 
 /// A file to write.
-pub(super) struct File {
-    /// Where, in the controller's folder.
-    pub(super) path: PathBuf,
-    pub(super) contents: Vec<u8>,
+pub(in crate::cli) struct File {
+    /// Where, in the folder.
+    pub(in crate::cli) path: PathBuf,
+    pub(in crate::cli) contents: Vec<u8>,
 }
 
 /// The files of a controller.
@@ -44,6 +47,16 @@ pub(super) fn files(language: Language, name: &str) -> Vec<File> {
         // Both are there: a test makes a controller in each language.
         let Some(folder) = TEMPLATES.get_dir(folder) else { continue };
         add(&mut files, folder, folder.path().as_os_str().len() + 1, &|text| filled(text, language, name));
+    }
+    files
+}
+
+/// The files of a handler: those of a folder of templates, and the contract.
+pub(in crate::cli) fn of_handler(folder: &str, component: &str, name: &str) -> Vec<File> {
+    let mut files = vec![File { path: "wit/handler.wit".into(), contents: HANDLER_CONTRACT.to_vec() }];
+    if let Some(folder) = TEMPLATES.get_dir(folder) {
+        let fill = |text: &str| text.replace("{{component}}", component).replace("{{name}}", name);
+        add(&mut files, folder, folder.path().as_os_str().len() + 1, &fill);
     }
     files
 }
