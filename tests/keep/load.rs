@@ -113,12 +113,19 @@ impl Load {
         }
     }
 
-    async fn end(self) -> u64 {
+    async fn end(mut self) -> u64 {
         self.stop.store(true, Ordering::SeqCst);
-        for writer in self.writers {
+        for writer in std::mem::take(&mut self.writers) {
             writer.await.unwrap();
         }
         self.done.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for Load {
+    /// A test that fails must not leave a writer behind, for which its runtime would wait for ever.
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::SeqCst);
     }
 }
 
