@@ -26,6 +26,7 @@ mod scheduler;
 mod security;
 mod signals;
 mod simulate;
+mod skipped;
 mod supervisor;
 mod support;
 mod synapse;

@@ -49,6 +49,8 @@ enum Operation {
     /// An update, with or without what depends on it.
     Cancel(&'static str, bool),
     Retry(&'static str),
+    /// The rows that an update skipped.
+    RetrySkipped(&'static str),
     Approve(&'static str),
     Pause,
     Resume,
@@ -61,6 +63,9 @@ struct Cell {
     failed: &'static [&'static str],
     /// Those that have stopped for approval.
     stopped: &'static [&'static str],
+    /// Those that have skipped a row, and those that are queued to try it again.
+    skipped: &'static [&'static str],
+    again: &'static [&'static str],
     paused: bool,
     operation: Operation,
     told: &'static str,
@@ -72,12 +77,25 @@ const CALM: Cell = Cell {
     queue: &[],
     failed: &[],
     stopped: &[],
+    skipped: &[],
+    again: &[],
     paused: false,
     operation: Operation::Resume,
     told: "resumed",
     rows: &[],
     paused_after: false,
 };
+
+impl Cell {
+    /// Where an update stands.
+    fn progress(&self, update: &str) -> &'static str {
+        match (self.stopped.contains(&update), self.again.contains(&update)) {
+            (true, _) => STOPPED,
+            (_, true) => r#"{"again":{}}"#,
+            _ => "{}",
+        }
+    }
+}
 
 /// `touch_items`, `other` behind it, and `fails` behind that.
 const CHAIN: &[(&str, Option<&str>)] =
@@ -88,7 +106,7 @@ const CHAINED: &[&str] = &["fails|other", "other|touch_items", "touch_items|"];
 const STOPPED: &str = r#"{"approval":{"awaited":{"reason":"it is big"}}}"#;
 
 fn cells() -> Vec<Cell> {
-    use Operation::{Approve, Cancel, Enqueue, Pause, Resume, Retry};
+    use Operation::{Approve, Cancel, Enqueue, Pause, Resume, Retry, RetrySkipped};
     let long: &'static str = "x".repeat(501).leak();
     vec![
         Cell { operation: Enqueue("other", None, "{}", false), told: "queued", rows: &["other|"], ..CALM },
@@ -137,6 +155,37 @@ fn cells() -> Vec<Cell> {
         Cell { queue: CHAIN, operation: Retry("other"), told: "not-failed", rows: CHAINED, ..CALM },
         Cell { queue: CHAIN, operation: Retry("gone"), told: "not-queued", rows: CHAINED, ..CALM },
         Cell {
+            paused: true,
+            skipped: &["touch_items"],
+            operation: RetrySkipped("touch_items"),
+            told: "queued",
+            rows: &["touch_items|"],
+            paused_after: true,
+            ..CALM
+        },
+        Cell {
+            queue: CHAIN,
+            skipped: &["touch_items"],
+            operation: RetrySkipped("touch_items"),
+            told: "already-queued",
+            rows: CHAINED,
+            ..CALM
+        },
+        Cell {
+            queue: &[("touch_items", None)],
+            skipped: &["touch_items"],
+            again: &["touch_items"],
+            failed: &["touch_items"],
+            paused: true,
+            operation: RetrySkipped("touch_items"),
+            told: "retried",
+            rows: &["touch_items|"],
+            paused_after: true,
+            ..CALM
+        },
+        Cell { skipped: &["touch_items"], operation: RetrySkipped("other"), told: "nothing-skipped", ..CALM },
+        Cell { operation: RetrySkipped("unheard_of"), told: "undefined", ..CALM },
+        Cell {
             queue: CHAIN,
             stopped: &["touch_items"],
             operation: Approve("touch_items"),
@@ -175,20 +224,30 @@ impl<'a> Bench<'a> {
     /// Makes a cell's queue.
     async fn lay(&self, cell: &Cell) {
         let database = self.place.open();
-        self.place.run("delete from background_updates; delete from tidegate_failures").await;
+        self.place
+            .run("delete from background_updates; delete from tidegate_failures; delete from tidegate_skipped")
+            .await;
         // Before the rows: of a queue that is paused the host takes none in hand while it is being laid.
         let pause = Pause { since_ms: 1, reason: Some("before".to_owned()) };
         database.set_pause(cell.paused.then_some(&pause)).await.unwrap();
         for (name, depends_on) in cell.queue {
             let depends_on = depends_on.map_or("null".to_owned(), |name| format!("'{name}'"));
-            let progress = if cell.stopped.contains(name) { STOPPED } else { "{}" };
+            let progress = cell.progress(name);
             let values = format!("'{name}', '{progress}', {depends_on}, 0");
             let columns = "update_name, progress_json, depends_on, ordering";
             self.place.run(&format!("insert into background_updates ({columns}) values ({values})")).await;
         }
         for name in cell.failed {
             let failure = Failure { attempts: 5, error: "no".to_owned(), code: None, at_ms: 0, quarantined: true };
-            database.record_failure(name, "{}", &failure).await.unwrap();
+            database.record_failure(name, cell.progress(name), &failure).await.unwrap();
+        }
+        for name in cell.skipped {
+            let values = format!("'background_updates', '{name}', '[\"7\"]', 'no', 1");
+            self.place
+                .run(&format!(
+                    "insert into tidegate_skipped (queue, update_name, key, message, at_ms) values ({values})"
+                ))
+                .await;
         }
         database.close().await;
     }
@@ -228,6 +287,7 @@ impl<'a> Bench<'a> {
             Operation::Cancel(name, true) => vec!["cancel", name, "--with-dependents"],
             Operation::Cancel(name, false) => vec!["cancel", name],
             Operation::Retry(name) => vec!["retry", name],
+            Operation::RetrySkipped(name) => vec!["retry", name, "--skipped"],
             Operation::Approve(name) => vec!["approve", name],
             Operation::Pause => vec!["pause", "--reason", "by the test"],
             Operation::Resume => vec!["resume"],
@@ -260,6 +320,9 @@ impl<'a> Bench<'a> {
                 Answer::of(api.request(reqwest::Method::DELETE, &path).bearer_auth(ADMIN).send().await.unwrap()).await
             }
             Operation::Retry(name) => api.post(&format!("{base}/updates/{name}/retry"), ADMIN, json!({})).await,
+            Operation::RetrySkipped(name) => {
+                api.post(&format!("{base}/updates/{name}/retry?skipped=true"), ADMIN, json!({})).await
+            }
             Operation::Approve(name) => api.post(&format!("{base}/updates/{name}/approve"), ADMIN, json!({})).await,
             Operation::Pause => {
                 let body = json!({ "persist": true, "reason": "by the test" });
@@ -274,6 +337,7 @@ impl<'a> Bench<'a> {
         let (what, update) = match operation {
             Operation::Cancel(name, false) => ("cancel", name),
             Operation::Retry(name) => ("retry", name),
+            Operation::RetrySkipped(name) => ("retry-skipped", name),
             Operation::Approve(name) => ("approve", name),
             Operation::Pause => ("pause", ""),
             Operation::Resume => ("resume", ""),
@@ -283,6 +347,9 @@ impl<'a> Bench<'a> {
         let words = [
             ("is out of the queue", "cancelled"),
             ("is tried again", "retried"),
+            ("to try again the rows", "queued"),
+            ("is still at work", "already-queued"),
+            ("has skipped no row", "nothing-skipped"),
             ("has not failed", "not-failed"),
             ("is paused, until", "paused"),
             ("does not await approval", "not-awaiting"),
@@ -351,6 +418,7 @@ fn refusal(words: &str) -> String {
         ("nothing would be waited for", "unfit"),
         ("\\\"depends_on\\\": \\\"gone\\\" is not queued", "unfit"),
         ("there is no definition", "undefined"),
+        ("othing defines", "undefined"),
         ("would run without", "dependents"),
         ("depend on it", "dependents"),
         ("strange", "progress"),

@@ -224,7 +224,7 @@ async fn a_lease_is_taken_over_by_a_role_that_may_end_nothing() {
     place
         .run(&format!(
             "create role {role} login; grant select, insert, update, delete on background_updates, tidegate_failures, \
-             tidegate_state, tidegate_history, tidegate_lease to {role}; grant select on tidegate_version to {role}"
+             tidegate_state, tidegate_history, tidegate_skipped, tidegate_lease to {role}; grant select on tidegate_version to {role}"
         ))
         .await;
     let url = place.url.replace("postgres@", &format!("{role}@"));

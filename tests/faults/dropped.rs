@@ -16,7 +16,7 @@ on_both! {
         let mut host = folder.start(&["run"]);
         moved_on(place, Some("{}")).await;
         let tables = [
-            "tidegate_state", "tidegate_history", "tidegate_failures", "tidegate_lease", "tidegate_ledger", "tidegate_version",
+            "tidegate_state", "tidegate_history", "tidegate_failures", "tidegate_skipped", "tidegate_lease", "tidegate_ledger", "tidegate_version",
         ];
         // The ledger has a view.
         let cascade = place.either("", " cascade");
@@ -53,7 +53,14 @@ async fn a_temporary_table_of_a_script_is_not_taken_for_the_queue() {
     let place = &Place::sqlite();
     place.run("create table items (touched int); insert into items values (0)").await;
     let mut script = String::from("update items set touched = touched + 1;");
-    let own = ["tidegate_state", "tidegate_failures", "tidegate_history", "tidegate_lease", "tidegate_version"];
+    let own = [
+        "tidegate_state",
+        "tidegate_failures",
+        "tidegate_history",
+        "tidegate_skipped",
+        "tidegate_lease",
+        "tidegate_version",
+    ];
     for table in ["background_updates"].into_iter().chain(own) {
         script += &format!("create temp table {table} as select * from main.{table};");
     }

@@ -23,7 +23,7 @@ use tidegate::scheduler::Lanes;
 use tidegate::scheduler::board::{DatabaseBoard, LeaseState};
 use tidegate::scheduler::database::Record;
 use tidegate::scheduler::event::{Event, EventKind, Observer};
-use tidegate::scheduler::report::Doing;
+use tidegate::scheduler::report::{Doing, accepts_skipped};
 use tidegate::scheduler::update_state::{Stand, Stands, UpdateState};
 
 /// How long a database may take to say how long its queue is.
@@ -364,6 +364,11 @@ async fn momentary(registry: &Registry, state: &State) -> prometheus::Result<()>
         "When a controller whose fallback is in force is tried again, in Unix time; in the past while it is.",
         &["database"],
     )?;
+    let skipped = add.whole(
+        "tidegate_skipped",
+        "Keys whose rows the database refused and that an update skipped, as long as they are not done.",
+        &["database", "update"],
+    )?;
     let rows = add.whole("tidegate_queue_rows", "Rows of the queue by state.", &["database", "state"])?;
     let (boards, enabled) = (state.board().read(Clone::clone), state.control().is_enabled());
     let unknown = DatabaseBoard::default();
@@ -394,7 +399,10 @@ async fn momentary(registry: &Registry, state: &State) -> prometheus::Result<()>
                 .with_label_values(&[name])
                 .set(next.at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64());
         }
-        if let Ok(Some(states)) = timeout(QUEUE_LIMIT, queue(state, site, board)).await {
+        if let Ok(Some((states, keys))) = timeout(QUEUE_LIMIT, queue(state, site, board)).await {
+            for (update, keys) in keys {
+                skipped.with_label_values(&[name, &update]).set(i64::try_from(keys).unwrap_or(i64::MAX));
+            }
             for (which, count) in states {
                 rows.with_label_values(&[name, which.spelling()]).set(count);
             }
@@ -422,11 +430,13 @@ fn signals(add: &Adder<'_>, state: &State) -> prometheus::Result<()> {
     Ok(())
 }
 
-/// How many rows of a queue are in which state; `None` where the database does not say.
-async fn queue(state: &State, site: &Site, board: &DatabaseBoard) -> Option<BTreeMap<UpdateState, i64>> {
-    let queue = site.database.look().await.ok()?.unwrap_or_default();
+/// How many rows of a queue are in which state, and how many keys each update has skipped; `None` where the database does
+/// not say.
+async fn queue(state: &State, site: &Site, board: &DatabaseBoard) -> Option<Counted> {
+    let mut queue = site.database.look().await.ok()?.unwrap_or_default();
     let live = state.live();
     let handlers = live.handlers.get(&site.name);
+    queue.accept_skipped(&|name| handlers.is_some_and(|handlers| accepts_skipped(handlers, name)));
     let doing = Doing::seen(board);
     let pause = state.pause_in_force(&site.name, board, queue.pause.as_ref());
     let stands = Stands::new(&doing, pause.as_ref())
@@ -435,8 +445,11 @@ async fn queue(state: &State, site: &Site, board: &DatabaseBoard) -> Option<BTre
     for Stand { state, .. } in stands {
         *counts.entry(state).or_default() += 1;
     }
-    Some(counts)
+    Some((counts, queue.skipped))
 }
+
+/// Rows by state, and keys skipped by update.
+type Counted = (BTreeMap<UpdateState, i64>, BTreeMap<String, u64>);
 
 /// The routes.
 pub(super) fn routes(metrics: Metrics) -> Router<State> {

@@ -14,8 +14,8 @@ use tidegate::signal::{Address, Part, Schedule};
 use tidegate::update::sql::{System, TableName};
 use tidegate::update::{
     BackfillDefinition, BatchDefinition, CopyDefinition, CreateIndexDefinition, DeleteDefinition, Gate, Reach,
-    ScriptDefinition, Settings as Values, TransformDefinition, UnkeepDefinition, ValidateAndDeleteDefinition,
-    ValidateConstraintDefinition,
+    ScriptDefinition, Settings as Values, Tolerance, TransformDefinition, UnkeepDefinition,
+    ValidateAndDeleteDefinition, ValidateConstraintDefinition,
 };
 use tidegate_wasm::{HandlerLimits, Limits};
 
@@ -325,6 +325,10 @@ pub struct Update {
     pub gate: Gate,
     /// True where a trigger keeps its rows.
     pub keep: bool,
+    /// How many rows may be left behind that the database refuses; `None` where the first such ends the batch.
+    pub tolerance: Option<Tolerance>,
+    /// True where it runs though rows of what it depends on were left behind.
+    pub skipped_ok: bool,
     /// Where it stands in the file.
     pub places: Places,
 }

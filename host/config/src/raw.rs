@@ -254,6 +254,9 @@ pub(super) struct Update {
     // These two are read as sections of their own; here they stand for their names.
     pub settings: Option<IgnoredAny>,
     pub limits: Option<IgnoredAny>,
+    pub on_error: Text,
+    pub max_skipped: Option<Spanned<toml::Value>>,
+    pub skipped_ok: Option<bool>,
 }
 
 /// A whole number from `MIN` to `MAX`, `DEFAULT` where its key is left out.

@@ -14,7 +14,7 @@ use tidegate::update::sql::{System, TableName};
 use tidegate::update::{
     BackfillDefinition, BatchDefinition, Canary, ConstraintKind, CopyColumn, CopyDefinition, CopySource,
     CreateIndexDefinition, DeleteDefinition, Gate, IndexParts, OnConflict, OnSkip, Reach, ScriptDefinition, Settings,
-    UnkeepDefinition, ValidateAndDeleteDefinition, ValidateConstraintDefinition,
+    Tolerance, UnkeepDefinition, ValidateAndDeleteDefinition, ValidateConstraintDefinition,
 };
 
 const TITLE: &str = "[[update]]";
@@ -26,7 +26,7 @@ struct Shape {
     optional: &'static [&'static str],
 }
 
-const EVERY_KIND: [&str; 4] = ["name", "kind", "databases", "lane"];
+const EVERY_KIND: [&str; 5] = ["name", "kind", "databases", "lane", "skipped_ok"];
 
 const SHAPES: [Shape; 12] = [
     Shape {
@@ -41,6 +41,8 @@ const SHAPES: [Shape; 12] = [
             "workers",
             "verify",
             "keep",
+            "on_error",
+            "max_skipped",
             "canary",
             "max_rows",
         ],
@@ -48,7 +50,18 @@ const SHAPES: [Shape; 12] = [
     Shape {
         kind: "delete",
         required: &["table", "key", "where"],
-        optional: &["schema", "only", "row_security", "on_skip", "workers", "verify", "canary", "max_rows"],
+        optional: &[
+            "schema",
+            "only",
+            "row_security",
+            "on_skip",
+            "workers",
+            "verify",
+            "on_error",
+            "max_skipped",
+            "canary",
+            "max_rows",
+        ],
     },
     Shape {
         kind: "copy",
@@ -62,6 +75,8 @@ const SHAPES: [Shape; 12] = [
             "row_security",
             "workers",
             "keep",
+            "on_error",
+            "max_skipped",
             "canary",
             "max_rows",
         ],
@@ -69,7 +84,7 @@ const SHAPES: [Shape; 12] = [
     Shape {
         kind: "batch",
         required: &["table", "key", "sql"],
-        optional: &["schema", "only", "row_security", "workers", "canary", "max_rows"],
+        optional: &["schema", "only", "row_security", "workers", "on_error", "max_skipped", "canary", "max_rows"],
     },
     Shape {
         kind: "transform",
@@ -182,8 +197,24 @@ fn update<'a>(
     };
     let settings = settings.clone();
     refuse_conflicts(reader, &section, keep);
+    let tolerance = tolerance(reader, &section)?;
+    let skipped_ok = section.values.skipped_ok.unwrap_or(false);
     let (name, places) = (name?, section.places);
-    Some(Update { name, databases, lane, kind, settings, reach, workers, verify, gate, keep, places })
+    Some(Update {
+        name,
+        databases,
+        lane,
+        kind,
+        settings,
+        reach,
+        workers,
+        verify,
+        gate,
+        keep,
+        tolerance,
+        skipped_ok,
+        places,
+    })
 }
 
 /// After how many rows an update stops for approval.
@@ -206,6 +237,43 @@ fn refuse_conflicts(reader: &mut Reader<'_>, section: &Section<raw::Update>, kee
             "leave \"on_conflict\" out: a row that the target has already becomes what the source has".to_owned();
         reader.error(section.places.of("on_conflict"), message, Some(hint));
     }
+    if keep && section.has("on_error") {
+        let message =
+            "\"on_error\" and \"keep\" do not go together: whoever writes a row that the database refuses is refused";
+        let hint = "leave one of them out".to_owned();
+        reader.error(section.places.of("on_error"), message, Some(hint));
+    }
+}
+
+/// How many rows may be left behind; `Some(None)` where none may.
+fn tolerance(reader: &mut Reader<'_>, section: &Section<raw::Update>) -> Option<Option<Tolerance>> {
+    let raw = &section.values;
+    let skips = match &raw.on_error {
+        Some(word) => one_of(reader, "on_error", word, &["stop", "skip"])? == "skip",
+        None => false,
+    };
+    let Some(most) = &raw.max_skipped else { return Some(skips.then(Tolerance::default)) };
+    if !skips {
+        let hint = "say on_error = \"skip\", or leave \"max_skipped\" out".to_owned();
+        reader.error(reader.at(most), "\"max_skipped\" is for updates that skip rows, and this one stops", Some(hint));
+        return None;
+    }
+    let tolerance = match most.get_ref() {
+        toml::Value::Integer(rows) => u64::try_from(*rows).ok().map(Tolerance::Rows),
+        toml::Value::String(part) => percentage(part).map(Tolerance::Part),
+        _ => None,
+    };
+    if tolerance.is_none() {
+        let hint = "write a number of rows, as 500, or a part of those walked, as \"0.5%\"".to_owned();
+        reader.error(reader.at(most), "\"max_skipped\" is neither a number of rows nor a part of them", Some(hint));
+    }
+    tolerance.map(Some)
+}
+
+/// The part that a text such as "1%" says, in millionths.
+fn percentage(text: &str) -> Option<u32> {
+    let number: f64 = text.trim().strip_suffix('%')?.trim().parse().ok()?;
+    (0.0..=100.0).contains(&number).then_some((number * 10_000.0).round() as u32)
 }
 
 /// Refuses several workers where a database has one writer.

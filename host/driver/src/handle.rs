@@ -1,6 +1,7 @@
 //! What both drivers have in common: the queue and tidegate's own tables, over whatever connection a driver has for
 //! them, and the one retry after a connection was lost.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -14,7 +15,7 @@ use crate::tables::Tables;
 use tidegate::scheduler::database::Lease;
 use tidegate::scheduler::database::{
     Activity, AlreadyQueued, Begin, Database, Failure, Holder, LeaseAttempt, NewRow, Pause, Planned, Queue, Record,
-    Remark, Session, Situation, Stands, TrialTransaction,
+    Remark, Resolved, Session, Situation, Skipped, Stands, TrialTransaction,
 };
 use tidegate::scheduler::ledger::{Actor, Entry, Note, Wanted};
 use tidegate::update::Opening;
@@ -390,6 +391,38 @@ impl<D: Driver> Database for Handle<D> {
 
     async fn history(&self, update_name: Option<&str>, limit: u32) -> Result<Vec<Record>, SqlError> {
         plainly!(self, sql => self.tables.history(sql, update_name, limit))
+    }
+
+    async fn skipped(&self, update_name: &str, after: Option<&str>, limit: u32) -> Result<Vec<Skipped>, SqlError> {
+        plainly!(self, sql => async {
+            match self.tables.made(sql).await?.skipped {
+                true => self.tables.skipped(sql, update_name, after, limit).await,
+                false => Ok(Vec::new()),
+            }
+        })
+    }
+
+    async fn skipped_in(
+        &self,
+        sql: &mut dyn Sql,
+        update_name: &str,
+        after: Option<&str>,
+        limit: u32,
+    ) -> Result<Vec<Skipped>, SqlError> {
+        self.tables.skipped(sql, update_name, after, limit).await
+    }
+
+    async fn skipped_among(
+        &self,
+        sql: &mut dyn Sql,
+        update_name: &str,
+        keys: &[String],
+    ) -> Result<BTreeSet<String>, SqlError> {
+        self.tables.skipped_among(sql, update_name, keys).await
+    }
+
+    async fn resolve_skipped(&self, sql: &mut dyn Sql, update_name: &str, resolved: &Resolved) -> Result<(), SqlError> {
+        self.tables.resolve_skipped(sql, update_name, resolved).await
     }
 
     async fn survey(&self) -> Result<Vec<Remark>, SqlError> {

@@ -12,6 +12,7 @@ mod history;
 pub mod ledger;
 pub mod sampler;
 pub mod schema;
+pub mod skipped;
 pub mod survey;
 pub mod tables;
 pub mod words;

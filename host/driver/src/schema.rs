@@ -1,6 +1,7 @@
 //! How the tables are made and migrated. The queue table is Synapse's: made where it is missing, never altered.
 
 use super::ledger::LEDGER;
+use super::skipped::{self, SKIPPED};
 use super::tables::Tables;
 use tidegate::update::sql::{Sql, SqlError, System, Value};
 
@@ -10,9 +11,11 @@ const VERSION: i64 = 1;
 const MIGRATION_LOCK: i64 = 0x0d1b_5a37_46e2_90c4;
 
 /// tidegate's own tables. The version's comes last: where it is there, the others were made before it.
-pub const OWN_TABLES: [&str; 6] =
-    ["tidegate_failures", "tidegate_state", "tidegate_history", LEASE, LEDGER, "tidegate_version"];
-/// The one that tells who works here. Hosts of before made none, and whoever only looks does without.
+pub const OWN_TABLES: [&str; 7] =
+    ["tidegate_failures", "tidegate_state", "tidegate_history", LEASE, SKIPPED, LEDGER, "tidegate_version"];
+/// Those that hosts of before did not make: whoever only looks does without.
+const LATER: [&str; 3] = [LEASE, SKIPPED, LEDGER];
+/// The one that tells who works here.
 pub const LEASE: &str = "tidegate_lease";
 
 /// What stands between a database and its use.
@@ -31,6 +34,8 @@ pub struct Made {
     pub queue_table: bool,
     /// tidegate's own, of whichever version this tidegate can read.
     pub own_tables: bool,
+    /// The one of keys that were skipped.
+    pub skipped: bool,
 }
 
 /// What [`Tables::migrate`] did.
@@ -49,9 +54,9 @@ impl Tables {
     /// Whatever the database says.
     pub async fn made(&self, sql: &mut dyn Sql) -> Result<Made, SqlError> {
         let missing = self.missing(sql).await?;
-        let own_tables =
-            self.known_version(sql).await? > 0 && missing.iter().all(|table| [LEASE, LEDGER].contains(table));
-        Ok(Made { own_tables, queue_table: exists(sql, &self.name).await? })
+        let own_tables = self.known_version(sql).await? > 0 && missing.iter().all(|table| LATER.contains(table));
+        let skipped = own_tables && !missing.contains(&SKIPPED);
+        Ok(Made { own_tables, skipped, queue_table: exists(sql, &self.name).await? })
     }
 
     /// Reads whether [`Tables::migrate`] has anything to do, so that a host which finds all in place needs no lock and
@@ -118,6 +123,7 @@ impl Tables {
     fn first_version_of(&self, table: &str, system: System) -> String {
         let schema = self.schema;
         let columns = match table {
+            SKIPPED => &skipped::columns(system),
             "tidegate_failures" => {
                 "queue text not null, update_name text not null, progress text not null, failure text not null, \
                  primary key (queue, update_name)"

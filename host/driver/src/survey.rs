@@ -7,13 +7,14 @@ use tidegate::scheduler::database::Remark;
 use tidegate::update::sql::{Right, Sql, SqlError, TableName};
 
 /// tidegate's own tables, and what a host does with them.
-const OWN_TABLES: [(&str, &[Right]); 6] = [
+const OWN_TABLES: [(&str, &[Right]); 7] = [
     ("tidegate_version", &[Right::Select]),
     ("tidegate_failures", &[Right::Select, Right::Insert, Right::Update, Right::Delete]),
     ("tidegate_state", &[Right::Select, Right::Insert, Right::Update, Right::Delete]),
     ("tidegate_history", &[Right::Select, Right::Insert, Right::Delete]),
     ("tidegate_ledger", &[Right::Select, Right::Insert]),
     ("tidegate_lease", &[Right::Select, Right::Insert, Right::Update]),
+    (super::skipped::SKIPPED, &[Right::Select, Right::Insert, Right::Update, Right::Delete]),
 ];
 
 impl Tables {

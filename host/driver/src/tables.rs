@@ -7,6 +7,7 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::skipped;
 use crate::ledger::Notes;
 use tidegate::scheduler::database::{NewRow, Pause, Queue, QueueRow};
 use tidegate::scheduler::ledger::{Action, Actor, Note};
@@ -79,11 +80,12 @@ impl Tables {
     /// # Errors
     /// Whatever the database says.
     pub async fn queue(&self, sql: &mut dyn Sql) -> Result<(Queue, Found), SqlError> {
-        let all_there = all_there(self.schema, &p(sql, 1));
-        self.read_queue(sql, &all_there).await
+        let parameter = p(sql, 1);
+        let more = format!("{} {}", self.counting_skipped(&parameter), all_there(self.schema, &parameter));
+        self.read_queue(sql, &more).await
     }
 
-    pub(crate) async fn read_queue(&self, sql: &mut dyn Sql, all_there: &str) -> Result<(Queue, Found), SqlError> {
+    pub(crate) async fn read_queue(&self, sql: &mut dyn Sql, more: &str) -> Result<(Queue, Found), SqlError> {
         let select = format!(
             "select {}, f.progress, f.failure \
              from {} q left join {}tidegate_failures f on f.queue = {} and f.update_name = q.update_name",
@@ -98,7 +100,7 @@ impl Tables {
         let select = format!(
             "select key, value from {schema}tidegate_state where queue = {first} union all \
              select 'gone', f.update_name from {schema}tidegate_failures f where f.queue = {first} \
-             and not exists (select 1 from {} q where q.update_name = f.update_name) {all_there}",
+             and not exists (select 1 from {} q where q.update_name = f.update_name) {more}",
             self.quoted,
             schema = self.schema,
             first = p(sql, 1)
@@ -110,8 +112,14 @@ impl Tables {
                 (ACTIVITY, json) => queue.activity = serde_json::from_str(json).ok(),
                 ("gone", _) => found.stale = true,
                 (LAST_ENTRY, id) => id.clone_into(&mut found.last_entry),
-                _ => {}
+                (key, value) => drop(skipped::counted(key, value, &mut queue.skipped)),
             }
+        }
+        let Queue { rows, skipped, .. } = &mut queue;
+        for row in rows {
+            let before = row.depends_on.as_deref().and_then(|other| skipped.get(other));
+            row.skipped_before = before.copied().unwrap_or(0);
+            row.skipped = skipped.get(&row.update_name).copied().unwrap_or(0);
         }
         queue.kept = kept(sql).await?;
         Ok((queue, found))
@@ -127,7 +135,8 @@ impl Tables {
             return Ok(None);
         }
         if made.own_tables {
-            return self.read_queue(sql, "").await.map(|(queue, _)| Some(queue));
+            let more = if made.skipped { self.counting_skipped(&p(sql, 1)) } else { String::new() };
+            return self.read_queue(sql, &more).await.map(|(queue, _)| Some(queue));
         }
         let select = format!("select {} from {} q", queue_columns(sql.dialect().system()), self.quoted);
         let (rows, _) = queue_rows(sql.query(&select, &[]).await?)?;
@@ -398,6 +407,9 @@ fn queue_row(row: Row, stale: &mut bool) -> Result<QueueRow, SqlError> {
         depends_on: depends_on.filter(|name| !name.is_empty()),
         ordering: row.get(5).and_then(Value::as_integer).unwrap_or(0),
         failure,
+        skipped: 0,
+        skipped_before: 0,
+        accepts_skipped: false,
         problem: name_problem.or(missing).or(progress_problem).or(dependency_problem),
     })
 }

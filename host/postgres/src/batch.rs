@@ -123,11 +123,7 @@ impl Transaction for Batch {
     }
 
     async fn commit_part(mut self: Box<Self>, merge: Merge<'_>) -> Result<PartCommit, SqlError> {
-        if self.foreign {
-            let tidied = self.tidy().await?;
-            self.held.script(&tidied).await.map_err(|error| self.explained(error))?;
-            self.foreign = false;
-        }
+        self.tidy_session().await?;
         let lock = std::mem::take(&mut self.lock);
         let found = self.held.query(&lock, &[Value::from(self.update_name.as_str())]).await?;
         let found = found.into_iter().next().and_then(|row| row.into_iter().next());
@@ -154,6 +150,15 @@ impl Transaction for Batch {
             self.held.undo().await?;
         }
         Ok(self.marked)
+    }
+
+    async fn tidy_session(&mut self) -> Result<(), SqlError> {
+        if self.foreign {
+            let tidied = self.tidy().await?;
+            self.held.script(&tidied).await.map_err(|error| self.explained(error))?;
+            self.foreign = false;
+        }
+        Ok(())
     }
 
     async fn rollback(mut self: Box<Self>) -> Result<(), SqlError> {

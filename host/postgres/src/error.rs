@@ -94,7 +94,21 @@ fn server_error(answer: &DbError) -> SqlError {
     let whole = (words != Words::Whole && told != message).then_some(message);
     let parts: Vec<&str> = whole.into_iter().chain(answer.detail()).chain(hint).collect();
     let detail = (!parts.is_empty()).then(|| parts.join("; "));
-    SqlError { detail, ..SqlError::new(class(code), told).with_code(code) }
+    SqlError { detail, of_rows: is_of_rows(code), ..SqlError::new(class(code), told).with_code(code) }
+}
+
+/// True where values of rows are to blame: a value that cannot be what it is to be (22), a subquery that gives several rows
+/// for one (21), a constraint (23) or a view's check (44), a row too large for its index (54000), and what functions and
+/// triggers raise, with the SQLSTATE of PL/pgSQL (P0), of other languages (38), or one of their own.
+fn is_of_rows(code: &str) -> bool {
+    /// The classes of the server itself, and of its foreign data wrappers.
+    const SERVER: [&str; 40] = [
+        "00", "01", "02", "03", "08", "09", "0A", "0B", "0F", "0L", "0P", "0Z", "20", "24", "25", "26", "27", "28",
+        "2B", "2D", "2F", "34", "39", "3B", "3D", "3F", "40", "42", "53", "54", "55", "57", "58", "72", "F0", "HV",
+        "XX", "10", "0N", "2C",
+    ];
+    let whose = code.get(..2).unwrap_or_default();
+    code == "54000" || code.len() == 5 && !SERVER.contains(&whose)
 }
 
 /// What may be told of a message with this SQLSTATE, from this file of the server's source. A message about a place in the
@@ -174,6 +188,20 @@ mod tests {
             for code in codes {
                 assert_eq!(class(code), expected, "{code}");
             }
+        }
+    }
+
+    #[test]
+    fn rows_are_to_blame_for_what_depends_on_their_values_and_for_nothing_else() {
+        for code in ["22012", "22P02", "23505", "23514", "23503", "21000", "44000", "54000", "P0001", "38000", "MY001"]
+        {
+            assert!(super::is_of_rows(code), "{code}");
+        }
+        for code in [
+            "40001", "40P01", "55P03", "57014", "42P01", "42501", "42601", "25P02", "08006", "53100", "54001", "57P01",
+            "XX000", "0A000", "25006", "58030", "HV000", "",
+        ] {
+            assert!(!super::is_of_rows(code), "{code}");
         }
     }
 

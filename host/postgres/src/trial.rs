@@ -118,12 +118,13 @@ impl TrialTransaction for Trial {
         Ok(())
     }
 
+    async fn settle(&mut self) -> Result<(), SqlError> {
+        let settled = self.held.script("set constraints all immediate").await;
+        settled.map_err(|error| SqlError { deferred: true, ..error })
+    }
+
     async fn seen(&mut self) -> Result<Seen, SqlError> {
-        // What is deferred would come with the commit.
-        self.held
-            .script("set constraints all immediate")
-            .await
-            .map_err(|error| SqlError { deferred: true, ..error })?;
+        self.settle().await?;
         let log = self.held.query(LOG, &[]).await?;
         let mut changed = BTreeMap::new();
         let mut dead_rows = 0;

@@ -67,7 +67,8 @@ pub(super) fn sql_error(error: rusqlite::Error) -> SqlError {
         other => return SqlError::permanent(other.to_string()),
     };
     let name = name(code);
-    SqlError::new(class(code), message).with_code(name)
+    let of_rows = matches!(code & 0xff, ffi::SQLITE_CONSTRAINT | ffi::SQLITE_MISMATCH | ffi::SQLITE_TOOBIG);
+    SqlError { of_rows, ..SqlError::new(class(code), message).with_code(name) }
 }
 
 /// An error of a statement that runs: SQLite's own words may hold values of rows by then.
@@ -83,7 +84,9 @@ pub(super) fn run_error(sqlite: &rusqlite::Connection, error: rusqlite::Error) -
         _ => return error,
     };
     let detail = (told != error.message).then_some(error.message);
-    SqlError { message: told, detail, ..error }
+    // What a function says of a value that it was given has no code of its own.
+    let of_rows = error.of_rows || error.code.as_deref() == Some("SQLITE_ERROR");
+    SqlError { message: told, detail, of_rows, ..error }
 }
 
 /// Whether the words are written down as they are in a trigger, and so were there before any row.

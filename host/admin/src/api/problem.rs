@@ -241,8 +241,6 @@ problems! {
     SteeringAll: "400", "401", "403", "413", "415", "421", "422", "503";
     /// Whoever steers something of a name, with a body.
     SteeringWithBody: "400", "401", "403", "404", "413", "415", "421", "422", "503";
-    /// Whoever steers something of a name.
-    Steering: "401", "403", "404", "421", "503";
     /// Whoever steers something of a name, and may find that it cannot be.
     SteeringIfPossible: "401", "403", "404", "409", "421", "503";
     /// The same with parameters.

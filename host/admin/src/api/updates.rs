@@ -8,9 +8,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::caller::{Admin, Viewer};
 use super::extract::{AtDatabase, AtUpdate, Body, DatabasePath, Query, UpdatePath, Wanted, there_is};
-use super::problem::{
-    Kind, LookingAt, Problem, Searching, Steering, SteeringIfPossible, SteeringWithBody, SteeringWithQuery,
-};
+use super::problem::{Kind, LookingAt, Problem, Searching, SteeringIfPossible, SteeringWithBody, SteeringWithQuery};
 use super::view::{self, Did, Done, Results};
 use crate::{Site, State};
 use tidegate::scheduler::acceptance::Unaccepted;
@@ -212,21 +210,39 @@ pub(super) async fn cancel(
     Ok(Json(Results { results: done.collect() }))
 }
 
+/// What of an update is to be tried again.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct Again {
+    /// True to try only the rows that it skipped: it is queued for these.
+    #[serde(default)]
+    #[param(default = false)]
+    skipped: bool,
+}
+
 /// Try an update again, as if it had never failed
 ///
-/// Lifts its quarantine. Where it waits for its next attempt, the wait is over.
+/// Lifts its quarantine. Where it waits for its next attempt, the wait is over. With `skipped` it is queued for the rows that it
+/// skipped, and for no others; where it is still at work, it is left as it is.
 #[utoipa::path(
     post,
     path = "/databases/{database}/updates/{update}/retry",
     tag = "updates",
-    params(UpdatePath),
-    responses((status = 200, description = "It is tried again, or had not failed.", body = Results), Steering)
+    params(UpdatePath, Again),
+    responses((status = 200, description = "It is tried again, or had not failed.", body = Results), SteeringWithQuery)
 )]
 pub(super) async fn retry(
     _: Admin,
     AtUpdate(site, update): AtUpdate,
+    Query(Again { skipped }): Query<Again>,
     extract::State(state): extract::State<State>,
 ) -> Result<Json<Results>, Problem> {
+    if skipped {
+        let did = state.operations(&site).retry_skipped(&update, &state.handlers(&site)).await;
+        let did = did.map_err(|error| refused(&state, &site, error))?;
+        return Ok(Json(Results { results: vec![done(&site, Some(update), did)] }));
+    }
     let retried = state.operations(&site).retry(Failed::Named(std::slice::from_ref(&update))).await;
     let retried = retried.map_err(|error| refused(&state, &site, error))?;
     if retried.is_empty() {

@@ -47,6 +47,7 @@ pub(super) async fn act(
                 ("resume", _) => resume(&page.state, site).await,
                 ("run-now", _) => run_now(&page.state, site),
                 ("retry", Some(update)) => retry(&page.state, site, update).await,
+                ("retry-skipped", Some(update)) => retry_skipped(&page.state, site, update).await,
                 ("approve", Some(update)) => approve(&page.state, site, update).await,
                 ("accept", Some(update)) => accept(&page.state, site, update).await,
                 _ => return (StatusCode::NOT_FOUND, render::refusal("There is no such button.")).into_response(),
@@ -116,6 +117,15 @@ async fn retry(state: &State, site: &Site, update: &str) -> Result<String, Refus
         Some(_) => Ok(format!("{update} has not failed.")),
         None => Err(Refusal::NotQueued(update.to_owned())),
     }
+}
+
+async fn retry_skipped(state: &State, site: &Site, update: &str) -> Result<String, Refusal> {
+    Ok(match state.operations(site).retry_skipped(update, &state.handlers(site)).await? {
+        Did::Queued => format!("{update} is queued, to try again the rows that it skipped."),
+        Did::Retried => format!("{update} is tried again."),
+        Did::NothingSkipped => format!("{update} has skipped no row."),
+        _ => format!("{update} is still at work, and left as it is."),
+    })
 }
 
 async fn approve(state: &State, site: &Site, update: &str) -> Result<String, Refusal> {

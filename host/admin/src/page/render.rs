@@ -155,6 +155,14 @@ fn database_section(database: &DatabaseView, visitor: &Visitor) -> Markup {
                 }
                 (controller(&lane.controller))
             }
+            @for (update, rows) in &database.skipped {
+                p.small {
+                    (update) " has skipped " (number(*rows as f64)) " rows: " code { "tidegate history " (update) " --skipped" } " "
+                    @if visitor.steers() {
+                        (Action { what: "retry-skipped", label: "Try them again", database: name, update: Some(update) }.button(visitor))
+                    }
+                }
+            }
             @if !database.signals.is_empty() { (signals(&database.signals)) }
             @for kept in &database.kept { p.kept { (kept) } }
             @if let Some(rows) = database.queue.as_deref().filter(|rows| !rows.is_empty()) {

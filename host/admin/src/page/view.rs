@@ -14,7 +14,7 @@ use tidegate::scheduler::board::{
 };
 use tidegate::scheduler::choice::{Standing, assess};
 use tidegate::scheduler::database::{Queue, QueueRow, Record, unix_ms};
-use tidegate::scheduler::report::Doing;
+use tidegate::scheduler::report::{Doing, accepts_skipped};
 use tidegate::scheduler::update_state::{Stand, Stands, UpdateState};
 use tidegate::signal::SignalStatus;
 use tidegate::update::keep::Keep;
@@ -56,6 +56,8 @@ pub(super) struct DatabaseView {
     pub queue: Option<Vec<RowView>>,
     /// How many rows are left out.
     pub more_rows: usize,
+    /// How many rows updates have skipped, by name.
+    pub skipped: Vec<(String, u64)>,
     pub signals: Vec<SignalStatus>,
     /// The triggers that keep the rows of updates, a sentence each.
     pub kept: Vec<String>,
@@ -203,9 +205,17 @@ async fn database(state: &State, site: &Site) -> DatabaseView {
     }));
     let queued = queue.as_ref().map_or(0, |queue| queue.rows.len());
     let kept = queue.as_ref().map(|queue| kept(&queue.kept)).unwrap_or_default();
+    let skipped = queue.as_ref().map(|queue| queue.skipped.clone()).unwrap_or_default();
+    let queue = queue.map(|mut queue| {
+        let live = state.live();
+        let handlers = live.handlers.get(&site.name);
+        queue.accept_skipped(&|name| handlers.is_some_and(|handlers| accepts_skipped(handlers, name)));
+        queue
+    });
     let queue = queue.map(|queue| rows(state, site, &queue, &board, pause.as_ref()));
     DatabaseView {
         name: site.name.clone(),
+        skipped: skipped.into_iter().collect(),
         system: site.system.clone(),
         runner: runner(&board.lease),
         obstacles,

@@ -6,6 +6,7 @@ mod backoff;
 mod batch;
 mod cost;
 pub mod gentle;
+mod halving;
 mod rate;
 mod slices;
 
@@ -14,6 +15,7 @@ use std::time::Duration;
 pub use backoff::Backoff;
 pub use batch::{BatchSize, Shrink, eta};
 pub use cost::Cost;
+pub use halving::Halving;
 pub use rate::Synapse;
 pub use slices::{Bounds, Slice, Slices};
 

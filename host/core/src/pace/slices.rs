@@ -62,6 +62,8 @@ pub struct Slices {
     /// True where the batch is one slice, as Synapse's are.
     whole: bool,
     count: u32,
+    /// So many slices at most.
+    most: u32,
     /// Items asked for, and items done, in slices that went through.
     asked: u64,
     items: u64,
@@ -96,6 +98,7 @@ impl Slices {
             cost,
             whole: false,
             count: 0,
+            most: MOST,
             asked: 0,
             items: 0,
             item_ms: None,
@@ -120,6 +123,24 @@ impl Slices {
         self.bounds.expected
     }
 
+    /// The batch is taken apart: pieces of it follow each other, so many at most, even where it was to be one slice.
+    pub fn take_apart(&mut self, most: u32) {
+        (self.whole, self.most) = (false, most);
+    }
+
+    /// Nothing is left of what was done.
+    pub fn undone(&mut self) {
+        (self.count, self.asked, self.items, self.short, self.largest) = (0, 0, 0, (0.0, 0), 0);
+    }
+
+    /// Takes note of a slice that went through and whose time says nothing of what others cost.
+    pub fn done_aside(&mut self, slice: Slice, items: u64) {
+        self.count += 1;
+        self.asked = self.asked.saturating_add(slice.items);
+        self.items = self.items.saturating_add(items);
+        self.largest = self.largest.max(slice.items);
+    }
+
     /// Items asked for so far, in slices that went through.
     pub fn asked(&self) -> u64 {
         self.asked
@@ -133,7 +154,7 @@ impl Slices {
     /// The next slice of a batch that began `elapsed` ago; `None` where the batch is over.
     pub fn next(&self, elapsed: Duration) -> Option<Slice> {
         let room = self.bounds.max.saturating_sub(self.asked);
-        if room == 0 || (self.count > 0 && (self.count >= MOST || (self.whole && self.too_large.is_none()))) {
+        if room == 0 || (self.count > 0 && (self.count >= self.most || (self.whole && self.too_large.is_none()))) {
             return None;
         }
         let wanted = if self.count == 0 { self.first(elapsed) } else { self.further(elapsed)? };
@@ -247,7 +268,7 @@ impl Slices {
         self.too_large = Some(self.too_large.map_or(slice.items, |size| size.min(slice.items)));
         if all {
             self.redo = self.asked;
-            (self.count, self.asked, self.items, self.short, self.largest) = (0, 0, 0, (0.0, 0), 0);
+            self.undone();
         }
     }
 

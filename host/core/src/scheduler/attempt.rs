@@ -1,7 +1,9 @@
 //! One batch: its transaction opened, its slices run, its progress committed, and what came of it.
 
+mod fill;
 mod noted;
 mod part;
+mod skip;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -10,15 +12,16 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
 use self::part::begun;
+pub(super) use self::skip::Skipping;
 use super::common::Common;
 use super::control::Control;
 use super::database::{Begin, Interrupt, QueueRow, Transaction};
 use super::event::EventKind;
 use super::runner::Tenure;
-use super::step::{followed_by, moved_on, run_slice, unwound};
+use super::step::{moved_on, unwound};
 use super::wakeful::Wakeful;
 use super::watch::Watch;
-use crate::pace::Slices;
+use crate::pace::{Halving, Slices};
 use crate::update::parts::Part;
 use crate::update::sql::Sql;
 use crate::update::{ErrorClass, Handler, Mode, Next, Progress, SqlError, Step, UpdateError};
@@ -55,6 +58,8 @@ pub(super) struct Attempt<'a> {
     /// How much is to be done, and in which parts.
     pub(super) slices: Slices,
     pub(super) started: Instant,
+    /// What is known of rows that are refused.
+    pub(super) skipping: Skipping,
     /// What the batch took besides its slices.
     pub(super) own: Duration,
     /// [`Phase::Connect`] until it comes further.
@@ -70,6 +75,8 @@ pub(super) struct Attempted {
     pub(super) duration: Duration,
     /// What its slices have shown.
     pub(super) slices: Slices,
+    /// How it was taken apart, where it was.
+    pub(super) halving: Halving,
     /// What it took besides them.
     pub(super) own: Duration,
     /// How far it came.
@@ -173,11 +180,12 @@ impl From<SqlError> for Trouble {
 impl Attempt<'_> {
     /// Runs the batch, and takes the time.
     pub(super) async fn run(mut self) -> Attempted {
+        let began = self.started;
         let result = match self.mode {
             Mode::Batched | Mode::OneShot => self.inside().await,
             Mode::OneShotOutside => self.outside().await,
         };
-        let duration = self.started.elapsed();
+        let duration = began.elapsed();
         if let Err(Trouble::Failed(error)) = &result {
             self.watch.look_back(error).await;
         }
@@ -187,6 +195,7 @@ impl Attempt<'_> {
             duration,
             own: self.own,
             slices: self.slices,
+            halving: self.skipping.halving,
             phase: self.phase,
         }
     }
@@ -209,8 +218,18 @@ impl Attempt<'_> {
             let opening = Instant::now();
             let mut transaction = self.begin().await?;
             self.own = opening.elapsed();
-            match self.fill(&mut *transaction).await {
-                Ok(Filled::Full(step)) => return self.commit(transaction, step).await,
+            let filled = match self.read_keys(&mut *transaction).await {
+                Ok(()) => self.fill(&mut *transaction).await,
+                Err(trouble) => Err(trouble),
+            };
+            match filled {
+                Ok(Filled::Full(step)) => match self.commit(transaction, step).await {
+                    Err(Trouble::Failed(error)) if self.refused_at_commit(&error) => {}
+                    committed => {
+                        self.skipping.halving.committed();
+                        return committed;
+                    }
+                },
                 Ok(Filled::Lost) => {
                     roll_back(transaction).await;
                     if self.common.control.is_stopping() {
@@ -223,47 +242,6 @@ impl Attempt<'_> {
                 }
             }
         }
-    }
-
-    /// Runs slice after slice, until the batch is over. One that takes too long is cut off and undone; what was done before
-    /// it stays.
-    async fn fill(&mut self, transaction: &mut dyn Transaction) -> Result<Filled, Trouble> {
-        let interrupt = transaction.interrupter();
-        let handler = self.handler;
-        let mut done = Step::new(0, Next::Continue(self.progress.clone()));
-        while let Next::Continue(from) = &done.next {
-            if self.part.as_ref().is_some_and(|part| part.is_done(from)) {
-                break;
-            }
-            let Some(slice) = self.slices.next(self.started.elapsed()) else { break };
-            if !self.slices.is_empty() {
-                if self.common.control.is_stopping() {
-                    break;
-                }
-                if handler.mode(from)? != self.mode {
-                    // What comes next is no batch: it has an iteration of its own.
-                    break;
-                }
-                self.answered(transaction.mark()).await??;
-            }
-            let began = Instant::now();
-            let work = run_slice(handler, transaction.as_sql(), from, slice);
-            match self.guarded(interrupt.clone(), work, slice.limit).await? {
-                Ended::Done(step) => {
-                    self.slices.done(slice, step.items, began.elapsed());
-                    done = followed_by(done, step);
-                }
-                Ended::CutOff { blocked } => {
-                    let kept = self.answered(transaction.undo()).await??;
-                    tracing::debug!(update = self.row.update_name, slice.items, blocked, "a slice was cut off");
-                    self.slices.cut(slice, !kept, blocked);
-                    if !kept {
-                        return Ok(Filled::Lost);
-                    }
-                }
-            }
-        }
-        Ok(Filled::Full(done))
     }
 
     /// The work in statements of its own, then its progress.
@@ -375,6 +353,14 @@ impl Attempt<'_> {
 
     async fn commit(&mut self, mut transaction: Box<dyn Transaction>, step: Step) -> Result<Committed, Trouble> {
         self.phase = Phase::Commit;
+        let left = self.skipping.left();
+        let resolved = self.resolved(&step.next);
+        if !resolved.is_empty() {
+            self.answered(transaction.tidy_session()).await??;
+            let (database, name) = (Arc::clone(&self.common.database), self.row.update_name.clone());
+            self.answered(database.resolve_skipped(transaction.as_sql(), &name, &resolved)).await??;
+        }
+        let step = self.telling_skipped(step, left);
         if let Some(part) = self.part.clone() {
             return self.commit_part(transaction, step, &part).await;
         }

@@ -15,6 +15,8 @@ pub enum Standing {
     Ready,
     /// It waits for another row.
     DependsOn(String),
+    /// It waits for rows that another has skipped: so many keys.
+    Skipped(String, u64),
     /// It waits for itself, by way of these rows, itself the first.
     Cycle(Vec<String>),
     /// Nobody has a definition for it.
@@ -33,6 +35,7 @@ impl Standing {
         Some(match self {
             Standing::Ready => return None,
             Standing::DependsOn(other) => format!("waits for {other}"),
+            Standing::Skipped(other, keys) => waits_for_skipped(other, *keys),
             Standing::Cycle(way) => {
                 let first = way.first().cloned().unwrap_or_default();
                 format!("in a dependency cycle: {} -> {first}", way.join(" -> "))
@@ -71,6 +74,7 @@ pub fn assess(rows: &[QueueRow], defined: &dyn Fn(&str) -> bool) -> Vec<Standing
             }
             match dependency(row) {
                 Some(other) if queued.contains(other) => Standing::DependsOn(other.to_owned()),
+                Some(other) if row.skipped_before > 0 => Standing::Skipped(other.to_owned(), row.skipped_before),
                 _ => alone(row),
             }
         })
@@ -80,6 +84,12 @@ pub fn assess(rows: &[QueueRow], defined: &dyn Fn(&str) -> bool) -> Vec<Standing
 /// How a row stands that nothing else is in the way of.
 fn alone(row: &QueueRow) -> Standing {
     awaits_approval(&row.progress).map_or(Standing::Ready, Standing::AwaitsApproval)
+}
+
+/// Why an update waits for another that has ended.
+fn waits_for_skipped(other: &str, keys: u64) -> String {
+    let rows = if keys == 1 { "1 row".to_owned() } else { format!("{keys} rows") };
+    format!("waits for {rows} that {other} skipped: `tidegate retry {other} --skipped`, or skipped_ok = true")
 }
 
 /// The rows of a queue as they were last read, and how each stands, kept up with what becomes of them since: what ends
@@ -102,7 +112,7 @@ pub(super) struct Roster {
 /// What becomes of a row.
 #[derive(Debug, Clone)]
 enum Change {
-    Gone(String),
+    Gone(String, bool),
     MovedOn(String, String),
     Failed(String, Failure),
 }
@@ -144,7 +154,7 @@ impl Roster {
         *self = Self::new(rows, lanes, defined);
         for change in meanwhile {
             match change {
-                Change::Gone(update_name) => self.remove(&update_name),
+                Change::Gone(update_name, may_have_skipped) => self.remove(&update_name, may_have_skipped),
                 Change::MovedOn(update_name, progress) => self.move_on(&update_name, progress),
                 Change::Failed(update_name, failure) => self.fail(&update_name, failure),
             }
@@ -187,9 +197,9 @@ impl Roster {
         self.rows.get(place)?.as_ref().map(|(row, _)| row)
     }
 
-    /// Takes note that a row is gone: who waited for it is ready.
-    pub(super) fn remove(&mut self, update_name: &str) {
-        self.keep_in_mind(|| Change::Gone(update_name.to_owned()));
+    /// Takes note that a row is gone: who waited for it is ready, unless rows may have been skipped.
+    pub(super) fn remove(&mut self, update_name: &str, may_have_skipped: bool) {
+        self.keep_in_mind(|| Change::Gone(update_name.to_owned(), may_have_skipped));
         let Some(place) = self.places.remove(update_name) else { return };
         self.ready.iter_mut().for_each(|ready| _ = ready.remove(&place));
         if let Some(row) = self.rows.get_mut(place) {
@@ -197,6 +207,10 @@ impl Roster {
         }
         for waiting in self.waiting.remove(update_name).unwrap_or_default() {
             if let Some(Some((row, standing @ Standing::DependsOn(_)))) = self.rows.get_mut(waiting) {
+                // What it skipped of late is known once the queue is read again.
+                if may_have_skipped && !row.accepts_skipped {
+                    continue;
+                }
                 *standing = alone(row);
                 if *standing == Standing::Ready {
                     let name = row.update_name.clone();
@@ -433,7 +447,7 @@ mod tests {
         assert_eq!(ready(&roster), ["a", "d"]);
         roster.move_on("a", "{\"n\":1}".to_owned());
         assert_eq!(roster.get("a").map(|row| row.progress.as_str()), Some("{\"n\":1}"));
-        roster.remove("a");
+        roster.remove("a", false);
         assert_eq!(ready(&roster), ["b", "d"], "and not what nobody has defined");
         roster.move_on("d", r#"{"approval": {"awaited": {"reason": "look"}}}"#.to_owned());
         assert_eq!(ready(&roster), ["b"], "and not what awaits approval");
@@ -463,7 +477,7 @@ mod tests {
             (vec!["a".to_owned(), "c".to_owned()], vec![])
         );
         roster.watch();
-        roster.remove("a");
+        roster.remove("a", false);
         roster.move_on("c", "{\"n\":2}".to_owned());
         roster.renew(rows.clone(), Arc::clone(&lanes), &|_| true);
         assert_eq!(
@@ -490,7 +504,7 @@ mod tests {
                 if roster.place_of_ready(&name, Lanes::FIRST).is_none() {
                     continue;
                 }
-                roster.remove(&name);
+                roster.remove(&name, false);
                 left.retain(|row| row.update_name != name);
                 let standings = assess(&left, &|_| true);
                 let found: Vec<_> = roster.iter().collect();

@@ -1,6 +1,7 @@
 //! What the scheduler needs of a database. The drivers' crates implement these traits, and one suite of tests
 //! holds them all to the same promises.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -12,7 +13,9 @@ use super::lanes::Lanes;
 use super::ledger::{Actor, Entry, Note, Wanted};
 pub use super::open::{Open, OpenError};
 pub use super::parts::{Merge, PartCommit, Stands};
-pub use super::row::{AlreadyQueued, Failure, IterationOutcome, NewRow, Pause, Queue, QueueRow, Record, Situation};
+pub use super::row::{
+    AlreadyQueued, Failure, IterationOutcome, NewRow, Pause, Queue, QueueRow, Record, Resolved, Situation, Skipped,
+};
 pub use super::trial::{RowCounts, Seen, TableChange, TrialTransaction};
 use crate::update::Opening;
 use crate::update::keep::Keep;
@@ -298,6 +301,53 @@ pub trait Database: Send + Sync {
     /// Whatever the database says.
     async fn history(&self, update_name: Option<&str>, limit: u32) -> Result<Vec<Record>, SqlError>;
 
+    /// The keys that an update has skipped, behind one of them, in the order of their JSON; none where the table is missing.
+    ///
+    /// # Errors
+    /// Whatever the database says.
+    async fn skipped(&self, update_name: &str, after: Option<&str>, limit: u32) -> Result<Vec<Skipped>, SqlError> {
+        let _ = (update_name, after, limit);
+        Ok(Vec::new())
+    }
+
+    /// The same in the transaction of a batch.
+    ///
+    /// # Errors
+    /// Whatever the database says.
+    async fn skipped_in(
+        &self,
+        sql: &mut dyn Sql,
+        update_name: &str,
+        after: Option<&str>,
+        limit: u32,
+    ) -> Result<Vec<Skipped>, SqlError> {
+        let _ = (sql, update_name, after, limit);
+        Ok(Vec::new())
+    }
+
+    /// Those of these keys, as they stand in the table, that an update has skipped; asked in the transaction of a batch.
+    ///
+    /// # Errors
+    /// Whatever the database says.
+    async fn skipped_among(
+        &self,
+        sql: &mut dyn Sql,
+        update_name: &str,
+        keys: &[String],
+    ) -> Result<BTreeSet<String>, SqlError> {
+        let _ = (sql, update_name, keys);
+        Ok(BTreeSet::new())
+    }
+
+    /// Writes, in the transaction of a batch, what it changes in the keys that its update has skipped.
+    ///
+    /// # Errors
+    /// Whatever the database says.
+    async fn resolve_skipped(&self, sql: &mut dyn Sql, update_name: &str, resolved: &Resolved) -> Result<(), SqlError> {
+        let _ = (sql, update_name, resolved);
+        Err(SqlError::permanent("this database has nowhere to name rows that are skipped"))
+    }
+
     /// What speaks against a host's working on this database, found out without writing: rights that are missing, a
     /// file or a server that can only be read, settings that will hurt.
     ///
@@ -452,6 +502,15 @@ pub trait Transaction: Sql {
     /// # Errors
     /// Whatever the database says.
     async fn undo(&mut self) -> Result<bool, SqlError>;
+
+    /// Has the session be as the host made it, whatever statements of others did to it: statements on tidegate's own tables
+    /// follow.
+    ///
+    /// # Errors
+    /// Whatever the database says.
+    async fn tidy_session(&mut self) -> Result<(), SqlError> {
+        Ok(())
+    }
 
     /// Rolls everything back.
     ///

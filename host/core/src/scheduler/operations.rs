@@ -16,6 +16,7 @@ use super::withdrawal::{Running, Withdrawal, withdraw};
 use super::{Control, Handlers};
 use crate::update::approval::approve;
 use crate::update::keep::Keep;
+use crate::update::tolerance::{again, is_again};
 use crate::update::{Progress, SqlError, UpdateError};
 
 /// The most characters of a name in the queue. PostgreSQL's index over them takes 2,704 bytes, and a character up to four.
@@ -49,6 +50,8 @@ pub enum Did {
     RunNow,
     /// It does not wait: a batch runs, or is about to.
     Running,
+    /// It has skipped no row.
+    NothingSkipped,
     /// No batch begins any more.
     Paused,
     /// Batches begin again.
@@ -57,7 +60,7 @@ pub enum Did {
 
 impl Did {
     /// Every one.
-    pub const ALL: [Did; 14] = [
+    pub const ALL: [Did; 15] = [
         Did::Queued,
         Did::AlreadyQueued,
         Did::Cancelled,
@@ -70,6 +73,7 @@ impl Did {
         Did::NotAwaiting,
         Did::RunNow,
         Did::Running,
+        Did::NothingSkipped,
         Did::Paused,
         Did::Resumed,
     ];
@@ -352,6 +356,40 @@ impl<'a> Operations<'a> {
         }
         self.wake();
         Ok(done)
+    }
+
+    /// Queues an update for the rows that it skipped, and for no others; one that has failed at these is tried again. What became
+    /// of it comes back.
+    ///
+    /// # Errors
+    /// See [`Refusal`].
+    pub async fn retry_skipped(&self, update_name: &str, handlers: &Handlers) -> Result<Did, Refusal> {
+        if !handlers.contains_key(update_name) {
+            return Err(Refusal::Undefined(update_name.to_owned()));
+        }
+        let queue = self.look().await?;
+        let queued = queue.rows.iter().find(|row| row.update_name == update_name);
+        let did = match queued {
+            Some(row) => {
+                let tries_them = Progress::parse(&row.progress).is_ok_and(|progress| is_again(&progress));
+                let failed = tries_them && row.failure.is_some();
+                let retried =
+                    if failed { self.retry(Failed::Named(&[update_name.to_owned()])).await? } else { Vec::new() };
+                retried.first().map_or(Did::AlreadyQueued, |(_, did)| *did)
+            }
+            None if queue.skipped_by(update_name) == 0 => Did::NothingSkipped,
+            None => {
+                self.database.prepare().await?;
+                let row = NewRow {
+                    update_name: update_name.to_owned(),
+                    progress: again().to_json(),
+                    depends_on: None,
+                    ordering: 0,
+                };
+                self.enqueue(&[row]).await?.first().copied().unwrap_or(Did::AlreadyQueued)
+            }
+        };
+        Ok(did)
     }
 
     /// Ends the wait that the update in hand is in, once, or that of one that is tried again. Which it is comes back, and whether

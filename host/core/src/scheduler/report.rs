@@ -52,7 +52,8 @@ impl UpdatePace {
 /// # Errors
 /// Whatever the database says.
 pub async fn look(database: &dyn Database, handlers: &Handlers) -> Result<Option<Snapshot>, SqlError> {
-    let Some(queue) = database.look().await? else { return Ok(None) };
+    let Some(mut queue) = database.look().await? else { return Ok(None) };
+    queue.accept_skipped(&|name| accepts_skipped(handlers, name));
     let runner = database.lease_holder().await?;
     let mut paces: HashMap<String, UpdatePace> = HashMap::new();
     let works = queue.activity.iter().flat_map(Activity::works);
@@ -76,6 +77,11 @@ pub async fn look(database: &dyn Database, handlers: &Handlers) -> Result<Option
     }
     drop(session);
     Ok(Some(Snapshot { queue, runner, paces }))
+}
+
+/// True where an update runs though rows of what it depends on were skipped.
+pub fn accepts_skipped(handlers: &Handlers, update_name: &str) -> bool {
+    handlers.get(update_name).is_some_and(|handler| handler.accepts_skipped())
 }
 
 /// What the host that works on a database does with an update that it has begun: the state of its row, and why.

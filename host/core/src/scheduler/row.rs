@@ -1,5 +1,6 @@
 //! What stands in a queue and in tidegate's own tables.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -19,6 +20,8 @@ pub struct Queue {
     pub activity: Option<Activity>,
     /// The triggers of the database that keep updates' rows.
     pub kept: Vec<Keep>,
+    /// How many keys updates have skipped, by name, queued or not.
+    pub skipped: BTreeMap<String, u64>,
 }
 
 /// A row of the queue, and what tidegate remembers of it.
@@ -37,6 +40,58 @@ pub struct QueueRow {
     /// Why the row cannot be worked on as it stands there, in words: on SQLite any bytes can stand anywhere. Its name is
     /// one to show then, and not the one in the table.
     pub problem: Option<String>,
+    /// How many keys it has skipped.
+    pub skipped: u64,
+    /// How many keys were skipped by what it depends on: it waits for them.
+    pub skipped_before: u64,
+    /// True where it does not: see [`Queue::accept_skipped`].
+    pub accepts_skipped: bool,
+}
+
+/// A key that an update has skipped.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Skipped {
+    /// The update.
+    pub update_name: String,
+    /// The key: a JSON array with the text of each of its columns.
+    pub key: String,
+    /// The database's own code for what was in the way, where it has one.
+    pub code: Option<String>,
+    /// What was in the way, without values of rows.
+    pub message: String,
+    /// When, in milliseconds since the Unix epoch.
+    pub at_ms: i64,
+}
+
+/// What a batch changes in the keys that its update has skipped.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Resolved {
+    /// The keys that were tried again: those behind the first, up to the second; `None` for all.
+    pub tried: Option<(Option<String>, Option<String>)>,
+    /// The keys that are skipped.
+    pub skipped: Vec<Skipped>,
+}
+
+impl Resolved {
+    /// True where nothing changes.
+    pub fn is_empty(&self) -> bool {
+        self.tried.is_none() && self.skipped.is_empty()
+    }
+}
+
+impl Queue {
+    /// Lets rows run though keys of what they depend on were skipped, where they accept that.
+    pub fn accept_skipped(&mut self, accepts: &dyn Fn(&str) -> bool) {
+        let waiting = self.rows.iter_mut().filter(|row| row.depends_on.is_some());
+        for row in waiting.filter(|row| accepts(&row.update_name)) {
+            (row.skipped_before, row.accepts_skipped) = (0, true);
+        }
+    }
+
+    /// How many keys the update of a name has skipped.
+    pub fn skipped_by(&self, update_name: &str) -> u64 {
+        self.skipped.get(update_name).copied().unwrap_or(0)
+    }
 }
 
 /// A row to be queued.

@@ -6,7 +6,7 @@ use futures_util::FutureExt;
 
 use crate::pace::Slice;
 use crate::update::sql::Sql;
-use crate::update::{Budget, Handler, Next, Progress, Step, UpdateError};
+use crate::update::{Budget, Handler, LeftBehind, Next, Progress, Step, UpdateError, is_verification};
 
 /// Runs one slice.
 pub(super) async fn run_slice(
@@ -14,8 +14,13 @@ pub(super) async fn run_slice(
     sql: &mut dyn Sql,
     from: &Progress,
     slice: Slice,
+    left: &dyn LeftBehind,
 ) -> Result<Step, UpdateError> {
-    let step = unwound(handler.run(sql, from, Budget { items: slice.items })).await?;
+    let budget = Budget { items: slice.items };
+    let step = match is_verification(from) {
+        true => unwound(handler.verify(sql, from, budget, left)).await?,
+        false => unwound(handler.run(sql, from, budget)).await?,
+    };
     moved_on(from, step)
 }
 

@@ -17,6 +17,14 @@ pub trait TrialTransaction: Send {
     /// Whatever the database says.
     async fn watch(&mut self) -> Result<(), SqlError>;
 
+    /// Has done by now what is put off until the commit.
+    ///
+    /// # Errors
+    /// Whatever the database would say at the commit.
+    async fn settle(&mut self) -> Result<(), SqlError> {
+        Ok(())
+    }
+
     /// What has happened since [`TrialTransaction::watch`], what the database would do at the commit included.
     ///
     /// # Errors

@@ -197,7 +197,7 @@ impl Stand {
     /// of which there may be.
     pub fn of(row: &QueueRow, standing: &Standing, doing: Option<&Doing>, pause: Option<&Option<String>>) -> Self {
         let state = match standing {
-            Standing::DependsOn(_) => UpdateState::Waits,
+            Standing::DependsOn(_) | Standing::Skipped(..) => UpdateState::Waits,
             Standing::Cycle(_) => UpdateState::Cycle,
             Standing::Undefined => UpdateState::Undefined,
             Standing::Quarantined => UpdateState::Quarantined,

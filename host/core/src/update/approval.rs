@@ -13,7 +13,7 @@ use super::parts;
 use super::sql::{Estimate, Sql};
 use super::trial::Trial;
 use super::verify::VERIFY;
-use super::{Budget, Handler, Mode, Next, Opening, Plan, Problem, Progress, Step, UpdateError};
+use super::{Budget, Handler, LeftBehind, Mode, Next, Opening, PassedOver, Plan, Problem, Progress, Step, UpdateError};
 
 /// The member of a progress that tells of approval.
 const APPROVAL: &str = "approval";
@@ -87,6 +87,38 @@ impl Approval {
         // Numbers and texts: there is nothing to fail.
         progress.0.insert(APPROVAL.to_owned(), serde_json::to_value(self).unwrap_or_default());
         progress
+    }
+
+    /// How much of `budget` may be done; the step that does nothing where approval is awaited.
+    fn admit(approval: Option<&Self>, own: &Progress, mut budget: Budget) -> Result<Budget, Box<Step>> {
+        match approval {
+            Some(awaited @ Approval::Awaited { .. }) => {
+                return Err(Box::new(Step::new(0, Next::Continue(awaited.put(own.clone())))));
+            }
+            Some(Approval::StopsAfter { items, done }) => {
+                budget.items = budget.items.min(items.saturating_sub(*done)).max(1);
+            }
+            Some(Approval::Given) | None => {}
+        }
+        Ok(budget)
+    }
+
+    /// The step, with what is to be said of approval after it.
+    fn after(approval: Option<Self>, mut step: Step) -> Step {
+        let (Next::Continue(next), Some(approval)) = (&step.next, approval) else { return step };
+        let approval = match approval {
+            // What is left is to look at the rows again.
+            Approval::StopsAfter { .. } if next.0.contains_key(VERIFY) => Approval::Given,
+            Approval::StopsAfter { items, done } if done + step.items >= items => {
+                let done = done + step.items;
+                let reason = format!("{done} rows are done, after which it was to stop (\"canary\")");
+                Approval::Awaited { reason, then: None }
+            }
+            Approval::StopsAfter { items, done } => Approval::StopsAfter { items, done: done + step.items },
+            approval => approval,
+        };
+        step.next = Next::Continue(approval.put(next.clone()));
+        step
     }
 }
 
@@ -202,31 +234,39 @@ impl<H: Handler> Handler for Gated<H> {
         }))
     }
 
-    async fn run(&self, sql: &mut dyn Sql, progress: &Progress, mut budget: Budget) -> Result<Step, UpdateError> {
+    async fn run(&self, sql: &mut dyn Sql, progress: &Progress, budget: Budget) -> Result<Step, UpdateError> {
         let (told, own) = Approval::split(progress)?;
         let approval = self.approval(sql, told, &own).await?;
-        match &approval {
-            Some(awaited @ Approval::Awaited { .. }) => return Ok(Step::new(0, Next::Continue(awaited.put(own)))),
-            Some(Approval::StopsAfter { items, done }) => {
-                budget.items = budget.items.min(items.saturating_sub(*done)).max(1);
-            }
-            Some(Approval::Given) | None => {}
+        match Approval::admit(approval.as_ref(), &own, budget) {
+            Ok(budget) => Ok(Approval::after(approval, self.handler.run(sql, &own, budget).await?)),
+            Err(awaited) => Ok(*awaited),
         }
-        let mut step = self.handler.run(sql, &own, budget).await?;
-        let (Next::Continue(next), Some(approval)) = (&step.next, approval) else { return Ok(step) };
-        let approval = match approval {
-            // What is left is to look at the rows again.
-            Approval::StopsAfter { .. } if next.0.contains_key(VERIFY) => Approval::Given,
-            Approval::StopsAfter { items, done } if done + step.items >= items => {
-                let done = done + step.items;
-                let reason = format!("{done} rows are done, after which it was to stop (\"canary\")");
-                Approval::Awaited { reason, then: None }
-            }
-            Approval::StopsAfter { items, done } => Approval::StopsAfter { items, done: done + step.items },
-            approval => approval,
-        };
-        step.next = Next::Continue(approval.put(next.clone()));
-        Ok(step)
+    }
+
+    async fn verify(
+        &self,
+        sql: &mut dyn Sql,
+        progress: &Progress,
+        budget: Budget,
+        left: &dyn LeftBehind,
+    ) -> Result<Step, UpdateError> {
+        let (told, own) = Approval::split(progress)?;
+        let step = self.handler.verify(sql, &own, budget, left).await?;
+        Ok(Approval::after(told, step))
+    }
+
+    async fn pass_over(&self, sql: &mut dyn Sql, progress: &Progress) -> Result<Option<PassedOver>, UpdateError> {
+        let (told, own) = Approval::split(progress)?;
+        let approval = self.approval(sql, told, &own).await?;
+        if matches!(approval, Some(Approval::Awaited { .. })) {
+            return Ok(None);
+        }
+        let passed = self.handler.pass_over(sql, &own).await?;
+        Ok(passed.map(|PassedOver { step, key }| PassedOver { step: Approval::after(approval, step), key }))
+    }
+
+    async fn run_key(&self, sql: &mut dyn Sql, key: &[String]) -> Result<(), UpdateError> {
+        self.handler.run_key(sql, key).await
     }
 
     fn refusal(&self) -> Option<&str> {
@@ -254,14 +294,12 @@ impl<H: Handler> Handler for Gated<H> {
     }
 
     async fn trial(&self, sql: &mut dyn Sql, place: f64, budget: Budget) -> Result<Trial, UpdateError> {
-        Ok(match self.handler.trial(sql, place, budget).await? {
-            // A trial is of the rows that were asked for, and stops nowhere.
-            Trial::Batch(mut ahead) => {
-                ahead.progress = Approval::Given.put(ahead.progress);
-                Trial::Batch(ahead)
-            }
-            other => other,
-        })
+        let mut trial = self.handler.trial(sql, place, budget).await?;
+        if let Trial::Batch(ahead) = &mut trial {
+            // Nothing of it stays, for which somebody's approval would be awaited.
+            ahead.progress = Approval::Given.put(std::mem::take(&mut ahead.progress));
+        }
+        Ok(trial)
     }
 
     async fn unverifiable(&self, sql: &mut dyn Sql) -> Result<Option<Problem>, UpdateError> {

@@ -12,7 +12,7 @@ use super::scan;
 use super::sql::{Dialect, Estimate, Operation, Right, Sql, System, Table, TableName};
 use super::verify::{Verifiable, Verified, not_as_assigned};
 use super::walk::{Batch, Change, Moved, Outcome, Then, Walk};
-use super::{Budget, Handler, Mode, Plan, Problem, Progress, Step, Trial, UpdateError};
+use super::{Budget, Handler, Mode, PassedOver, Plan, Problem, Progress, Step, Trial, UpdateError};
 
 /// What a backfill sets, and where.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -143,6 +143,16 @@ impl Handler for Backfill {
         let change = Change { filter: self.definition.filter.as_deref(), statement: &statement, then: Then::Stay };
         let (batch, Outcome { skipped, .. }) = self.walk.advance(sql, progress, budget, &change).await?;
         Ok(batch.step(skipped, SKIPPED))
+    }
+
+    async fn pass_over(&self, sql: &mut dyn Sql, progress: &Progress) -> Result<Option<PassedOver>, UpdateError> {
+        self.walk.pass_over(sql, progress).await
+    }
+
+    async fn run_key(&self, sql: &mut dyn Sql, key: &[String]) -> Result<(), UpdateError> {
+        let statement = |dialect: &dyn Dialect, clause: &str| self.statement(dialect, clause);
+        let change = Change { filter: self.definition.filter.as_deref(), statement: &statement, then: Then::Stay };
+        self.walk.change_key(sql, key, &change).await.map(drop)
     }
 
     async fn estimate(&self, sql: &mut dyn Sql, progress: &Progress) -> Result<Option<Estimate>, UpdateError> {

@@ -9,7 +9,9 @@ use super::plan::Draft;
 use super::settings::Settings;
 use super::sql::{Ask, Dialect, Estimate, Given, Right, Sql, System, TableName};
 use super::walk::{self, Walk};
-use super::{Budget, Handler, Mode, Opening, Plan, Problem, Progress, Reach, Step, Trial, UpdateError, scan};
+use super::{
+    Budget, Handler, Mode, Opening, PassedOver, Plan, Problem, Progress, Reach, Step, Trial, UpdateError, scan,
+};
 
 /// What is done for each batch of a walk.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,6 +89,38 @@ impl Batch {
         scan::statements(&self.definition.sql, self.system)
     }
 
+    /// Executes the statements for a batch.
+    async fn execute(&self, sql: &mut dyn Sql, batch: &walk::Batch, batch_size: u64) -> Result<(), UpdateError> {
+        let dialect = sql.dialect();
+        if let Some(upto) = &batch.upto {
+            let bounds = Bounds {
+                key: &batch.key,
+                after: batch.after.as_deref(),
+                upto: Some(upto),
+                ends: batch.ends(),
+                batch_size,
+                settings: &self.settings,
+            };
+            sql.expect_foreign();
+            let statements = self.statements();
+            let statements = statements.into_iter().map(|statement| placeholder::render(statement, &*dialect, &bounds));
+            match self.system {
+                System::Postgres => {
+                    let each = statements
+                        .map(|Rendered { sql, parameters }| Ask::change(sql, parameters.into_iter().map(Given::Value)));
+                    sql.ask(each.collect()).await?;
+                }
+                // Looked at before each is whether the one before it ended the transaction.
+                System::Sqlite => {
+                    for Rendered { sql: statement, parameters } in statements {
+                        sql.execute(&statement, &parameters).await?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// What a batch executes, to be looked at.
     fn drafts(&self, dialect: &dyn Dialect, batch: &walk::Batch) -> Vec<Draft> {
         let bounds = Bounds {
@@ -137,34 +171,20 @@ impl Handler for Batch {
             return Err(UpdateError::Failed(format!("{} ({})", problem.message, problem.hint)));
         }
         let batch = self.walk.batch(sql, progress, budget).await?;
-        let dialect = sql.dialect();
-        if let Some(upto) = &batch.upto {
-            let bounds = Bounds {
-                key: &batch.key,
-                after: batch.after.as_deref(),
-                upto: Some(upto),
-                ends: batch.ends(),
-                batch_size: budget.items,
-                settings: &self.settings,
-            };
-            sql.expect_foreign();
-            let statements = self.statements();
-            let statements = statements.into_iter().map(|statement| placeholder::render(statement, &*dialect, &bounds));
-            match self.system {
-                System::Postgres => {
-                    let each = statements
-                        .map(|Rendered { sql, parameters }| Ask::change(sql, parameters.into_iter().map(Given::Value)));
-                    sql.ask(each.collect()).await?;
-                }
-                // Looked at before each is whether the one before it ended the transaction.
-                System::Sqlite => {
-                    for Rendered { sql: statement, parameters } in statements {
-                        sql.execute(&statement, &parameters).await?;
-                    }
-                }
-            }
-        }
+        self.execute(sql, &batch, budget.items).await?;
         Ok(Step::new(batch.items, batch.next).noting(batch.notes))
+    }
+
+    async fn pass_over(&self, sql: &mut dyn Sql, progress: &Progress) -> Result<Option<PassedOver>, UpdateError> {
+        self.walk.pass_over(sql, progress).await
+    }
+
+    async fn run_key(&self, sql: &mut dyn Sql, key: &[String]) -> Result<(), UpdateError> {
+        let batch = self.walk.single_behind(sql, key).await?;
+        if batch.items > 0 {
+            self.execute(sql, &batch, 1).await?;
+        }
+        Ok(())
     }
 
     async fn estimate(&self, sql: &mut dyn Sql, progress: &Progress) -> Result<Option<Estimate>, UpdateError> {

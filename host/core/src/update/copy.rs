@@ -15,7 +15,7 @@ use super::sql::{Dialect, Estimate, Index, Operation, Right, Sql, System, TableN
 use super::trial::Look;
 use super::walk::plan::check_rights;
 use super::walk::{Batch, Change, Outcome, Then, Walk};
-use super::{Budget, Handler, Mode, Opening, Plan, Problem, Progress, Step, Trial, UpdateError, scan};
+use super::{Budget, Handler, Mode, Opening, PassedOver, Plan, Problem, Progress, Step, Trial, UpdateError, scan};
 
 /// What a copy copies, and where to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -251,6 +251,34 @@ impl Copy {
         vec![Draft::of("columns", statement, batch)]
     }
 
+    /// How many rows of a batch were not written, where that is no error.
+    async fn missing(
+        &self,
+        sql: &mut dyn Sql,
+        batch: &Batch,
+        written: u64,
+        asked: Option<u64>,
+    ) -> Result<u64, UpdateError> {
+        let CopyDefinition { into, filter, on_conflict, .. } = &self.definition;
+        let mut missing = 0;
+        if batch.items > 0 {
+            // Where all rows of the batch were written, none has to be counted.
+            if written < batch.items || batch.ties {
+                let asked = match asked {
+                    Some(asked) => asked,
+                    None => self.walk.matching(sql, batch, filter.as_deref()).await?,
+                };
+                missing = asked.saturating_sub(written);
+                if missing > 0 && *on_conflict == OnConflict::Error {
+                    return Err(UpdateError::Failed(format!(
+                        "table \"{into}\" did not take {missing} of {asked} rows, and gave no error: look at its triggers and rules"
+                    )));
+                }
+            }
+        }
+        Ok(missing)
+    }
+
     /// Sequences that copied values leave behind: PostgreSQL's next insert without a value would meet one of these.
     async fn check_sequences(&self, sql: &mut dyn Sql) -> Result<Vec<Problem>, UpdateError> {
         const SEQUENCE: &str = "SELECT pg_get_serial_sequence($1::text, $2::text)";
@@ -364,32 +392,31 @@ impl Handler for Copy {
     }
 
     async fn run(&self, sql: &mut dyn Sql, progress: &Progress, budget: Budget) -> Result<Step, UpdateError> {
-        let CopyDefinition { into, filter, on_conflict, .. } = &self.definition;
+        let CopyDefinition { into, filter, .. } = &self.definition;
         let mirror = self.mirror(sql).await?;
         let statement = |dialect: &dyn Dialect, clause: &str| self.statement(dialect, clause, mirror.as_ref());
         let change = Change { filter: filter.as_deref(), statement: &statement, then: Then::Written };
         let (batch, Outcome { written, asked, .. }) = self.walk.advance(sql, progress, budget, &change).await?;
-        let mut missing = 0;
         // Where the application writes into the target too, by the trigger, it cannot be said which rows are to be written.
-        if batch.items > 0 && mirror.is_none() {
-            // Where all rows of the batch were written, none has to be counted.
-            if written < batch.items || batch.ties {
-                let asked = match asked {
-                    Some(asked) => asked,
-                    None => self.walk.matching(sql, &batch, filter.as_deref()).await?,
-                };
-                missing = asked.saturating_sub(written);
-                if missing > 0 && *on_conflict == OnConflict::Error {
-                    return Err(UpdateError::Failed(format!(
-                        "table \"{into}\" did not take {missing} of {asked} rows, and gave no error: look at its triggers and rules"
-                    )));
-                }
-            }
-        }
+        let missing = match &mirror {
+            None => self.missing(sql, &batch, written, asked).await?,
+            Some(_) => 0,
+        };
         Ok(batch.step(
             missing,
             &format!("because they conflict with rows that \"{into}\" has, or a trigger of it skips them"),
         ))
+    }
+
+    async fn pass_over(&self, sql: &mut dyn Sql, progress: &Progress) -> Result<Option<PassedOver>, UpdateError> {
+        self.walk.pass_over(sql, progress).await
+    }
+
+    async fn run_key(&self, sql: &mut dyn Sql, key: &[String]) -> Result<(), UpdateError> {
+        let statement = |dialect: &dyn Dialect, clause: &str| self.statement(dialect, clause, None);
+        let change = Change { filter: self.definition.filter.as_deref(), statement: &statement, then: Then::Written };
+        let (batch, Outcome { written, asked, .. }) = self.walk.change_key(sql, key, &change).await?;
+        self.missing(sql, &batch, written, asked).await.map(drop)
     }
 
     async fn estimate(&self, sql: &mut dyn Sql, progress: &Progress) -> Result<Option<Estimate>, UpdateError> {

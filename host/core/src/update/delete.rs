@@ -7,7 +7,7 @@ use super::reach::{Reach, SKIPPED};
 use super::sql::{Dialect, Estimate, Operation, Right, Sql, TableName};
 use super::verify::{Verifiable, Verified};
 use super::walk::{Batch, Change, Outcome, Then, Walk};
-use super::{Budget, Handler, Mode, Plan, Problem, Progress, Step, Trial, UpdateError};
+use super::{Budget, Handler, Mode, PassedOver, Plan, Problem, Progress, Step, Trial, UpdateError};
 
 /// What a deletion deletes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,6 +85,16 @@ impl Handler for Delete {
         let change = Change { filter: Some(&self.definition.filter), statement: &statement, then: Then::Go };
         let (batch, Outcome { skipped, .. }) = self.walk.advance(sql, progress, budget, &change).await?;
         Ok(batch.step(skipped, SKIPPED))
+    }
+
+    async fn pass_over(&self, sql: &mut dyn Sql, progress: &Progress) -> Result<Option<PassedOver>, UpdateError> {
+        self.walk.pass_over(sql, progress).await
+    }
+
+    async fn run_key(&self, sql: &mut dyn Sql, key: &[String]) -> Result<(), UpdateError> {
+        let statement = |dialect: &dyn Dialect, clause: &str| self.statement(dialect, clause);
+        let change = Change { filter: Some(&self.definition.filter), statement: &statement, then: Then::Go };
+        self.walk.change_key(sql, key, &change).await.map(drop)
     }
 
     async fn estimate(&self, sql: &mut dyn Sql, progress: &Progress) -> Result<Option<Estimate>, UpdateError> {

@@ -13,6 +13,7 @@ mod constraint;
 mod copy;
 mod create_index;
 mod delete;
+mod error;
 mod explain;
 mod field;
 pub mod keep;
@@ -29,6 +30,7 @@ pub mod settings;
 pub mod sql;
 mod sql_error;
 mod surroundings;
+pub mod tolerance;
 mod transform;
 pub mod trial;
 mod validate;
@@ -48,6 +50,7 @@ pub use constraint::ConstraintKind;
 pub use copy::{Copy, CopyColumn, CopyDefinition, CopySource, OnConflict};
 pub use create_index::{CreateIndex, CreateIndexDefinition, IndexParts};
 pub use delete::{Delete, DeleteDefinition};
+pub use error::UpdateError;
 pub use keep::{Kept, Unkeep, UnkeepDefinition};
 pub use noop::Noop;
 pub use plan::{Plan, Planned};
@@ -56,13 +59,14 @@ pub use refuse::Refuse;
 pub use script::{Script, ScriptDefinition};
 pub use settings::{Setting, Settings};
 pub use sql::{Dialect, ErrorClass, Sql, SqlError};
+pub use tolerance::{LeftBehind, PassedOver, Tolerance, Tolerant};
 pub use transform::{
     Cell, Cells, RowFunction, RowOutcome, Transform, TransformDefinition, TransformFault, Transformer, cells_of,
 };
 pub use trial::Trial;
 pub use validate::{ValidateConstraint, ValidateConstraintDefinition};
 pub use validate_and_delete::{ValidateAndDelete, ValidateAndDeleteDefinition};
-pub use verify::{VERIFY, Verified, verification};
+pub use verify::{VERIFY, Verified, is_verification, verification};
 pub use walk::accept_definition;
 
 /// The lane of all updates that are put in no other.
@@ -259,6 +263,22 @@ pub trait Handler: Send + Sync {
     /// Any error rolls the whole batch back.
     async fn run(&self, sql: &mut dyn Sql, progress: &Progress, budget: Budget) -> Result<Step, UpdateError>;
 
+    /// Does the same where a progress of [`verification`] says that rows are looked at: those that were `left` behind are no
+    /// wrong ones.
+    ///
+    /// # Errors
+    /// Any error rolls the whole batch back.
+    async fn verify(
+        &self,
+        sql: &mut dyn Sql,
+        progress: &Progress,
+        budget: Budget,
+        left: &dyn LeftBehind,
+    ) -> Result<Step, UpdateError> {
+        let _ = left;
+        self.run(sql, progress, budget).await
+    }
+
     /// Takes away what [`Handler::run_outside`] has left where it was interrupted and its update is not to go on. Says
     /// what stays, in a sentence for an operator, where something does.
     ///
@@ -306,6 +326,34 @@ pub trait Handler: Send + Sync {
     async fn plan(&self, sql: &mut dyn Sql, progress: &Progress, budget: Budget) -> Result<Option<Plan>, UpdateError> {
         let _ = (sql, progress, budget);
         Ok(None)
+    }
+
+    /// How many rows may be left behind that the database refuses; `None` where the first such ends the batch.
+    fn tolerance(&self) -> Option<Tolerance> {
+        None
+    }
+
+    /// True where it runs though rows of what it depends on were left behind.
+    fn accepts_skipped(&self) -> bool {
+        false
+    }
+
+    /// Passes over the next key, and changes nothing; `None` where there is no such thing here.
+    ///
+    /// # Errors
+    /// Whatever the database says, and [`UpdateError::Progress`].
+    async fn pass_over(&self, sql: &mut dyn Sql, progress: &Progress) -> Result<Option<PassedOver>, UpdateError> {
+        let _ = (sql, progress);
+        Ok(None)
+    }
+
+    /// Does the rows of one key, wherever the update is: one that was passed over.
+    ///
+    /// # Errors
+    /// Any error rolls back what was done for this key.
+    async fn run_key(&self, sql: &mut dyn Sql, key: &[String]) -> Result<(), UpdateError> {
+        let _ = (sql, key);
+        Err(UpdateError::Failed("updates of this kind skip no rows, and have none to try again".to_owned()))
     }
 
     /// Why the rows of this update cannot be looked at again; `None` where they can, by a progress of [`verification`].
@@ -377,130 +425,5 @@ impl Problem {
     /// True where the update must not run.
     pub fn is_error(&self) -> bool {
         self.severity == Severity::Error
-    }
-}
-
-/// Why a step failed.
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
-pub enum UpdateError {
-    /// The database refused.
-    #[error(transparent)]
-    Sql(#[from] SqlError),
-    /// The stored progress is not something that the handler can go on from. It is never taken for a fresh start.
-    #[error("{problem}")]
-    Progress {
-        /// What is wrong with it.
-        problem: String,
-        /// The progress, shortened, and what may hold the keys of rows: for the operator's log.
-        detail: Option<String>,
-    },
-    /// The definition is not the one that the update began with, and some rows are done under that one.
-    #[error(
-        "the definition is not the one that this update began with: {changes}. Put it back, then `tidegate retry`; or \
-         have the rows that are left done under the new one: `tidegate accept`"
-    )]
-    Redefined {
-        /// What is not as it was.
-        changes: String,
-    },
-    /// Rows are not as the definition says, though all are done.
-    #[error(
-        "verification found {wrong} of {looked} rows that are not as the definition says{}. The update's progress in `tidegate \
-         status --json` names the first. Have them done again: `tidegate verify --repair`; or mend them yourself, then \
-         `tidegate retry`",
-        done_again(*repaired)
-    )]
-    Unverified {
-        /// Rows that were looked at.
-        looked: u64,
-        /// Those of them that are wrong.
-        wrong: u64,
-        /// Rows that the look did again.
-        repaired: u64,
-        /// The keys of the first of them.
-        keys: String,
-    },
-    /// The definition says that the update is not done by tidegate.
-    #[error("tidegate does not do this update: {reason}")]
-    Refused {
-        /// Why not.
-        reason: String,
-    },
-    /// The step returned the progress that it began with.
-    #[error("the batch made no progress: it ended where it began")]
-    NoProgress,
-    /// The handler's own words. They are told to controllers and to all who look, and are not to hold values of rows.
-    #[error("{0}")]
-    Failed(String),
-    /// The handler's own words, and what else there is to say to whoever reads the operator's log.
-    #[error("{message}")]
-    Detailed {
-        /// What is told to controllers and to all who look.
-        message: String,
-        /// What may hold values of rows.
-        detail: String,
-    },
-}
-
-/// That rows were done again and are wrong all the same.
-fn done_again(repaired: u64) -> String {
-    match repaired {
-        0 => String::new(),
-        repaired => {
-            format!(", though {repaired} were done again: look for a trigger or a rule that changes what is written")
-        }
-    }
-}
-
-impl UpdateError {
-    /// What can be done about it.
-    pub fn class(&self) -> ErrorClass {
-        match self {
-            UpdateError::Sql(error) => error.class,
-            _ => ErrorClass::Permanent,
-        }
-    }
-
-    /// See [`SqlError::is_of_size`].
-    pub fn is_of_size(&self) -> bool {
-        matches!(self, UpdateError::Sql(error) if error.is_of_size())
-    }
-
-    /// The database's own code, where it is the database's error.
-    pub fn code(&self) -> Option<&str> {
-        match self {
-            UpdateError::Sql(error) => error.code.as_deref(),
-            _ => None,
-        }
-    }
-
-    /// What the operator's log alone is told besides: it may hold values of rows.
-    pub fn detail(&self) -> Option<&str> {
-        match self {
-            UpdateError::Sql(error) => error.detail.as_deref(),
-            UpdateError::Progress { detail, .. } => detail.as_deref(),
-            UpdateError::Detailed { detail, .. } | UpdateError::Unverified { keys: detail, .. } => Some(detail),
-            UpdateError::Redefined { .. }
-            | UpdateError::Refused { .. }
-            | UpdateError::NoProgress
-            | UpdateError::Failed(_) => None,
-        }
-    }
-
-    /// The error with its [detail](UpdateError::detail), for whoever can read the rows as well.
-    pub fn in_full(&self) -> String {
-        match self.detail() {
-            Some(detail) => format!("{self}: {detail}"),
-            None => self.to_string(),
-        }
-    }
-
-    /// The error as everybody is told it, controllers, viewers, the history and traces: a database's with its class and
-    /// code, and without its [detail](UpdateError::detail).
-    pub fn told(&self) -> String {
-        match self {
-            UpdateError::Sql(error) => error.told(),
-            error => error.to_string(),
-        }
     }
 }

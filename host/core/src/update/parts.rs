@@ -13,6 +13,7 @@ const AFTER: &str = "after";
 const RANGES: &str = "ranges";
 const ITEMS: &str = "items";
 const LEFT_OUT: &str = "left_out";
+const SKIPPED: &str = super::tolerance::SKIPPED;
 const WALK: &str = "walk";
 const END: &str = "end";
 const SHARED: &str = "shared";
@@ -125,7 +126,7 @@ impl Part {
         };
         let mut written = whole.clone();
         let members = &mut written.0;
-        for count in [ITEMS, LEFT_OUT] {
+        for count in [ITEMS, LEFT_OUT, SKIPPED] {
             let done = number(&next.0, count).saturating_sub(number(&self.progress.0, count));
             let sum = number(members, count).saturating_add(done);
             if sum > 0 || count == ITEMS {
@@ -170,7 +171,7 @@ fn join(members: &mut Map<String, Json>, last: &Json) {
 /// What the progress of all parts has in common.
 fn common(members: &Map<String, Json>) -> Map<String, Json> {
     let mut common = members.clone();
-    for own in [AFTER, RANGES, ITEMS, LEFT_OUT] {
+    for own in [AFTER, RANGES, ITEMS, LEFT_OUT, SKIPPED] {
         common.remove(own);
     }
     if let Some(walk) = common.get_mut(WALK).and_then(Json::as_object_mut) {

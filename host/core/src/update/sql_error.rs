@@ -17,12 +17,14 @@ pub struct SqlError {
     pub detail: Option<String>,
     /// True where it came of what was deferred to the commit: however many rows there are, they are not to blame.
     pub deferred: bool,
+    /// True where the values of rows are to blame: others may be done all the same. The driver says so, by the code.
+    pub of_rows: bool,
 }
 
 impl SqlError {
     /// An error of this class, without a code of the database's.
     pub fn new(class: ErrorClass, message: impl Into<String>) -> Self {
-        Self { class, code: None, message: message.into(), detail: None, deferred: false }
+        Self { class, code: None, message: message.into(), detail: None, deferred: false, of_rows: false }
     }
 
     /// An error that trying again will not help.

@@ -6,17 +6,23 @@
 //! not end: it is quarantined, and those that depend on it wait. Tried again, it looks at the rows that were wrong, and ends
 //! where they are right by then.
 
-use async_trait::async_trait;
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value as Json};
+mod progress;
 
+use async_trait::async_trait;
+use serde_json::Map;
+
+pub(in crate::update) use self::progress::skipped_of_looked;
+pub use self::progress::{is_verification, verification};
+
+use self::progress::Verifying;
 use super::assign::{Assignment, assignments, listed};
 use super::names::Names;
 use super::scan::{self, Kind, Token};
 use super::sql::{Dialect, Estimate, Sql, System, Table, Value};
+use super::tolerance::LeftBehind;
 use super::trial::Trial;
-use super::walk::Walk;
-use super::{Budget, Handler, Mode, Next, Opening, Plan, Problem, Progress, Step, UpdateError};
+use super::walk::{Batch, Walk};
+use super::{Budget, Handler, Mode, Next, Opening, PassedOver, Plan, Problem, Progress, Step, UpdateError};
 
 /// The member of a progress that says that rows are looked at again.
 pub const VERIFY: &str = "verify";
@@ -26,60 +32,6 @@ const KEPT: usize = 20;
 
 /// What there is to do so that an update that cannot be verified runs.
 const LEAVE_OUT: &str = "leave \"verify\" out, and look at the rows by a query of your own";
-
-/// The progress of an update that begins by verifying at its rows, and repairs those that are wrong where that is said.
-pub fn verification(repair: bool) -> Progress {
-    Verifying { repair, ..Verifying::default() }.into_progress()
-}
-
-/// How far a look at the rows has come.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct Verifying {
-    /// The progress of the walk that looks.
-    walk: Map<String, Json>,
-    /// Rows that were looked at.
-    looked: u64,
-    /// Those of them that were wrong.
-    wrong: u64,
-    /// The keys of the first of these.
-    keys: Vec<Vec<String>>,
-    /// True where rows that are wrong are done again.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    repair: bool,
-    /// Rows that were done again.
-    #[serde(skip_serializing_if = "is_zero")]
-    repaired: u64,
-    /// True once all were looked at.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    ended: bool,
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
-fn is_zero(number: &u64) -> bool {
-    *number == 0
-}
-
-impl Verifying {
-    /// What a progress says of it; `None` for one of the update's own work.
-    fn of(progress: &Progress) -> Result<Option<Self>, UpdateError> {
-        let Some(verifying) = progress.0.get(VERIFY) else { return Ok(None) };
-        if progress.0.len() > 1 {
-            return Err(progress.refuse_shape("\"verify\" stands alone in a progress"));
-        }
-        serde_json::from_value(verifying.clone()).map(Some).map_err(|error| progress.refuse_shape(error))
-    }
-
-    fn into_progress(self) -> Progress {
-        // A struct of texts and numbers is an object: there is nothing to fail.
-        let verifying = serde_json::to_value(self).unwrap_or_default();
-        Progress(Map::from_iter([(VERIFY.to_owned(), verifying)]))
-    }
-
-    fn place(&self) -> Progress {
-        Progress(self.walk.clone())
-    }
-}
 
 /// A kind of which it can be said whether a row is as its definition says.
 #[async_trait]
@@ -126,8 +78,25 @@ impl Verified {
         wrong.map_err(|why| UpdateError::Failed(format!("the rows of this update cannot be verified: {why}")))
     }
 
+    /// A step of the update's own work: where that ends, its rows are verified, if they are to be.
+    fn verified_next(&self, step: Step) -> Step {
+        match step.next {
+            Next::Finished if self.always => {
+                let note = "its rows are done, and are looked at again now".to_owned();
+                Step { next: Next::Continue(verification(false)), ..step }.noting([note])
+            }
+            _ => step,
+        }
+    }
+
     /// Verifies the next rows.
-    async fn verify(&self, sql: &mut dyn Sql, mut verifying: Verifying, budget: Budget) -> Result<Step, UpdateError> {
+    async fn next(
+        &self,
+        sql: &mut dyn Sql,
+        mut verifying: Verifying,
+        budget: Budget,
+        left: Option<&dyn LeftBehind>,
+    ) -> Result<Step, UpdateError> {
         let wrong = self.wrong(sql).await?;
         if verifying.ended {
             return self.verify_wrong_ones(sql, verifying, &wrong).await;
@@ -142,20 +111,40 @@ impl Verified {
         if found > 0 {
             found = walk.matching(sql, &batch, Some(&wrong)).await?;
         }
-        if found > 0 && verifying.keys.len() < KEPT {
-            let more = KEPT - verifying.keys.len();
-            verifying.keys.extend(walk.keys_of(sql, &batch, &wrong, more).await?);
+        let mut skipped = 0;
+        match left {
+            // Those that were skipped are told by their keys, so that all of these are read.
+            Some(left) if found > 0 => {
+                let keys = walk.keys_of(sql, &batch, &wrong, usize::try_from(found).unwrap_or(usize::MAX)).await?;
+                found = keys.len() as u64;
+                let wrong = left.without(sql, keys).await?;
+                skipped = found - wrong.len() as u64;
+                found -= skipped;
+                verifying.keys.extend(wrong.into_iter().take(KEPT.saturating_sub(verifying.keys.len())));
+            }
+            None if found > 0 && verifying.keys.len() < KEPT => {
+                let more = KEPT - verifying.keys.len();
+                verifying.keys.extend(walk.keys_of(sql, &batch, &wrong, more).await?);
+            }
+            _ => {}
         }
+        verifying.wrong += found;
+        verifying.skipped += skipped;
+        Ok(self.looked_at(verifying, batch, sql.dialect().system()))
+    }
+
+    /// The step of a batch that was looked at.
+    fn looked_at(&self, mut verifying: Verifying, batch: Batch, system: System) -> Step {
         let items = batch.items;
-        (verifying.looked, verifying.wrong) = (verifying.looked + items, verifying.wrong + found);
+        verifying.looked += items;
         match batch.next {
             Next::Continue(place) => verifying.walk = place.0,
             Next::Finished if verifying.wrong == 0 => {
-                return Ok(Step::finished(items).noting([self.all_right(&verifying, sql.dialect().system())]));
+                return Step::finished(items).noting([self.all_right(&verifying, system)]);
             }
             Next::Finished => (verifying.walk, verifying.ended) = (Map::new(), true),
         }
-        Ok(Step::new(items, Next::Continue(verifying.into_progress())))
+        Step::new(items, Next::Continue(verifying.into_progress()))
     }
 
     /// Verifies once more the rows that were wrong.
@@ -172,8 +161,8 @@ impl Verified {
             }
         }
         if !still.is_empty() {
-            let Verifying { looked, wrong, repaired, .. } = verifying;
-            return Err(UpdateError::Unverified { looked, wrong, repaired, keys: still.join(", ") });
+            let Verifying { looked, wrong, skipped, repaired, .. } = verifying;
+            return Err(UpdateError::Unverified { looked, wrong, skipped, repaired, keys: still.join(", ") });
         }
         // Nobody knows of the others.
         if verifying.wrong > verifying.keys.len() as u64 {
@@ -185,17 +174,22 @@ impl Verified {
 
     /// What was found, where nothing is wrong.
     fn all_right(&self, verifying: &Verifying, system: System) -> String {
-        let Verifying { looked, wrong, repaired, .. } = verifying;
+        let Verifying { looked, wrong, skipped, repaired, .. } = verifying;
+        let looked = looked.saturating_sub(*skipped);
         let since = match (wrong, repaired) {
             (0, 0) => String::new(),
             (0, repaired) => format!(", {repaired} of them since they were done again"),
             (wrong, _) => format!(", {wrong} of them since somebody mended them"),
         };
+        let besides = match skipped {
+            0 => String::new(),
+            skipped => format!("; besides these {skipped} are not, which were skipped"),
+        };
         match self.handler.column_settled(system) {
-            None => format!("verified: {looked} rows are as the definition says{since}"),
+            None => format!("verified: {looked} rows are as the definition says{since}{besides}"),
             Some(column) => format!(
                 "verified in part: of {looked} rows none meets \"where\" and is otherwise than the definition says{since}; rows \
-                 that do not meet it any more, by column \"{column}\", were not compared"
+                 that do not meet it any more, by column \"{column}\", were not compared{besides}"
             ),
         }
     }
@@ -233,16 +227,44 @@ impl Handler for Verified {
 
     async fn run(&self, sql: &mut dyn Sql, progress: &Progress, budget: Budget) -> Result<Step, UpdateError> {
         if let Some(verifying) = Verifying::of(progress)? {
-            return self.verify(sql, verifying, budget).await;
+            return self.next(sql, verifying, budget, None).await;
         }
-        let step = self.handler.run(sql, progress, budget).await?;
-        Ok(match step.next {
-            Next::Finished if self.always => {
-                let note = "its rows are done, and are looked at again now".to_owned();
-                Step { next: Next::Continue(verification(false)), ..step }.noting([note])
+        Ok(self.verified_next(self.handler.run(sql, progress, budget).await?))
+    }
+
+    async fn verify(
+        &self,
+        sql: &mut dyn Sql,
+        progress: &Progress,
+        budget: Budget,
+        left: &dyn LeftBehind,
+    ) -> Result<Step, UpdateError> {
+        match Verifying::of(progress)? {
+            Some(verifying) => self.next(sql, verifying, budget, Some(left)).await,
+            None => self.run(sql, progress, budget).await,
+        }
+    }
+
+    async fn pass_over(&self, sql: &mut dyn Sql, progress: &Progress) -> Result<Option<PassedOver>, UpdateError> {
+        match Verifying::of(progress)? {
+            // What is wrong with a single row was found before, and is not to be passed over.
+            Some(Verifying { ended: true, .. }) => Ok(None),
+            // It cannot be compared, or not be done again.
+            Some(mut verifying) => {
+                let batch = self.handler.walk().batch(sql, &verifying.place(), Budget { items: 1 }).await?;
+                let Some(key) = batch.upto.clone() else { return Ok(None) };
+                verifying.skipped += batch.items;
+                Ok(Some(PassedOver { step: self.looked_at(verifying, batch, sql.dialect().system()), key }))
             }
-            _ => step,
-        })
+            None => {
+                let passed = self.handler.pass_over(sql, progress).await?;
+                Ok(passed.map(|PassedOver { step, key }| PassedOver { step: self.verified_next(step), key }))
+            }
+        }
+    }
+
+    async fn run_key(&self, sql: &mut dyn Sql, key: &[String]) -> Result<(), UpdateError> {
+        self.handler.run_key(sql, key).await
     }
 
     async fn abandon(&self, sql: &mut dyn Sql) -> Result<Option<String>, UpdateError> {

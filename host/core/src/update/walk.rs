@@ -25,6 +25,7 @@ mod place;
 pub(super) mod plan;
 mod progress;
 mod range;
+mod single;
 mod verify;
 
 use std::collections::BTreeMap;

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 use tidegate::scheduler::database::unix_ms;
-use tidegate_admin::api::view::Iteration;
+use tidegate_admin::api::view::{Iteration, SkippedKey};
 use tidegate_config::Config;
 
 use super::enqueue::selected;
@@ -22,9 +22,13 @@ pub(super) struct History {
     #[arg(long, value_name = "DATABASE")]
     database: Option<String>,
 
-    /// Iterations to show of each database, the newest
+    /// Iterations to show of each database, the newest; of rows that were skipped the first
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     limit: u32,
+
+    /// Show the rows that it skipped in place of its iterations: their keys, and what the database said of each
+    #[arg(long)]
+    skipped: bool,
 
     /// Print JSON: an object with `version` (1) and `databases`, each with its iterations, the newest first
     #[arg(long)]
@@ -49,7 +53,11 @@ struct HistoryReport {
 struct DatabaseHistory {
     name: String,
     /// The newest first, each as the API tells it.
-    iterations: Vec<Iteration>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    iterations: Option<Vec<Iteration>>,
+    /// In the order of the keys' JSON.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    skipped: Option<Vec<SkippedKey>>,
 }
 
 impl History {
@@ -61,7 +69,14 @@ impl History {
         if self.json {
             return output::print_json(&HistoryReport { version: 1, update: self.name, databases });
         }
-        databases.retain(|database| !database.iterations.is_empty());
+        let is_empty = |database: &DatabaseHistory| match (&database.iterations, &database.skipped) {
+            (Some(iterations), _) => iterations.is_empty(),
+            (None, skipped) => skipped.as_ref().is_none_or(Vec::is_empty),
+        };
+        databases.retain(|database| !is_empty(database));
+        if databases.is_empty() && self.skipped {
+            return output::print(&format!("\"{}\" has skipped no row", self.name));
+        }
         if databases.is_empty() {
             return Err(CliError::failure(format!("no iteration of \"{}\" in the last seven days", self.name))
                 .hint("`tidegate status` shows what is queued"));
@@ -74,8 +89,7 @@ impl History {
     async fn of_databases(&self, config: &Config) -> Result<Vec<DatabaseHistory>, CliError> {
         let mut databases = Vec::new();
         for database in selected(config, self.database.as_deref())? {
-            let iterations = self.of(database).await?;
-            databases.push(DatabaseHistory { name: database.name.clone(), iterations });
+            databases.push(self.of(database).await?);
         }
         Ok(databases)
     }
@@ -83,26 +97,50 @@ impl History {
     async fn of_host(&self, host: &Remote) -> Result<Vec<DatabaseHistory>, CliError> {
         let mut databases = Vec::new();
         for database in host.databases(self.database.as_deref()).await? {
-            let iterations = host.history(&database.name, &self.name, self.limit).await?;
-            databases.push(DatabaseHistory { name: database.name, iterations });
+            let (iterations, skipped) = host.history(&database.name, &self.name, self.limit).await?;
+            let (iterations, skipped) = if self.skipped { (None, Some(skipped)) } else { (Some(iterations), None) };
+            databases.push(DatabaseHistory { name: database.name, iterations, skipped });
         }
         Ok(databases)
     }
 
-    /// The iterations that one database keeps.
-    async fn of(&self, database: &tidegate_config::Database) -> Result<Vec<Iteration>, CliError> {
+    /// What one database keeps.
+    async fn of(&self, database: &tidegate_config::Database) -> Result<DatabaseHistory, CliError> {
         let refused = || CliError::failure(format!("cannot read the history of database \"{}\"", database.name));
-        let opened = wiring::open(database)?;
-        let records = opened.history(Some(&self.name), self.limit).await;
+        let (name, opened) = (database.name.clone(), wiring::open(database)?);
+        let told = if self.skipped {
+            let skipped = opened.skipped(&self.name, None, self.limit).await;
+            skipped.map(|keys| (None, Some(keys.into_iter().map(SkippedKey::from).collect())))
+        } else {
+            let records = opened.history(Some(&self.name), self.limit).await;
+            records.map(|records| (Some(records.into_iter().map(Iteration::from).collect()), None))
+        };
         opened.close().await;
-        let records = records.map_err(|error| refused().because_of_database(error))?;
-        Ok(records.into_iter().map(Iteration::from).collect())
+        let (iterations, skipped) = told.map_err(|error| refused().because_of_database(error))?;
+        Ok(DatabaseHistory { name, iterations, skipped })
     }
 }
 
+fn render_skipped(skipped: &[SkippedKey], now_ms: i64) -> String {
+    let mut table = output::table(&["AGO", "KEY", "CODE", "MESSAGE"]);
+    for SkippedKey { key, code, message, at_ms } in skipped {
+        let age = now_ms.saturating_sub(*at_ms).try_into().unwrap_or(0);
+        table.add_row([
+            output::duration(Duration::from_millis(age)),
+            output::inline(&key.join(", ")),
+            output::inline(code.as_deref().unwrap_or_default()),
+            output::inline(message),
+        ]);
+    }
+    table.trim_fmt()
+}
+
 fn render(database: &DatabaseHistory, now_ms: i64) -> String {
+    if let Some(skipped) = &database.skipped {
+        return format!("{}\n{}", output::inline(&database.name), render_skipped(skipped, now_ms));
+    }
     let mut table = output::table(&["AGO", "ASKED", "DONE", "TARGET", "TOOK", "HELD", "CONTROLLER", "OUTCOME"]);
-    for iteration in &database.iterations {
+    for iteration in database.iterations.iter().flatten() {
         let age = now_ms.saturating_sub(iteration.started_at_ms).try_into().unwrap_or(0);
         table.add_row([
             output::duration(Duration::from_millis(age)),

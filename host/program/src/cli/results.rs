@@ -84,6 +84,17 @@ pub(super) fn done(database: &str, update: Option<&str>, result: Did) -> view::D
     }
 }
 
+/// The same where only the rows that an update skipped were to be tried again.
+pub(super) fn of_skipped(done: &view::Done) -> String {
+    let view::Done { database, update, result, .. } = done;
+    let name = update.as_deref().unwrap_or_default();
+    match result {
+        Did::Queued => format!("{name}: queued, to try again the rows that it skipped, on {database}"),
+        Did::AlreadyQueued => format!("{name}: still at work, and left as it is, on {database}"),
+        _ => words(done),
+    }
+}
+
 /// What was done, for a person.
 fn words(view::Done { database, update, result, changes, goes_on }: &view::Done) -> String {
     let name = update.as_deref().unwrap_or_default();
@@ -103,6 +114,7 @@ fn words(view::Done { database, update, result, changes, goes_on }: &view::Done)
         Did::NotAwaiting => format!("{name}: does not await approval on {database}"),
         Did::RunNow => format!("{name}: runs now on {database}"),
         Did::Running => format!("{name}: is running on {database}"),
+        Did::NothingSkipped => format!("{name}: has skipped no row on {database}"),
         Did::Paused => {
             let goes_on = goes_on.iter().map(|name| {
                 format!(

@@ -10,7 +10,7 @@ use tidegate::scheduler::ledger::Actor;
 use tidegate::scheduler::{Handlers, Lanes};
 use tidegate::signal::SignalReader;
 use tidegate::update::{
-    Backfill, Batch, Copy, CreateIndex, Delete, Gate, Gated, Handler, Noop, Refuse, Script, Transform,
+    Backfill, Batch, Copy, CreateIndex, Delete, Gate, Gated, Handler, Noop, Refuse, Script, Tolerant, Transform,
     TransformDefinition, Unkeep, ValidateAndDelete, ValidateConstraint,
 };
 use tidegate_config::{Config, Diagnostic, Target, UpdateKind};
@@ -86,7 +86,7 @@ pub(super) fn access(database: &tidegate_config::Database) -> (String, Options) 
 pub(super) fn handler(update: &tidegate_config::Update, database: &tidegate_config::Database) -> Arc<dyn Handler> {
     let (system, reach, workers) = (database.target.system(), update.reach, update.workers);
     let (verify, gate) = (update.verify, update.gate);
-    match update.kind.clone() {
+    let handler: Arc<dyn Handler> = match update.kind.clone() {
         UpdateKind::Backfill(definition) => {
             let backfill = Backfill::new(definition).reaching(reach).with_workers(workers);
             match update.keep {
@@ -129,7 +129,8 @@ pub(super) fn handler(update: &tidegate_config::Update, database: &tidegate_conf
         UpdateKind::Unkeep(definition) => Arc::new(Unkeep::new(definition)),
         UpdateKind::Noop => Arc::new(Noop),
         UpdateKind::Refuse(reason) => Arc::new(Refuse::new(reason)),
-    }
+    };
+    Arc::new(Tolerant::new(handler, update.tolerance).accepting(update.skipped_ok))
 }
 
 fn gated(handler: impl Handler + 'static, gate: Gate) -> Arc<dyn Handler> {

@@ -22,7 +22,7 @@ pub use controller::{
 pub use database::{Database, DatabaseController, Databases, Lane, Lease, Totals, UpdateInHand};
 pub use event::{BlockedRow, EventData, HostEvent};
 pub use ledger::{Ledger, LedgerEntry, Required, RequiredState, RequiredUpdate};
-pub use queue::{Defined, EndedUpdate, Iteration, KeptRows, Queue, QueuedUpdate, StoredPause};
+pub use queue::{Defined, EndedUpdate, Iteration, KeptRows, Queue, QueuedUpdate, SkippedKey, SkippedRows, StoredPause};
 pub use signal::{Signal, Signals};
 
 use crate::Role;

@@ -1,5 +1,7 @@
 //! A queue and its updates. The database is asked.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -7,7 +9,7 @@ use super::{Process, Totals, outcome, state};
 use crate::api::problem::Problem;
 use crate::{Site, State};
 use tidegate::scheduler::board::{Ended, LeaseState};
-use tidegate::scheduler::database::{IterationOutcome, Pause, QueueRow, Record, unix_ms};
+use tidegate::scheduler::database::{IterationOutcome, Pause, QueueRow, Record, Skipped, unix_ms};
 use tidegate::scheduler::report::{Doing, Snapshot, UpdatePace, look};
 use tidegate::scheduler::update_state::{Stand, Stands, UpdateState};
 use tidegate::update::SqlError;
@@ -30,6 +32,8 @@ pub struct Queue {
     pub pause: Option<StoredPause>,
     /// The queue's rows, in their order.
     pub updates: Vec<QueuedUpdate>,
+    /// The updates that have skipped rows, queued or not, by name.
+    pub skipped: Vec<SkippedRows>,
     /// The last updates that ended under the host that answers since it started, the newest first; at most 50.
     pub ended: Vec<EndedUpdate>,
     /// The triggers that keep the rows of updates, queued or not, as these make them.
@@ -64,6 +68,48 @@ pub struct StoredPause {
     /// Why, where whoever paused it said so.
     #[schema(example = "maintenance")]
     pub reason: Option<String>,
+}
+
+/// How many rows an update has skipped.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SkippedRows {
+    /// The update.
+    #[schema(example = "messages_search_body")]
+    pub name: String,
+    /// Keys whose rows the database refused, and that were not tried again with success since.
+    #[schema(example = 3)]
+    pub rows: u64,
+}
+
+/// A key that an update has skipped.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SkippedKey {
+    /// The text of each of its columns.
+    #[schema(example = json!(["4711"]))]
+    pub key: Vec<String>,
+    /// The database's own code: an SQLSTATE, or SQLite's name of the result.
+    #[schema(example = "23514")]
+    pub code: Option<String>,
+    /// What the database said, without values of rows.
+    #[schema(example = "new row for relation \"items\" violates check constraint \"items_check\"")]
+    pub message: String,
+    /// When.
+    #[schema(example = 1_700_000_000_000_i64)]
+    pub at_ms: i64,
+}
+
+impl From<Skipped> for SkippedKey {
+    fn from(skipped: Skipped) -> Self {
+        let key = serde_json::from_str(&skipped.key).unwrap_or_else(|_| vec![skipped.key]);
+        Self { key, code: skipped.code, message: skipped.message, at_ms: skipped.at_ms }
+    }
+}
+
+impl SkippedRows {
+    /// What a queue says of them.
+    pub fn of(skipped: BTreeMap<String, u64>) -> Vec<Self> {
+        skipped.into_iter().map(|(name, rows)| Self { name, rows }).collect()
+    }
 }
 
 /// A row of a queue.
@@ -134,6 +180,8 @@ pub struct Defined {
     pub totals: Option<Totals>,
     /// Its last iterations of the last seven days, the newest first. They are written down once a second.
     pub iterations: Vec<Iteration>,
+    /// Keys that it has skipped, as many at most as iterations are asked for, in the order of their JSON.
+    pub skipped: Vec<SkippedKey>,
 }
 
 /// One iteration.
@@ -216,6 +264,7 @@ impl Queue {
         Ok(Self {
             queue_table_exists: true,
             updates: updates.collect(),
+            skipped: SkippedRows::of(queue.skipped),
             database: site.name.clone(),
             runner: runner.map(Process::from),
             obstacle,
@@ -292,7 +341,9 @@ impl Defined {
         let records = records.map_err(|error| Problem::database(&site.name, &error))?;
         let defined = state.live().handlers.get(&site.name).is_some_and(|handlers| handlers.contains_key(name));
         let queued = queue.updates.into_iter().find(|update| update.name == name);
-        if !defined && queued.is_none() && records.is_empty() {
+        let skipped = site.database.skipped(name, None, iterations).await;
+        let skipped = skipped.map_err(|error| Problem::database(&site.name, &error))?;
+        if !defined && queued.is_none() && records.is_empty() && skipped.is_empty() {
             return Ok(None);
         }
         let board = state.board().database(&site.name).unwrap_or_default();
@@ -303,6 +354,7 @@ impl Defined {
             queued,
             totals: board.totals.get(name).map(|totals| Totals::of(name, totals)),
             iterations: records.into_iter().map(Iteration::from).collect(),
+            skipped: skipped.into_iter().map(SkippedKey::from).collect(),
         }))
     }
 }

@@ -16,6 +16,7 @@ use super::database::{Activity, Database, Failure, Pause, Queue, QueueRow, Work}
 use super::event::{EventKind, Events};
 use super::history::History;
 use super::lanes::Lanes;
+use super::report::accepts_skipped;
 use super::{PARTING_LIMIT, Settings, Workload};
 use crate::controller::{Numbers, Witness};
 use crate::pace::Backoff;
@@ -225,9 +226,10 @@ impl Common {
     }
 
     /// Takes in the queue as it was read.
-    pub(super) fn take_in(&self, queue: Queue) {
+    pub(super) fn take_in(&self, mut queue: Queue) {
         let mut state = self.state();
         let means = Arc::clone(&state.means);
+        queue.accept_skipped(&|name| accepts_skipped(&means.with.handlers, name));
         let lanes = Arc::clone(&means.lanes);
         state.roster.renew(queue.rows, lanes, &|name| means.with.handlers.contains_key(name));
         state.pause = queue.pause;
@@ -288,7 +290,13 @@ impl Common {
     /// Takes note that a row is gone, which may have others run, in whatever lane.
     pub(super) fn note_end(&self, update_name: &str) {
         let mut state = self.state();
-        state.roster.remove(update_name);
+        let handler = state.means.with.handlers.get(update_name);
+        let may_have_skipped = handler.is_some_and(|handler| handler.tolerance().is_some())
+            || state.roster.get(update_name).is_some_and(|row| row.skipped > 0);
+        state.roster.remove(update_name, may_have_skipped);
+        if may_have_skipped {
+            state.refreshed = None;
+        }
         state.is_outdated = true;
         state.held.clear();
         drop(state);

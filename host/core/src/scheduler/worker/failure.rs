@@ -69,6 +69,7 @@ impl Worker {
                 | UpdateError::Redefined { .. }
                 | UpdateError::Unverified { .. }
                 | UpdateError::Refused { .. }
+                | UpdateError::TooManySkipped { .. }
         );
         let quarantined = !transient && (hopeless || attempts >= self.means.with.settings.max_attempts);
         let code = error.code().map(str::to_owned);

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
-use super::super::attempt::{Attempt, Attempted, Committed, Phase, Trouble, Waits};
+use super::super::attempt::{Attempt, Attempted, Committed, Phase, Skipping, Trouble, Waits};
 use super::super::common::{FIRST_BACKOFF, LONGEST_BACKOFF};
 use super::super::database::{QueueRow, Record, unix_ms};
 use super::super::event::EventKind;
@@ -146,7 +146,8 @@ impl Hand {
         let entered = Entered { subject: &subject, target, started_ms, waited };
         let Self { supervisor, post, .. } = &mut *self;
         let record = entered.exit(supervisor, iteration, &attempted, |kind| post.emit(kind)).await;
-        let Attempted { result, duration, slices, own, phase } = attempted;
+        let Attempted { result, duration, slices, halving, own, phase } = attempted;
+        self.pace.halving = halving;
         if result.is_ok() {
             slices.settle(&mut self.pace.cost, own);
         }
@@ -158,6 +159,7 @@ impl Hand {
         let post = Arc::clone(&self.post);
         let row = QueueRow { update_name: post.update_name.clone(), progress: post.progress(), ..QueueRow::default() };
         let (common, mut tenure) = (&*post.common, post.tenure());
+        let halving = self.pace.halving;
         let attempt = Attempt {
             watch: Watch::new(common, &post.lane, &post.update_name).over(&self.line),
             common,
@@ -173,6 +175,7 @@ impl Hand {
             part: Some(part.clone()),
             slices,
             started: Instant::now(),
+            skipping: Skipping::new(halving),
             own: Duration::ZERO,
             phase: Phase::Connect,
             is_first: false,

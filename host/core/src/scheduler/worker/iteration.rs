@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use tokio::time::{Instant, sleep};
 
 use super::super::End;
-use super::super::attempt::{Attempt, Attempted, Committed, Interruption, Phase, Trouble};
+use super::super::attempt::{Attempt, Attempted, Committed, Interruption, Phase, Skipping, Trouble};
 use super::super::database::{IterationOutcome, QueueRow, Record, unix_ms};
 use super::super::event::EventKind;
 use super::super::report::resting;
@@ -303,6 +303,7 @@ impl Worker {
         self.announce(&plan, slices.expected(), target).await;
         let started_ms = unix_ms(SystemTime::now());
         let is_first = plan.progress.0.is_empty() || !self.pace(&plan.row.update_name).noted;
+        let halving = self.pace(&plan.row.update_name).halving;
         let watch = Watch::new(&self.common, &self.lane, &plan.row.update_name);
         let attempt = Attempt {
             watch,
@@ -319,6 +320,7 @@ impl Worker {
             part: plan.part.clone(),
             slices,
             started: Instant::now(),
+            skipping: Skipping::new(halving),
             own: Duration::ZERO,
             phase: Phase::Connect,
             is_first,
@@ -329,7 +331,8 @@ impl Worker {
         let Self { supervisor, common, lane, .. } = self;
         let emit = |kind| common.events.emit_in(&common.name, lane, kind);
         let record = entered.exit(supervisor, iteration, &attempted, emit).await;
-        let Attempted { result, duration, slices, own, phase } = attempted;
+        let Attempted { result, duration, slices, halving, own, phase } = attempted;
+        self.pace(&plan.row.update_name).halving = halving;
         if result.is_ok() && !plan.subject.one_shot {
             slices.settle(&mut self.pace(&plan.row.update_name).cost, own);
         }

@@ -32,7 +32,7 @@ use super::runner::Tenure;
 use super::update_state::{LaneState, UpdateState};
 use super::{End, PARTING_LIMIT};
 use crate::controller::{Shadow, Supervisor};
-use crate::pace::{Backoff, Cost, Shrink, Synapse};
+use crate::pace::{Backoff, Cost, Halving, Shrink, Synapse};
 use crate::update::parts::Part;
 use crate::update::{ErrorClass, SqlError};
 
@@ -57,6 +57,8 @@ struct WorkerPace {
     /// True once it was looked up what earlier batches cost.
     remembered: bool,
     shrink: Shrink,
+    /// How batches are taken apart of which the database refuses rows.
+    halving: Halving,
     /// True where what is left was not worth cutting into parts, or could not be.
     uncut: bool,
     backoff: Backoff,
@@ -94,6 +96,7 @@ impl Default for WorkerPace {
             remembered: false,
             noted: false,
             shrink: Shrink::default(),
+            halving: Halving::default(),
             uncut: false,
             backoff: Backoff::new(FIRST_BACKOFF, LONGEST_BACKOFF),
             since: Instant::now(),

@@ -25,7 +25,7 @@ use self::wanted::{Does, Wanted};
 use super::sql::{Estimate, Sql, SqlError, System};
 use super::trial::Trial;
 use super::verify::VERIFY;
-use super::{Budget, Handler, Mode, Next, Opening, Plan, Planned, Problem, Progress, Step, UpdateError};
+use super::{Budget, Handler, LeftBehind, Mode, Next, Opening, Plan, Planned, Problem, Progress, Step, UpdateError};
 
 /// The member of a progress that says that the trigger is made; also the definition's key.
 pub(super) const KEEP: &str = "keep";
@@ -201,6 +201,16 @@ impl Handler for Kept {
             Stage::Tried(inner) => self.handler.run(sql, &inner, budget).await,
             Stage::Own => self.walk(sql, progress, budget).await,
         }
+    }
+
+    async fn verify(
+        &self,
+        sql: &mut dyn Sql,
+        progress: &Progress,
+        budget: Budget,
+        left: &dyn LeftBehind,
+    ) -> Result<Step, UpdateError> {
+        self.handler.verify(sql, progress, budget, left).await
     }
 
     async fn abandon(&self, sql: &mut dyn Sql) -> Result<Option<String>, UpdateError> {

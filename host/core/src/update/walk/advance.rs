@@ -171,7 +171,12 @@ impl Walk {
     }
 
     /// Has the batch's rows changed by a statement of its own.
-    async fn carry_out(&self, sql: &mut dyn Sql, batch: &Batch, change: &Change<'_>) -> Result<Outcome, UpdateError> {
+    pub(super) async fn carry_out(
+        &self,
+        sql: &mut dyn Sql,
+        batch: &Batch,
+        change: &Change<'_>,
+    ) -> Result<Outcome, UpdateError> {
         let statement = (change.statement)(&*sql.dialect(), &batch.clause(change.filter));
         Ok(match change.then {
             Then::Stay => {

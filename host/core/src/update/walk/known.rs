@@ -115,6 +115,10 @@ impl Walk {
         result: Result<T, UpdateError>,
     ) -> Result<T, UpdateError> {
         let Err(error) = result else { return result };
+        // What values are to blame for the table is not.
+        if error.is_of_rows() {
+            return Err(error);
+        }
         self.memory.forget();
         let UpdateError::Sql(error) = error else { return Err(error) };
         let is_refused = system == System::Postgres && error.code.as_deref() == Some(NOT_SUPPORTED);

@@ -72,6 +72,11 @@ fn standings(scene: Scene<'_>, rows: &[QueueRow]) -> Vec<Finding> {
         let name = &row.update_name;
         match &standing {
             Standing::Ready | Standing::DependsOn(_) => {}
+            Standing::Skipped(other, _) => {
+                let message = standing.explain(row).unwrap_or_default();
+                let hint = format!("`tidegate history {other} --skipped` names them");
+                findings.push(scene.about_row(name, Severity::Warning, message, hint));
+            }
             Standing::Quarantined => {
                 let message = standing.explain(row).unwrap_or_default();
                 let hint = format!("mend the cause, then `tidegate retry {name}`");

@@ -10,7 +10,7 @@ use tidegate::update::Progress;
 use tidegate_admin::api::view::{QueuedUpdate, Results as Answer};
 
 use super::super::enqueue::unfit;
-use super::super::results::Results;
+use super::super::results::{Results, of_skipped};
 use super::{CliError, Remote};
 
 /// Rows to be queued.
@@ -115,6 +115,34 @@ impl Remote {
             return results.remark("no update has failed");
         }
         all_met(names, &met)
+    }
+
+    /// Has the rows tried again that updates skipped, on every database that they are defined for.
+    pub(crate) async fn retry_skipped(
+        &self,
+        names: &[String],
+        database: Option<&str>,
+        results: &mut Results,
+    ) -> Result<(), CliError> {
+        let databases = self.databases(database).await?;
+        for name in names {
+            let mut defined = false;
+            for database in &databases {
+                let update = self.update(&database.name, name, 0).await?;
+                if update.is_some_and(|update| update.defined) {
+                    defined = true;
+                    let (path, query) =
+                        (["databases", &database.name, "updates", name, "retry"], [("skipped", "true".to_owned())]);
+                    let answer: Answer = self.ask(Method::POST, &path, &query, None::<&()>).await?;
+                    answer.results.iter().try_for_each(|done| results.tell_as(done, &of_skipped(done)))?;
+                }
+            }
+            if !defined {
+                return Err(CliError::usage(format!("there is no definition of update \"{name}\""))
+                    .hint("define it in [[update]] and reload the host"));
+            }
+        }
+        Ok(())
     }
 
     /// Takes updates out of the queues.

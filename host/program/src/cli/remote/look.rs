@@ -2,7 +2,7 @@
 
 use reqwest::Method;
 use tidegate_admin::api::view::{
-    Database, Databases, Defined, Iteration, Ledger, LedgerEntry, Queue, Required, Signal, Signals,
+    Database, Databases, Defined, Iteration, Ledger, LedgerEntry, Queue, Required, Signal, Signals, SkippedKey,
 };
 
 use super::{CliError, Remote, output};
@@ -88,9 +88,14 @@ impl Remote {
         self.get(&["require"], &query).await
     }
 
-    /// The last iterations of an update on a database, the newest first.
-    pub(crate) async fn history(&self, database: &str, name: &str, limit: u32) -> Result<Vec<Iteration>, CliError> {
+    /// The last iterations of an update on a database, the newest first, and the rows that it skipped.
+    pub(crate) async fn history(
+        &self,
+        database: &str,
+        name: &str,
+        limit: u32,
+    ) -> Result<(Vec<Iteration>, Vec<SkippedKey>), CliError> {
         let update = self.update(database, name, limit).await?;
-        Ok(update.map(|update| update.iterations).unwrap_or_default())
+        Ok(update.map(|update| (update.iterations, update.skipped)).unwrap_or_default())
     }
 }

@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use tidegate::scheduler::database::unix_ms;
-use tidegate_admin::api::view::{KeptRows, Shadow, ShadowDifference};
+use tidegate_admin::api::view::{KeptRows, Shadow, ShadowDifference, SkippedRows};
 
 use super::report::{
     ActivityReport, DatabaseReport, FaultReport, LaneReport, RetryReport, SignalReport, StatusReport, UpdateReport,
@@ -48,7 +48,14 @@ fn database(database: &DatabaseReport) -> String {
     if !database.updates.is_empty() {
         lines.push(updates(&database.updates));
     }
+    lines.extend(database.skipped.iter().map(skipped));
     lines.join("\n")
+}
+
+/// The rows that an update has skipped.
+fn skipped(SkippedRows { name, rows }: &SkippedRows) -> String {
+    let counted = if *rows == 1 { "1 row".to_owned() } else { format!("{} rows", output::count(*rows)) };
+    output::inline(&format!("  {name} has skipped {counted}: `tidegate history {name} --skipped`"))
 }
 
 /// Who sets the pace, and how that goes.

@@ -6,7 +6,7 @@ use serde::Serialize;
 use tidegate::scheduler::database::{Activity, Holder, LaneWork, Measured, Pause, QueueRow, Work, unix_ms};
 use tidegate::scheduler::report::{Doing, Snapshot, UpdatePace};
 use tidegate::scheduler::update_state::{LaneState, Stand, Stands, UpdateState};
-use tidegate_admin::api::view::{KeptRows, Shadow};
+use tidegate_admin::api::view::{KeptRows, Shadow, SkippedRows};
 
 /// The whole of it.
 #[derive(Debug, Serialize)]
@@ -51,6 +51,8 @@ pub(super) struct DatabaseReport {
     pub pause: Option<PauseReport>,
     /// The queue's rows, in their order.
     pub updates: Vec<UpdateReport>,
+    /// The updates that have skipped rows, queued or not.
+    pub skipped: Vec<SkippedRows>,
     /// What that host has measured there, and of its machine.
     pub signals: Vec<SignalReport>,
     /// The triggers that keep the rows of updates, queued or not.
@@ -196,6 +198,7 @@ impl DatabaseReport {
             last_fault: None,
             pause: None,
             updates: Vec::new(),
+            skipped: Vec::new(),
             signals: Vec::new(),
             kept: Vec::new(),
         }
@@ -258,6 +261,7 @@ pub(super) fn database(
     DatabaseReport {
         queue_table_exists: true,
         updates: updates.collect(),
+        skipped: SkippedRows::of(queue.skipped),
         runner: runner.map(RunnerReport::from),
         activity,
         lanes,

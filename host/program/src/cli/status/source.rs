@@ -135,6 +135,7 @@ fn seen_by_host(database: view::Database, queue: Result<view::Queue, String>) ->
         last_fault: None,
         pause,
         updates: queue.updates.into_iter().map(UpdateReport::from).collect(),
+        skipped: queue.skipped,
         signals: Vec::new(),
         kept: queue.kept,
     }

@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 
 use tidegate::scheduler::database::{Database, Seen, TrialTransaction};
 use tidegate::update::trial::{Ahead, Look, RowChange, Trial};
-use tidegate::update::{Budget, ErrorClass, Handler, Problem, Progress, SqlError, UpdateError};
+use tidegate::update::{Budget, ErrorClass, Handler, Problem, Progress, SqlError, Step, UpdateError};
+
+use super::refused::{Ran, Refused};
 
 /// How batches are tried.
 pub(super) struct Attempt<'a> {
@@ -34,6 +36,8 @@ pub(super) struct Done {
     /// The table whose rows were looked at.
     pub(super) table: Option<String>,
     pub(super) rows: Vec<RowChange>,
+    /// The rows that would be skipped.
+    pub(super) skipped: Vec<Refused>,
     pub(super) seen: Seen,
     pub(super) notes: Vec<String>,
 }
@@ -117,10 +121,9 @@ impl Attempt<'_> {
             None => None,
         };
         transaction.watch().await?;
-        let begun = Instant::now();
-        let step = self.handler.run(transaction.as_sql(), progress, self.budget).await?;
-        let took = begun.elapsed();
+        let Ran { items, took, notes: said, skipped, dead_rows } = self.run(transaction, progress).await?;
         let mut seen = transaction.seen().await?;
+        seen.dead_rows += dead_rows;
         let rows = match (look, before) {
             (Some(look), Some(before)) => match look.rows(transaction.as_sql()).await? {
                 Some(after) => look.changes(before, after),
@@ -132,10 +135,27 @@ impl Attempt<'_> {
             }
             (None, _) => Vec::new(),
         };
-        notes.extend(step.notes);
+        notes.extend(said);
         notes.append(&mut seen.notes);
         let table = look.map(|look| look.table.clone());
-        Ok(Done { items: step.items, took, held: took, table, rows, seen, notes })
+        Ok(Done { items, took, held: took, table, rows, skipped, seen, notes })
+    }
+
+    /// Does the batch, and leaves rows behind where the update does.
+    async fn run(&self, transaction: &mut dyn TrialTransaction, progress: &Progress) -> Result<Ran, UpdateError> {
+        let Some(tolerance) = self.handler.tolerance() else {
+            let begun = Instant::now();
+            let step = self.handler.run(transaction.as_sql(), progress, self.budget).await?;
+            let Step { items, notes, .. } = step;
+            return Ok(Ran { items, took: begun.elapsed(), notes, skipped: Vec::new(), dead_rows: 0 });
+        };
+        let mut ran = self.leaving_behind(transaction, progress).await?;
+        ran.notes.extend(
+            tolerance
+                .exceeded(ran.skipped.len() as u64, ran.items, true)
+                .map(|problem| format!("where all of the table is as this batch, a host stops the update: {problem}")),
+        );
+        Ok(ran)
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod attempt;
 mod place;
+mod refused;
 mod render;
 mod report;
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use indicatif::HumanBytes;
 
 use super::super::output::{count, duration, inline};
-use super::report::{Batch, Column, Range, Row, Table, Told, Whole};
+use super::report::{Batch, Column, Range, Row, Skipped, Table, Told, Whole};
 
 /// Rows of a batch that are shown.
 const SHOWN: usize = 3;
@@ -45,6 +45,17 @@ fn batch(batch: &Batch, whole: bool) -> String {
             text.push_str(&self::row(row));
         }
         if let Some(more) = changed.checked_sub(SHOWN as u64).filter(|more| *more > 0) {
+            let _ = writeln!(text, "    … and {} more (all of them with --json)", count(more));
+        }
+    }
+    if !batch.skipped.is_empty() {
+        let skipped = batch.skipped.len() as u64;
+        let _ = writeln!(text, "  refused by the database, and would be skipped: {}", number(skipped, "row"));
+        for Skipped { key, code, message } in batch.skipped.iter().take(SHOWN) {
+            let code = code.as_ref().map_or_else(String::new, |code| format!(" ({code})"));
+            let _ = writeln!(text, "    key {}: {}", inline(&key.join(", ")), inline(&format!("{message}{code}")));
+        }
+        if let Some(more) = skipped.checked_sub(SHOWN as u64).filter(|more| *more > 0) {
             let _ = writeln!(text, "    … and {} more (all of them with --json)", count(more));
         }
     }

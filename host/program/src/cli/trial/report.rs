@@ -7,6 +7,7 @@ use tidegate::scheduler::database::RowCounts;
 use tidegate::update::trial::{ColumnChange, Fate, RowChange};
 
 use super::attempt::Done;
+use super::refused::Refused;
 
 /// The shape of the JSON.
 #[derive(Serialize)]
@@ -42,6 +43,8 @@ pub(super) struct Batch {
     /// The table of `rows`.
     pub(super) table: Option<String>,
     pub(super) rows: Vec<Row>,
+    /// The rows that the database refuses, where the update skips such.
+    pub(super) skipped: Vec<Skipped>,
     /// Every table whose rows changed.
     pub(super) tables: Vec<Table>,
     pub(super) locks: Vec<Lock>,
@@ -61,6 +64,16 @@ pub(super) struct Row {
     pub(super) columns: Vec<Column>,
     #[serde(skip)]
     pub(super) named: String,
+}
+
+#[derive(Serialize)]
+pub(super) struct Skipped {
+    /// Its key, in the order of its columns.
+    pub(super) key: Vec<String>,
+    /// The database's own code for what is in the way.
+    pub(super) code: Option<String>,
+    /// What is in the way, with the values that the database tells.
+    pub(super) message: String,
 }
 
 #[derive(Serialize)]
@@ -147,7 +160,7 @@ impl Told {
 
 impl Batch {
     fn new(at: String, done: Done) -> Self {
-        let Done { items, took, held, table, rows, seen, notes } = done;
+        let Done { items, took, held, table, rows, skipped, seen, notes } = done;
         let count = |rows: Option<RowCounts>, which: fn(RowCounts) -> u64| rows.map(which);
         let tables = seen.changes.into_iter().map(|change| Table {
             table: change.table,
@@ -164,6 +177,7 @@ impl Batch {
             held_ms: held.as_secs_f64() * 1e3,
             table,
             rows: rows.into_iter().map(Row::from).collect(),
+            skipped: skipped.into_iter().map(Skipped::from).collect(),
             tables: tables.collect(),
             locks: locks.map(|lock| Lock { relation: lock.relation, kind: lock.kind, mode: lock.mode }).collect(),
             log_bytes: seen.log,
@@ -175,6 +189,12 @@ impl Batch {
 
     fn of<'a>(&'a self, table: &str) -> Option<&'a Table> {
         self.tables.iter().find(|found| found.table == table)
+    }
+}
+
+impl From<Refused> for Skipped {
+    fn from(Refused { key, error }: Refused) -> Self {
+        Self { key, code: error.code().map(str::to_owned), message: error.in_full() }
     }
 }
 
