@@ -447,7 +447,7 @@ on_both! {
             }
         }
         assert!(wrong.is_empty(), "{} of {done} are wrong:\n{}", wrong.len(), wrong.join("\n"));
-        assert_eq!(done, 97, "so many operations were done");
+        assert_eq!(done, 117, "so many operations were done");
     }
 
     async fn each_way_to_look_tells_the_same_of_every_row(place: Place) {
