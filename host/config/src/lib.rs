@@ -19,6 +19,7 @@ mod secret;
 mod section;
 mod setting;
 mod signal;
+mod stopping;
 mod transform;
 mod update;
 

@@ -1,16 +1,17 @@
 //! One batch: its transaction opened, its slices run, its progress committed, and what came of it.
 
 mod fill;
+mod interrupt;
 mod noted;
 mod part;
 mod skip;
 
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
+use self::interrupt::{Interrupted, interrupted};
 use self::part::begun;
 pub(super) use self::skip::Skipping;
 use super::common::Common;
@@ -28,9 +29,6 @@ use crate::update::{ErrorClass, Handler, Mode, Next, Progress, SqlError, Step, U
 
 /// How long an interrupted statement may take to notice.
 const INTERRUPT_PATIENCE: Duration = Duration::from_secs(5);
-
-/// After what time work that goes on is interrupted again.
-const INTERRUPT_AGAIN: Duration = Duration::from_millis(500);
 
 /// How long a slice that is to be cut off may go on until it is known whether others keep it waiting.
 const BLOCKED_PATIENCE: Duration = Duration::from_millis(100);
@@ -433,43 +431,6 @@ impl Attempt<'_> {
 
     fn emit(&self, kind: EventKind) {
         self.common.events.emit_in(&self.common.name, self.lane, kind);
-    }
-}
-
-/// What came of work that was interrupted.
-enum Interrupted<T> {
-    /// It came to an end.
-    Ended(Result<T, UpdateError>),
-    /// It waits for something else than the database. It can be dropped: what it has left in its transaction is whole
-    /// statements.
-    WaitsElsewhere,
-    /// Its statement runs on.
-    Runs,
-}
-
-/// Interrupts `work` until it ends. An interruption is without effect between two statements, so it is repeated.
-async fn interrupted<T>(
-    interrupt: &dyn Interrupt,
-    mut work: Pin<&mut impl Future<Output = Result<T, UpdateError>>>,
-) -> Interrupted<T> {
-    let end = Instant::now() + INTERRUPT_PATIENCE;
-    let mut idle = false;
-    loop {
-        let attempt = async {
-            interrupt.interrupt().await;
-            work.as_mut().await
-        };
-        let again = (Instant::now() + INTERRUPT_AGAIN).min(end);
-        if let Ok(result) = timeout_at(again, attempt).await {
-            return Interrupted::Ended(result);
-        }
-        let was_idle = std::mem::replace(&mut idle, !interrupt.statement_runs());
-        if idle && was_idle {
-            return Interrupted::WaitsElsewhere;
-        }
-        if Instant::now() >= end {
-            return if idle { Interrupted::WaitsElsewhere } else { Interrupted::Runs };
-        }
     }
 }
 

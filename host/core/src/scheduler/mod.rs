@@ -21,6 +21,7 @@ pub mod report;
 mod row;
 mod runner;
 mod step;
+mod transaction;
 pub mod trial;
 pub mod update_state;
 mod wakeful;

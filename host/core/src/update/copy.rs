@@ -1,9 +1,12 @@
 //! `copy`: inserts the rows of a table into another, walking along its key.
 
+mod definition;
+
 use std::sync::{Mutex, PoisonError};
 
 use async_trait::async_trait;
 
+pub use self::definition::{CopyColumn, CopyDefinition, CopySource, OnConflict};
 use super::plan::Draft;
 use super::reach::{self, OnSkip, Reach};
 
@@ -15,81 +18,7 @@ use super::sql::{Dialect, Estimate, Index, Operation, Right, Sql, System, TableN
 use super::trial::Look;
 use super::walk::plan::check_rights;
 use super::walk::{Batch, Change, Outcome, Then, Walk};
-use super::{Budget, Handler, Mode, Opening, PassedOver, Plan, Problem, Progress, Step, Trial, UpdateError, scan};
-
-/// What a copy copies, and where to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CopyDefinition {
-    /// The table that is copied from.
-    pub table: TableName,
-    /// The columns to walk along, NOT NULL and indexed in this order.
-    pub key: Vec<String>,
-    /// The table that is copied into.
-    pub into: TableName,
-    /// What is copied, in the order of the INSERT; at least one column.
-    pub columns: Vec<CopyColumn>,
-    /// The condition that a row must meet to be copied; it does not change which keys are walked.
-    pub filter: Option<String>,
-    /// What becomes of a row that the target has already.
-    pub on_conflict: OnConflict,
-}
-
-/// A column of the target, and what is written there.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CopyColumn {
-    /// The column's name in the target.
-    pub target: String,
-    /// What is written there.
-    pub source: CopySource,
-}
-
-/// What is written to a column of the target.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum CopySource {
-    /// The column of the same name.
-    SameName,
-    /// An expression in SQL.
-    Expression(String),
-}
-
-/// What becomes of a row that breaks a unique constraint of the target.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum OnConflict {
-    /// The batch fails.
-    #[default]
-    Error,
-    /// The row that is there stays, and the batch goes on.
-    Ignore,
-}
-
-impl CopyColumn {
-    /// What is written where, as a text.
-    fn text(&self) -> String {
-        match &self.source {
-            CopySource::SameName => self.target.clone(),
-            CopySource::Expression(expression) => format!("{} = {expression}", self.target),
-        }
-    }
-
-    /// The column of the source that is written there as it is; `None` where it is an expression.
-    fn column(&self, system: System) -> Option<String> {
-        match &self.source {
-            CopySource::SameName => Some(self.target.clone()),
-            CopySource::Expression(expression) => match scan::code(expression, system).as_slice() {
-                [only] if only.kind != scan::Kind::Literal => only.name(system),
-                _ => None,
-            },
-        }
-    }
-
-    fn source(&self, dialect: &dyn Dialect) -> String {
-        match &self.source {
-            CopySource::SameName => dialect.quote(&self.target),
-            // A comment at its end cannot swallow what follows.
-            CopySource::Expression(expression) => format!("{expression}\n"),
-        }
-    }
-}
+use super::{Budget, Handler, Mode, Opening, PassedOver, Plan, Problem, Progress, Step, Trial, UpdateError};
 
 /// The handler of a copy.
 pub struct Copy {
