@@ -59,6 +59,8 @@ on_both! {
         does(&site, &["enqueue", "fill"]).await;
         let run = does(&site, &["run", "--until-done"]).await;
         assert!(run.err.contains("fill: verified: 1000 rows are as the definition says"), "{}", run.all());
+        // They are not counted twice, though there is time for both in one batch.
+        assert_eq!(place.rows("select items from tidegate_ledger where action = 'finished'").await, ["1000"]);
 
         place.run("update items set b = 'no' where id in (7, 500)").await;
         let told = does(&site, &["verify", "fill"]).await;

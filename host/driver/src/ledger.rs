@@ -6,7 +6,7 @@
 //! Their order is that of their numbers, which only grow. The times of entries may be equal, and come from clocks that differ.
 //!
 //! On SQLite there is one writer. On PostgreSQL, two transactions could find the same row without an entry: all that write
-//! entries begin with a lock ([`Tables::lock_ledger`]), but for batches, which hold the lock on their row.
+//! entries begin with a lock (`Tables::lock_ledger`), but for batches, which hold the lock on their row.
 
 use std::time::SystemTime;
 

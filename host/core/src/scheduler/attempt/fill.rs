@@ -28,9 +28,9 @@ impl Attempt<'_> {
                 if self.common.control.is_stopping() || self.skipping.halving.is_alone() {
                     break;
                 }
-                // What comes next has an iteration of its own: it is no batch, or a look that is to find written down what was
-                // left behind.
-                let looks = self.skipping.left() > 0 && tolerance::ends_walk(&self.progress, &done.next);
+                // What comes next has an iteration of its own: it is no batch, or a look at the rows, whose items are others and
+                // which is to find written down what was left behind.
+                let looks = tolerance::ends_walk(&self.progress, &done.next);
                 if looks || handler.mode(&from)? != self.mode {
                     break;
                 }
