@@ -59,7 +59,9 @@ async fn written(subject: &Subject) -> Vec<String> {
 async fn each_fault_writes_nothing_and_names_the_row() {
     for subject in Subject::each().await {
         for (deed, told) in DEEDS {
-            for poisoned in [1, 13, ROWS] {
+            // A hundred megabytes take a while, wherever they are.
+            let poisoned: &[u32] = if ["huge", "memory"].contains(deed) { &[13] } else { &[1, 13, ROWS] };
+            for &poisoned in poisoned {
                 items(&subject).await;
                 let when = format!("row {poisoned}");
                 let bytes = if *deed == "memory" { "200000000" } else { "100000000" };
