@@ -58,12 +58,14 @@ on_both! {
         for round in 0..ROUNDS {
             let mut host = folder.start(&["run"]);
             let mut commands = Vec::new();
-            for _ in 0..6 {
+            for number in 0..6 {
                 let name = NAMES[(random.next() % 4) as usize];
-                let arguments = match random.next() % 8 {
-                    0 => vec!["cancel", name],
-                    1 => vec!["pause"],
-                    2 | 3 => vec!["resume"],
+                let arguments = match (number, random.next() % 7) {
+                    // Paused first, so that there is something to cancel.
+                    (2, _) => vec!["pause"],
+                    (4, _) => vec!["cancel", name],
+                    (_, 0) => vec!["cancel", name],
+                    (5, _) | (_, 1) => vec!["resume"],
                     _ => vec!["enqueue", name],
                 };
                 commands.push(folder.start(&arguments));
