@@ -7,6 +7,7 @@ mod killed;
 mod meanwhile;
 mod types;
 
+use std::path::Path;
 use std::sync::Arc;
 
 use tidegate::update::{Transform, TransformDefinition, Transformer};
@@ -27,12 +28,14 @@ pub fn component_that(
     limits: HandlerLimits,
     impure: bool,
 ) -> Arc<dyn Transformer> {
+    // Compiled once, and not for each handler.
+    let shared = Path::new(env!("CARGO_TARGET_TMPDIR")).join("compiled");
     let options = HandlerOptions {
         update_name: "u".to_owned(),
         database_name: "master".to_owned(),
         settings: owned(settings),
         impure,
-        load: LoadOptions::default(),
+        load: LoadOptions { cache_directory: Some(shared), ..LoadOptions::default() },
         limits,
         log: None,
     };
