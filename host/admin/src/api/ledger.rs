@@ -2,7 +2,9 @@
 
 use axum::{Json, extract};
 use serde::Deserialize;
-use utoipa::IntoParams;
+use utoipa::openapi::RefOr;
+use utoipa::openapi::schema::{ObjectBuilder, Schema, Type};
+use utoipa::{IntoParams, PartialSchema, ToSchema};
 
 use super::caller::Viewer;
 use super::extract::{AtDatabase, DatabasePath, Query, name, site};
@@ -66,13 +68,25 @@ fn wanted_name(update: &str) -> Result<(), Problem> {
     name("update", update).map_err(|wrong| Problem::new(Kind::BadQuery, wrong.detail))
 }
 
+/// The name of an update.
+struct UpdateName;
+
+impl PartialSchema for UpdateName {
+    fn schema() -> RefOr<Schema> {
+        ObjectBuilder::new().schema_type(Type::String).min_length(Some(1)).max_length(Some(500)).into()
+    }
+}
+
+impl ToSchema for UpdateName {}
+
 /// What is required.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
 #[expect(dead_code, reason = "a name may come several times, so that the pairs are read as they come")]
 pub(super) struct Names {
     /// The updates, each as a parameter of its own.
-    #[param(style = Form, explode, min_items = 1, max_items = 100, example = json!(["messages_search_body"]))]
+    #[param(inline, value_type = Vec<UpdateName>, style = Form, explode, min_items = 1, max_items = 100,
+            example = json!(["messages_search_body"]))]
     name: Vec<String>,
     /// On this database alone.
     database: Option<String>,
