@@ -15,6 +15,8 @@ use tidegate::scheduler::ledger::{Wanted, completion};
 
 /// Entries on a page at most.
 const MOST_ENTRIES: u32 = 1_000;
+/// What no update's name has in it: PostgreSQL knows no NUL.
+const NO_NUL: &str = r"^[^\x00]+$";
 /// Updates that one asks for at once at most.
 const MOST_NAMES: usize = 100;
 
@@ -24,7 +26,7 @@ const MOST_NAMES: usize = 100;
 #[into_params(parameter_in = Query)]
 pub(super) struct Page {
     /// Of this update alone.
-    #[param(min_length = 1, max_length = 500)]
+    #[param(min_length = 1, max_length = 500, pattern = r"^[^\x00]+$")]
     update: Option<String>,
     /// Older than the entry of this number: `next_before` of the page before.
     before: Option<i64>,
@@ -73,7 +75,12 @@ struct UpdateName;
 
 impl PartialSchema for UpdateName {
     fn schema() -> RefOr<Schema> {
-        ObjectBuilder::new().schema_type(Type::String).min_length(Some(1)).max_length(Some(500)).into()
+        ObjectBuilder::new()
+            .schema_type(Type::String)
+            .min_length(Some(1))
+            .max_length(Some(500))
+            .pattern(Some(NO_NUL))
+            .into()
     }
 }
 
